@@ -1,0 +1,48 @@
+// The exits of one site: score all rules, let the rows leave whose first rule fires, compact the rest.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+#include <vector>
+
+#include "packed_batch.h"
+#include "results.h"
+
+namespace moco {
+
+class Exits {
+ public:
+  // site: its place among the model's sites. logits: (rules, C), what a row answered by rule r ends with.
+  Exits(int64_t site, int64_t classes) : site_(site), classes_(classes) {}
+
+  // A rule that fires where feature @ weight + bias > threshold. weight: (size) float32.
+  void add_linear(int64_t rule_id, const at::Tensor& logits, const std::string& feature,
+                  const at::Tensor& weight, double bias, double threshold);
+  // A rule that fires where the caller's own mask, given to apply, says so.
+  void add_mask(int64_t rule_id, const at::Tensor& logits);
+
+  // Rows whose first firing rule is r leave with r's logits. masks: (rows) bool for each add_mask, in their
+  // order. Returns how many left. A score that is not finite never fires: a row with NaN in it runs to the
+  // end, as it would without rules.
+  int64_t apply(PackedBatch& batch, Results& results, const std::vector<at::Tensor>& masks) const;
+
+ private:
+  struct Rule {
+    int64_t id;
+    at::Tensor logits;               // (C)
+    std::optional<Feature> feature;  // none: the score is the caller's mask
+    at::Tensor weight;
+    float bias;
+    float threshold;
+  };
+
+  void add(Rule rule);
+  at::Tensor scores(const PackedBatch& batch, const std::vector<at::Tensor>& masks) const;
+
+  int64_t site_;
+  int64_t classes_;
+  std::vector<Rule> rules_;
+};
+
+}  // namespace moco

@@ -1,0 +1,37 @@
+"""Early exits for fine-tuned transformer classifiers: the same answers, sooner."""
+
+import torch
+
+from moco_rt._build import TORCH_VERSION as _BUILT_FOR
+
+
+def _minor(version: str) -> list[str]:
+    return version.split("+")[0].split(".")[:2]
+
+
+# Before the extension is touched: beside another torch it would fail on an undefined symbol, or worse, later.
+if _minor(torch.__version__) != _minor(_BUILT_FOR):
+    raise ImportError(
+        f"moco_rt was built for torch {_BUILT_FOR} and found torch {torch.__version__}: "
+        f"install the torch it was built for (pip install 'torch=={'.'.join(_minor(_BUILT_FOR))}.*') or build it "
+        "for this one (pip install --no-build-isolation --no-deps --force-reinstall moco_rt, from its sources)"
+    )
+
+from moco_rt.analytics import AnalyticsEngine, NoSufficientRuleError
+from moco_rt.capture import capture
+from moco_rt.ml_frame import MLFrame
+from moco_rt.rules import LinearCondition, LinearRule
+from moco_rt.torch_early_exit_models import EarlyExitOutput, EarlyExitTextClassificationModel
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AnalyticsEngine",
+    "EarlyExitOutput",
+    "EarlyExitTextClassificationModel",
+    "LinearCondition",
+    "LinearRule",
+    "MLFrame",
+    "NoSufficientRuleError",
+    "capture",
+]

@@ -1,0 +1,44 @@
+"""One small file per model family: the only code that knows Hugging Face's names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+
+from moco_rt.architectures.architecture import Architecture
+from moco_rt.architectures.bert import Bert
+
+__all__ = ["Architecture", "architecture_of", "load_classifier"]
+
+_FAMILIES = {"BertForSequenceClassification": Bert}
+
+# pipeline("text-classification") logs an error about any model class whose name it does not find here.
+MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES["moco_rt"] = "EarlyExitTextClassificationModel"
+
+
+def architecture_of(model: Any) -> Architecture:
+    """How to drive a model sub-layer by sub-layer.
+
+    Raises:
+        TypeError: model is not a Hugging Face sequence classifier.
+        ValueError: its family, or what it classifies into, is not covered.
+    """
+    name = type(model).__name__
+    if not isinstance(model, PreTrainedModel) or not name.endswith("ForSequenceClassification"):
+        raise TypeError(f"model must be a Hugging Face ...ForSequenceClassification (got {name})")
+    if name not in _FAMILIES:
+        raise ValueError(f"model must be one of {', '.join(_FAMILIES)} (got {name})")
+    config = model.config
+    if (config.num_labels or 0) < 2 or config.problem_type in ("regression", "multi_label_classification"):
+        raise ValueError(
+            "model must choose one label of at least two: a row may leave when its label is settled "
+            f"(got num_labels={config.num_labels}, problem_type={config.problem_type})"
+        )
+    return _FAMILIES[name](model)
+
+
+def load_classifier(name: str) -> tuple[Any, Any]:
+    """A classifier and its tokenizer, from a directory or by their name on the Hugging Face hub."""
+    return AutoModelForSequenceClassification.from_pretrained(name), AutoTokenizer.from_pretrained(name)

@@ -1,0 +1,48 @@
+"""What the rest of moco_rt knows of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+#: Runs one sub-layer: hidden (rows, S, D) and what `Architecture.mask` returned -> hidden (rows, S, D).
+Step = Callable[[Tensor, Any], Tensor]
+
+
+class Architecture(Protocol):
+    """A sequence classifier as a sequence of sub-layers, run by the model's own modules."""
+
+    num_layers: int
+    num_classes: int
+    hidden_size: int
+    max_seqlen: int
+    #: The model's own module paths -> sites.
+    module_paths: dict[str, str]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        ...
+
+    def embed(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        """Embeddings, LayerNorm included: (rows, S) -> (rows, S, D)."""
+        ...
+
+    def mask(self, attention_mask: Tensor, hidden: Tensor) -> Any:
+        """attention_mask (rows, S) in the form the attention modules take."""
+        ...
+
+    def steps(self) -> Iterator[tuple[str, Step]]:
+        """Every site in order with the step that leads to it; that of `embeddings` returns its input."""
+        ...
+
+    def classify(self, hidden: Tensor) -> Tensor:
+        """Hidden states after the last layer (rows, S, D) -> logits (rows, C)."""
+        ...
+
+    def head_is_untrained(self) -> bool:
+        """Whether the classifier still is as a fresh initialisation leaves it."""
+        ...

@@ -1,0 +1,45 @@
+"""Texts to batches: tokenised, sorted by length, padded on the right to the longest of each batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+#: One text, or a pair.
+Text = str | tuple[str, str] | list[str]
+
+#: What a tokenizer makes of one text: `input_ids` and, where the model has segments, `token_type_ids`.
+Encoded = Mapping[str, Sequence[int]]
+
+
+def encode(tokenizer: Any, texts: Sequence[Text], max_length: int) -> list[Encoded]:
+    """Tokenise without padding, truncated to max_length tokens as the tokenizer truncates."""
+    encoded = tokenizer(
+        [text if isinstance(text, str) else tuple(text) for text in texts],
+        truncation=True,
+        max_length=max_length,
+        return_attention_mask=False,
+    )
+    return [{name: values[i] for name, values in encoded.items()} for i in range(len(texts))]
+
+
+def by_length(rows: Sequence[Encoded], batch_rows: int) -> Iterator[list[int]]:
+    """The places of all rows, shortest first, in batches of batch_rows."""
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
+    for start in range(0, len(order), batch_rows):
+        yield order[start : start + batch_rows]
+
+
+def pad(rows: Sequence[Encoded], device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """`attention_mask` and what the rows hold, each (B, S) int64, S the length of the longest row."""
+    inputs = {
+        name: pad_sequence([torch.tensor(row[name]) for row in rows], batch_first=True).to(device) for name in rows[0]
+    }
+    lengths = torch.tensor([len(row["input_ids"]) for row in rows])
+    longest = int(lengths.max())
+    inputs["attention_mask"] = (torch.arange(longest) < lengths[:, None]).long().to(device)
+    return inputs

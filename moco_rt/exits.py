@@ -1,0 +1,56 @@
+"""A policy compiled for the extension: one call per exit point scores, writes results and compacts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from moco_rt._C import Exits, PackedBatch, Results
+from moco_rt.policy import Exit, Policy
+from moco_rt.rules import LinearCondition, exit_logits
+
+
+class SiteExits:
+    """The exits of one site."""
+
+    def __init__(self, policy: Policy, site: str, device: torch.device):
+        self._compiled = Exits(policy.sites.index(site), policy.num_classes)
+        self._callables: list[Exit] = []
+        for rule_id, exit in policy.at(site):
+            logits = torch.tensor(exit_logits(exit.predicted_class, exit.bound, policy.num_classes))
+            condition = exit.condition
+            if isinstance(condition, LinearCondition):
+                self._compiled.add_linear(
+                    rule_id,
+                    logits,
+                    feature=condition.feature,
+                    weight=torch.from_numpy(condition.weight).to(device),
+                    bias=condition.bias,
+                    threshold=condition.threshold,
+                )
+            else:
+                self._compiled.add_mask(rule_id, logits)
+                self._callables.append(exit)
+
+    def apply(self, batch: PackedBatch, results: Results) -> int:
+        """Let the rows leave whose rule fires: written to results, taken from batch. Returns how many left."""
+        masks = [_mask(exit, batch) for exit in self._callables]
+        return self._compiled.apply(batch, results, masks)
+
+
+def compile_exits(policy: Policy, device: torch.device) -> dict[str, SiteExits]:
+    """The exits of every site that has any."""
+    return {site: SiteExits(policy, site, device) for site in policy.sites if policy.at(site)}
+
+
+def _mask(exit: Exit, batch: PackedBatch) -> torch.Tensor:
+    answer: Any = exit.condition(batch.pool(exit.feature))
+    must = f"the condition at {exit.site} must return a bool mask of shape ({batch.rows},)"
+    if not isinstance(answer, torch.Tensor | np.ndarray | list):
+        raise TypeError(f"{must} (got {type(answer).__name__})")
+    mask = torch.as_tensor(answer)
+    if mask.dtype != torch.bool or mask.shape != (batch.rows,):
+        raise ValueError(f"{must} (got {mask.dtype}, shape {tuple(mask.shape)})")
+    return mask

@@ -1,0 +1,174 @@
+"""EarlyExitTextClassificationModel: a Hugging Face classifier whose settled rows leave early."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.utils.generic import ModelOutput
+
+from moco_rt import reference
+from moco_rt.architectures import architecture_of
+from moco_rt.exits import SiteExits, compile_exits
+from moco_rt.policy import Exit, Policy
+from moco_rt.rules import Condition, LinearCondition
+from moco_rt.sites import all_sites
+
+_BACKENDS = ("auto", "reference")
+
+
+@dataclass
+class EarlyExitOutput(ModelOutput):
+    """What the model returns.
+
+    Attributes:
+        logits: (B, C). A row that left early has log-probabilities: 1 - the rule's bound for its class, the rest
+            shared by the other classes.
+        exit_site: (B,) int64, place in `model.sites`; -1 = ran to the end.
+        exit_rule: (B,) int64, place in `model.policy.exits`; -1 = ran to the end.
+    """
+
+    logits: Tensor | None = None
+    exit_site: Tensor | None = None
+    exit_rule: Tensor | None = None
+
+
+class EarlyExitTextClassificationModel(torch.nn.Module):
+    """A fine-tuned classifier with exits. Without rules it answers exactly as the model it was made from.
+
+    Args:
+        model: a Hugging Face `...ForSequenceClassification`; it is put in evaluation mode.
+        backend: `reference` drives the model's own modules; `auto` takes the fastest that covers the model.
+        dtype: computes in this dtype, on a converted copy where the model has another; None: as it is.
+
+    Raises:
+        TypeError: model is not a sequence classifier.
+        ValueError: its family or kind of labels is not covered, or the backend is unknown.
+
+    Example:
+        >>> model = EarlyExitTextClassificationModel(hf_model)
+        >>> model.add_rule(rule.condition, rule.metadata["class"], "encoder", 0, "attention")
+        >>> model(**tokenizer("This is a test", return_tensors="pt")).logits
+    """
+
+    def __init__(self, model: Any, *, backend: str = "auto", dtype: torch.dtype | None = None):
+        super().__init__()
+        if backend not in _BACKENDS:
+            raise ValueError(f"backend must be one of {', '.join(_BACKENDS)} (got {backend!r})")
+        architecture_of(model)  # refuse before copying
+        if dtype is not None and dtype != model.dtype:
+            model = copy.deepcopy(model).to(dtype)
+        self.model = model.eval()
+        self.config = model.config
+        self.backend = "reference"
+        self._architecture = architecture_of(model)
+        self.sites = all_sites(self._architecture.num_layers)
+        self.policy = Policy(self.sites, self._architecture.num_classes, self._architecture.hidden_size)
+        self._exits: dict[str, SiteExits] = {}
+        self._exits_device = self.device
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._architecture.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in."""
+        dtype: torch.dtype = self.model.dtype
+        return dtype
+
+    def can_generate(self) -> bool:
+        """False; `transformers.pipeline` asks."""
+        return False
+
+    def add_rule(
+        self,
+        condition: Condition,
+        predicted_class: int,
+        layer: str,
+        encoder_layer: int | None = None,
+        module: str | None = None,
+        *,
+        feature: str = "cls",
+        bound: float = 0.05,
+    ) -> None:
+        """Let rows leave at a site; of several rules there, the first added that fires wins.
+
+        Args:
+            condition: a `LinearCondition`, which knows its feature and bound, or any callable that is given that
+                `feature` of the rows, a float32 tensor (rows, size), and returns a bool mask (rows,).
+            predicted_class: the class the rows leave with.
+            layer: `"embeddings"`, `"encoder"` with the two arguments that follow, or a whole site name such as
+                `"encoder.0.attention"`; the model's own module paths are understood too.
+            encoder_layer: the layer's number, from 0.
+            module: `"attention"` or `"output"`.
+            feature: for a plain callable: `cls`, `mean` or `flat` (padded to the longest row left in the batch).
+            bound: for a plain callable: the share of wrong exits that you vouch for.
+
+        Raises:
+            ValueError: site, class, weight or bound do not fit the model. The model keeps the rules it had.
+        """
+        parts = (layer, encoder_layer, module)
+        site = ".".join(str(part) for part in parts if part is not None)
+        site = self._architecture.module_paths.get(site, site)
+        if isinstance(condition, LinearCondition):
+            feature, bound = condition.feature, condition.bound
+        self.policy.add(Exit(site, int(predicted_class), condition, feature, bound))
+        self._exits = compile_exits(self.policy, self.device)
+        self._exits_device = self.device
+
+    @torch.no_grad()
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+    ) -> EarlyExitOutput:
+        """Classify a padded batch.
+
+        Args:
+            input_ids: (B, S) int64 or int32.
+            attention_mask: (B, S), integer or bool, 1 on real tokens, padded on the right; None: all are real.
+            token_type_ids: (B, S), segments of text pairs; None: all 0.
+
+        Raises:
+            TypeError: wrong dtype.
+            ValueError: wrong shape or device, no row, a row without a real token, a mask that is not 0 and 1 or
+                not right-padded.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        self._check_inputs(input_ids, attention_mask, token_type_ids)
+        if self._exits_device != self.device:  # the model was moved after its rules were added
+            self._exits = compile_exits(self.policy, self.device)
+            self._exits_device = self.device
+        results = reference.forward(self._architecture, self._exits, input_ids, attention_mask, token_type_ids)
+        return EarlyExitOutput(results.logits, results.exit_site, results.exit_rule)
+
+    def _check_inputs(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> None:
+        if input_ids.dtype not in (torch.int64, torch.int32):
+            raise TypeError(f"input_ids must be int64 or int32 (got {input_ids.dtype})")
+        if input_ids.dim() != 2 or input_ids.numel() == 0:
+            raise ValueError(
+                f"input_ids must have shape (rows, tokens) with at least one of each (got {tuple(input_ids.shape)})"
+            )
+        longest = self._architecture.max_seqlen
+        if input_ids.shape[1] > longest:
+            raise ValueError(f"input_ids must have at most {longest} tokens (got {input_ids.shape[1]})")
+        for name, tensor in (
+            ("input_ids", input_ids),
+            ("attention_mask", attention_mask),
+            ("token_type_ids", token_type_ids),
+        ):
+            if tensor is None:
+                continue
+            if tensor.shape != input_ids.shape:
+                raise ValueError(
+                    f"{name} must have shape {tuple(input_ids.shape)} like input_ids (got {tuple(tensor.shape)})"
+                )
+            if tensor.device != self.device:
+                raise ValueError(f"{name} must be on {self.device}, where the model is (got {tensor.device})")

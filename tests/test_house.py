@@ -1,0 +1,107 @@
+"""The house rules that a tool can check: who imports whom, and that one file does one job."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "moco_rt"
+SOURCES = ROOT / "csrc"
+MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
+
+#: The modules that drive a batch.
+IMPORT_EXTENSION = {"moco_rt.exits", "moco_rt.reference", "moco_rt.capture"}
+#: Hugging Face's model classes: the adapters, and the demo, which makes a model of its own.
+IMPORT_MODEL_CLASSES = ("moco_rt.architectures", "moco_rt.demo_data")
+
+
+def imports(module):
+    """What a module imports from this package and others, wherever in the file it does."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively"
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def own_imports(module):
+    named = {name for name in imports(module) if name in MODULES or f"{name}.__init__" in MODULES}
+    return {f"{name}.__init__" if f"{name}.__init__" in MODULES else name for name in named} - {module}
+
+
+def test_imports_form_no_cycle():
+    done, path = set(), []
+
+    def visit(module):
+        assert module not in path, " -> ".join([*path[path.index(module) :], module])
+        if module in done:
+            return
+        path.append(module)
+        for other in own_imports(module):
+            # A submodule's import of its own package's names goes through __init__, which imports the submodule.
+            if other != "moco_rt.__init__":
+                visit(other)
+        path.pop()
+        done.add(module)
+
+    for module in MODULES:
+        visit(module)
+
+
+def test_the_extension_is_imported_by_those_who_drive_a_batch():
+    users = {module for module in MODULES if any(name.startswith("moco_rt._C") for name in imports(module))}
+    assert users == IMPORT_EXTENSION
+
+
+def test_only_architectures_know_hugging_faces_model_classes():
+    classes = re.compile(r"transformers\.(models|masking_utils|.*(PreTrained|For[A-Z]|AutoModel|Config))")
+    for module in MODULES:
+        if not module.startswith(IMPORT_MODEL_CLASSES):
+            assert not [name for name in imports(module) if classes.match(name)], module
+
+
+def test_nothing_imports_the_command_line():
+    assert not [module for module in MODULES if "moco_rt.cli" in imports(module)]
+
+
+@pytest.mark.parametrize("module", ["moco_rt.sites", "moco_rt.rules"])
+def test_the_bottom_of_the_house_imports_nothing_of_it(module):
+    assert own_imports(module) <= {"moco_rt.sites"}
+
+
+def test_policy_stands_on_rules_and_sites():
+    assert own_imports("moco_rt.policy") <= {"moco_rt.rules", "moco_rt.sites"}
+
+
+LAYERS = {"kernels/kernels.h": 0, "isa.h": 1, "checks.h": 1, "packed_batch.h": 2, "results.h": 2, "exits.h": 2}
+
+
+@pytest.mark.parametrize("source", sorted(SOURCES.rglob("*.[ch]*")), ids=lambda path: path.name)
+def test_cpp_layers_look_down_only(source):
+    own = source.relative_to(SOURCES).as_posix()
+    included = re.findall(r'^#include ["<]([^">]+)[">]', source.read_text(encoding="utf-8"), re.MULTILINE)
+    if own.startswith("kernels/"):
+        allowed = {"kernels/kernels.h", "kernels/declarations.h", "cstdint", "cstring", "cmath"}
+        assert set(included) <= allowed, "kernels are torch-free"
+        return
+    assert "torch/extension.h" not in included
+    assert "kernels/declarations.h" not in included
+    layer = LAYERS.get(own.replace(".cpp", ".h"), 3)  # bindings.cpp: 3
+    for header in included:
+        assert LAYERS.get(header, 0) <= layer, f"{own} (layer {layer}) includes {header}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*PACKAGE.rglob("*.py"), *SOURCES.rglob("*.[ch]*"), *(ROOT / "bench").glob("*.py")],
+    ids=lambda path: path.name,
+)
+def test_a_file_can_be_read_in_one_go(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300

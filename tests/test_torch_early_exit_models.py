@@ -1,0 +1,227 @@
+"""What a user meets: construction, add_rule, forward's checks, pipeline, two threads, and the old client's bugs."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel, pipeline
+from transformers.utils import logging as transformers_logging
+
+from moco_rt import EarlyExitTextClassificationModel, LinearCondition
+
+IDS = torch.tensor([[2, 11, 12, 3], [2, 13, 3, 0]])
+MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
+
+
+def always(hidden=32, **changes):
+    return LinearCondition(np.ones(hidden, np.float32), 0.0, -1e30, **{"bound": 0.01, **changes})
+
+
+@pytest.fixture
+def fast(tiny_bert):
+    return EarlyExitTextClassificationModel(tiny_bert())
+
+
+def test_refuses_what_is_no_sequence_classifier(one_line_error):
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    generative = GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=50))
+    for model in (generative, BertForMaskedLM(BertConfig(**small, vocab_size=50)), torch.nn.Linear(2, 2)):
+        with one_line_error(TypeError, f"ForSequenceClassification (got {type(model).__name__})"):
+            EarlyExitTextClassificationModel(model)
+
+
+@pytest.mark.parametrize(
+    "config", [{"labels": 1}, {"problem_type": "multi_label_classification"}, {"problem_type": "regression"}]
+)
+def test_refuses_models_without_one_label_to_settle(tiny_bert, one_line_error, config):
+    with one_line_error(ValueError, "model must choose one label of at least two"):
+        EarlyExitTextClassificationModel(tiny_bert(**config))
+
+
+def test_refuses_decoders_and_unknown_backends(tiny_bert, one_line_error):
+    with one_line_error(ValueError, "model must be an encoder"):
+        EarlyExitTextClassificationModel(tiny_bert(is_decoder=True))
+    with one_line_error(ValueError, "backend must be one of auto, reference (got 'fastest')"):
+        EarlyExitTextClassificationModel(tiny_bert(), backend="fastest")
+
+
+def test_dtype_converts_a_copy(tiny_bert):
+    model = tiny_bert()
+    fast = EarlyExitTextClassificationModel(model, dtype=torch.bfloat16)
+    assert (model.dtype, fast.dtype) == (torch.float32, torch.bfloat16)
+    assert fast(IDS, MASK).logits.dtype == torch.bfloat16
+    assert EarlyExitTextClassificationModel(model, dtype=torch.float32).model is model
+
+
+def test_a_model_in_training_mode_is_put_in_evaluation_mode(tiny_bert):
+    fast = EarlyExitTextClassificationModel(tiny_bert(hidden_dropout_prob=0.5).train())
+    assert torch.equal(fast(IDS, MASK).logits, fast(IDS, MASK).logits)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "words"),
+    [
+        ({"input_ids": torch.zeros(0, 4, dtype=torch.long)}, ValueError, "with at least one of each (got (0, 4))"),
+        ({"input_ids": torch.zeros(4, dtype=torch.long)}, ValueError, "input_ids must have shape (rows, tokens)"),
+        ({"input_ids": IDS.float()}, TypeError, "input_ids must be int64 or int32 (got torch.float32)"),
+        ({"input_ids": torch.ones(2, 65, dtype=torch.long)}, ValueError, "at most 64 tokens (got 65)"),
+        (
+            {"attention_mask": MASK[:, :3]},
+            ValueError,
+            "attention_mask must have shape (2, 4) like input_ids (got (2, 3))",
+        ),
+        ({"attention_mask": MASK.float()}, TypeError, "attention_mask must be integer or bool"),
+        ({"attention_mask": MASK * 2}, ValueError, "attention_mask must hold only 0 and 1 (got 2 in row 0)"),
+        ({"attention_mask": MASK.flip(1)}, ValueError, "attention_mask must be right-padded"),
+        ({"attention_mask": MASK * torch.tensor([[1], [0]])}, ValueError, "in every row (row 1 has none)"),
+        ({"token_type_ids": MASK[:1]}, ValueError, "token_type_ids must have shape (2, 4)"),
+        ({"attention_mask": MASK.to("meta")}, ValueError, "must be on cpu, where the model is (got meta)"),
+    ],
+)
+def test_bad_inputs_are_refused_in_one_line(fast, one_line_error, change, kind, words):
+    inputs = {"input_ids": IDS, "attention_mask": MASK} | change
+    if inputs["input_ids"].shape != IDS.shape:
+        inputs["attention_mask"] = None
+    with one_line_error(kind, words):
+        fast(**inputs)
+
+
+def test_the_mask_may_be_bool_or_missing(fast):
+    assert torch.equal(fast(IDS, MASK.bool()).logits, fast(IDS, MASK).logits)
+    assert torch.equal(fast(IDS[:1]).logits, fast(IDS[:1], MASK[:1]).logits)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "words"),
+    [
+        ((always(), 1, "pooler"), ValueError, "site must be one of embeddings, encoder.0.attention"),
+        ((always(), 1, "encoder", 0, "intermediate"), ValueError, "(got 'encoder.0.intermediate')"),
+        ((always(), 1, "encoder", 2, "attention"), ValueError, "(got 'encoder.2.attention')"),
+        ((always(), 1, "encoder", 1, "output"), ValueError, "site must have a layer left to save"),
+        ((always(), 2, "embeddings"), ValueError, "class must be from 0 to 1 (got 2)"),
+        ((always(), -1, "embeddings"), ValueError, "class must be from 0 to 1 (got -1)"),
+        ((always(31), 1, "embeddings"), ValueError, "weight must have size 32, the hidden size at embeddings (got 31)"),
+        ((always(33, feature="flat"), 1, "embeddings"), ValueError, "weight must have size a multiple of 32"),
+        ((always(site="encoder.0.output"), 1, "embeddings"), ValueError, "fitted at encoder.0.output must stay"),
+        ((always(bound=0.5), 1, "embeddings"), ValueError, "bound must be inside (0, 0.5)"),
+        ((3.0, 1, "embeddings"), TypeError, "condition must be callable (got float)"),
+    ],
+)
+def test_rules_that_do_not_fit_are_refused_and_the_model_keeps_its_own(fast, one_line_error, arguments, kind, words):
+    fast.add_rule(always(), 1, "encoder", 0, "attention")
+    with one_line_error(kind, words):
+        fast.add_rule(*arguments)
+    assert len(fast.policy.exits) == 1
+    assert fast(IDS, MASK).exit_rule.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "got"),
+    [
+        (torch.ones(3, dtype=torch.bool), ValueError, "(got torch.bool, shape (3,))"),
+        (torch.ones(2), ValueError, "(got torch.float32, shape (2,))"),
+        (np.ones((2, 1), bool), ValueError, "(got torch.bool, shape (2, 1))"),
+        (None, TypeError, "(got NoneType)"),
+    ],
+)
+def test_a_callable_must_return_a_bool_mask(fast, one_line_error, answer, kind, got):
+    fast.add_rule(lambda _: answer, 1, "embeddings")
+    with one_line_error(kind, f"the condition at embeddings must return a bool mask of shape (2,) {got}"):
+        fast(IDS, MASK)
+
+
+def test_sites_are_understood_as_arguments_as_names_and_as_module_paths(tiny_bert):
+    for arguments in (
+        ("encoder", 0, "attention"),
+        ("encoder.0.attention",),
+        ("bert.encoder.layer.0.attention",),
+    ):
+        fast = EarlyExitTextClassificationModel(tiny_bert())
+        fast.add_rule(always(), 1, *arguments)
+        assert fast(IDS, MASK).exit_site.tolist() == [1, 1]
+
+
+def test_works_inside_a_pipeline_without_a_word(fast, caplog, word_tokenizer):
+    texts = ["good film", "bad bad film", "a film"]
+    fast.add_rule(lambda x: torch.arange(len(x)) == 1, 1, "encoder", 0, "attention", bound=0.1)
+    transformers_logging.get_logger("transformers").addHandler(caplog.handler)
+    classify = pipeline("text-classification", model=fast, tokenizer=word_tokenizer)
+    answers = classify(texts, batch_size=3)
+    assert answers[1] == {"label": "LABEL_1", "score": pytest.approx(0.9)}
+    plain = pipeline("text-classification", model=fast.model, tokenizer=word_tokenizer)(texts, batch_size=3)
+    assert [answers[0], answers[2]] == [plain[0], plain[2]]
+    assert "not supported" not in caplog.text
+
+
+def test_two_threads_get_the_answers_they_would_get_alone(tiny_bert):
+    fast = EarlyExitTextClassificationModel(tiny_bert(layers=3))
+    fast.add_rule(lambda x: x[:, 0] > 0, 1, "encoder", 0, "attention")
+    fast.add_rule(always(), 0, "encoder", 1, "attention")
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randint(5, 100, (16, 20), generator=generator) for _ in range(8)]
+    alone = [fast(ids) for ids in inputs]
+    together = [None] * len(inputs)
+
+    def work(first):
+        for i in range(first, len(inputs), 2):
+            together[i] = fast(inputs[i])
+
+    threads = [threading.Thread(target=work, args=(first,)) for first in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for a, b in zip(alone, together, strict=True):
+        assert torch.equal(a.exit_site, b.exit_site)
+        torch.testing.assert_close(a.logits, b.logits, atol=1e-6, rtol=0)
+
+
+class TestBugsOfTheOriginalClient:
+    """Each defect listed for the published client, as a test of its absence."""
+
+    def test_no_rule_does_not_mean_zeros(self, fast):
+        assert fast(IDS, MASK).logits.abs().min() > 0
+
+    def test_rules_after_the_output_work_and_the_mask_is_compacted(self, fast):
+        fast.add_rule(lambda x: torch.arange(len(x)) == 0, 1, "encoder", 0, "output")
+        output = fast(IDS, MASK)
+        assert output.exit_site.tolist() == [2, -1]
+        torch.testing.assert_close(output.logits[1], fast.model(IDS, MASK).logits[1], atol=1e-5, rtol=0)
+
+    def test_all_rows_may_exit(self, fast):
+        fast.add_rule(always(), 1, "embeddings")
+        assert fast(IDS, MASK).exit_site.tolist() == [0, 0]
+
+    def test_token_type_ids_count(self, fast):
+        segments = torch.tensor([[0, 0, 1, 1], [0, 1, 1, 0]])
+        with torch.no_grad():
+            expected = fast.model(IDS, MASK, segments).logits
+        assert torch.equal(fast(IDS, MASK, segments).logits, expected)
+        assert not torch.allclose(expected, fast(IDS, MASK).logits)
+
+    def test_a_second_rule_does_not_overwrite_the_first(self, fast):
+        fast.add_rule(lambda x: torch.arange(len(x)) == 0, 0, "encoder", 0, "attention")
+        fast.add_rule(always(), 1, "encoder", 0, "attention")
+        assert fast(IDS, MASK).exit_rule.tolist() == [0, 1]
+
+    def test_an_embedding_rule_survives_an_encoder_rule(self, fast):
+        fast.add_rule(lambda x: torch.arange(len(x)) == 0, 0, "embeddings")
+        fast.add_rule(always(), 1, "encoder", 0, "attention")
+        assert fast(IDS, MASK).exit_site.tolist() == [0, 1]
+
+    def test_rows_that_left_are_not_one_hot(self, fast):
+        fast.add_rule(always(bound=0.02), 1, "embeddings")
+        torch.testing.assert_close(fast(IDS, MASK).logits.softmax(1), torch.tensor([[0.02, 0.98]] * 2))
+
+    def test_labels_map_through_the_models_own_config(self, fast):
+        assert fast.config.id2label == fast.model.config.id2label
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_model_may_move_to_another_device_after_its_rules_were_added(fast):
+    fast.add_rule(always(), 1, "encoder", 0, "attention")
+    fast.to("cuda")
+    assert fast(IDS.cuda(), MASK.cuda()).exit_site.tolist() == [1, 1]
