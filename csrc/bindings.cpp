@@ -23,8 +23,7 @@ auto call(F&& f) {
 }
 
 std::vector<bool> to_vector(const at::Tensor& keep) {
-  TORCH_CHECK_TYPE(keep.scalar_type() == at::kBool, "compact: keep must be bool (got ", keep.scalar_type(),
-                   ")");
+  TORCH_CHECK_TYPE(keep.scalar_type() == at::kBool, "compact: keep must be bool (got ", keep.scalar_type(), ")");
   TORCH_CHECK_VALUE(keep.dim() == 1, "compact: keep must have shape (rows) (got ", keep.sizes(), ")");
   const at::Tensor host = keep.cpu().contiguous();
   const bool* data = host.const_data_ptr<bool>();
@@ -44,12 +43,10 @@ PYBIND11_MODULE(_C, m) {
       .def_property_readonly("rows", &PackedBatch::rows)
       .def_property_readonly("total_tokens", &PackedBatch::total_tokens)
       .def_property_readonly("max_seqlen", &PackedBatch::max_seqlen)
-      .def_property_readonly("cu_seqlens",
-                             call([](const PackedBatch& b) { return at::tensor(b.cu_seqlens()); }))
+      .def_property_readonly("cu_seqlens", call([](const PackedBatch& b) { return at::tensor(b.cu_seqlens()); }))
       .def_property_readonly("row_ids", [](const PackedBatch& b) { return at::tensor(b.row_ids()); })
       .def_property_readonly("hidden", call([](const PackedBatch& b) { return b.hidden(); }))
-      .def("unpad", call([](PackedBatch& b, const at::Tensor& padded) { b.unpad(padded); }),
-           py::arg("padded"))
+      .def("unpad", call([](PackedBatch& b, const at::Tensor& padded) { b.unpad(padded); }), py::arg("padded"))
       .def("pad", call([](const PackedBatch& b) { return b.pad(); }))
       .def("attention_mask", call([](const PackedBatch& b) { return b.attention_mask(); }))
       .def("pool", call([](const PackedBatch& b, const std::string& feature, std::optional<int64_t> tokens) {
@@ -78,13 +75,13 @@ PYBIND11_MODULE(_C, m) {
            call([](Exits& e, int64_t rule_id, const at::Tensor& logits, const std::string& feature,
                    const at::Tensor& weight, double bias,
                    double threshold) { e.add_linear(rule_id, logits, feature, weight, bias, threshold); }),
-           py::arg("rule_id"), py::arg("logits"), py::kw_only(), py::arg("feature"), py::arg("weight"),
-           py::arg("bias"), py::arg("threshold"))
-      .def("add_mask",
-           call([](Exits& e, int64_t rule_id, const at::Tensor& logits) { e.add_mask(rule_id, logits); }),
+           py::arg("rule_id"), py::arg("logits"), py::kw_only(), py::arg("feature"), py::arg("weight"), py::arg("bias"),
+           py::arg("threshold"))
+      .def("add_mask", call([](Exits& e, int64_t rule_id, const at::Tensor& logits) { e.add_mask(rule_id, logits); }),
            py::arg("rule_id"), py::arg("logits"))
       .def("apply",
-           call([](const Exits& e, PackedBatch& batch, Results& results,
-                   const std::vector<at::Tensor>& masks) { return e.apply(batch, results, masks); }),
+           call([](const Exits& e, PackedBatch& batch, Results& results, const std::vector<at::Tensor>& masks) {
+             return e.apply(batch, results, masks);
+           }),
            py::arg("batch"), py::arg("results"), py::arg("masks") = std::vector<at::Tensor>{});
 }

@@ -3,6 +3,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/stack.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 
@@ -16,8 +17,8 @@ void Exits::add(Rule rule) {
   rules_.push_back(std::move(rule));
 }
 
-void Exits::add_linear(int64_t rule_id, const at::Tensor& logits, const std::string& feature,
-                       const at::Tensor& weight, double bias, double threshold) {
+void Exits::add_linear(int64_t rule_id, const at::Tensor& logits, const std::string& feature, const at::Tensor& weight,
+                       double bias, double threshold) {
   MOCO_CHECK_DTYPE("Exits", weight, at::kFloat);
   TORCH_CHECK_VALUE(weight.dim() == 1 && weight.numel() > 0, "Exits: weight must have shape (size) (got ",
                     weight.sizes(), ")");
@@ -41,9 +42,6 @@ at::Tensor Exits::scores(const PackedBatch& batch, const std::vector<at::Tensor>
     const Rule& rule = rules_[static_cast<size_t>(r)];
     const at::Tensor score = scores.select(0, r);
     if (!rule.feature) {
-      TORCH_CHECK_VALUE(masks_read < masks.size(),
-                        "Exits: masks must hold one mask for each rule that is a mask (got ", masks.size(),
-                        ")");
       const at::Tensor& mask = masks[masks_read++];
       MOCO_CHECK_DTYPE("Exits", mask, at::kBool);
       MOCO_CHECK_SHAPE("Exits", mask, {batch.rows()});
@@ -58,8 +56,8 @@ at::Tensor Exits::scores(const PackedBatch& batch, const std::vector<at::Tensor>
     at::Tensor& x = pooled[static_cast<size_t>(*rule.feature)];
     if (!x.defined() || x.size(1) != size) x = batch.pool(*rule.feature, size / D);
     if (x.is_cpu()) {
-      kernels().linear_score(x.const_data_ptr<float>(), rule.weight.const_data_ptr<float>(), rule.bias,
-                             batch.rows(), size, score.mutable_data_ptr<float>());
+      kernels().linear_score(x.const_data_ptr<float>(), rule.weight.const_data_ptr<float>(), rule.bias, batch.rows(),
+                             size, score.mutable_data_ptr<float>());
     } else {
       score.copy_(x.mv(rule.weight).add(rule.bias));
     }
@@ -68,6 +66,11 @@ at::Tensor Exits::scores(const PackedBatch& batch, const std::vector<at::Tensor>
 }
 
 int64_t Exits::apply(PackedBatch& batch, Results& results, const std::vector<at::Tensor>& masks) const {
+  const auto is_mask = [](const Rule& rule) { return !rule.feature; };
+  TORCH_CHECK_VALUE(std::ssize(masks) == std::count_if(rules_.begin(), rules_.end(), is_mask),
+                    "Exits: masks must hold one mask for each rule that is a mask (got ", masks.size(), ")");
+  TORCH_CHECK_VALUE(results.logits().size(1) == classes_, "Exits: results must have ", classes_, " classes (got ",
+                    results.logits().size(1), ")");
   const at::Tensor score = scores(batch, masks).cpu();  // the one host synchronisation of an exit point
   const int64_t rows = batch.rows();
   std::vector<bool> keep(static_cast<size_t>(rows), true);

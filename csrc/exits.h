@@ -17,8 +17,8 @@ class Exits {
   Exits(int64_t site, int64_t classes) : site_(site), classes_(classes) {}
 
   // A rule that fires where feature @ weight + bias > threshold. weight: (size) float32.
-  void add_linear(int64_t rule_id, const at::Tensor& logits, const std::string& feature,
-                  const at::Tensor& weight, double bias, double threshold);
+  void add_linear(int64_t rule_id, const at::Tensor& logits, const std::string& feature, const at::Tensor& weight,
+                  double bias, double threshold);
   // A rule that fires where the caller's own mask, given to apply, says so.
   void add_mask(int64_t rule_id, const at::Tensor& logits);
 

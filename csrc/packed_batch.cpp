@@ -50,8 +50,8 @@ void copy_runs_cpu(const at::Tensor& from, const at::Tensor& to, const Runs& run
 void copy_runs(const at::Tensor& from, const at::Tensor& to, const Runs& runs) {
   if (runs.length.empty()) return;
   if (from.is_cpu()) return copy_runs_cpu(from, to, runs);
-  const at::Tensor source = token_index(runs.source, runs.length).to(from.device());
-  const at::Tensor target = token_index(runs.target, runs.length).to(from.device());
+  const at::Tensor source = token_index(runs.source, runs.length).to(from.device(), /*non_blocking=*/true);
+  const at::Tensor target = token_index(runs.target, runs.length).to(from.device(), /*non_blocking=*/true);
   at::Tensor(to).index_copy_(0, target, from.index_select(0, source));
 }
 
@@ -79,15 +79,13 @@ PackedBatch::PackedBatch(const at::Tensor& attention_mask) {
     const int64_t* row = mask.const_data_ptr<int64_t>() + r * S;
     int64_t length = 0;
     for (int64_t t = 0; t < S; ++t) {
-      TORCH_CHECK_VALUE(row[t] == 0 || row[t] == 1, "attention_mask must hold only 0 and 1 (got ", row[t],
-                        " in row ", r, ")");
-      TORCH_CHECK_VALUE(row[t] == 0 || length == t,
-                        "attention_mask must be right-padded, ones before zeros (row ", r,
+      TORCH_CHECK_VALUE(row[t] == 0 || row[t] == 1, "attention_mask must hold only 0 and 1 (got ", row[t], " in row ",
+                        r, ")");
+      TORCH_CHECK_VALUE(row[t] == 0 || length == t, "attention_mask must be right-padded, ones before zeros (row ", r,
                         " is not; set tokenizer.padding_side = \"right\")");
       length += row[t];
     }
-    TORCH_CHECK_VALUE(length > 0, "attention_mask must have a real token in every row (row ", r,
-                      " has none)");
+    TORCH_CHECK_VALUE(length > 0, "attention_mask must have a real token in every row (row ", r, " has none)");
     cu_seqlens_.push_back(cu_seqlens_.back() + static_cast<int32_t>(length));
     row_ids_.push_back(static_cast<int32_t>(r));
   }
@@ -106,9 +104,10 @@ at::Tensor PackedBatch::hidden() const {
 
 void PackedBatch::unpad(const at::Tensor& padded) {
   MOCO_CHECK_FLOATING("unpad", padded);
-  TORCH_CHECK_VALUE(padded.dim() == 3 && padded.size(0) == rows() && padded.size(1) >= max_seqlen(),
-                    "unpad: padded must have shape (", rows(), ", at least ", max_seqlen(), ", D) (got ",
-                    padded.sizes(), ")");
+  TORCH_CHECK_VALUE(
+      padded.dim() == 3 && padded.size(0) == rows() && padded.size(1) >= max_seqlen() && padded.size(2) > 0,
+      "unpad: padded must have shape (", rows(), ", at least ", max_seqlen(), ", at least 1) (got ", padded.sizes(),
+      ")");
   const int64_t S = padded.size(1);
   const int64_t D = padded.size(2);
   if (!buffer_.defined() || buffer_.size(0) < total_tokens() || buffer_.size(1) != D ||
@@ -144,7 +143,7 @@ at::Tensor PackedBatch::attention_mask() const {
     int64_t* row = mask.mutable_data_ptr<int64_t>() + static_cast<int64_t>(r) * mask.size(1);
     std::fill_n(row, length(r), int64_t{1});
   }
-  return mask.to(hidden().device());
+  return mask.to(hidden().device(), /*non_blocking=*/true);
 }
 
 at::Tensor PackedBatch::pool(Feature feature, int64_t tokens) const {
@@ -176,15 +175,15 @@ at::Tensor PackedBatch::pool(Feature feature, int64_t tokens) const {
     });
     return out;
   }
-  const at::Tensor offsets = at::tensor(cu_seqlens_).to(packed.device(), at::kLong);
-  return at::segment_reduce(packed.to(at::kFloat), "mean", /*lengths=*/offsets.diff(),
+  const at::Tensor lengths = at::tensor(cu_seqlens_).diff().to(packed.device(), at::kLong, /*non_blocking=*/true);
+  return at::segment_reduce(packed.to(at::kFloat), "mean", /*lengths=*/lengths,
                             /*indices=*/std::nullopt,
                             /*offsets=*/std::nullopt, /*axis=*/0, /*unsafe=*/true);
 }
 
 void PackedBatch::compact(const std::vector<bool>& keep) {
-  TORCH_CHECK_VALUE(keep.size() == row_ids_.size(), "compact: keep must have one value for each of the ",
-                    rows(), " rows (got ", keep.size(), ")");
+  TORCH_CHECK_VALUE(keep.size() == row_ids_.size(), "compact: keep must have one value for each of the ", rows(),
+                    " rows (got ", keep.size(), ")");
   Runs runs;
   std::vector<int32_t> cu_seqlens{0};
   std::vector<int32_t> row_ids;

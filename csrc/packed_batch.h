@@ -20,7 +20,7 @@ struct Runs {
 };
 
 // The rows' boundaries live on the host, whatever the device of the hidden states: every decision about rows
-// is made there, and a device is only asked to move tokens.
+// is made there, and a device is only asked to move tokens (whatever is sent to it is sent without waiting for it).
 class PackedBatch {
  public:
   // attention_mask: (B, S), integer or bool, right-padded: ones, then zeros, at least one 1 a row.

@@ -9,8 +9,8 @@
 namespace moco {
 
 Results::Results(int64_t rows, int64_t classes, at::ScalarType dtype, at::Device device) {
-  TORCH_CHECK_VALUE(rows > 0 && classes > 1, "Results: rows must be at least 1 and classes at least 2 (got ",
-                    rows, " and ", classes, ")");
+  TORCH_CHECK_VALUE(rows > 0 && classes > 1, "Results: rows must be at least 1 and classes at least 2 (got ", rows,
+                    " and ", classes, ")");
   const auto options = at::TensorOptions().device(device);
   logits_ = at::zeros({rows, classes}, options.dtype(dtype));
   exit_site_ = at::full({rows}, -1, options.dtype(at::kLong));
@@ -19,18 +19,17 @@ Results::Results(int64_t rows, int64_t classes, at::ScalarType dtype, at::Device
 
 at::Tensor Results::index(const std::vector<int32_t>& row_ids) const {
   for (const int32_t row : row_ids) {
-    TORCH_CHECK_VALUE(row < logits_.size(0), "Results: row_ids must be below ", logits_.size(0), " (got ",
-                      row, ")");
+    TORCH_CHECK_VALUE(row < logits_.size(0), "Results: row_ids must be below ", logits_.size(0), " (got ", row, ")");
   }
-  return at::tensor(row_ids).to(logits_.device(), at::kLong);
+  return at::tensor(row_ids).to(logits_.device(), at::kLong, /*non_blocking=*/true);
 }
 
-void Results::write_exits(const std::vector<int32_t>& row_ids, int64_t site,
-                          const std::vector<int64_t>& rule_ids, const at::Tensor& logits) {
+void Results::write_exits(const std::vector<int32_t>& row_ids, int64_t site, const std::vector<int64_t>& rule_ids,
+                          const at::Tensor& logits) {
   const at::Tensor rows = index(row_ids);
-  logits_.index_copy_(0, rows, logits.to(logits_.options()));
+  logits_.index_copy_(0, rows, logits.to(logits_.options(), /*non_blocking=*/true));
   exit_site_.index_fill_(0, rows, site);
-  exit_rule_.index_copy_(0, rows, at::tensor(rule_ids).to(rows.device()));
+  exit_rule_.index_copy_(0, rows, at::tensor(rule_ids).to(rows.device(), /*non_blocking=*/true));
 }
 
 void Results::write_last(const std::vector<int32_t>& row_ids, const at::Tensor& logits) {

@@ -44,10 +44,15 @@ class AnalyticsEngine:
         feature: str | None = None,
         seed: int = 0,
     ):
-        self.site = site if site is not None else getattr(array, "site", None)
-        self.feature = feature or getattr(array, "feature", None) or "cls"
+        if isinstance(array, PackedColumn):
+            raise ValueError(
+                "AnalyticsEngine: array must have shape (rows, size) (got a packed column); use from_2d_embedding"
+            )
+        self.site = _agreed("site", site, getattr(array, "site", None))
+        self.feature = _agreed("feature", feature, getattr(array, "feature", None)) or "cls"
         check_feature(self.feature)
-        self.features = np.asarray(array, dtype=np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is refused below, as infinite
+            self.features = np.asarray(array, dtype=np.float32)
         if self.features.ndim != 2:
             raise ValueError(
                 f"AnalyticsEngine: array must have shape (rows, size) (got {self.features.shape}); "
@@ -55,7 +60,7 @@ class AnalyticsEngine:
             )
         unfit = int((~np.isfinite(self.features).all(axis=1)).sum())
         if unfit:
-            raise ValueError(f"AnalyticsEngine: array must be finite (got {unfit} rows with NaN or infinity)")
+            raise ValueError(f"AnalyticsEngine: array must be finite (got NaN or infinity in {unfit} of its rows)")
         self.targets = {name: np.asarray(values) for name, values in targets.items()}
         for name, values in self.targets.items():
             if values.shape != (len(self.features),):
@@ -90,9 +95,9 @@ class AnalyticsEngine:
         if isinstance(embedding, PackedColumn):
             feature = feature or "cls"
             return cls(_pool_packed(embedding, feature), targets, site=site, feature=feature, seed=seed)
-        array = np.asanyarray(embedding)
+        array = np.asarray(embedding)
         if array.ndim == 2:
-            return cls(array, targets, site=site, feature=feature, seed=seed)
+            return cls(embedding, targets, site=site, feature=feature, seed=seed)
         if array.ndim != 3:
             raise ValueError(f"embedding must have shape (rows, S, D) or (rows, D) (got {array.shape})")
         feature = feature or "cls"
@@ -129,6 +134,11 @@ class AnalyticsEngine:
         is_class = self._is_class(target, class_value)
         order = np.random.default_rng(self.seed).permutation(len(is_class))
         fit_rows, held_out = order[: len(order) // 2], order[len(order) // 2 :]
+        if not 0 < is_class[fit_rows].sum() < len(fit_rows):
+            raise ValueError(
+                f"{target} must hold {class_value} and other classes among the rows fitted on, half of all "
+                f"(got {int(is_class[fit_rows].sum())} of {len(fit_rows)} with {class_value})"
+            )
         self._check_enough(is_class[held_out], target, class_value, max_error, confidence)
         weight, bias = _fit_direction(self.features[fit_rows], is_class[fit_rows])
 
@@ -136,13 +146,14 @@ class AnalyticsEngine:
         of_class = is_class[held_out]
         threshold = calibrate.neyman_pearson_threshold(scores[~of_class], max_error, confidence)
         fires = scores > threshold
-        counts = {"errors": int((fires & ~of_class).sum()), "other_rows": int((~of_class).sum())}
-        hits = {"hits": int((fires & of_class).sum()), "class_rows": int(of_class.sum())}
-        bound = calibrate.wrong_exit_bound(**counts, **hits, confidence=confidence)
+        other_rows, class_rows = int((~of_class).sum()), int(of_class.sum())
+        hits = int((fires & of_class).sum())
+        allowed = calibrate.allowed_errors(other_rows, max_error, confidence)
+        bound = calibrate.wrong_exit_bound(allowed, other_rows, hits, class_rows, confidence)
         if bound >= 0.5:
             raise NoSufficientRuleError(
-                f"{self.feature} at {self.site} must settle {target}={class_value} for more rows than it gets wrong "
-                f"(with max_error={max_error} it fires on {hits['hits']} of {hits['class_rows']})"
+                f"{self._what()} does not settle {target}={class_value}: with max_error={max_error} a rule would fire "
+                f"on {hits} of {class_rows} held-out rows of that class, too few to bound its errors below one half"
             )
         condition = LinearCondition(weight, bias, threshold, bound, self.feature, self.site)
         metadata = {
@@ -152,8 +163,8 @@ class AnalyticsEngine:
             "feature": self.feature,
             "max_error": max_error,
             "confidence": confidence,
-            "n": counts["other_rows"],
-            "errors": counts["errors"],
+            "n": other_rows,
+            "errors": int((fires & ~of_class).sum()),
             "fired": int(fires.sum()),
             "rows": len(fires),
             "coverage": float(fires.mean()),
@@ -171,20 +182,23 @@ class AnalyticsEngine:
 
         Raises:
             KeyError: unknown target.
-            ValueError: there are not more than k rows.
+            ValueError: there are not more than k rows to draw, or k is not positive.
         """
         from moco_rt.report import draw_knn_graph  # matplotlib and igraph: only who draws waits for them
 
         values = self._target(target)
-        if len(values) <= k:
-            raise ValueError(f"plot_knn_graph: rows must be more than k={k} (got {len(values)})")
         sample = np.random.default_rng(self.seed).permutation(len(values))[:rows]
-        title = f"{self.feature} at {self.site}" if self.site else self.feature
-        return draw_knn_graph(self.features[sample], values[sample], k=k, title=f"{title}: {k} nearest neighbours")
+        if not 0 < k < len(sample):
+            raise ValueError(f"plot_knn_graph: k must be from 1 to fewer than the {len(sample)} rows drawn (got {k})")
+        title = f"{self._what()}: {k} nearest neighbours"
+        return draw_knn_graph(self.features[sample], values[sample], k=k, title=title, target=target)
+
+    def _what(self) -> str:
+        return f"{self.feature} at {self.site}" if self.site else self.feature
 
     def _target(self, target: str) -> NDArray[Any]:
         if target not in self.targets:
-            raise KeyError(f"target must be one of {', '.join(self.targets)} (got {target!r})")
+            raise KeyError(f"target must be one of {list(self.targets)} (got {target!r})")
         return self.targets[target]
 
     def _is_class(self, target: str, class_value: int) -> NDArray[np.bool_]:
@@ -210,8 +224,19 @@ class AnalyticsEngine:
             )
 
 
+def _agreed(what: str, said: str | None, known: str | None) -> str | None:
+    """What the caller says, or the array knows of itself; they may not contradict each other."""
+    if said is not None and known is not None and said != known:
+        raise ValueError(f"{what} must be {known}, the array's own (got {said})")
+    return said if said is not None else known
+
+
 def _pool_packed(column: PackedColumn, feature: str) -> NDArray[np.float32]:
     check_feature(feature)
+    if not column.lengths.all():
+        raise ValueError(
+            f"a packed column must have a token in every row (got none in {int((column.lengths == 0).sum())})"
+        )
     starts = column.cu_seqlens[:-1]
     if feature == "cls":
         return np.asarray(column.values[starts], dtype=np.float32)

@@ -9,12 +9,12 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtr, bdtrik, betaincinv  # scipy.stats has the same and takes a second to import
+from scipy.special import bdtr, betaincinv  # scipy.stats wraps these and takes a second to import
 
 
 def rows_needed(max_error: float, confidence: float) -> int:
     """The fewest rows from which an error of max_error can be promised: (1 - max_error)^n <= 1 - confidence."""
-    return math.ceil(math.log(1 - confidence) / math.log(1 - max_error))
+    return math.ceil(math.log(1 - confidence) / math.log1p(-max_error))
 
 
 def allowed_errors(rows: int, max_error: float, confidence: float) -> int:
@@ -22,9 +22,9 @@ def allowed_errors(rows: int, max_error: float, confidence: float) -> int:
 
     The largest k with P(Binomial(rows, max_error) <= k) <= 1 - confidence.
     """
-    if (1 - max_error) ** rows > 1 - confidence:
+    if rows < rows_needed(max_error, confidence):
         return -1
-    errors = round(bdtrik(1 - confidence, rows, max_error))  # the crossing, or beside it
+    errors = int(rows * max_error)
     while bdtr(errors, rows, max_error) > 1 - confidence:
         errors -= 1
     while bdtr(errors + 1, rows, max_error) <= 1 - confidence:
@@ -74,7 +74,7 @@ def wrong_exit_bound(errors: int, other_rows: int, hits: int, class_rows: int, c
     threshold was chosen on the other rows alone, by a rank fixed beforehand, so that all three bounds are exact.
 
     Args:
-        errors: rows of other classes on which the rule fires, of other_rows.
+        errors: the rank: rows of other classes that it leaves above the threshold (fewer where scores tie).
         other_rows: rows of other classes.
         hits: rows of the class on which the rule fires, of class_rows.
         class_rows: rows of the class.

@@ -47,7 +47,8 @@ def capture(
         model: a Hugging Face `...ForSequenceClassification`.
         tokenizer: its tokenizer.
         texts: strings or pairs of strings: a list, a generator, a `datasets` column.
-        sites: such as `encoder.0.attention`, or the model's own module paths, `bert.encoder.layer.0.attention`.
+        sites: such as `encoder.0.attention`, or the model's own module paths, `bert.encoder.layer.0.attention`;
+            with none the frame has logits and predictions only.
         features: `cls` and `mean`, columns (rows, D) float32; `tokens`, a packed column. Columns are named
             `{site}.{feature}`, or `{site}` where `tokens` is the only feature.
         max_length: in tokens; None: what model and tokenizer allow.
@@ -55,7 +56,7 @@ def capture(
 
     Raises:
         TypeError: model is not a classifier, or a text is neither a string nor a pair of strings.
-        ValueError: unknown site or feature, or no texts.
+        ValueError: unknown site or feature, no texts, or max_length leaves no room for a text.
         FileExistsError: out exists.
     """
     architecture = architecture_of(model)
@@ -68,8 +69,11 @@ def capture(
     columns = _columns(architecture, sites, features)
     if isinstance(texts, str):
         raise TypeError("capture: texts must be an iterable of texts (got one string)")
+    specials = tokenizer.num_special_tokens_to_add()
+    if max_length is not None and max_length <= specials:
+        raise ValueError(f"capture: max_length must be more than the {specials} special tokens (got {max_length})")
     longest = min(architecture.max_seqlen, tokenizer.model_max_length, max_length or architecture.max_seqlen)
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         if out is not None:
@@ -78,7 +82,8 @@ def capture(
         with tempfile.TemporaryDirectory(prefix="moco_rt-") as directory:
             return _capture(architecture, tokenizer, texts, columns, longest, Path(directory) / "frame")
     finally:
-        model.train(was_training)
+        for module, training in modes:
+            module.training = training
 
 
 def _capture(

@@ -108,6 +108,7 @@ class Layout:
 
     @staticmethod
     def of(column: Array | PackedColumn) -> Layout:
+        """The layout of a column as `fitted` returns it."""
         if isinstance(column, PackedColumn):
             values = column.values
             return Layout("packed", str(values.dtype), values.shape[1:], column.site, column.feature)
@@ -116,6 +117,7 @@ class Layout:
         return Layout("tabular", str(column.dtype), ())
 
     def describe(self, first_axis: int | str) -> str:
+        """In words, with so many rows or tokens."""
         shape = ", ".join(str(n) for n in (first_axis, *self.row_shape))
         return " ".join(filter(None, [self.kind, self.dtype, f"({shape})", self.site, self.feature]))
 
@@ -129,6 +131,7 @@ def layouts(columns: Mapping[str, Array | PackedColumn]) -> Layouts:
 
 
 def check_layouts(expected: Layouts, got: Layouts, operation: str) -> None:
+    """Raise ValueError unless columns, dtypes, shapes and provenance are the same."""
     if expected.keys() != got.keys():
         raise ValueError(f"{operation}: columns must be {list(expected)} (got {list(got)})")
     for name, layout in expected.items():
@@ -178,6 +181,7 @@ def as_arrow(column: Array) -> pa.Array:
 
 
 def joined(first: Any, second: Any) -> Array | PackedColumn:
+    """The rows of both columns, which have the same layout."""
     if isinstance(first, PackedColumn):
         cu_seqlens = np.concatenate([first.cu_seqlens, first.cu_seqlens[-1] + second.cu_seqlens[1:]])
         values = np.concatenate([first.values, second.values])

@@ -15,6 +15,7 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedMo
 
 NEGATIVE, POSITIVE = 0, 1
 MIN_WORDS, MAX_WORDS = 8, 200
+BATCH_SIZE = 16
 
 Kind: TypeAlias = Literal["easy", "negation", "contrast", "ambiguous"]
 Batch: TypeAlias = tuple[dict[str, Tensor], Tensor]  # a model's inputs, labels (B,)
@@ -136,15 +137,12 @@ def _lengthen(rng: random.Random, sentences: list[str], ending: str, words: int)
 def train_classifier(
     texts: Sequence[str], labels: Sequence[int], seed: int
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """Trains a small BERT classifier on the CPU, one pass over the texts; the caller's random state stays.
+    """Trains, in one pass on the CPU, a small BERT classifier (returned in evaluation mode) and its tokenizer.
 
     Args:
         texts: of any length; what passes 256 tokens is cut off.
         labels: NEGATIVE or POSITIVE, one per text.
-        seed: of the weights and of the order of the batches.
-
-    Returns:
-        The model, in evaluation mode, and its tokenizer.
+        seed: of the weights and of the order of the batches; the caller's random state is left alone.
 
     Example:
         >>> reviews = make_corpus(14_000, seed=0, hard_share=0.33, median_words=28)
@@ -164,11 +162,12 @@ def train_classifier(
 
 def _train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    # Whole words: the WordPiece trainer breaks ties differently from run to run.
+    backend = Tokenizer(models.WordLevel(unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=True)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(vocab_size=2000, special_tokens=specials, show_progress=False)
+    trainer = trainers.WordLevelTrainer(special_tokens=specials, show_progress=False)
     backend.train_from_iterator(texts, trainer)
     backend.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
@@ -176,17 +175,18 @@ def _train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
         special_tokens=[(token, backend.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
     )
     names = {f"{token[1:-1].lower()}_token": token for token in specials}
-    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=256, padding_side="right", **names)
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, model_max_length=256, padding_side="right", model_input_names=inputs, **names
+    )
 
 
-def _batches_by_length(
-    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], labels: Sequence[int], batch_size: int = 16
-) -> list[Batch]:
+def _batches_by_length(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], labels: Sequence[int]) -> list[Batch]:
     """Texts of like length together, padded to the longest of their batch."""
     order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
     batches = []
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
+    for start in range(0, len(order), BATCH_SIZE):
+        rows = order[start : start + BATCH_SIZE]
         inputs = tokenizer([texts[row] for row in rows], padding=True, truncation=True, return_tensors="pt")
         batches.append((dict(inputs), torch.tensor([labels[row] for row in rows])))
     return batches
@@ -204,7 +204,6 @@ def _small_bert(tokenizer: PreTrainedTokenizerFast) -> BertForSequenceClassifica
         # One pass over the texts is too little to learn them by heart.
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
-        pad_token_id=tokenizer.pad_token_id,
         id2label={NEGATIVE: "NEGATIVE", POSITIVE: "POSITIVE"},
         label2id={"NEGATIVE": NEGATIVE, "POSITIVE": POSITIVE},
     )
@@ -214,10 +213,9 @@ def _small_bert(tokenizer: PreTrainedTokenizerFast) -> BertForSequenceClassifica
 @torch.no_grad()
 def _give_head_start(model: BertForSequenceClassification, batches: list[Batch]) -> None:
     """Starts the weights where a minute suffices: from plain noise it goes by before "not good" is learnt."""
-    words = model.bert.embeddings.word_embeddings.weight
-    positions = model.bert.embeddings.position_embeddings.weight
+    embeddings = model.bert.embeddings
+    words, positions = embeddings.word_embeddings.weight, embeddings.position_embeddings.weight
     vocab_size, hidden_size = words.shape
-
     # Each word leans to the label it is seen with: its log-odds along one direction.
     counts = torch.full((2, vocab_size), 5.0)
     for inputs, labels in batches:
@@ -225,7 +223,6 @@ def _give_head_start(model: BertForSequenceClassification, batches: list[Batch])
             counts[label] += torch.bincount(inputs["input_ids"][labels == label].flatten(), minlength=vocab_size)
     lean = (counts[POSITIVE] / counts[NEGATIVE]).log().clamp(-1.0, 1.0)
     words += 0.8 * lean[:, None] * torch.nn.functional.normalize(torch.randn(hidden_size), dim=0)
-
     # Sinusoids, and keys equal to queries in one head of the lower layers: that head sees near words first,
     # as "not" before "good". Upper layers and the other head begin with the whole text.
     frequencies = torch.exp(torch.arange(0, hidden_size, 2) * (-math.log(10_000.0) / hidden_size))

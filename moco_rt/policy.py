@@ -50,7 +50,7 @@ class Policy:
             )
         check_feature(exit.feature)
         if isinstance(exit.condition, LinearCondition):
-            self._check_fit(exit.condition, exit.site)
+            self._check_fit(exit.condition, exit)
         elif not callable(exit.condition):
             raise TypeError(f"condition must be callable (got {type(exit.condition).__name__})")
         self.exits.append(exit)
@@ -59,7 +59,13 @@ class Policy:
         """The exits of a site with their places in `exits`, in the order they were added: the first that fires wins."""
         return [(place, exit) for place, exit in enumerate(self.exits) if exit.site == site]
 
-    def _check_fit(self, condition: LinearCondition, site: str) -> None:
+    def _check_fit(self, condition: LinearCondition, exit: Exit) -> None:
+        site = exit.site
+        if (condition.feature, condition.bound) != (exit.feature, exit.bound):
+            raise ValueError(
+                f"feature and bound must be the condition's, {condition.feature} and {condition.bound} "
+                f"(got {exit.feature} and {exit.bound})"
+            )
         if condition.site is not None and condition.site != site:
             raise ValueError(f"a rule fitted at {condition.site} must stay at that site (got {site})")
         size = condition.weight.size

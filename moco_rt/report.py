@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -155,7 +156,7 @@ def draw_exits(comparison: Comparison, class_names: Mapping[int, str]) -> Figure
     return figure
 
 
-def draw_knn_graph(features: NDArray[np.float32], classes: NDArray[Any], *, k: int, title: str) -> Figure:
+def draw_knn_graph(features: NDArray[np.float32], classes: NDArray[Any], *, k: int, title: str, target: str) -> Figure:
     """The k-nearest-neighbour graph of features (rows, size), laid out by its springs, coloured by class."""
     edges = np.stack(kneighbors_graph(features, k).nonzero(), axis=1)
     graph = igraph.Graph(n=len(features), edges=edges.tolist()).simplify()
@@ -163,7 +164,9 @@ def draw_knn_graph(features: NDArray[np.float32], classes: NDArray[Any], *, k: i
     # Without variance rows would lie on one point, from where springs cannot part them.
     start = PCA(n_components=2, svd_solver="covariance_eigh").fit_transform(features)
     start += np.random.default_rng(0).normal(scale=1e-3 * (np.abs(start).max() + 1), size=start.shape)
+    igraph.set_random_number_generator(random.Random(0))
     layout = graph.layout_fruchterman_reingold(seed=start.tolist(), niter=300, grid="grid")
+    igraph.set_random_number_generator(random)  # what it draws from by default
     points = np.array(layout.coords)
 
     figure = Figure(figsize=(7, 7), layout="constrained")
@@ -175,7 +178,7 @@ def draw_knn_graph(features: NDArray[np.float32], classes: NDArray[Any], *, k: i
         colour = _COLOURS[i % len(_COLOURS)]
         where = points[classes == value]
         axes.scatter(where[:, 0], where[:, 1], s=6, color=colour, linewidths=0, zorder=2)
-        handles.append(Line2D([], [], marker="o", linestyle="", color=colour, label=f"predicted {value}"))
+        handles.append(Line2D([], [], marker="o", linestyle="", color=colour, label=f"{target}: {value}"))
     axes.legend(handles=handles, frameon=False)
     axes.set_title(title)
     axes.set_axis_off()

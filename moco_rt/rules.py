@@ -50,9 +50,13 @@ class LinearCondition:
 
     def __post_init__(self) -> None:
         check_feature(self.feature)
-        weight = np.array(self.weight, dtype=np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is refused below, as infinite
+            weight = np.array(self.weight, dtype=np.float32)
         if weight.ndim != 1 or weight.size == 0 or not np.isfinite(weight).all():
-            raise ValueError(f"LinearCondition: weight must be a finite vector (got shape {weight.shape})")
+            unfit = int((~np.isfinite(weight)).sum())
+            raise ValueError(
+                f"LinearCondition: weight must be a finite vector (got shape {weight.shape}, {unfit} not finite)"
+            )
         if not (math.isfinite(self.bias) and math.isfinite(self.threshold)):
             raise ValueError(
                 f"LinearCondition: bias and threshold must be finite (got {self.bias} and {self.threshold})"
@@ -67,7 +71,8 @@ class LinearCondition:
             raise ValueError(f"LinearCondition: x must have shape (rows, {self.weight.size}) (got {tuple(x.shape)})")
         if isinstance(x, torch.Tensor):
             return x.float() @ torch.from_numpy(self.weight).to(x.device) + self.bias
-        score: NDArray[Any] = np.asarray(x, dtype=np.float32) @ self.weight + np.float32(self.bias)
+        with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are answers here: they never fire
+            score: NDArray[Any] = np.asarray(x, dtype=np.float32) @ self.weight + np.float32(self.bias)
         return score
 
     def __call__(self, x: Array) -> Array:
@@ -75,7 +80,8 @@ class LinearCondition:
         score = self.score(x)
         if isinstance(score, torch.Tensor):
             return (score > self.threshold) & torch.isfinite(score)
-        return (score > self.threshold) & np.isfinite(score)
+        fires: NDArray[np.bool_] = (score > self.threshold) & np.isfinite(score)
+        return fires
 
 
 @dataclass(frozen=True, eq=False)

@@ -251,7 +251,7 @@ def test_predictions_of_a_single_class_are_refused(labels, class_value, got):
 def test_features_that_are_not_finite_are_refused(value):
     features = np.zeros((5, 3))
     features[[1, 3], 2] = features[1, 0] = value
-    with refuses(ValueError, r"AnalyticsEngine: array must be finite \(got 2 rows with NaN or infinity\)"):
+    with refuses(ValueError, r"AnalyticsEngine: array must be finite \(got NaN or infinity in 2 of its rows\)"):
         AnalyticsEngine(features, {})
 
 
@@ -303,7 +303,7 @@ def test_promises_outside_0_and_1_are_refused(name, value):
 @pytest.mark.parametrize("ask", [lambda e: e.compute_linear_sufficient_rule("z", 1), lambda e: e.plot_knn_graph("z")])
 def test_unknown_targets_are_refused_with_the_known(ask):
     made = AnalyticsEngine(np.zeros((3, 2)), {"predictions": [0, 1, 0], "label": [0, 1, 0]})
-    with pytest.raises(KeyError, match=r"target must be one of predictions, label \(got 'z'\)"):
+    with pytest.raises(KeyError, match=r"target must be one of \['predictions', 'label'\] \(got 'z'\)"):
         ask(made)
 
 
@@ -312,8 +312,8 @@ def test_noise_settles_nothing(distance):
     features, labels = gaussians(rows=1500, distance=distance)
     made = AnalyticsEngine(features, {"predictions": labels}, site=SITE)
     message = (
-        rf"cls at {SITE} must settle predictions=1 for more rows than it gets wrong "
-        r"\(with max_error=0.01 it fires on \d+ of \d+\)"
+        rf"cls at {SITE} does not settle predictions=1: with max_error=0.01 a rule would fire on "
+        r"\d+ of \d+ held-out rows of that class, too few to bound its errors below one half"
     )
     with refuses(NoSufficientRuleError, message):
         made.compute_linear_sufficient_rule("predictions", 1, 0.01)
@@ -351,7 +351,44 @@ def test_knn_graph_of_the_same_rows_is_the_same_picture():
     np.testing.assert_array_equal(first, second)
 
 
-@pytest.mark.parametrize(("rows", "k"), [(15, 15), (3, 15), (5, 5)])
+@pytest.mark.parametrize(("rows", "k"), [(15, 15), (3, 15), (5, 5), (20, 0)])
 def test_knn_graph_of_too_few_rows_is_refused(rows, k):
-    with refuses(ValueError, rf"plot_knn_graph: rows must be more than k={k} \(got {rows}\)"):
+    with refuses(ValueError, rf"plot_knn_graph: k must be from 1 to fewer than the {rows} rows drawn \(got {k}\)"):
         engine(rows=rows).plot_knn_graph(k=k)
+
+
+def test_knn_graph_of_a_sample_no_larger_than_k_is_refused():
+    with refuses(ValueError, r"plot_knn_graph: k must be from 1 to fewer than the 10 rows drawn \(got 15\)"):
+        engine(rows=60).plot_knn_graph(rows=10)
+
+
+def test_a_packed_column_is_sent_to_from_2d_embedding():
+    packed = PackedColumn(np.ones((4, 2), np.float32), [0, 2, 4], SITE, "tokens")
+    with refuses(ValueError, r"AnalyticsEngine: array must have .* \(got a packed column\); use from_2d_embedding"):
+        AnalyticsEngine(packed, {"p": [0, 1]})
+
+
+@pytest.mark.parametrize("feature", ["cls", "mean", "flat"])
+def test_rows_without_tokens_are_refused(feature):
+    packed = PackedColumn(np.ones((4, 2), np.float32), [0, 2, 2, 4], SITE, "tokens")
+    with refuses(ValueError, r"a packed column must have a token in every row \(got none in 1\)"):
+        AnalyticsEngine.from_2d_embedding(packed, {"p": [0, 1, 1]}, feature=feature)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"), [({"feature": "cls"}, "feature must be mean"), ({"site": "x"}, "site must be")]
+)
+def test_what_a_column_knows_of_itself_is_not_contradicted(said, words):
+    column = Column.of(np.ones((4, 2), np.float32), SITE, "mean")
+    with refuses(ValueError, rf"{words}.*, the array's own \(got .*\)"):
+        AnalyticsEngine(column, {"p": [0, 1, 1, 0]}, **said)
+
+
+def test_a_class_missing_among_the_rows_fitted_on_is_refused():
+    features = np.random.default_rng(0).normal(size=(1000, 2))
+    labels = np.zeros(1000, int)
+    labels[[3, 4]] = 1
+    with refuses(
+        ValueError, r"p must hold 1 and other classes among the rows fitted on, half of all \(got 0 of 500 with 1\)"
+    ):
+        AnalyticsEngine(features, {"p": labels}).compute_linear_sufficient_rule("p", 1, 0.05)

@@ -13,7 +13,7 @@ def reviews() -> list[Review]:
 
 @pytest.fixture(scope="module")
 def trained():
-    return train_on(make_corpus(200, seed=0, median_words=15))
+    return train_on(make_corpus(96, seed=0, median_words=12))
 
 
 def train_on(reviews):
@@ -74,7 +74,7 @@ def test_tokenizer_truncates_to_what_the_model_takes(trained):
 def test_training_is_deterministic_and_keeps_the_random_state(trained):
     model, _ = trained
     before = torch.get_rng_state()
-    again, _ = train_on(make_corpus(200, seed=0, median_words=15))
+    again, _ = train_on(make_corpus(96, seed=0, median_words=12))
     assert torch.equal(torch.get_rng_state(), before)
     assert not again.training
     assert again.config.id2label == {NEGATIVE: "NEGATIVE", POSITIVE: "POSITIVE"}

@@ -65,8 +65,10 @@ def test_scores_that_are_not_finite_never_fire(kind, place, value):
     assert condition()(kind(x)).tolist() == [False, True]
 
 
-def test_scores_that_overflow_never_fire():
-    assert condition()(torch.tensor([[3e38, -3e38, 0.0]])).tolist() == [False]
+@pytest.mark.parametrize("kind", [torch.tensor, np.array])
+@pytest.mark.parametrize("x", [[3e38, -3e38, 0.0], [np.inf, np.inf, 0.0]])
+def test_scores_that_overflow_or_cancel_never_fire(kind, x):
+    assert condition()(kind([x])).tolist() == [False]
 
 
 def test_condition_keeps_a_float32_copy_of_its_weight():
@@ -85,9 +87,12 @@ def test_condition_cannot_be_changed():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"weight": [[1.0, 2.0]]}, r"LinearCondition: weight must be a finite vector \(got shape \(1, 2\)\)"),
-        ({"weight": []}, r"LinearCondition: weight must be a finite vector \(got shape \(0,\)\)"),
-        ({"weight": 1.0}, r"LinearCondition: weight must be a finite vector \(got shape \(\)\)"),
+        (
+            {"weight": [[1.0, 2.0]]},
+            r"LinearCondition: weight must be a finite vector \(got shape \(1, 2\), 0 not finite\)",
+        ),
+        ({"weight": []}, r"LinearCondition: weight must be a finite vector \(got shape \(0,\), 0 not finite\)"),
+        ({"weight": 1.0}, r"LinearCondition: weight must be a finite vector \(got shape \(\), 0 not finite\)"),
         ({"weight": [1.0, math.nan]}, r"LinearCondition: weight must be a finite vector .*"),
         ({"weight": [1.0, -math.inf]}, r"LinearCondition: weight must be a finite vector .*"),
         ({"bias": math.inf}, r"LinearCondition: bias and threshold must be finite \(got inf and 0.75\)"),

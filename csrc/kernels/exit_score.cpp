@@ -10,6 +10,9 @@ namespace {
 // bits whatever it is batched with.
 constexpr int64_t kLanes = 32;
 
+// Tokens summed one after the other.
+constexpr int64_t kBlock = 16;
+
 float dot(const float* a, const float* b, int64_t size) {
   float lane[kLanes] = {};
   int64_t k = 0;
@@ -31,14 +34,23 @@ void linear_score(const float* x, const float* weight, float bias, int64_t rows,
 
 void mean_pool(const float* hidden, const int32_t* cu_seqlens, int64_t rows, int64_t D, float* mean) {
   for (int64_t r = 0; r < rows; ++r) {
-    float* out = mean + r * D;
-    for (int64_t d = 0; d < D; ++d) out[d] = 0;
-    for (int64_t t = cu_seqlens[r]; t < cu_seqlens[r + 1]; ++t) {
-      const float* token = hidden + t * D;
-      for (int64_t d = 0; d < D; ++d) out[d] += token[d];
+    const int64_t begin = cu_seqlens[r];
+    const int64_t end = cu_seqlens[r + 1];
+    const auto length = static_cast<float>(end - begin);
+    for (int64_t d = 0; d < D; d += kLanes) {
+      const int64_t width = D - d < kLanes ? D - d : kLanes;
+      // Sums of blocks, then the sum of those: rounding grows with the root of what one long sum would have.
+      float total[kLanes] = {};
+      for (int64_t block = begin; block < end; block += kBlock) {
+        float sum[kLanes] = {};
+        const int64_t stop = end - block < kBlock ? end : block + kBlock;
+        for (int64_t t = block; t < stop; ++t) {
+          for (int64_t j = 0; j < width; ++j) sum[j] += hidden[t * D + d + j];
+        }
+        for (int64_t j = 0; j < kLanes; ++j) total[j] += sum[j];
+      }
+      for (int64_t j = 0; j < width; ++j) mean[r * D + d + j] = total[j] / length;
     }
-    const auto length = static_cast<float>(cu_seqlens[r + 1] - cu_seqlens[r]);
-    for (int64_t d = 0; d < D; ++d) out[d] /= length;
   }
 }
 

@@ -15,8 +15,7 @@ struct KernelTable {
 
   // score[r] = dot(x[r], weight) + bias                                            (torch: x @ weight + bias)
   //   x: (rows, size), weight: (size), score: (rows)
-  void (*linear_score)(const float* x, const float* weight, float bias, int64_t rows, int64_t size,
-                       float* score);
+  void (*linear_score)(const float* x, const float* weight, float bias, int64_t rows, int64_t size, float* score);
 
   // mean[r] = the mean of row r's tokens                                           (torch:
   // hidden[row].mean(0))
@@ -25,8 +24,8 @@ struct KernelTable {
 
   // For each run r, copies its length[r] tokens of `stride` bytes each from token source[r] of `from` to token
   // target[r] of `to`. `from` may be `to` where runs move forward (target[r] <= source[r], both ascending).
-  void (*copy_runs)(const char* from, char* to, const int32_t* source, const int32_t* target,
-                    const int32_t* length, int64_t runs, int64_t stride);
+  void (*copy_runs)(const char* from, char* to, const int32_t* source, const int32_t* target, const int32_t* length,
+                    int64_t runs, int64_t stride);
 };
 
 namespace generic {

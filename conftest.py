@@ -27,7 +27,7 @@ def device(request):
 @pytest.fixture(scope="session")
 def shared_dir():
     """The real models and texts; for tests that carry the marker `shared`."""
-    path = Path(__file__).parents[2] / "shared"
+    path = Path(__file__).resolve().parents[1] / "shared"
     if not path.is_dir():
         # Where they must not be skipped, as in CI, a missing folder is a failure.
         (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no folder {path}")

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from moco_rt import _C
+from moco_rt._build import TORCH_VERSION
+
+ROOT = Path(__file__).parents[1]
+# By the name that ATEN_CPU_CAPABILITY knows: our name, and what the processor must have.
+ISAS = {
+    "default": ("generic", set()),
+    "avx2": ("avx2", {"avx2", "fma"}),
+    "avx512": ("avx512", {"avx512f", "avx512bw", "avx512vl", "avx512dq", "fma"}),
+}
+
+
+def processor_flags():
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return set(next((line for line in lines if line.startswith("flags")), "").split())
+
+
+def run_python(script, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("capability", ISAS)
+def test_the_kernels_of_each_instruction_set_are_chosen_and_exact(capability):
+    """The tests of test_exits.py and test_packed_batch.py that bound rounding errors, once per instruction set."""
+    isa, needed = ISAS[capability]
+    if isa == _C.cpu_isa():
+        pytest.skip("this session runs on it")
+    missing = needed - processor_flags()
+    if missing:
+        pytest.skip(f"the processor has no {', '.join(sorted(missing))}")
+    # The kernels compute in float32; rows of other dtypes are converted, or pooled by torch.
+    wanted = "(twice_the_error or same_bits) and not bfloat16 and not float64"
+    script = (
+        "import sys, pytest\n"
+        "files = ['tests/test_exits.py', 'tests/test_packed_batch.py']\n"
+        f"code = pytest.main([*files, '-q', '-p', 'no:cacheprovider', '-k', {wanted!r}])\n"
+        "from moco_rt._C import cpu_isa\n"  # not sooner: pytest warns of modules that it can no longer rewrite
+        "print(cpu_isa())\n"
+        "sys.exit(code)\n"
+    )
+    done = run_python(script, ATEN_CPU_CAPABILITY=capability)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == isa
+
+
+def test_the_instruction_set_is_the_one_torch_chose():
+    capability = torch.backends.cpu.get_cpu_capability().lower()
+    assert _C.cpu_isa() == (ISAS[capability][0] if capability in ISAS else "generic")
+
+
+@pytest.mark.skipif(torch.get_num_threads() == 1, reason="torch runs on one thread")
+def test_parallel_loops_run_on_more_than_one_thread():
+    assert _C.parallel_threads() > 1
+
+
+def test_kernel_objects_have_no_weak_symbols():
+    """The linker keeps one copy of a weak symbol for the whole library: it could be one that needs AVX-512."""
+    objects = sorted(ROOT.glob("build/*/CMakeFiles/kernels_*.dir/**/*.o"))
+    if not objects:
+        pytest.skip("no build directory")
+    if shutil.which("nm") is None:
+        pytest.skip("no nm")
+    listed = subprocess.run(["nm", "-C", "-A", *objects], capture_output=True, text=True, check=True).stdout
+    symbols = [line.split(":", 1)[1][17:] for line in listed.splitlines()]  # "T name", behind file and address
+    assert any(symbol.startswith("T moco::") for symbol in symbols)
+    assert [symbol for symbol in symbols if symbol[0] in "WwVvu"] == []
+
+
+def test_import_beside_another_torch_says_which_two_and_what_to_type():
+    done = run_python("import torch; torch.__version__ = '2.99.0'; import moco_rt")
+    last_line = done.stderr.splitlines()[-1]
+    assert done.returncode == 1
+    assert last_line.startswith("ImportError: ")
+    for words in (TORCH_VERSION, "2.99.0", "pip install"):
+        assert words in last_line
