@@ -3,6 +3,11 @@
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "checks.h"
 #include "exits.h"
 #include "isa.h"
 #include "packed_batch.h"
@@ -23,7 +28,8 @@ auto call(F&& f) {
 }
 
 std::vector<bool> to_vector(const at::Tensor& keep) {
-  TORCH_CHECK_TYPE(keep.scalar_type() == at::kBool, "compact: keep must be bool (got ", keep.scalar_type(), ")");
+  TORCH_CHECK_TYPE(keep.scalar_type() == at::kBool, "compact: keep must be torch.bool (got ",
+                   moco::name_of(keep.scalar_type()), ")");
   TORCH_CHECK_VALUE(keep.dim() == 1, "compact: keep must have shape (rows) (got ", keep.sizes(), ")");
   const at::Tensor host = keep.cpu().contiguous();
   const bool* data = host.const_data_ptr<bool>();
@@ -44,7 +50,7 @@ PYBIND11_MODULE(_C, m) {
       .def_property_readonly("total_tokens", &PackedBatch::total_tokens)
       .def_property_readonly("max_seqlen", &PackedBatch::max_seqlen)
       .def_property_readonly("cu_seqlens", call([](const PackedBatch& b) { return at::tensor(b.cu_seqlens()); }))
-      .def_property_readonly("row_ids", [](const PackedBatch& b) { return at::tensor(b.row_ids()); })
+      .def_property_readonly("row_ids", call([](const PackedBatch& b) { return at::tensor(b.row_ids()); }))
       .def_property_readonly("hidden", call([](const PackedBatch& b) { return b.hidden(); }))
       .def("unpad", call([](PackedBatch& b, const at::Tensor& padded) { b.unpad(padded); }), py::arg("padded"))
       .def("pad", call([](const PackedBatch& b) { return b.pad(); }))
@@ -70,7 +76,8 @@ PYBIND11_MODULE(_C, m) {
            py::arg("batch"), py::arg("logits"));
 
   py::class_<Exits>(m, "Exits")
-      .def(py::init<int64_t, int64_t>(), py::arg("site"), py::arg("classes"))
+      .def(py::init(call([](int64_t site, int64_t classes) { return Exits(site, classes); })), py::arg("site"),
+           py::arg("classes"))
       .def("add_linear",
            call([](Exits& e, int64_t rule_id, const at::Tensor& logits, const std::string& feature,
                    const at::Tensor& weight, double bias,

@@ -3,7 +3,9 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "packed_batch.h"
@@ -13,32 +15,36 @@ namespace moco {
 
 class Exits {
  public:
-  // site: its place among the model's sites. logits: (rules, C), what a row answered by rule r ends with.
-  Exits(int64_t site, int64_t classes) : site_(site), classes_(classes) {}
+  // site: its place among the model's sites.
+  Exits(int64_t site, int64_t classes);
 
-  // A rule that fires where feature @ weight + bias > threshold. weight: (size) float32.
+  // A rule that fires where feature @ weight + bias > threshold, all in float32. weight: (size); logits: (C), what
+  // the rows end with that leave by it.
   void add_linear(int64_t rule_id, const at::Tensor& logits, const std::string& feature, const at::Tensor& weight,
                   double bias, double threshold);
   // A rule that fires where the caller's own mask, given to apply, says so.
   void add_mask(int64_t rule_id, const at::Tensor& logits);
 
-  // Rows whose first firing rule is r leave with r's logits. masks: (rows) bool for each add_mask, in their
-  // order. Returns how many left. A score that is not finite never fires: a row with NaN in it runs to the
-  // end, as it would without rules.
+  // Rows whose first firing rule is r leave with r's logits. masks: (rows) bool for each add_mask, in their order.
+  // Returns how many left. A score that is not finite never fires: a row with NaN in it runs to the end, as it
+  // would without rules.
   int64_t apply(PackedBatch& batch, Results& results, const std::vector<at::Tensor>& masks) const;
 
  private:
   struct Rule {
     int64_t id;
-    at::Tensor logits;               // (C)
+    at::Tensor logits;
     std::optional<Feature> feature;  // none: the score is the caller's mask
     at::Tensor weight;
     float bias;
     float threshold;
   };
+  // Each feature once, however many rules read it.
+  using Pooled = std::array<at::Tensor, 3>;
 
   void add(Rule rule);
   at::Tensor scores(const PackedBatch& batch, const std::vector<at::Tensor>& masks) const;
+  static void linear_score(const Rule& rule, const PackedBatch& batch, Pooled& pooled, const at::Tensor& score);
 
   int64_t site_;
   int64_t classes_;

@@ -4,6 +4,8 @@
 #include <ATen/Version.h>
 
 #include <set>
+#include <string>
+#include <vector>
 
 namespace moco {
 

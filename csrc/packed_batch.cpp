@@ -22,10 +22,10 @@ namespace {
 constexpr int64_t kBytesPerThread = 1 << 18;
 
 // The tokens of the runs, one by one: (sum of length) int64.
-at::Tensor token_index(const std::vector<int32_t>& start, const std::vector<int32_t>& length) {
+at::Tensor token_index(const std::vector<int64_t>& start, const std::vector<int64_t>& length) {
   std::vector<int64_t> index;
   for (size_t r = 0; r < start.size(); ++r) {
-    for (int32_t t = 0; t < length[r]; ++t) index.push_back(start[r] + t);
+    for (int64_t t = 0; t < length[r]; ++t) index.push_back(start[r] + t);
   }
   return at::tensor(index);
 }
@@ -38,7 +38,7 @@ void copy_runs_cpu(const at::Tensor& from, const at::Tensor& to, const Runs& run
   const int64_t bytes = stride * std::accumulate(runs.length.begin(), runs.length.end(), int64_t{0});
   // In place, runs must move one after the other. Letting each thread move its own columns instead was measured
   // (2026-11, 2 threads, 4 MB to 100 MB): no faster, the copy waits for memory.
-  const int64_t grain = from.is_same(to) ? count : std::max(int64_t{1}, count * kBytesPerThread / (bytes + 1));
+  const int64_t grain = from.is_same(to) ? count : count * kBytesPerThread / (bytes + 1) + 1;
   at::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
     const auto first = static_cast<size_t>(begin);
     kernels().copy_runs(read, write, &runs.source[first], &runs.target[first], &runs.length[first], end - begin,
@@ -69,7 +69,7 @@ PackedBatch::PackedBatch(const at::Tensor& attention_mask) {
                     "attention_mask must have shape (rows, tokens) with at least one of each (got ",
                     attention_mask.sizes(), ")");
   TORCH_CHECK_TYPE(at::isIntegralType(attention_mask.scalar_type(), /*includeBool=*/true),
-                   "attention_mask must be integer or bool (got ", attention_mask.scalar_type(), ")");
+                   "attention_mask must be integer or bool (got ", name_of(attention_mask.scalar_type()), ")");
   TORCH_CHECK_VALUE(attention_mask.numel() <= std::numeric_limits<int32_t>::max(),
                     "attention_mask must have at most 2**31 - 1 tokens (got ", attention_mask.numel(), ")");
   const at::Tensor mask = attention_mask.to(at::kCPU, at::kLong).contiguous();
@@ -92,7 +92,7 @@ PackedBatch::PackedBatch(const at::Tensor& attention_mask) {
 }
 
 int64_t PackedBatch::max_seqlen() const {
-  int32_t longest = 0;
+  int64_t longest = 0;
   for (size_t r = 0; r < row_ids_.size(); ++r) longest = std::max(longest, length(r));
   return longest;
 }
@@ -103,7 +103,7 @@ at::Tensor PackedBatch::hidden() const {
 }
 
 void PackedBatch::unpad(const at::Tensor& padded) {
-  MOCO_CHECK_FLOATING("unpad", padded);
+  MOCO_CHECK_FLOATING("unpad: padded", padded.scalar_type());
   TORCH_CHECK_VALUE(
       padded.dim() == 3 && padded.size(0) == rows() && padded.size(1) >= max_seqlen() && padded.size(2) > 0,
       "unpad: padded must have shape (", rows(), ", at least ", max_seqlen(), ", at least 1) (got ", padded.sizes(),
@@ -116,7 +116,7 @@ void PackedBatch::unpad(const at::Tensor& padded) {
   }
   Runs runs{{}, {cu_seqlens_.begin(), cu_seqlens_.end() - 1}, {}};
   for (size_t r = 0; r < row_ids_.size(); ++r) {
-    runs.source.push_back(static_cast<int32_t>(static_cast<int64_t>(r) * S));
+    runs.source.push_back(static_cast<int64_t>(r) * S);
     runs.length.push_back(length(r));
   }
   copy_runs(padded.contiguous().view({-1, D}), buffer_, runs);
@@ -128,7 +128,7 @@ at::Tensor PackedBatch::padded(int64_t tokens) const {
   const at::Tensor out = at::zeros({rows(), tokens, D}, packed.options());
   Runs runs{{cu_seqlens_.begin(), cu_seqlens_.end() - 1}, {}, {}};
   for (size_t r = 0; r < row_ids_.size(); ++r) {
-    runs.target.push_back(static_cast<int32_t>(static_cast<int64_t>(r) * tokens));
+    runs.target.push_back(static_cast<int64_t>(r) * tokens);
     runs.length.push_back(length(r));
   }
   copy_runs(packed, out.view({-1, D}), runs);
@@ -156,7 +156,7 @@ at::Tensor PackedBatch::pool(Feature feature, int64_t tokens) const {
       return padded(tokens).view({rows(), tokens * D}).to(at::kFloat);
     case Feature::kCls: {
       const at::Tensor out = at::empty({rows(), D}, packed.options());
-      Runs runs{{cu_seqlens_.begin(), cu_seqlens_.end() - 1}, std::vector<int32_t>(row_ids_.size()), {}};
+      Runs runs{{cu_seqlens_.begin(), cu_seqlens_.end() - 1}, std::vector<int64_t>(row_ids_.size()), {}};
       std::iota(runs.target.begin(), runs.target.end(), 0);
       runs.length.assign(row_ids_.size(), 1);
       copy_runs(packed, out, runs);
@@ -165,13 +165,13 @@ at::Tensor PackedBatch::pool(Feature feature, int64_t tokens) const {
     case Feature::kMean:
       break;
   }
-  if (packed.is_cpu() && packed.scalar_type() == at::kFloat) {
-    const at::Tensor out = at::empty({rows(), D}, packed.options());
-    const int64_t rows_per_thread =
-        std::max(int64_t{1}, rows() * kBytesPerThread / static_cast<int64_t>(packed.nbytes() + 1));
-    at::parallel_for(0, rows(), rows_per_thread, [&](int64_t i, int64_t j) {
-      kernels().mean_pool(packed.const_data_ptr<float>(), &cu_seqlens_[static_cast<size_t>(i)], j - i, D,
-                          out.mutable_data_ptr<float>() + i * D);
+  if (packed.is_cpu()) {
+    const at::Tensor hidden = packed.to(at::kFloat);
+    const at::Tensor out = at::empty({rows(), D}, hidden.options());
+    const int64_t grain = rows() * kBytesPerThread / static_cast<int64_t>(hidden.nbytes()) + 1;
+    at::parallel_for(0, rows(), grain, [&](int64_t begin, int64_t end) {
+      kernels().mean_pool(hidden.const_data_ptr<float>(), &cu_seqlens_[static_cast<size_t>(begin)], end - begin, D,
+                          out.mutable_data_ptr<float>() + begin * D);
     });
     return out;
   }
@@ -192,7 +192,7 @@ void PackedBatch::compact(const std::vector<bool>& keep) {
     runs.source.push_back(cu_seqlens_[r]);
     runs.target.push_back(cu_seqlens.back());
     runs.length.push_back(length(r));
-    cu_seqlens.push_back(cu_seqlens.back() + length(r));
+    cu_seqlens.push_back(cu_seqlens.back() + cu_seqlens_[r + 1] - cu_seqlens_[r]);
     row_ids.push_back(row_ids_[r]);
   }
   if (buffer_.defined()) copy_runs(buffer_, buffer_, runs);

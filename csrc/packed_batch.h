@@ -13,10 +13,10 @@ enum class Feature { kCls, kMean, kFlat };
 
 Feature feature_from_name(const std::string& name);
 
-// Where runs of tokens go: token source[r] + t of one tensor to token target[r] + t of another, t <
-// length[r].
+// Where runs of tokens go: for every run r and t < length[r], token source[r] + t of one tensor to token
+// target[r] + t of another.
 struct Runs {
-  std::vector<int32_t> source, target, length;
+  std::vector<int64_t> source, target, length;
 };
 
 // The rows' boundaries live on the host, whatever the device of the hidden states: every decision about rows
@@ -49,7 +49,7 @@ class PackedBatch {
   void compact(const std::vector<bool>& keep);
 
  private:
-  int32_t length(size_t row) const { return cu_seqlens_[row + 1] - cu_seqlens_[row]; }
+  int64_t length(size_t row) const { return cu_seqlens_[row + 1] - cu_seqlens_[row]; }
   at::Tensor padded(int64_t tokens) const;
 
   std::vector<int32_t> cu_seqlens_;

@@ -32,7 +32,7 @@ class PackedBatch:
 
     @property
     def hidden(self) -> Tensor:
-        """(total_tokens, D), a view."""
+        """(total_tokens, D), a view: the next unpad or compact writes over it."""
 
     def unpad(self, padded: Tensor) -> None:
         """Takes hidden states from padded: (rows, S, D)."""
@@ -44,7 +44,7 @@ class PackedBatch:
         """(rows, max_seqlen) int64, on the device of the hidden states."""
 
     def pool(self, feature: str, *, tokens: int | None = None) -> Tensor:
-        """(rows, D) float32 for cls and mean; (rows, tokens * D) for flat, tokens = max_seqlen by default."""
+        """(rows, D) float32; for flat (rows, tokens * D), max_seqlen tokens by default, zeros behind each row."""
 
     def compact(self, keep: Tensor) -> None:
         """Keeps the rows with keep: (rows) bool, in their order; in place on the CPU."""
@@ -75,7 +75,7 @@ class Exits:
     def add_linear(
         self, rule_id: int, logits: Tensor, *, feature: str, weight: Tensor, bias: float, threshold: float
     ) -> None:
-        """Fires where feature @ weight + bias > threshold; weight: (size) float32 on the batch's device."""
+        """Fires where feature @ weight + bias > threshold, all in float32; weight: (size), on the batch's device."""
 
     def add_mask(self, rule_id: int, logits: Tensor) -> None:
         """Fires where the mask given to apply says so."""

@@ -310,7 +310,7 @@ def test_the_decision_on_a_row_has_the_same_bits_alone_and_in_any_batch(feature,
 @pytest.mark.parametrize(
     ("changed", "kind", "words"),
     [
-        ({"weight": torch.ones(2, dtype=torch.float64)}, TypeError, "weight must be Float (got Double)"),
+        ({"weight": torch.ones(2, dtype=torch.float64)}, TypeError, "weight must be torch.float32 (got torch.float64)"),
         ({"weight": torch.ones(2, 1)}, ValueError, "weight must have shape (size) (got [2, 1])"),
         ({"weight": torch.ones(0)}, ValueError, "weight must have shape (size) (got [0])"),
         ({"logits": torch.ones(2)}, ValueError, "logits must have shape [3] (got [2])"),
@@ -355,14 +355,13 @@ def test_a_weight_that_does_not_fit_the_batch_is_refused(device, one_line_error,
     ("masks", "kind", "words"),
     [
         ([], ValueError, "masks must hold one mask for each rule that is a mask (got 0)"),
-        ([torch.ones(2)], TypeError, "mask must be Bool (got Float)"),
+        ([torch.ones(2)], TypeError, "mask must be torch.bool (got torch.float32)"),
         ([torch.ones(3, dtype=torch.bool)], ValueError, "mask must have shape [2] (got [3])"),
         ([torch.ones(2, 1, dtype=torch.bool)], ValueError, "mask must have shape [2] (got [2, 1])"),
-        pytest.param(
+        (
             [mask(False, False), mask(True, True)],
             ValueError,
             "masks must hold one mask for each rule that is a mask (got 2)",
-            marks=pytest.mark.xfail(reason="bug: masks too many are ignored"),
         ),
     ],
     ids=["too few", "dtype", "rows", "two dims", "too many"],
@@ -403,11 +402,7 @@ def test_exits_ask_for_hidden_states(one_line_error):
     ("shape", "words"),
     [
         ((1, 3), "Results: row_ids must be below 1 (got 1)"),
-        pytest.param(
-            (2, 4),
-            "must have",
-            marks=pytest.mark.xfail(reason="bug: other classes are a RuntimeError of index_copy_"),
-        ),
+        ((2, 4), "Exits: results must have 3 classes (got 4)"),
     ],
     ids=["rows", "classes"],
 )
@@ -426,7 +421,7 @@ def test_results_of_another_shape_are_refused_and_change_nothing(device, one_lin
         (torch.ones(2, 2), ValueError, "must have shape [2, 3] (got [2, 2])"),
         (torch.ones(1, 3), ValueError, "must have shape [2, 3] (got [1, 3])"),
         (torch.ones(3), ValueError, "must have shape [2, 3] (got [3])"),
-        (torch.ones(2, 3, dtype=torch.float64), TypeError, "must be Float (got Double)"),
+        (torch.ones(2, 3, dtype=torch.float64), TypeError, "must be torch.float32 (got torch.float64)"),
     ],
     ids=["classes", "rows", "one dim", "dtype"],
 )
@@ -449,3 +444,31 @@ def test_results_without_rows_or_choice_are_refused(one_line_error, rows, classe
     words = f"rows must be at least 1 and classes at least 2 (got {rows} and {classes})"
     with one_line_error(ValueError, words):
         Results(rows, classes, dtype=torch.float32, device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("site", "classes"), [(-1, 2), (0, 1)])
+def test_a_site_that_cannot_be_is_refused(one_line_error, site, classes):
+    with one_line_error(ValueError, f"site must be at least 0 and classes at least 2 (got {site} and {classes})"):
+        Exits(site, classes)
+
+
+def test_a_rule_id_that_means_ran_to_the_end_is_refused(one_line_error):
+    with one_line_error(ValueError, "rule_id must be at least 0 (got -1)"):
+        Exits(0, 2).add_mask(-1, torch.zeros(2))
+
+
+def test_results_of_whole_numbers_are_refused(one_line_error):
+    with one_line_error(TypeError, "Results: dtype must be floating point (got torch.int32)"):
+        Results(1, 2, dtype=torch.int32, device=torch.device("cpu"))
+
+
+def test_a_rule_stays_what_it_was_when_it_was_added():
+    exits, weight, logits = Exits(0, 2), torch.ones(2), torch.zeros(2)
+    exits.add_linear(0, logits, feature="cls", weight=weight, bias=0.0, threshold=0.0)
+    weight.fill_(-1)
+    logits.fill_(9)
+    batch = PackedBatch(torch.ones(1, 1, dtype=torch.bool))
+    batch.unpad(torch.ones(1, 1, 2))
+    results = Results(1, 2, dtype=torch.float32, device=torch.device("cpu"))
+    assert exits.apply(batch, results) == 1
+    assert results.logits.tolist() == [[0.0, 0.0]]

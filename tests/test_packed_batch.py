@@ -136,10 +136,8 @@ def test_pools_of_a_worked_batch(device):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize("length", [1, 2, 16, 128, 512])
-def test_mean_is_within_twice_the_error_of_plain_torch(length, dtype, request):
+def test_mean_is_within_twice_the_error_of_plain_torch(length, dtype):
     """Both against float64. A pool is float32, hence so is the plain mean that float64 rows are compared with."""
-    if length > 16 and dtype != torch.bfloat16:
-        request.applymarker(pytest.mark.xfail(reason="bug: a row's tokens are summed one after the other"))
     for count, dim in itertools.product([1, 3, 64], [1, 7, 32, 33, 128, 384]):
         ours = plain = 0.0
         for seed in range(max(1, 2048 // (count * dim))):  # of few numbers the largest error is luck
@@ -230,7 +228,7 @@ def test_unpad_after_compaction_takes_the_survivors_into_the_same_buffer(device)
     assert batch.hidden.data_ptr() == before.data_ptr()
 
 
-@pytest.mark.parametrize(("dim", "dtype"), [(4, torch.float32), (6, torch.float32), (5, torch.bfloat16)])
+@pytest.mark.parametrize(("dim", "dtype"), [(4, torch.float32), (6, torch.float32), (5, torch.bfloat16)], ids=str)
 def test_unpad_of_another_size_or_dtype_takes_a_new_buffer(device, dim, dtype):
     batch = pack(random_rows([4, 1], device=device))
     before = batch.hidden
@@ -271,7 +269,7 @@ def test_unpad_of_another_size_or_dtype_takes_a_new_buffer(device, dim, dtype):
             "must be right-padded, ones before zeros (row 1 is not; set tokenizer.padding_side",
         ),
         (torch.tensor([[1, 0, 1]]), ValueError, "must be right-padded, ones before zeros (row 0 is not"),
-        (torch.ones(1, 2), TypeError, "must be integer or bool (got Float)"),
+        (torch.ones(1, 2), TypeError, "must be integer or bool (got torch.float32)"),
     ],
     ids=["no rows", "no tokens", "one dim", "empty row", "two", "negative", "left-padded", "a hole", "float"],
 )
@@ -283,16 +281,11 @@ def test_a_bad_mask_is_refused(device, one_line_error, mask, kind, words):
 @pytest.mark.parametrize(
     ("padded", "kind", "words"),
     [
-        (torch.ones(3, 3, 4), ValueError, "must have shape (2, at least 3, D) (got [3, 3, 4])"),
-        (torch.ones(2, 2, 4), ValueError, "must have shape (2, at least 3, D) (got [2, 2, 4])"),
-        (torch.ones(2, 3), ValueError, "must have shape (2, at least 3, D) (got [2, 3])"),
-        (torch.ones(2, 3, 4, dtype=torch.int64), TypeError, "must be floating point (got Long)"),
-        pytest.param(
-            torch.ones(2, 3, 0),
-            ValueError,
-            "must have shape",
-            marks=pytest.mark.xfail(reason="bug: D = 0 is a RuntimeError and leaves an empty buffer behind"),
-        ),
+        (torch.ones(3, 3, 4), ValueError, "must have shape (2, at least 3, at least 1) (got [3, 3, 4])"),
+        (torch.ones(2, 2, 4), ValueError, "must have shape (2, at least 3, at least 1) (got [2, 2, 4])"),
+        (torch.ones(2, 3), ValueError, "must have shape (2, at least 3, at least 1) (got [2, 3])"),
+        (torch.ones(2, 3, 4, dtype=torch.int64), TypeError, "must be floating point (got torch.int64)"),
+        (torch.ones(2, 3, 0), ValueError, "must have shape (2, at least 3, at least 1) (got [2, 3, 0])"),
     ],
     ids=["rows", "tokens", "dim", "integer", "no hidden size"],
 )
@@ -329,8 +322,8 @@ def test_a_flat_feature_refuses_rows_longer_than_its_tokens(one_line_error, toke
 @pytest.mark.parametrize(
     ("kept", "kind", "words"),
     [
-        (torch.ones(2), TypeError, "must be bool (got Float)"),
-        (torch.ones(2, dtype=torch.int64), TypeError, "must be bool (got Long)"),
+        (torch.ones(2), TypeError, "must be torch.bool (got torch.float32)"),
+        (torch.ones(2, dtype=torch.int64), TypeError, "must be torch.bool (got torch.int64)"),
         (torch.ones(2, 1, dtype=torch.bool), ValueError, "must have shape (rows) (got [2, 1])"),
         (torch.ones(3, dtype=torch.bool), ValueError, "must have one value for each of the 2 rows (got 3)"),
         (torch.ones(0, dtype=torch.bool), ValueError, "must have one value for each of the 2 rows (got 0)"),

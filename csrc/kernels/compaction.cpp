@@ -5,7 +5,7 @@
 
 namespace moco::MOCO_ISA {
 
-void copy_runs(const char* from, char* to, const int32_t* source, const int32_t* target, const int32_t* length,
+void copy_runs(const char* from, char* to, const int64_t* source, const int64_t* target, const int64_t* length,
                int64_t runs, int64_t stride) {
   for (int64_t r = 0; r < runs; ++r) {
     const char* read = from + source[r] * stride;

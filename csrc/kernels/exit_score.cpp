@@ -10,9 +10,6 @@ namespace {
 // bits whatever it is batched with.
 constexpr int64_t kLanes = 32;
 
-// Tokens summed one after the other.
-constexpr int64_t kBlock = 16;
-
 float dot(const float* a, const float* b, int64_t size) {
   float lane[kLanes] = {};
   int64_t k = 0;
@@ -36,20 +33,14 @@ void mean_pool(const float* hidden, const int32_t* cu_seqlens, int64_t rows, int
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t begin = cu_seqlens[r];
     const int64_t end = cu_seqlens[r + 1];
-    const auto length = static_cast<float>(end - begin);
+    const auto length = static_cast<double>(end - begin);
     for (int64_t d = 0; d < D; d += kLanes) {
       const int64_t width = D - d < kLanes ? D - d : kLanes;
-      // Sums of blocks, then the sum of those: rounding grows with the root of what one long sum would have.
-      float total[kLanes] = {};
-      for (int64_t block = begin; block < end; block += kBlock) {
-        float sum[kLanes] = {};
-        const int64_t stop = end - block < kBlock ? end : block + kBlock;
-        for (int64_t t = block; t < stop; ++t) {
-          for (int64_t j = 0; j < width; ++j) sum[j] += hidden[t * D + d + j];
-        }
-        for (int64_t j = 0; j < kLanes; ++j) total[j] += sum[j];
+      double sum[kLanes] = {};  // in float a row of 512 tokens errs more than torch's cascade of sums does
+      for (int64_t t = begin; t < end; ++t) {
+        for (int64_t j = 0; j < width; ++j) sum[j] += static_cast<double>(hidden[t * D + d + j]);
       }
-      for (int64_t j = 0; j < width; ++j) mean[r * D + d + j] = total[j] / length;
+      for (int64_t j = 0; j < width; ++j) mean[r * D + d + j] = static_cast<float>(sum[j] / length);
     }
   }
 }

@@ -1,0 +1,99 @@
+"""The demo from its two doors, on a task small enough to run in seconds."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from moco_rt import cli, demo
+from moco_rt.demo_data import make_corpus, train_classifier
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A classifier that has learnt something, from plain reviews of a few words."""
+    reviews = make_corpus(1200, seed=0, hard_share=0.0, median_words=10)
+    return train_classifier([row.text for row in reviews], [row.label for row in reviews], seed=0)
+
+
+@pytest.fixture(scope="module")
+def reviews():
+    return make_corpus(900, seed=1, hard_share=0.0, median_words=10)
+
+
+@pytest.fixture(scope="module")
+def saved(trained, tmp_path_factory):
+    model, tokenizer = trained
+    directory = tmp_path_factory.mktemp("model")
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return str(directory)
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_run_compares_draws_and_keeps_the_labels(trained, reviews, tmp_path):
+    texts, labels = [row.text for row in reviews], [row.label for row in reviews]
+    task = demo.Task(*trained, texts[:600], texts[600:], labels[600:])
+    comparison = demo.run(task, tmp_path / "out", max_error=0.2)
+    assert comparison.rows == 300
+    assert comparison.agreement >= 0.8
+    assert comparison.exited > 0
+    assert abs(comparison.accuracy - comparison.accuracy_baseline) <= 1 - comparison.agreement
+    assert comparison.exited == pytest.approx(sum(sum(left.values()) for left in comparison.exits.values()) / 300)
+    for picture in ("knn_graph.png", "exits.png"):
+        assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_command_prints_the_table_of_the_users_own_model_and_rows(saved, reviews, tmp_path, capsys):
+    data = write(tmp_path / "rows.jsonl", [{"text": row.text, "label": row.label} for row in reviews])
+    out = tmp_path / "out"
+    arguments = ["demo", "--model", saved, "--data", str(data), "--max-error", "0.2", "--out", str(out)]
+    assert cli.main([*arguments, "--max-length", "32"]) == 0
+    printed = capsys.readouterr().out
+    for words in (
+        "300 rows, ",
+        "time (s)",
+        "rows/s",
+        "accuracy",
+        "agreement",
+        "left at encoder.0.attention",
+        "exits.png",
+    ):
+        assert words in printed
+
+
+def test_rows_without_labels_are_compared_without_accuracy(saved, reviews, tmp_path, capsys):
+    data = write(tmp_path / "rows.jsonl", [{"text": row.text, "text2": "it was about the film"} for row in reviews])
+    assert cli.main(["demo", "--model", saved, "--data", str(data), "--max-error", "0.2", "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "agreement" in printed
+    assert "accuracy" not in printed
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("not json\n", "line 1 must be a JSON object (got 'not json"),
+        ('{"text": "fine"}\n{"label": 1}\n', "line 2 must have a string `text`"),
+        ("", "must have at least 3 lines (got 0)"),
+        ('{"text": "the film was bad"}\n{"text": "the film was good"}\n' * 30, "held-out rows"),
+    ],
+)
+def test_bad_data_is_one_line_and_status_2(saved, tmp_path, capsys, lines, words):
+    data = tmp_path / "rows.jsonl"
+    data.write_text(lines, encoding="utf-8")
+    assert cli.main(["demo", "--model", saved, "--data", str(data), "--out", str(tmp_path)]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("moco-rt: ")
+    assert words in line
+
+
+def test_model_and_data_go_together(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["demo", "--model", "somewhere"])
+    assert "--model and --data go together" in capsys.readouterr().err
