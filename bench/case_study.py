@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +101,7 @@ def summary(comparison: Comparison, rules: list[LinearRule], rule_rows: int, hel
         "exited": round(comparison.exited, 5),
         "rules": [rule.metadata | {"held_out": errors} for rule, errors in zip(rules, held_out, strict=True)],
         "threads": comparison.threads,
-        "processor": platform.processor() or platform.machine(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
