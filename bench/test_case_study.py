@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from moco_rt import AnalyticsEngine, EarlyExitTextClassificationModel, MLFrame, capture
+from moco_rt.architectures import load_classifier
 
 
 @pytest.mark.shared
@@ -26,3 +30,26 @@ def test_rules_settle_most_reviews_and_keep_their_promise(tmp_path):
     for rule in result["rules"]:
         assert rule["errors"] / rule["n"] <= rule["max_error"]
         assert rule["held_out"]["wrong_of_other_classes"] <= 2 * rule["max_error"]
+
+
+@pytest.mark.shared
+def test_the_published_snippet_runs(shared_dir, tmp_path):
+    tiny_bert, tokenizer = load_classifier(str(shared_dir / "models" / "tiny-imdb"))
+    with (shared_dir / "data" / "imdb" / "unlabelled.jsonl").open(encoding="utf-8") as lines:
+        texts = [json.loads(line)["text"] for line in lines][:4000:2]
+    site = "bert.encoder.layer.0.attention"
+    capture(tiny_bert, tokenizer, texts, sites=[site], features=["tokens"], max_length=64, out=tmp_path / "out.frame")
+
+    eetcm = EarlyExitTextClassificationModel(tiny_bert)
+    frame = MLFrame.load_frame(tmp_path / "out.frame")
+    embedding = frame["bert.encoder.layer.0.attention"]
+    engine = AnalyticsEngine.from_2d_embedding(embedding, {"predictions": frame["predictions"]})
+    rule = engine.compute_linear_sufficient_rule("predictions", 1, max_error=0.02)
+    eetcm.add_rule(rule.condition, rule.metadata["class"], "encoder", 0, "attention")
+    test = eetcm(**tokenizer("This is a test", return_tensors="pt"))
+    assert test.logits.shape == (1, 2)
+
+    easy = eetcm(**tokenizer("A wonderful, moving film: brilliant acting, superb music.", return_tensors="pt"))
+    assert eetcm.sites[easy.exit_site.item()] == "encoder.0.attention"
+    assert easy.logits.argmax().item() == 1
+    torch.testing.assert_close(easy.logits.exp()[0, 1].item(), 1 - rule.metadata["bound"])

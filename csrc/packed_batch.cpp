@@ -1,7 +1,6 @@
 #include "packed_batch.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/segment_reduce.h>
 #include <ATen/ops/tensor.h>

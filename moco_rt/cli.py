@@ -22,7 +22,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--data", type=Path, help="a JSON object a line: text[, text2][, label]")
     command.add_argument("--max-error", type=float, default=0.01, help="share of labels that may change (%(default)s)")
     command.add_argument("--max-length", type=int, help="in tokens (what the model allows)")
-    command.add_argument("--out", type=Path, default=Path("demo-output"), help="for the pictures (%(default)s)")
+    command.add_argument(
+        "--out",
+        type=Path,
+        default=Path("demo-output"),
+        help="for the pictures, and the model trained on the spot (%(default)s)",
+    )
     return parser
 
 
@@ -33,7 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if (options.model is None) != (options.data is None):
         parser.error("--model and --data go together")
     try:
-        task = demo.load_task(options.model, options.data) if options.model else demo.embedded_task()
+        if options.model:
+            task = demo.load_task(options.model, options.data)
+        else:
+            task = demo.embedded_task(options.out / "model")
         comparison = demo.run(task, options.out, max_error=options.max_error, max_length=options.max_length)
     except (OSError, TypeError, ValueError) as error:
         print(f"moco-rt: {error}", file=sys.stderr)
