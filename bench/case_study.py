@@ -16,7 +16,7 @@ import transformers
 
 from moco_rt import AnalyticsEngine, EarlyExitTextClassificationModel, LinearRule, capture
 from moco_rt.architectures import load_classifier
-from moco_rt.batches import by_length, encode, pad
+from moco_rt.batches import length_sorted_batches
 from moco_rt.report import Comparison, compare
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,10 +53,8 @@ def run(model_dir: Path, data_dir: Path, rule_rows: int | None, test_rows: int |
         accelerated.add_rule(rule.condition, rule.metadata["class"], "encoder", 0, "attention")
         rules.append(rule)
 
-    rows = encode(tokenizer, [row["text"] for row in test], MAX_LENGTH)
-    order = list(by_length(rows, BATCH_ROWS))
-    batches = [pad([rows[i] for i in places]) for places in order]
-    labels = np.array([row["label"] for row in test])[np.concatenate(order)]
+    batches, order = length_sorted_batches(tokenizer, [row["text"] for row in test], MAX_LENGTH, BATCH_ROWS)
+    labels = np.array([row["label"] for row in test])[order]
     comparison = compare(EarlyExitTextClassificationModel(model), accelerated, batches, labels)
     return summary(comparison, rules, len(unlabelled), held_out_errors(model, rules, batches))
 

@@ -84,11 +84,12 @@ PYBIND11_MODULE(_C, m) {
                    double threshold) { e.add_linear(rule_id, logits, feature, weight, bias, threshold); }),
            py::arg("rule_id"), py::arg("logits"), py::kw_only(), py::arg("feature"), py::arg("weight"), py::arg("bias"),
            py::arg("threshold"))
-      .def("add_mask", call([](Exits& e, int64_t rule_id, const at::Tensor& logits) { e.add_mask(rule_id, logits); }),
+      .def("add_callable",
+           call([](Exits& e, int64_t rule_id, const at::Tensor& logits) { e.add_callable(rule_id, logits); }),
            py::arg("rule_id"), py::arg("logits"))
       .def("apply",
-           call([](const Exits& e, PackedBatch& batch, Results& results, const std::vector<at::Tensor>& masks) {
-             return e.apply(batch, results, masks);
+           call([](const Exits& e, PackedBatch& batch, Results& results, const std::vector<at::Tensor>& fires) {
+             return e.apply(batch, results, fires);
            }),
-           py::arg("batch"), py::arg("results"), py::arg("masks") = std::vector<at::Tensor>{});
+           py::arg("batch"), py::arg("results"), py::arg("fires") = std::vector<at::Tensor>{});
 }

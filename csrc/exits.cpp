@@ -7,11 +7,16 @@
 #include <algorithm>
 #include <cmath>
 #include <iterator>
+#include <limits>
 
 #include "checks.h"
 #include "isa.h"
 
 namespace moco {
+
+namespace {
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();  // a score that never fires
+}
 
 Exits::Exits(int64_t site, int64_t classes) : site_(site), classes_(classes) {
   TORCH_CHECK_VALUE(site >= 0 && classes > 1, "Exits: site must be at least 0 and classes at least 2 (got ", site,
@@ -35,7 +40,7 @@ void Exits::add_linear(int64_t rule_id, const at::Tensor& logits, const std::str
        static_cast<float>(bias), static_cast<float>(threshold)});
 }
 
-void Exits::add_mask(int64_t rule_id, const at::Tensor& logits) {
+void Exits::add_callable(int64_t rule_id, const at::Tensor& logits) {
   add({rule_id, logits.clone(), std::nullopt, {}, 0.0F, 0.5F});
 }
 
@@ -56,34 +61,43 @@ void Exits::linear_score(const Rule& rule, const PackedBatch& batch, Pooled& poo
   } else {
     score.copy_(x.mv(weight).add(rule.bias));
   }
+  if (!flat) return;
+  // What a rule was not fitted to see whole it has no say in.
+  const std::vector<int32_t>& cu_seqlens = batch.cu_seqlens();
+  for (int64_t row = 0; row < batch.rows(); ++row) {
+    const auto r = static_cast<size_t>(row);
+    if ((cu_seqlens[r + 1] - cu_seqlens[r]) * D > size) score[row].fill_(kNaN);
+  }
 }
 
 // -> (rules, rows) float32, on the device of the batch.
-at::Tensor Exits::scores(const PackedBatch& batch, const std::vector<at::Tensor>& masks) const {
-  const auto is_mask = [](const Rule& rule) { return !rule.feature; };
-  TORCH_CHECK_VALUE(std::ssize(masks) == std::count_if(rules_.begin(), rules_.end(), is_mask),
-                    "Exits: masks must hold one mask for each rule that is a mask (got ", masks.size(), ")");
+at::Tensor Exits::scores(const PackedBatch& batch, const std::vector<at::Tensor>& fires) const {
+  const auto is_callable = [](const Rule& rule) { return !rule.feature; };
+  TORCH_CHECK_VALUE(std::ssize(fires) == std::count_if(rules_.begin(), rules_.end(), is_callable),
+                    "Exits: fires must hold one answer for each callable (got ", fires.size(), ")");
   const at::Tensor scores = at::empty({std::ssize(rules_), batch.rows()}, batch.hidden().options().dtype(at::kFloat));
   Pooled pooled;
-  auto next_mask = masks.begin();
+  auto next = fires.begin();
   for (size_t r = 0; r < rules_.size(); ++r) {
     const at::Tensor score = scores.select(0, static_cast<int64_t>(r));
     if (rules_[r].feature) {
       linear_score(rules_[r], batch, pooled, score);
     } else {
-      const at::Tensor& mask = *next_mask++;
-      MOCO_CHECK_DTYPE("Exits", mask, at::kBool);
-      MOCO_CHECK_SHAPE("Exits", mask, {batch.rows()});
-      score.copy_(mask);
+      const at::Tensor& answer = *next++;
+      MOCO_CHECK_DTYPE("Exits", answer, at::kBool);
+      MOCO_CHECK_SHAPE("Exits", answer, {batch.rows()});
+      score.copy_(answer, /*non_blocking=*/true);
     }
   }
+  // Before the first attention tokens have not met: what is broken in one does not show in the others yet.
+  if (site_ == 0) scores.masked_fill_(batch.pool(Feature::kMean, 0).isfinite().all(1).logical_not(), kNaN);
   return scores;
 }
 
-int64_t Exits::apply(PackedBatch& batch, Results& results, const std::vector<at::Tensor>& masks) const {
+int64_t Exits::apply(PackedBatch& batch, Results& results, const std::vector<at::Tensor>& fires) const {
   TORCH_CHECK_VALUE(results.logits().size(1) == classes_, "Exits: results must have ", classes_, " classes (got ",
                     results.logits().size(1), ")");
-  const at::Tensor score = scores(batch, masks).cpu();  // the one host synchronisation of an exit point
+  const at::Tensor score = scores(batch, fires).cpu();  // the one host synchronisation of an exit point
   const int64_t rows = batch.rows();
   std::vector<bool> keep(static_cast<size_t>(rows), true);
   std::vector<int32_t> row_ids;   // of the rows that leave

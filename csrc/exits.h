@@ -22,19 +22,19 @@ class Exits {
   // the rows end with that leave by it.
   void add_linear(int64_t rule_id, const at::Tensor& logits, const std::string& feature, const at::Tensor& weight,
                   double bias, double threshold);
-  // A rule that fires where the caller's own mask, given to apply, says so.
-  void add_mask(int64_t rule_id, const at::Tensor& logits);
+  // A rule that is the caller's: it fires where the answer given to apply says so.
+  void add_callable(int64_t rule_id, const at::Tensor& logits);
 
-  // Rows whose first firing rule is r leave with r's logits. masks: (rows) bool for each add_mask, in their order.
-  // Returns how many left. A score that is not finite never fires: a row with NaN in it runs to the end, as it
-  // would without rules.
-  int64_t apply(PackedBatch& batch, Results& results, const std::vector<at::Tensor>& masks) const;
+  // Rows whose first firing rule is r leave with r's logits. fires: (rows) bool for each add_callable, in their
+  // order. Returns how many left. A score that is not finite never fires: a row with NaN in it runs to the end, as
+  // it would without rules. Nor does a flat rule fire on rows longer than it was fitted on.
+  int64_t apply(PackedBatch& batch, Results& results, const std::vector<at::Tensor>& fires) const;
 
  private:
   struct Rule {
     int64_t id;
     at::Tensor logits;
-    std::optional<Feature> feature;  // none: the score is the caller's mask
+    std::optional<Feature> feature;  // none: the score is the caller's answer
     at::Tensor weight;
     float bias;
     float threshold;
@@ -43,7 +43,7 @@ class Exits {
   using Pooled = std::array<at::Tensor, 3>;
 
   void add(Rule rule);
-  at::Tensor scores(const PackedBatch& batch, const std::vector<at::Tensor>& masks) const;
+  at::Tensor scores(const PackedBatch& batch, const std::vector<at::Tensor>& fires) const;
   static void linear_score(const Rule& rule, const PackedBatch& batch, Pooled& pooled, const at::Tensor& score);
 
   int64_t site_;

@@ -20,6 +20,12 @@ namespace {
 // Below this many bytes a second thread costs more than it copies.
 constexpr int64_t kBytesPerThread = 1 << 18;
 
+// Where runs of tokens go: for every run r and t < length[r], token source[r] + t of one tensor to token
+// target[r] + t of another.
+struct Runs {
+  std::vector<int64_t> source, target, length;
+};
+
 // The tokens of the runs, one by one: (sum of length) int64.
 at::Tensor token_index(const std::vector<int64_t>& start, const std::vector<int64_t>& length) {
   std::vector<int64_t> index;
@@ -29,7 +35,7 @@ at::Tensor token_index(const std::vector<int64_t>& start, const std::vector<int6
   return at::tensor(index);
 }
 
-void copy_runs_cpu(const at::Tensor& from, const at::Tensor& to, const Runs& runs) {
+void move_on_cpu(const at::Tensor& from, const at::Tensor& to, const Runs& runs) {
   const auto* read = static_cast<const char*>(from.const_data_ptr());
   auto* write = static_cast<char*>(to.mutable_data_ptr());
   const int64_t count = static_cast<int64_t>(runs.length.size());
@@ -46,9 +52,9 @@ void copy_runs_cpu(const at::Tensor& from, const at::Tensor& to, const Runs& run
 }
 
 // from, to: (tokens, D) of one dtype, contiguous; may be one tensor if the runs move forward.
-void copy_runs(const at::Tensor& from, const at::Tensor& to, const Runs& runs) {
+void move_tokens(const at::Tensor& from, const at::Tensor& to, const Runs& runs) {
   if (runs.length.empty()) return;
-  if (from.is_cpu()) return copy_runs_cpu(from, to, runs);
+  if (from.is_cpu()) return move_on_cpu(from, to, runs);
   const at::Tensor source = token_index(runs.source, runs.length).to(from.device(), /*non_blocking=*/true);
   const at::Tensor target = token_index(runs.target, runs.length).to(from.device(), /*non_blocking=*/true);
   at::Tensor(to).index_copy_(0, target, from.index_select(0, source));
@@ -118,7 +124,7 @@ void PackedBatch::unpad(const at::Tensor& padded) {
     runs.source.push_back(static_cast<int64_t>(r) * S);
     runs.length.push_back(length(r));
   }
-  copy_runs(padded.contiguous().view({-1, D}), buffer_, runs);
+  move_tokens(padded.contiguous().view({-1, D}), buffer_, runs);
 }
 
 at::Tensor PackedBatch::padded(int64_t tokens) const {
@@ -128,9 +134,9 @@ at::Tensor PackedBatch::padded(int64_t tokens) const {
   Runs runs{{cu_seqlens_.begin(), cu_seqlens_.end() - 1}, {}, {}};
   for (size_t r = 0; r < row_ids_.size(); ++r) {
     runs.target.push_back(static_cast<int64_t>(r) * tokens);
-    runs.length.push_back(length(r));
+    runs.length.push_back(std::min(length(r), tokens));
   }
-  copy_runs(packed, out.view({-1, D}), runs);
+  move_tokens(packed, out.view({-1, D}), runs);
   return out;
 }
 
@@ -146,38 +152,33 @@ at::Tensor PackedBatch::attention_mask() const {
 }
 
 at::Tensor PackedBatch::pool(Feature feature, int64_t tokens) const {
-  const at::Tensor packed = hidden();
-  const int64_t D = packed.size(1);
   switch (feature) {
-    case Feature::kFlat:
-      TORCH_CHECK_VALUE(max_seqlen() <= tokens, "pool: a flat feature of ", tokens,
-                        " tokens must not meet longer rows (got one of ", max_seqlen(), ")");
-      return padded(tokens).view({rows(), tokens * D}).to(at::kFloat);
-    case Feature::kCls: {
-      const at::Tensor out = at::empty({rows(), D}, packed.options());
-      Runs runs{{cu_seqlens_.begin(), cu_seqlens_.end() - 1}, std::vector<int64_t>(row_ids_.size()), {}};
-      std::iota(runs.target.begin(), runs.target.end(), 0);
-      runs.length.assign(row_ids_.size(), 1);
-      copy_runs(packed, out, runs);
-      return out.to(at::kFloat);
-    }
+    case Feature::kCls:
+      return padded(1).flatten(1).to(at::kFloat);
     case Feature::kMean:
-      break;
+      return mean();
+    case Feature::kFlat:
+      TORCH_CHECK_VALUE(tokens > 0, "pool: tokens must be at least 1 (got ", tokens, ")");
+      return padded(tokens).flatten(1).to(at::kFloat);
   }
-  if (packed.is_cpu()) {
-    const at::Tensor hidden = packed.to(at::kFloat);
-    const at::Tensor out = at::empty({rows(), D}, hidden.options());
-    const int64_t grain = rows() * kBytesPerThread / static_cast<int64_t>(hidden.nbytes()) + 1;
-    at::parallel_for(0, rows(), grain, [&](int64_t begin, int64_t end) {
-      kernels().mean_pool(hidden.const_data_ptr<float>(), &cu_seqlens_[static_cast<size_t>(begin)], end - begin, D,
-                          out.mutable_data_ptr<float>() + begin * D);
-    });
-    return out;
+  TORCH_INTERNAL_ASSERT(false, "unknown feature");
+}
+
+at::Tensor PackedBatch::mean() const {
+  const at::Tensor tokens = hidden().to(at::kFloat);
+  if (!tokens.is_cpu()) {
+    const at::Tensor lengths = at::tensor(cu_seqlens_).diff().to(tokens.device(), at::kLong, /*non_blocking=*/true);
+    return at::segment_reduce(tokens, "mean", lengths, /*indices=*/std::nullopt, /*offsets=*/std::nullopt, /*axis=*/0,
+                              /*unsafe=*/true);
   }
-  const at::Tensor lengths = at::tensor(cu_seqlens_).diff().to(packed.device(), at::kLong, /*non_blocking=*/true);
-  return at::segment_reduce(packed.to(at::kFloat), "mean", /*lengths=*/lengths,
-                            /*indices=*/std::nullopt,
-                            /*offsets=*/std::nullopt, /*axis=*/0, /*unsafe=*/true);
+  const int64_t D = tokens.size(1);
+  const at::Tensor out = at::empty({rows(), D}, tokens.options());
+  const int64_t grain = rows() * kBytesPerThread / static_cast<int64_t>(tokens.nbytes() + 1) + 1;
+  at::parallel_for(0, rows(), grain, [&](int64_t begin, int64_t end) {
+    kernels().mean_pool(tokens.const_data_ptr<float>(), &cu_seqlens_[static_cast<size_t>(begin)], end - begin, D,
+                        out.mutable_data_ptr<float>() + begin * D);
+  });
+  return out;
 }
 
 void PackedBatch::compact(const std::vector<bool>& keep) {
@@ -194,7 +195,7 @@ void PackedBatch::compact(const std::vector<bool>& keep) {
     cu_seqlens.push_back(cu_seqlens.back() + cu_seqlens_[r + 1] - cu_seqlens_[r]);
     row_ids.push_back(row_ids_[r]);
   }
-  if (buffer_.defined()) copy_runs(buffer_, buffer_, runs);
+  if (buffer_.defined()) move_tokens(buffer_, buffer_, runs);
   cu_seqlens_ = std::move(cu_seqlens);
   row_ids_ = std::move(row_ids);
 }

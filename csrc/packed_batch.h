@@ -13,14 +13,8 @@ enum class Feature { kCls, kMean, kFlat };
 
 Feature feature_from_name(const std::string& name);
 
-// Where runs of tokens go: for every run r and t < length[r], token source[r] + t of one tensor to token
-// target[r] + t of another.
-struct Runs {
-  std::vector<int64_t> source, target, length;
-};
-
 // The rows' boundaries live on the host, whatever the device of the hidden states: every decision about rows
-// is made there, and a device is only asked to move tokens (whatever is sent to it is sent without waiting for it).
+// is made there, and a device is only asked to move tokens.
 class PackedBatch {
  public:
   // attention_mask: (B, S), integer or bool, right-padded: ones, then zeros, at least one 1 a row.
@@ -42,7 +36,7 @@ class PackedBatch {
   // -> (rows, max_seqlen) int64, on the device of the hidden states.
   at::Tensor attention_mask() const;
 
-  // -> (rows, D) float32; kFlat: (rows, tokens * D), zeros behind each row.
+  // -> (rows, D) float32; kFlat: (rows, tokens * D), the first `tokens` of each row, zeros behind them.
   at::Tensor pool(Feature feature, int64_t tokens) const;
 
   // Keeps the rows r with keep[r], in their order. On the CPU their tokens move forward in place.
@@ -50,7 +44,9 @@ class PackedBatch {
 
  private:
   int64_t length(size_t row) const { return cu_seqlens_[row + 1] - cu_seqlens_[row]; }
+  // -> (rows, tokens, D): the first `tokens` of each row, zeros behind them.
   at::Tensor padded(int64_t tokens) const;
+  at::Tensor mean() const;
 
   std::vector<int32_t> cu_seqlens_;
   std::vector<int32_t> row_ids_;

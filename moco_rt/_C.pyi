@@ -44,7 +44,7 @@ class PackedBatch:
         """(rows, max_seqlen) int64, on the device of the hidden states."""
 
     def pool(self, feature: str, *, tokens: int | None = None) -> Tensor:
-        """(rows, D) float32; for flat (rows, tokens * D), max_seqlen tokens by default, zeros behind each row."""
+        """(rows, D) float32; for flat (rows, tokens * D), the first tokens of each row (all), zeros behind them."""
 
     def compact(self, keep: Tensor) -> None:
         """Keeps the rows with keep: (rows) bool, in their order; in place on the CPU."""
@@ -77,11 +77,12 @@ class Exits:
     ) -> None:
         """Fires where feature @ weight + bias > threshold, all in float32; weight: (size), on the batch's device."""
 
-    def add_mask(self, rule_id: int, logits: Tensor) -> None:
-        """Fires where the mask given to apply says so."""
+    def add_callable(self, rule_id: int, logits: Tensor) -> None:
+        """A rule that is the caller's: it fires where the answer given to apply says so."""
 
-    def apply(self, batch: PackedBatch, results: Results, masks: Sequence[Tensor] = ...) -> int:
+    def apply(self, batch: PackedBatch, results: Results, fires: Sequence[Tensor] = ...) -> int:
         """Rows whose first firing rule is r leave with r's logits, the rest is compacted; how many left.
 
-        masks: (rows) bool for each add_mask, in their order. A score that is not finite never fires.
+        fires: (rows) bool for each add_callable, in their order. A score that is not finite never fires, nor does
+        a flat rule on rows longer than it was fitted on.
         """

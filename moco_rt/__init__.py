@@ -2,7 +2,13 @@
 
 import torch
 
-from moco_rt._build import TORCH_VERSION as _BUILT_FOR
+try:
+    from moco_rt._build import TORCH_VERSION as _BUILT_FOR
+except ModuleNotFoundError as error:
+    raise ImportError(
+        "moco_rt here is the bare source folder, not what was built from it: leave the folder, or make an editable "
+        "install in it (make install)"
+    ) from error
 
 
 def _minor(version: str) -> list[str]:
@@ -14,7 +20,7 @@ if _minor(torch.__version__) != _minor(_BUILT_FOR):
     raise ImportError(
         f"moco_rt was built for torch {_BUILT_FOR} and found torch {torch.__version__}: "
         f"install the torch it was built for (pip install 'torch=={'.'.join(_minor(_BUILT_FOR))}.*') or build it "
-        "for this one (pip install --no-build-isolation --no-deps --force-reinstall moco_rt, from its sources)"
+        "for this one (pip install --no-build-isolation --no-deps --force-reinstall FOLDER_OF_ITS_SOURCES)"
     )
 
 from moco_rt.analytics import AnalyticsEngine, NoSufficientRuleError

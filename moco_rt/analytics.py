@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+# Of the largest sum of magnitudes behind a score: above what float32 rounds and batches differ by (1e-6).
+_GUARD = 1e-5
+
+
 class NoSufficientRuleError(ValueError):
     """No rule on this representation settles the class within the error asked for."""
 
@@ -114,7 +118,7 @@ class AnalyticsEngine:
 
         The direction is fitted by logistic regression on one half of the rows. The threshold is the Neyman-Pearson
         order statistic on those rows of the other half whose target is another class
-        (`calibrate.neyman_pearson_threshold`).
+        (`calibrate.neyman_pearson_threshold`), and a little above it against rounding.
 
         Args:
             target: name of the target.
@@ -126,7 +130,8 @@ class AnalyticsEngine:
             KeyError: unknown target.
             ValueError: no row, or every row, has this class; max_error or confidence is outside (0, 1); too few rows
                 to promise max_error: the message says how many are needed.
-            NoSufficientRuleError: at this max_error the rule would settle too few rows to be of use.
+            NoSufficientRuleError: at this max_error the rule would settle too few rows to be of use, or the rows
+                fitted on are all of one class.
         """
         for name, value in (("max_error", max_error), ("confidence", confidence)):
             if not 0 < value < 1:
@@ -135,7 +140,7 @@ class AnalyticsEngine:
         order = np.random.default_rng(self.seed).permutation(len(is_class))
         fit_rows, held_out = order[: len(order) // 2], order[len(order) // 2 :]
         if not 0 < is_class[fit_rows].sum() < len(fit_rows):
-            raise ValueError(
+            raise NoSufficientRuleError(
                 f"{target} must hold {class_value} and other classes among the rows fitted on, half of all "
                 f"(got {int(is_class[fit_rows].sum())} of {len(fit_rows)} with {class_value})"
             )
@@ -145,6 +150,9 @@ class AnalyticsEngine:
         scores = self.features[held_out] @ weight + bias
         of_class = is_class[held_out]
         threshold = calibrate.neyman_pearson_threshold(scores[~of_class], max_error, confidence)
+        # Where the rule will run, sums are taken in another order: a row that lies on the threshold must not be
+        # tipped over it by rounding.
+        threshold += _GUARD * float((np.abs(self.features[held_out]) @ np.abs(weight)).max() + abs(bias))
         fires = scores > threshold
         other_rows, class_rows = int((~of_class).sum()), int(of_class.sum())
         hits = int((fires & of_class).sum())
@@ -184,7 +192,7 @@ class AnalyticsEngine:
             KeyError: unknown target.
             ValueError: there are not more than k rows to draw, or k is not positive.
         """
-        from moco_rt.report import draw_knn_graph  # matplotlib and igraph: only who draws waits for them
+        from moco_rt.pictures import draw_knn_graph  # matplotlib and igraph: only who draws waits for them
 
         values = self._target(target)
         sample = np.random.default_rng(self.seed).permutation(len(values))[:rows]

@@ -16,6 +16,19 @@ Text = str | tuple[str, str] | list[str]
 Encoded = Mapping[str, Sequence[int]]
 
 
+def length_limit(tokenizer: Any, max_seqlen: int, max_length: int | None) -> int:
+    """How many tokens a text may have: what model and tokenizer allow, or max_length where that is less.
+
+    Raises:
+        ValueError: max_length leaves no room for a text.
+    """
+    specials: int = tokenizer.num_special_tokens_to_add()
+    if max_length is not None and max_length <= specials:
+        raise ValueError(f"max_length must be more than the {specials} special tokens (got {max_length})")
+    limit: int = min(max_seqlen, tokenizer.model_max_length, max_length or max_seqlen)
+    return limit
+
+
 def encode(tokenizer: Any, texts: Sequence[Text], max_length: int) -> list[Encoded]:
     """Tokenise without padding, truncated to max_length tokens as the tokenizer truncates."""
     encoded = tokenizer(
@@ -43,3 +56,12 @@ def pad(rows: Sequence[Encoded], device: torch.device | str = "cpu") -> dict[str
     longest = int(lengths.max())
     inputs["attention_mask"] = (torch.arange(longest) < lengths[:, None]).long().to(device)
     return inputs
+
+
+def length_sorted_batches(
+    tokenizer: Any, texts: Sequence[Text], max_length: int, batch_rows: int, device: torch.device | str = "cpu"
+) -> tuple[list[dict[str, Tensor]], list[int]]:
+    """All texts as padded batches, shortest first, and the place of each of their rows among the texts."""
+    rows = encode(tokenizer, texts, max_length)
+    places = list(by_length(rows, batch_rows))
+    return [pad([rows[i] for i in batch], device) for batch in places], [i for batch in places for i in batch]

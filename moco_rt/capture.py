@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-import warnings
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,16 @@ from tqdm import tqdm
 
 from moco_rt._C import PackedBatch
 from moco_rt.architectures import Architecture, architecture_of
-from moco_rt.batches import Encoded, Text, by_length, encode, pad
+from moco_rt.batches import Encoded, Text, by_length, encode, length_limit, pad
 from moco_rt.columns import Column, PackedColumn
 from moco_rt.frame_files import FrameWriter
 from moco_rt.ml_frame import MLFrame
 from moco_rt.sites import all_sites
 
 _FEATURES = ("cls", "mean", "tokens")
-# Rows are sorted by length inside a chunk: enough rows for batches of one length, few enough to hold their tokens.
+# Rows are sorted by length inside a chunk: many rows make batches of one length, but their tokens are held in memory.
 _CHUNK_ROWS = 512
+_CHUNK_BYTES = 1 << 29
 _BATCH_ROWS = 64
 
 
@@ -60,19 +60,10 @@ def capture(
         FileExistsError: out exists.
     """
     architecture = architecture_of(model)
-    if architecture.head_is_untrained():
-        warnings.warn(
-            "capture: the classifier's biases are exactly zero, as an untrained head's are: what it predicts "
-            "settles nothing until the model is fine-tuned",
-            stacklevel=2,
-        )
     columns = _columns(architecture, sites, features)
     if isinstance(texts, str):
         raise TypeError("capture: texts must be an iterable of texts (got one string)")
-    specials = tokenizer.num_special_tokens_to_add()
-    if max_length is not None and max_length <= specials:
-        raise ValueError(f"capture: max_length must be more than the {specials} special tokens (got {max_length})")
-    longest = min(architecture.max_seqlen, tokenizer.model_max_length, max_length or architecture.max_seqlen)
+    longest = length_limit(tokenizer, architecture.max_seqlen, max_length)
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -95,8 +86,11 @@ def _capture(
     path: Path,
 ) -> MLFrame:
     total = len(texts) if isinstance(texts, Sized) else None
+    packed = sum(feature == "tokens" for taken in columns.values() for _, feature in taken)
+    row_bytes = packed * max_length * architecture.hidden_size * np.dtype(np.float32).itemsize
+    rows = min(_CHUNK_ROWS, max(_BATCH_ROWS, _CHUNK_BYTES // (row_bytes + 1)))
     with FrameWriter(path) as writer, tqdm(total=total, desc="capture", unit="row") as bar:
-        for chunk in _chunks(texts):
+        for chunk in _chunks(texts, rows):
             writer.append(_capture_chunk(architecture, encode(tokenizer, chunk, max_length), columns, bar))
     return MLFrame.load_frame(path)
 
@@ -122,10 +116,10 @@ def _columns(
     return columns
 
 
-def _chunks(texts: Iterable[Text]) -> Iterator[list[Text]]:
+def _chunks(texts: Iterable[Text], chunk_rows: int) -> Iterator[list[Text]]:
     rows = iter(texts)
     first = 0
-    while chunk := list(itertools.islice(rows, _CHUNK_ROWS)):
+    while chunk := list(itertools.islice(rows, chunk_rows)):
         for place, text in enumerate(chunk, first):
             is_pair = isinstance(text, tuple | list) and len(text) == 2 and all(isinstance(t, str) for t in text)
             if not (isinstance(text, str) or is_pair):

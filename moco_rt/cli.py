@@ -20,7 +20,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--model", help="a directory, or a name on the Hugging Face hub")
     command.add_argument("--data", type=Path, help="a JSON object a line: text[, text2][, label]")
-    command.add_argument("--max-error", type=float, default=0.01, help="share of labels that may change (%(default)s)")
+    command.add_argument(
+        "--max-error",
+        type=float,
+        default=0.01,
+        help="share of labels that may change, at 95%% confidence (%(default)s)",
+    )
     command.add_argument("--max-length", type=int, help="in tokens (what the model allows)")
     command.add_argument(
         "--out",

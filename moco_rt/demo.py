@@ -11,19 +11,22 @@ from typing import Any
 
 import numpy as np
 
+from moco_rt import calibrate
 from moco_rt.analytics import AnalyticsEngine, NoSufficientRuleError
 from moco_rt.architectures import load_classifier
-from moco_rt.batches import Text, by_length, encode, pad
+from moco_rt.batches import Text, length_limit, length_sorted_batches
 from moco_rt.capture import capture
 from moco_rt.demo_data import make_corpus, train_classifier
 from moco_rt.ml_frame import MLFrame
-from moco_rt.report import Comparison, compare, draw_exits
+from moco_rt.pictures import draw_exits
+from moco_rt.report import Comparison, compare
 from moco_rt.rules import LinearRule
-from moco_rt.sites import attention_site
+from moco_rt.sites import EMBEDDINGS
 from moco_rt.torch_early_exit_models import EarlyExitTextClassificationModel
 
 _BATCH_ROWS = 64
-_TRAIN_ROWS, _RULE_ROWS, _TEST_ROWS = 14_000, 10_000, 2_000
+_TRAIN_ROWS, _RULE_ROWS, _TEST_ROWS = 14_000, 12_000, 2_000
+_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,14 @@ def embedded_task(model_dir: Path) -> Task:
     Args:
         model_dir: where the model is kept: it is trained once.
     """
-    if not (model_dir / "model.safetensors").exists():
+    if not model_dir.exists():
         # Short reviews and more of the hard ones to learn from; those to run on come as they may.
         train = make_corpus(_TRAIN_ROWS, seed=0, hard_share=0.33, median_words=28)
         model, tokenizer = train_classifier([row.text for row in train], [row.label for row in train], seed=0)
-        tokenizer.save_pretrained(model_dir)
-        model.save_pretrained(model_dir)
+        partial = model_dir.with_name(f"{model_dir.name}.partial")  # renamed when whole
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        partial.rename(model_dir)
     model, tokenizer = load_classifier(str(model_dir))
     rules, test = make_corpus(_RULE_ROWS, seed=1), make_corpus(_TEST_ROWS, seed=2)
     return Task(model, tokenizer, [row.text for row in rules], [row.text for row in test], [row.label for row in test])
@@ -68,18 +73,25 @@ def load_task(model_name: str, data: Path, seed: int = 0) -> Task:
     Args:
         model_name: a directory or the name of a model on the Hugging Face hub.
         data: a JSON object a line: `text`[, `text2`][, `label`]; the model must not have been fine-tuned on them.
+            A label is a class number or one of the model's own names of classes.
         seed: of the split.
 
     Raises:
         ValueError: a line is not such an object, or there are fewer than 3.
     """
     rows = _read_rows(data)
-    random.Random(seed).shuffle(rows)
-    cut = len(rows) * 2 // 3
-    texts: list[Text] = [(row["text"], row["text2"]) if "text2" in row else row["text"] for row in rows]
-    labels = [row["label"] for row in rows[cut:]] if all("label" in row for row in rows[cut:]) else None
     model, tokenizer = load_classifier(model_name)
-    return Task(model, tokenizer, texts[:cut], texts[cut:], labels)
+    texts: list[Text] = [(row["text"], row["text2"]) if "text2" in row else row["text"] for row in rows]
+    labels = [_class_of(row["label"], model.config) for row in rows] if all("label" in row for row in rows) else None
+    order = random.Random(seed).sample(range(len(rows)), len(rows))
+    for_rules, for_test = order[: len(rows) * 2 // 3], order[len(rows) * 2 // 3 :]
+    return Task(
+        model,
+        tokenizer,
+        [texts[i] for i in for_rules],
+        [texts[i] for i in for_test],
+        None if labels is None else [labels[i] for i in for_test],
+    )
 
 
 def _read_rows(data: Path) -> list[dict[str, Any]]:
@@ -90,12 +102,21 @@ def _read_rows(data: Path) -> list[dict[str, Any]]:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
                 raise ValueError(f"{data}, line {number} must be a JSON object (got {line[:40]!r})") from error
-            if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-                raise ValueError(f"{data}, line {number} must have a string `text` (got {line[:40]!r})")
+            texts = (row.get("text"), row.get("text2", "")) if isinstance(row, dict) else (None,)
+            if not all(isinstance(text, str) for text in texts):
+                raise ValueError(f"{data}, line {number} must have a string `text`[, `text2`] (got {line[:40]!r})")
             rows.append(row)
     if len(rows) < 3:
         raise ValueError(f"{data} must have at least 3 lines (got {len(rows)})")
     return rows
+
+
+def _class_of(label: Any, config: Any) -> int:
+    value = config.label2id.get(label, label) if isinstance(label, str) else label
+    if value not in config.id2label:
+        known = ", ".join(f"{number} ({name})" for number, name in config.id2label.items())
+        raise ValueError(f"label must be one of the model's, {known} (got {label!r})")
+    return int(value)
 
 
 def run(task: Task, out: Path, *, max_error: float = 0.01, max_length: int | None = None) -> Comparison:
@@ -104,46 +125,65 @@ def run(task: Task, out: Path, *, max_error: float = 0.01, max_length: int | Non
     Args:
         task: what to run.
         out: a directory, made if need be.
-        max_error: all rules together may change the label of at most this share of rows.
+        max_error: all rules together change the label of at most this share of rows, with confidence 95%.
         max_length: in tokens; None: what the model allows.
 
     Raises:
         ValueError: rows are too few to promise max_error: the message says how many are needed.
     """
     model = EarlyExitTextClassificationModel(task.model)
-    sites = [site for site in model.sites if site.endswith(".attention")]
+    # Where attention has just looked at the whole text; after the last there is too little left to save.
+    sites = [site for site in model.sites if site.endswith(".attention")][:-1] or [EMBEDDINGS]
     frame = capture(task.model, task.tokenizer, task.rule_texts, sites=sites, max_length=max_length)
-    for rule in find_rules(frame, sites, model.policy.num_classes, max_error):
-        model.add_rule(rule.condition, rule.metadata["class"], rule.metadata["site"])
+    unseen = len(frame) // 5
+    rules = find_rules(frame.subset(slice(unseen, None)), sites, max_error)
+    for rule, bound in bound_exits(rules, frame.subset(slice(unseen)), model.policy.num_classes):
+        model.add_rule(rule.condition, rule.metadata["class"], rule.metadata["site"], bound=bound)
 
-    longest = max_length or min(task.tokenizer.model_max_length, task.model.config.max_position_embeddings)
-    rows = encode(task.tokenizer, task.test_texts, longest)
-    order = list(by_length(rows, _BATCH_ROWS))
-    comparison = compare(
-        EarlyExitTextClassificationModel(task.model),
-        model,
-        [pad([rows[i] for i in places], model.device) for places in order],
-        None if task.test_labels is None else np.array(task.test_labels)[np.concatenate(order)],
-    )
+    longest = length_limit(task.tokenizer, model.max_seqlen, max_length)
+    batches, order = length_sorted_batches(task.tokenizer, task.test_texts, longest, _BATCH_ROWS, model.device)
+    labels = None if task.test_labels is None else np.array(task.test_labels)[order]
+    comparison = compare(EarlyExitTextClassificationModel(task.model), model, batches, labels)
     out.mkdir(parents=True, exist_ok=True)
-    engine = AnalyticsEngine(frame[f"{attention_site(0)}.cls"], {"predictions": frame["predictions"]})
+    engine = AnalyticsEngine(frame[f"{sites[0]}.cls"], {"predictions": frame["predictions"]})
     engine.plot_knn_graph().savefig(out / "knn_graph.png", dpi=120)
     draw_exits(comparison, task.model.config.id2label).savefig(out / "exits.png", dpi=120)
     return comparison
 
 
-def find_rules(frame: MLFrame, sites: Sequence[str], num_classes: int, max_error: float) -> list[LinearRule]:
-    """A rule for every site and class that has one, the error shared out evenly among the sites.
+def find_rules(frame: MLFrame, sites: Sequence[str], max_error: float) -> list[LinearRule]:
+    """A rule for every site and predicted class that has one: together wrong on at most max_error of all rows.
 
-    A row of class c can only be answered wrongly by the rules of other classes, and each fires on at most
-    max_error / sites of such rows: together at most max_error (union bound over the sites).
+    A row is answered wrongly only by a rule of another class than its own. There are sites x (classes - 1) of
+    these, and each promises its part of max_error; together they hold with the confidence 95% (union bounds).
     """
+    classes = np.unique(frame["predictions"])
+    each = max_error / len(sites) / max(1, len(classes) - 1)
+    confidence = 1 - (1 - _CONFIDENCE) / len(sites) / len(classes)
     rules = []
     for site in sites:
         engine = AnalyticsEngine(frame[f"{site}.cls"], {"predictions": frame["predictions"]})
-        for class_value in range(num_classes):
+        for class_value in classes.tolist():
             try:
-                rules.append(engine.compute_linear_sufficient_rule("predictions", class_value, max_error / len(sites)))
+                rules.append(engine.compute_linear_sufficient_rule("predictions", class_value, each, confidence))
             except NoSufficientRuleError:
                 continue  # nothing at this site settles this class
     return rules
+
+
+def bound_exits(rules: Sequence[LinearRule], frame: MLFrame, num_classes: int) -> list[tuple[LinearRule, float]]:
+    """The rules that rows leave by, one after the other, each with a bound on what is wrong among those rows.
+
+    A rule's own bound speaks of all rows it fires on; here it meets those that the rules before it have left.
+    Clopper-Pearson on rows that no rule was found on, all bounds together with confidence 95%.
+    """
+    staying = np.ones(len(frame), dtype=bool)
+    kept = []
+    for rule in rules:
+        leaves = staying & rule.condition(np.asarray(frame[f"{rule.metadata['site']}.cls"]))
+        wrong = int((frame["predictions"][leaves] != rule.metadata["class"]).sum())
+        bound = calibrate.upper_bound(wrong, int(leaves.sum()), 1 - (1 - _CONFIDENCE) / len(rules))
+        if bound < 1 - 1 / num_classes:  # else too few rows left by it to vouch for their label
+            kept.append((rule, bound))
+            staying &= ~leaves
+    return kept

@@ -31,13 +31,12 @@ class SiteExits:
                     threshold=condition.threshold,
                 )
             else:
-                self._compiled.add_mask(rule_id, logits)
+                self._compiled.add_callable(rule_id, logits)
                 self._callables.append(exit)
 
     def apply(self, batch: PackedBatch, results: Results) -> int:
         """Let the rows leave whose rule fires: written to results, taken from batch. Returns how many left."""
-        masks = [_mask(exit, batch) for exit in self._callables]
-        return self._compiled.apply(batch, results, masks)
+        return self._compiled.apply(batch, results, [_fires(exit, batch) for exit in self._callables])
 
 
 def compile_exits(policy: Policy, device: torch.device) -> dict[str, SiteExits]:
@@ -45,12 +44,14 @@ def compile_exits(policy: Policy, device: torch.device) -> dict[str, SiteExits]:
     return {site: SiteExits(policy, site, device) for site in policy.sites if policy.at(site)}
 
 
-def _mask(exit: Exit, batch: PackedBatch) -> torch.Tensor:
-    answer: Any = exit.condition(batch.pool(exit.feature))
+def _fires(exit: Exit, batch: PackedBatch) -> torch.Tensor:
+    """Where a callable fires: (rows,) bool; never on a row whose feature is not finite."""
+    feature = batch.pool(exit.feature)
+    answer: Any = exit.condition(feature)
     must = f"the condition at {exit.site} must return a bool mask of shape ({batch.rows},)"
     if not isinstance(answer, torch.Tensor | np.ndarray | list):
         raise TypeError(f"{must} (got {type(answer).__name__})")
-    mask = torch.as_tensor(answer)
-    if mask.dtype != torch.bool or mask.shape != (batch.rows,):
-        raise ValueError(f"{must} (got {mask.dtype}, shape {tuple(mask.shape)})")
-    return mask
+    fires = torch.as_tensor(answer, device=feature.device)
+    if fires.dtype != torch.bool or fires.shape != (batch.rows,):
+        raise ValueError(f"{must} (got {fires.dtype}, shape {tuple(fires.shape)})")
+    return fires & feature.isfinite().all(dim=1)

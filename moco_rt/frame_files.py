@@ -176,6 +176,15 @@ def _read_index(path: Path) -> dict[str, Any]:
         raise ValueError(f"load_frame: {file} must have format {FORMAT!r} (got {found!r})")
     if version > VERSION:
         raise ValueError(f"{path} has frame format {version}; this moco_rt reads up to {VERSION}: upgrade moco_rt")
+    try:
+        whole = isinstance(index["rows"], int) and all(
+            {"name", "site", "feature"} <= entry.keys() and entry["kind"] in ("tabular", "array", "packed")
+            for entry in index["columns"]
+        )
+    except (KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise ValueError(f"load_frame: {file} must have rows, and columns each with a name, kind, site and feature")
     return index
 
 

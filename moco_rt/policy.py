@@ -16,7 +16,9 @@ class Exit:
         predicted_class: the class they leave with.
         condition: a `LinearCondition`, or any callable on features (rows, size) that returns a bool mask (rows,).
         feature: `cls`, `mean` or `flat`.
-        bound: at most this share of them is wrong; their probability of `predicted_class` is 1 - bound.
+        bound: at most this share of the rows that meet the condition has another label; those that leave by it get
+            probability 1 - bound for their class. It speaks of all rows: where other exits come first, those left to
+            meet this one are the harder ones, and a bound measured on them is the honest one.
     """
 
     site: str
@@ -53,6 +55,10 @@ class Policy:
             self._check_fit(exit.condition, exit)
         elif not callable(exit.condition):
             raise TypeError(f"condition must be callable (got {type(exit.condition).__name__})")
+        elif exit.feature == "flat":
+            raise ValueError(
+                "feature must be cls or mean for a plain callable: the width of flat depends on the batch (got flat)"
+            )
         self.exits.append(exit)
 
     def at(self, site: str) -> list[tuple[int, Exit]]:
@@ -61,11 +67,8 @@ class Policy:
 
     def _check_fit(self, condition: LinearCondition, exit: Exit) -> None:
         site = exit.site
-        if (condition.feature, condition.bound) != (exit.feature, exit.bound):
-            raise ValueError(
-                f"feature and bound must be the condition's, {condition.feature} and {condition.bound} "
-                f"(got {exit.feature} and {exit.bound})"
-            )
+        if condition.feature != exit.feature:
+            raise ValueError(f"feature must be {condition.feature}, the condition's own (got {exit.feature})")
         if condition.site is not None and condition.site != site:
             raise ValueError(f"a rule fitted at {condition.site} must stay at that site (got {site})")
         size = condition.weight.size

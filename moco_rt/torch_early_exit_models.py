@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ class EarlyExitOutput(ModelOutput):
     """What the model returns.
 
     Attributes:
-        logits: (B, C). A row that left early has log-probabilities: 1 - the rule's bound for its class, the rest
+        logits: (B, C). A row that left early has log-probabilities: 1 - the exit's bound for its class, the rest
             shared by the other classes.
         exit_site: (B,) int64, place in `model.sites`; -1 = ran to the end.
         exit_rule: (B,) int64, place in `model.policy.exits`; -1 = ran to the end.
@@ -58,17 +59,27 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
         super().__init__()
         if backend not in _BACKENDS:
             raise ValueError(f"backend must be one of {', '.join(_BACKENDS)} (got {backend!r})")
-        architecture_of(model)  # refuse before copying
+        architecture = architecture_of(model)
         if dtype is not None and dtype != model.dtype:
             model = copy.deepcopy(model).to(dtype)
+            architecture = architecture_of(model)
         self.model = model.eval()
         self.config = model.config
         self.backend = "reference"
-        self._architecture = architecture_of(model)
-        self.sites = all_sites(self._architecture.num_layers)
-        self.policy = Policy(self.sites, self._architecture.num_classes, self._architecture.hidden_size)
-        self._exits: dict[str, SiteExits] = {}
+        self._architecture = architecture
+        self.sites = all_sites(architecture.num_layers)
+        self.max_seqlen = architecture.max_seqlen
+        self.policy = Policy(self.sites, architecture.num_classes, architecture.hidden_size)
+        self._exits: dict[str, SiteExits] | None = None  # the policy compiled, once there is a batch
         self._exits_device = self.device
+
+    def train(self, mode: bool = True) -> EarlyExitTextClassificationModel:  # noqa: ARG002
+        """Stays in evaluation mode: it answers, it is not trained."""
+        return super().train(False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles compile the policy for themselves."""
+        return {**self.__dict__, "_exits": None}
 
     @property
     def device(self) -> torch.device:
@@ -93,8 +104,8 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
         encoder_layer: int | None = None,
         module: str | None = None,
         *,
-        feature: str = "cls",
-        bound: float = 0.05,
+        feature: str | None = None,
+        bound: float | None = None,
     ) -> None:
         """Let rows leave at a site; of several rules there, the first added that fires wins.
 
@@ -106,20 +117,25 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
                 `"encoder.0.attention"`; the model's own module paths are understood too.
             encoder_layer: the layer's number, from 0.
             module: `"attention"` or `"output"`.
-            feature: for a plain callable: `cls`, `mean` or `flat` (padded to the longest row left in the batch).
-            bound: for a plain callable: the share of wrong exits that you vouch for.
+            feature: for a plain callable `cls` (default) or `mean`; a `LinearCondition` has its own.
+            bound: the share of wrong exits that you vouch for: rows that leave have probability 1 - bound for their
+                class. By default a `LinearCondition`'s own, which holds for the first rule that meets the rows, and
+                0.05 for a plain callable, of which nothing is known.
 
         Raises:
-            ValueError: site, class, weight or bound do not fit the model. The model keeps the rules it had.
+            TypeError: condition is not callable, or the class not an integer.
+            ValueError: site, class, weight, feature or bound do not fit the model. It keeps the rules it had.
         """
         parts = (layer, encoder_layer, module)
         site = ".".join(str(part) for part in parts if part is not None)
         site = self._architecture.module_paths.get(site, site)
+        own_feature, own_bound = "cls", 0.05
         if isinstance(condition, LinearCondition):
-            feature, bound = condition.feature, condition.bound
-        self.policy.add(Exit(site, int(predicted_class), condition, feature, bound))
-        self._exits = compile_exits(self.policy, self.device)
-        self._exits_device = self.device
+            own_feature, own_bound = condition.feature, condition.bound
+        feature = own_feature if feature is None else feature
+        bound = own_bound if bound is None else bound
+        self.policy.add(Exit(site, operator.index(predicted_class), condition, feature, bound))
+        self._exits = None
 
     @torch.no_grad()
     def forward(
@@ -143,11 +159,15 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         self._check_inputs(input_ids, attention_mask, token_type_ids)
-        if self._exits_device != self.device:  # the model was moved after its rules were added
-            self._exits = compile_exits(self.policy, self.device)
-            self._exits_device = self.device
-        results = reference.forward(self._architecture, self._exits, input_ids, attention_mask, token_type_ids)
+        results = reference.forward(
+            self._architecture, self._compiled_exits(), input_ids, attention_mask, token_type_ids
+        )
         return EarlyExitOutput(results.logits, results.exit_site, results.exit_rule)
+
+    def _compiled_exits(self) -> dict[str, SiteExits]:
+        if self._exits is None or self._exits_device != self.device:  # rules were added, or the model was moved
+            self._exits, self._exits_device = compile_exits(self.policy, self.device), self.device
+        return self._exits
 
     def _check_inputs(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> None:
         if input_ids.dtype not in (torch.int64, torch.int32):

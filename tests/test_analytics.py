@@ -4,10 +4,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from scipy.stats import norm
 
+from moco_rt._C import Exits, PackedBatch, Results
 from moco_rt.analytics import AnalyticsEngine, NoSufficientRuleError
 from moco_rt.calibrate import allowed_errors, wrong_exit_bound
 from moco_rt.columns import Column, PackedColumn
@@ -392,3 +394,32 @@ def test_a_class_missing_among_the_rows_fitted_on_is_refused():
         ValueError, r"p must hold 1 and other classes among the rows fitted on, half of all \(got 0 of 500 with 1\)"
     ):
         AnalyticsEngine(features, {"p": labels}).compute_linear_sufficient_rule("p", 1, 0.05)
+
+
+def test_a_row_on_the_threshold_is_not_tipped_over_it_by_the_order_of_a_sum():
+    """Few distinct rows, many times: the order statistic ties with many, which the extension sums in another order."""
+    rng = np.random.default_rng(0)
+    texts, labels = rng.normal(size=(200, 128)).astype(np.float32), rng.integers(2, size=200)
+    texts[:, 0] += labels
+    rows = rng.integers(200, size=4000)
+    frame = {"p": labels[rows]}
+    for seed in range(10):
+        rule = AnalyticsEngine(texts[rows], frame, seed=seed).compute_linear_sufficient_rule("p", 1, 0.1)
+        condition = rule.condition
+        exits = Exits(1, 2)
+        weight = torch.from_numpy(condition.weight)
+        exits.add_linear(
+            0, torch.zeros(2), feature="cls", weight=weight, bias=condition.bias, threshold=condition.threshold
+        )
+        batch = PackedBatch(torch.ones(200, 1, dtype=torch.bool))
+        batch.unpad(torch.from_numpy(texts)[:, None])
+        results = Results(200, 2, dtype=torch.float32, device=torch.device("cpu"))
+        exits.apply(batch, results)
+        np.testing.assert_array_equal(results.exit_site >= 0, condition(texts))
+
+
+@pytest.mark.parametrize("size", [1, 2000])
+def test_knn_graph_of_one_feature_and_of_many(size):
+    features = np.random.default_rng(0).normal(size=(40, size))
+    figure = AnalyticsEngine(features, {"p": np.arange(40) % 2}, feature="flat").plot_knn_graph("p", k=3)
+    assert sum(len(dots.get_offsets()) for dots in figure.axes[0].collections if is_dots(dots)) == 40

@@ -480,7 +480,8 @@ def test_models_that_do_not_choose_one_label_are_refused(tokenizer, changes, got
 def test_untrained_head_is_warned_of_where_capture_was_called(tokenizer):
     torch.manual_seed(0)
     fresh = BertForSequenceClassification(config())
-    with pytest.warns(UserWarning, match=r"^capture: .* untrained head") as warned:
+    torch.nn.init.normal_(fresh.bert.pooler.dense.bias)  # what a published body brings along
+    with pytest.warns(UserWarning, match="the classifier's bias is exactly zero") as warned:
         frame = capture(fresh, tokenizer, ["w1"], sites="embeddings")
     assert Path(warned[0].filename) == Path(__file__)
     assert len(frame) == 1

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from moco_rt import cli, demo
+from moco_rt.columns import Column
 from moco_rt.demo_data import make_corpus, train_classifier
+from moco_rt.ml_frame import MLFrame
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +83,7 @@ def test_rows_without_labels_are_compared_without_accuracy(saved, reviews, tmp_p
     [
         ("not json\n", "line 1 must be a JSON object (got 'not json"),
         ('{"text": "fine"}\n{"label": 1}\n', "line 2 must have a string `text`"),
+        ('{"text": "fine"}\n{"text": "fine", "text2": null}\n', "line 2 must have a string `text`[, `text2`]"),
         ("", "must have at least 3 lines (got 0)"),
         ('{"text": "the film was bad"}\n{"text": "the film was good"}\n' * 30, "held-out rows"),
     ],
@@ -97,3 +101,79 @@ def test_model_and_data_go_together(capsys):
     with pytest.raises(SystemExit, match="2"):
         cli.main(["demo", "--model", "somewhere"])
     assert "--model and --data go together" in capsys.readouterr().err
+
+
+def labelled_frame(rows, classes, seed, sites=("encoder.0.attention", "encoder.1.attention")):
+    """Features that tell the classes apart better from site to site."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(classes, size=rows)
+    columns = {"predictions": labels}
+    for depth, site in enumerate(sites, 2):
+        features = rng.normal(size=(rows, 6)).astype(np.float32)
+        features[np.arange(rows), labels] += depth
+        columns[f"{site}.cls"] = Column.of(features, site, "cls")
+    return MLFrame(columns), list(sites)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 6])
+def test_all_rules_together_keep_the_error_whatever_the_number_of_classes(classes):
+    frame, sites = labelled_frame(12000, classes, seed=0)
+    rules = demo.find_rules(frame, sites, max_error=0.05)
+    assert len(rules) == classes * len(sites)
+    fresh, _ = labelled_frame(20000, classes, seed=1)
+    wrong = np.zeros(len(fresh), dtype=bool)
+    for rule in rules:
+        fires = rule.condition(np.asarray(fresh[f"{rule.metadata['site']}.cls"]))
+        wrong |= fires & (fresh["predictions"] != rule.metadata["class"])
+    assert wrong.mean() <= 0.05
+
+
+def test_an_exit_is_bounded_on_the_rows_that_leave_by_it():
+    frame, sites = labelled_frame(12000, 2, seed=0)
+    rules = demo.find_rules(frame, sites, max_error=0.05)
+    unseen, _ = labelled_frame(4000, 2, seed=1)
+    exits = demo.bound_exits(rules, unseen, num_classes=2)
+    assert [rule for rule, _ in exits] == rules
+    fresh, _ = labelled_frame(100000, 2, seed=2)
+    staying = np.ones(len(fresh), dtype=bool)
+    for rule, bound in exits:
+        leaves = staying & rule.condition(np.asarray(fresh[f"{rule.metadata['site']}.cls"]))
+        staying &= ~leaves
+        assert (fresh["predictions"][leaves] != rule.metadata["class"]).mean() <= bound
+
+
+def test_a_rule_by_which_nobody_leaves_is_dropped():
+    frame, sites = labelled_frame(12000, 2, seed=0)
+    rule = demo.find_rules(frame, sites[:1], max_error=0.05)[0]
+    unseen, _ = labelled_frame(4000, 2, seed=1)
+    assert len(demo.bound_exits([rule, rule], unseen, num_classes=2)) == 1
+
+
+def test_a_class_that_is_never_predicted_is_left_out():
+    frame, sites = labelled_frame(12000, 3, seed=0)
+    frame["predictions"] = np.minimum(frame["predictions"], 1)
+    assert {rule.metadata["class"] for rule in demo.find_rules(frame, sites, max_error=0.05)} <= {0, 1}
+
+
+def test_the_embedded_model_is_trained_once(tmp_path, monkeypatch):
+    for rows in ("_TRAIN_ROWS", "_RULE_ROWS", "_TEST_ROWS"):
+        monkeypatch.setattr(demo, rows, 64)
+    task = demo.embedded_task(tmp_path / "model")
+    assert [len(task.rule_texts), len(task.test_texts), len(task.test_labels)] == [64, 64, 64]
+    monkeypatch.setattr(demo, "train_classifier", None)
+    again = demo.embedded_task(tmp_path / "model")
+    assert again.test_texts == task.test_texts
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("label", [1, "POSITIVE"])
+def test_labels_are_class_numbers_or_their_names(saved, tmp_path, label):
+    data = write(tmp_path / "rows.jsonl", [{"text": "good", "label": label}] * 9)
+    assert demo.load_task(saved, data).test_labels == [1, 1, 1]
+
+
+@pytest.mark.parametrize("label", [2, "GOOD", None, 0.5])
+def test_labels_that_the_model_does_not_have_are_refused(saved, tmp_path, label):
+    data = write(tmp_path / "rows.jsonl", [{"text": "good", "label": label}] * 9)
+    with pytest.raises(ValueError, match=r"label must be one of the model's, 0 \(NEGATIVE\), 1 \(POSITIVE\) \(got"):
+        demo.load_task(saved, data)

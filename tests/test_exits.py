@@ -165,18 +165,18 @@ def test_all_rows_may_leave_and_an_empty_batch_has_none_left_to(device):
     assert outcome(results) == [left_by(0), left_by(0)]
 
 
-def test_masks_and_linear_rules_are_tried_in_the_order_they_were_added(device):
+def test_callables_and_linear_rules_are_tried_in_the_order_they_were_added(device):
     batch = numbers(5.0, 5.0, 1.0, 1.0, 1.0, device=device)
     results = results_for(batch)
     exits = Exits(SITE, 3)
-    exits.add_mask(0, LOGITS[0])
+    exits.add_callable(0, LOGITS[0])
     add_linear(exits, 1, threshold=4.0, device=device)
-    exits.add_mask(2, LOGITS[2])
-    masks = [
+    exits.add_callable(2, LOGITS[2])
+    fires = [
         mask(True, False, False, True, False, device=device),
         mask(True, True, True, True, False, device=device),
     ]
-    assert exits.apply(batch, results, masks) == 4
+    assert exits.apply(batch, results, fires) == 4
     assert outcome(results) == [left_by(0), left_by(1), left_by(2), left_by(0), NEVER]
     assert batch.row_ids.tolist() == [4]
 
@@ -328,9 +328,9 @@ def test_a_bad_rule_is_refused_and_not_added(device, one_line_error, changed, ki
     assert exits.apply(batch, results_for(batch)) == 0
 
 
-def test_a_mask_rule_with_logits_of_other_classes_is_refused(one_line_error):
+def test_a_callable_with_logits_of_other_classes_is_refused(one_line_error):
     with one_line_error(ValueError, "logits must have shape [3] (got [2])"):
-        Exits(SITE, 3).add_mask(0, torch.ones(2))
+        Exits(SITE, 3).add_callable(0, torch.ones(2))
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,6 @@ def test_a_mask_rule_with_logits_of_other_classes_is_refused(one_line_error):
         ("cls", 3, "weight of rule 0 must have size 2, the hidden size (got 3)"),
         ("mean", 4, "weight of rule 0 must have size 2, the hidden size (got 4)"),
         ("flat", 3, "weight of rule 0 must have size a multiple of 2, the hidden size (got 3)"),
-        ("flat", 2, "a flat feature of 1 tokens must not meet longer rows (got one of 2)"),
     ],
 )
 def test_a_weight_that_does_not_fit_the_batch_is_refused(device, one_line_error, feature, size, words):
@@ -352,27 +351,27 @@ def test_a_weight_that_does_not_fit_the_batch_is_refused(device, one_line_error,
 
 
 @pytest.mark.parametrize(
-    ("masks", "kind", "words"),
+    ("fires", "kind", "words"),
     [
-        ([], ValueError, "masks must hold one mask for each rule that is a mask (got 0)"),
-        ([torch.ones(2)], TypeError, "mask must be torch.bool (got torch.float32)"),
-        ([torch.ones(3, dtype=torch.bool)], ValueError, "mask must have shape [2] (got [3])"),
-        ([torch.ones(2, 1, dtype=torch.bool)], ValueError, "mask must have shape [2] (got [2, 1])"),
+        ([], ValueError, "fires must hold one answer for each callable (got 0)"),
+        ([torch.ones(2)], TypeError, "answer must be torch.bool (got torch.float32)"),
+        ([torch.ones(3, dtype=torch.bool)], ValueError, "answer must have shape [2] (got [3])"),
+        ([torch.ones(2, 1, dtype=torch.bool)], ValueError, "answer must have shape [2] (got [2, 1])"),
         (
             [mask(False, False), mask(True, True)],
             ValueError,
-            "masks must hold one mask for each rule that is a mask (got 2)",
+            "fires must hold one answer for each callable (got 2)",
         ),
     ],
     ids=["too few", "dtype", "rows", "two dims", "too many"],
 )
-def test_bad_masks_are_refused_and_change_nothing(device, one_line_error, masks, kind, words):
+def test_bad_answers_are_refused_and_change_nothing(device, one_line_error, fires, kind, words):
     batch = numbers(1.0, 2.0, device=device)
     results = results_for(batch)
     exits = Exits(SITE, 3)
-    exits.add_mask(0, LOGITS[0])
+    exits.add_callable(0, LOGITS[0])
     with one_line_error(kind, words):
-        exits.apply(batch, results, [each.to(device) for each in masks])
+        exits.apply(batch, results, [each.to(device) for each in fires])
     assert outcome(results) == [NEVER, NEVER]
     assert batch.rows == 2
 
@@ -454,7 +453,7 @@ def test_a_site_that_cannot_be_is_refused(one_line_error, site, classes):
 
 def test_a_rule_id_that_means_ran_to_the_end_is_refused(one_line_error):
     with one_line_error(ValueError, "rule_id must be at least 0 (got -1)"):
-        Exits(0, 2).add_mask(-1, torch.zeros(2))
+        Exits(0, 2).add_callable(-1, torch.zeros(2))
 
 
 def test_results_of_whole_numbers_are_refused(one_line_error):
@@ -472,3 +471,27 @@ def test_a_rule_stays_what_it_was_when_it_was_added():
     results = Results(1, 2, dtype=torch.float32, device=torch.device("cpu"))
     assert exits.apply(batch, results) == 1
     assert results.logits.tolist() == [[0.0, 0.0]]
+
+
+def test_a_flat_rule_has_no_say_in_rows_longer_than_it_was_fitted_on(device):
+    exits = Exits(1, 2)
+    weight = torch.zeros(4, device=device)
+    exits.add_linear(0, torch.zeros(2), feature="flat", weight=weight, bias=1.0, threshold=0.0)
+    batch = PackedBatch(torch.tensor([[1, 1, 1], [1, 1, 0], [1, 0, 0]]))
+    batch.unpad(torch.ones(3, 3, 2, device=device))
+    results = Results(3, 2, dtype=torch.float32, device=device)
+    assert exits.apply(batch, results) == 2
+    assert results.exit_rule.tolist() == [-1, 0, 0]
+
+
+@pytest.mark.parametrize(("site", "left"), [(0, [0, 2]), (1, [0, 1, 2])])
+def test_at_the_embeddings_a_broken_token_keeps_its_row_though_the_rule_reads_another(device, site, left):
+    exits = Exits(site, 2)
+    exits.add_linear(0, torch.zeros(2), feature="cls", weight=torch.zeros(2, device=device), bias=1.0, threshold=0.0)
+    hidden = torch.ones(3, 2, 2, device=device)
+    hidden[1, 1, 0] = float("nan")
+    batch = PackedBatch(torch.ones(3, 2, dtype=torch.bool))
+    batch.unpad(hidden)
+    results = Results(3, 2, dtype=torch.float32, device=device)
+    exits.apply(batch, results)
+    assert (results.exit_site >= 0).nonzero().flatten().tolist() == left

@@ -165,6 +165,19 @@ SPOILS = {
         lambda p: (p / "index.json").write_text("[]"),
         "must be JSON with a format and a version$",
     ),
+    **{
+        f"index with {what}": (
+            lambda p, change=change: edit_index(p, **change),
+            "must have rows, and columns each with",
+        )
+        for what, change in {
+            "no list of columns": {"columns": 5},
+            "a column of no kind": {"columns": [{"name": "x", "site": None, "feature": None}]},
+            "a column of a kind unknown": {"columns": [{"name": "x", "kind": "odd", "site": None, "feature": None}]},
+            "a column of no site": {"columns": [{"name": "x", "kind": "array", "feature": None}]},
+            "rows that are no number": {"rows": "three"},
+        }.items()
+    },
     "no array": (lambda p: (p / "x.npy").unlink(), "x.npy must exist, "),
     "no boundaries": (lambda p: (p / "tokens.cu_seqlens.npy").unlink(), "tokens.cu_seqlens.npy must exist, "),
     "no table": (lambda p: (p / "tabular.parquet").unlink(), "tabular.parquet must exist, "),

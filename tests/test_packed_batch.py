@@ -312,10 +312,15 @@ def test_an_unknown_feature_is_refused(one_line_error):
         pack(random_rows([2, 3])).pool("max")
 
 
-@pytest.mark.parametrize("tokens", [2, 0, -1])
-def test_a_flat_feature_refuses_rows_longer_than_its_tokens(one_line_error, tokens):
-    words = f"pool: a flat feature of {tokens} tokens must not meet longer rows (got one of 3)"
-    with one_line_error(ValueError, words):
+def test_a_flat_feature_of_few_tokens_holds_the_first_of_each_row():
+    rows = random_rows([2, 3], dim=4)
+    expected = torch.stack([row[:2].flatten() for row in rows])
+    assert_same(pack(rows).pool("flat", tokens=2), expected)
+
+
+@pytest.mark.parametrize("tokens", [0, -1])
+def test_a_flat_feature_of_no_tokens_is_refused(one_line_error, tokens):
+    with one_line_error(ValueError, f"pool: tokens must be at least 1 (got {tokens})"):
         pack(random_rows([2, 3])).pool("flat", tokens=tokens)
 
 

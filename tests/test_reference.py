@@ -169,7 +169,7 @@ def test_a_row_with_nan_runs_to_the_end_and_its_batch_mates_do_not_notice(tiny_b
     inputs = make_inputs(4, 9, device=device)
     inputs["input_ids"][1, 0] = 7
     others = [0, 2, 3]
-    for feature in ("cls", "mean"):
+    for feature in ("cls", "mean"):  # it stands first in its row, and elsewhere: see test_exits
         fast = EarlyExitTextClassificationModel(model)
         fast.add_rule(random_condition(0, feature=feature, threshold=-NEVER), 1, "embeddings")
         output = fast(**inputs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 
 import numpy as np
@@ -177,6 +179,59 @@ def test_two_threads_get_the_answers_they_would_get_alone(tiny_bert):
     for a, b in zip(alone, together, strict=True):
         assert torch.equal(a.exit_site, b.exit_site)
         torch.testing.assert_close(a.logits, b.logits, atol=1e-6, rtol=0)
+
+
+def test_an_untrained_classifier_is_warned_of(tiny_bert):
+    model = tiny_bert()
+    torch.nn.init.zeros_(model.classifier.bias)
+    with pytest.warns(UserWarning, match="the classifier's bias is exactly zero") as warned:
+        EarlyExitTextClassificationModel(model)
+    assert warned[0].filename == __file__
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_model_with_rules_can_be_copied(fast, duplicate):
+    fast.add_rule(always(), 1, "encoder", 0, "attention")
+    fast(IDS, MASK)
+    other = duplicate(fast)
+    assert other(IDS, MASK).exit_rule.tolist() == [0, 0]
+    other.add_rule(always(), 0, "embeddings")
+    assert fast(IDS, MASK).exit_rule.tolist() == [0, 0]
+    assert other(IDS, MASK).exit_rule.tolist() == [1, 1]
+
+
+def test_training_mode_does_not_reach_it(tiny_bert):
+    fast = EarlyExitTextClassificationModel(tiny_bert(hidden_dropout_prob=0.5)).train()
+    assert torch.equal(fast(IDS, MASK).logits, fast(IDS, MASK).logits)
+
+
+def test_a_bound_that_the_user_measured_takes_the_place_of_the_conditions_own(fast):
+    fast.add_rule(always(bound=0.01), 1, "embeddings", bound=0.25)
+    torch.testing.assert_close(fast(IDS, MASK).logits.softmax(1), torch.tensor([[0.25, 0.75]] * 2))
+
+
+def test_a_feature_that_is_not_the_conditions_own_is_refused(fast, one_line_error):
+    with one_line_error(ValueError, "feature must be cls, the condition's own (got mean)"):
+        fast.add_rule(always(), 1, "embeddings", feature="mean")
+
+
+def test_flat_is_not_for_plain_callables(fast, one_line_error):
+    with one_line_error(ValueError, "feature must be cls or mean for a plain callable"):
+        fast.add_rule(lambda x: x[:, 0] > 0, 1, "embeddings", feature="flat")
+
+
+def test_a_class_that_is_no_integer_is_refused(fast):
+    with pytest.raises(TypeError, match="integer"):
+        fast.add_rule(always(), 1.7, "embeddings")
+
+
+def test_a_callable_does_not_let_a_row_with_nan_leave(tiny_bert):
+    model = tiny_bert()
+    with torch.no_grad():
+        model.bert.embeddings.word_embeddings.weight[13] = float("nan")
+    fast = EarlyExitTextClassificationModel(model)
+    fast.add_rule(lambda x: torch.ones(len(x), dtype=torch.bool), 1, "encoder", 0, "attention")
+    assert fast(IDS, MASK).exit_site.tolist() == [1, -1]
 
 
 class TestBugsOfTheOriginalClient:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
@@ -19,7 +20,7 @@ MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES["moco_rt"] = "EarlyExitTextClass
 
 
 def architecture_of(model: Any) -> Architecture:
-    """How to drive a model sub-layer by sub-layer.
+    """How to drive a model sub-layer by sub-layer; warns where its head looks untrained.
 
     Raises:
         TypeError: model is not a Hugging Face sequence classifier.
@@ -36,7 +37,14 @@ def architecture_of(model: Any) -> Architecture:
             "model must choose one label of at least two: a row may leave when its label is settled "
             f"(got num_labels={config.num_labels}, problem_type={config.problem_type})"
         )
-    return _FAMILIES[name](model)
+    architecture = _FAMILIES[name](model)
+    if architecture.head_is_untrained():
+        warnings.warn(
+            "the classifier's bias is exactly zero, as an untrained one's is: what the model predicts settles "
+            "nothing until it is fine-tuned",
+            stacklevel=3,
+        )
+    return architecture
 
 
 def load_classifier(name: str) -> tuple[Any, Any]:
