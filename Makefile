@@ -39,6 +39,7 @@ format: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m pytest bench --benchmark-enable --benchmark-only
+	$(BIN)/python bench/bench_exits.py
 	$(BIN)/python bench/case_study.py
 
 clean:
