@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import case_study
 import pytest
 import torch
 
@@ -17,10 +17,6 @@ from moco_rt.architectures import load_classifier
 from moco_rt.capture import capture
 from moco_rt.ml_frame import MLFrame
 from moco_rt.torch_early_exit_models import EarlyExitTextClassificationModel
-
-_spec = importlib.util.spec_from_file_location("case_study", Path(__file__).with_name("case_study.py"))
-case_study = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(case_study)
 
 
 @pytest.mark.shared

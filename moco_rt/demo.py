@@ -168,6 +168,10 @@ def find_rules(frame: MLFrame, sites: Sequence[str], max_error: float) -> list[L
                 rules.append(engine.compute_linear_sufficient_rule("predictions", class_value, each, confidence))
             except NoSufficientRuleError:
                 continue  # nothing at this site settles this class
+            except ValueError as error:
+                raise ValueError(
+                    f"max_error={max_error} for {len(sites)} sites and {len(classes)} classes: {error}"
+                ) from error
     return rules
 
 
@@ -175,7 +179,8 @@ def bound_exits(rules: Sequence[LinearRule], frame: MLFrame, num_classes: int) -
     """The rules that rows leave by, one after the other, each with a bound on what is wrong among those rows.
 
     A rule's own bound speaks of all rows it fires on; here it meets those that the rules before it have left.
-    Clopper-Pearson on rows that no rule was found on, all bounds together with confidence 95%.
+    Clopper-Pearson on rows that no rule was found on, all bounds together with confidence 95%. A rule by which next
+    to nobody leaves is dropped.
     """
     staying = np.ones(len(frame), dtype=bool)
     kept = []
