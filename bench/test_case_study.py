@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -65,3 +66,16 @@ def test_the_published_snippet_runs_with_only_the_package_renamed(shared_dir, tm
     assert eetcm.sites[easy.exit_site.item()] == "encoder.0.attention"
     assert easy.logits.argmax().item() == 1
     torch.testing.assert_close(easy.logits.exp()[0, 1].item(), 1 - rule.metadata["bound"])
+
+
+@pytest.mark.shared
+def test_the_python_in_readme_runs(shared_dir):
+    (snippet,) = re.findall(
+        r"```python\n(.*?)```", (case_study.ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    with (shared_dir / "data" / "imdb" / "unlabelled.jsonl").open(encoding="utf-8") as lines:
+        texts = [json.loads(line)["text"][:300] for line in lines][::5]
+    names = {"name": str(shared_dir / "models" / "tiny-imdb"), "texts": texts}
+    exec(snippet, names)
+    assert names["out"].logits.shape == (64, 2)
+    assert (names["out"].exit_site >= 0).any()

@@ -89,8 +89,10 @@ at::Tensor Exits::scores(const PackedBatch& batch, const std::vector<at::Tensor>
       score.copy_(answer, /*non_blocking=*/true);
     }
   }
-  // Before the first attention tokens have not met: what is broken in one does not show in the others yet.
-  if (site_ == 0) scores.masked_fill_(batch.pool(Feature::kMean, 0).isfinite().all(1).logical_not(), kNaN);
+  // What the last sub-layer broke in one token has not met the others yet: it shows in the row's mean alone.
+  at::Tensor& mean = pooled[static_cast<size_t>(Feature::kMean)];
+  if (!mean.defined()) mean = batch.pool(Feature::kMean, 0);
+  scores.masked_fill_(mean.isfinite().all(1).logical_not(), kNaN);
   return scores;
 }
 

@@ -26,8 +26,9 @@ class Exits {
   void add_callable(int64_t rule_id, const at::Tensor& logits);
 
   // Rows whose first firing rule is r leave with r's logits. fires: (rows) bool for each add_callable, in their
-  // order. Returns how many left. A score that is not finite never fires: a row with NaN in it runs to the end, as
-  // it would without rules. Nor does a flat rule fire on rows longer than it was fitted on.
+  // order. Returns how many left. A score that is not finite never fires, nor does any rule on a row with NaN or
+  // infinity in a token: it runs to the end, as it would without rules. Nor does a flat rule fire on rows longer than
+  // it was fitted on.
   int64_t apply(PackedBatch& batch, Results& results, const std::vector<at::Tensor>& fires) const;
 
  private:
@@ -39,7 +40,7 @@ class Exits {
     float bias;
     float threshold;
   };
-  // Each feature once, however many rules read it.
+  // By feature: what rules of one feature, and of one size where it is flat, share.
   using Pooled = std::array<at::Tensor, 3>;
 
   void add(Rule rule);

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# Of the largest sum of magnitudes behind a score: above what float32 rounds and batches differ by (1e-6).
-_GUARD = 1e-5
+# Of the sum of magnitudes behind a typical score: some thirty roundings of float32.
+_GUARD = 2e-6
 
 
 class NoSufficientRuleError(ValueError):
@@ -152,7 +152,8 @@ class AnalyticsEngine:
         threshold = calibrate.neyman_pearson_threshold(scores[~of_class], max_error, confidence)
         # Where the rule will run, sums are taken in another order: a row that lies on the threshold must not be
         # tipped over it by rounding.
-        threshold += _GUARD * float((np.abs(self.features[held_out]) @ np.abs(weight)).max() + abs(bias))
+        magnitudes = np.abs(self.features[fit_rows]) @ np.abs(weight)
+        threshold += _GUARD * float(np.median(magnitudes) + abs(bias))
         fires = scores > threshold
         other_rows, class_rows = int((~of_class).sum()), int(of_class.sum())
         hits = int((fires & of_class).sum())

@@ -29,11 +29,15 @@ class Column(np.ndarray[Any, np.dtype[Any]]):
         return column
 
     def __array_finalize__(self, obj: object) -> None:
-        self.site, self.feature = getattr(obj, "site", None), getattr(obj, "feature", None)
+        # Other rows of it are of the same site; some of its features, or features in another order, are of none.
+        if isinstance(obj, Column) and obj.shape[1:] in (self.shape[1:], self.shape):
+            self.site, self.feature = obj.site, obj.feature
+        else:
+            self.site, self.feature = None, None
 
     def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
-        # As np.memmap does: a sum over all axes is a number, not a Column without axes.
-        return array[()] if return_scalar else super().__array_wrap__(array, context)
+        # What is computed from a column was captured nowhere: it is a plain array, or a number.
+        return array[()] if return_scalar else np.asarray(array)
 
 
 @dataclass(frozen=True, eq=False)

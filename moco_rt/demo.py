@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moco_rt import calibrate
 from moco_rt.analytics import AnalyticsEngine, NoSufficientRuleError
@@ -27,6 +28,7 @@ from moco_rt.torch_early_exit_models import EarlyExitTextClassificationModel
 _BATCH_ROWS = 64
 _TRAIN_ROWS, _RULE_ROWS, _TEST_ROWS = 14_000, 12_000, 2_000
 _CONFIDENCE = 0.95
+_WORTH = 0.01  # a rule by which fewer rows leave is not worth its place
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,9 @@ def load_task(model_name: str, data: Path, seed: int = 0) -> Task:
     rows = _read_rows(data)
     model, tokenizer = load_classifier(model_name)
     texts: list[Text] = [(row["text"], row["text2"]) if "text2" in row else row["text"] for row in rows]
-    labels = [_class_of(row["label"], model.config) for row in rows] if all("label" in row for row in rows) else None
+    labels = None
+    if all("label" in row for row in rows):
+        labels = [_class_of(row["label"], line, model.config) for line, row in enumerate(rows, 1)]
     order = random.Random(seed).sample(range(len(rows)), len(rows))
     for_rules, for_test = order[: len(rows) * 2 // 3], order[len(rows) * 2 // 3 :]
     return Task(
@@ -111,12 +115,13 @@ def _read_rows(data: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _class_of(label: Any, config: Any) -> int:
-    value = config.label2id.get(label, label) if isinstance(label, str) else label
-    if value not in config.id2label:
-        known = ", ".join(f"{number} ({name})" for number, name in config.id2label.items())
-        raise ValueError(f"label must be one of the model's, {known} (got {label!r})")
-    return int(value)
+def _class_of(label: Any, line: int, config: Any) -> int:
+    if isinstance(label, str) and label in config.label2id:
+        return int(config.label2id[label])
+    if type(label) is int and label in config.id2label:
+        return label
+    known = ", ".join(f"{number} ({name})" for number, name in config.id2label.items())
+    raise ValueError(f"line {line}: label must be one of the model's, {known} (got {label!r})")
 
 
 def run(task: Task, out: Path, *, max_error: float = 0.01, max_length: int | None = None) -> Comparison:
@@ -129,11 +134,13 @@ def run(task: Task, out: Path, *, max_error: float = 0.01, max_length: int | Non
         max_length: in tokens; None: what the model allows.
 
     Raises:
-        ValueError: rows are too few to promise max_error: the message says how many are needed.
+        ValueError: max_error is outside (0, 1), or rows are too few to promise it: the message says how many to find
+            rules on are needed.
     """
+    if not 0 < max_error < 1:
+        raise ValueError(f"max_error must be inside (0, 1) (got {max_error})")
     model = EarlyExitTextClassificationModel(task.model)
-    # Where attention has just looked at the whole text; after the last there is too little left to save.
-    sites = [site for site in model.sites if site.endswith(".attention")][:-1] or [EMBEDDINGS]
+    sites = _few_sites(model.sites)
     frame = capture(task.model, task.tokenizer, task.rule_texts, sites=sites, max_length=max_length)
     unseen = len(frame) // 5
     rules = find_rules(frame.subset(slice(unseen, None)), sites, max_error)
@@ -149,6 +156,14 @@ def run(task: Task, out: Path, *, max_error: float = 0.01, max_length: int | Non
     engine.plot_knn_graph().savefig(out / "knn_graph.png", dpi=120)
     draw_exits(comparison, task.model.config.id2label).savefig(out / "exits.png", dpi=120)
     return comparison
+
+
+def _few_sites(sites: Sequence[str]) -> list[str]:
+    """Up to three, spread over the depth: every site more takes its part of the error, and asks for more rows."""
+    # Where attention has just looked at the whole text; after the last there is too little left to save.
+    candidates = [site for site in sites if site.endswith(".attention")][:-1] or [EMBEDDINGS]
+    count = min(3, len(candidates))
+    return [candidates[i * len(candidates) // count] for i in range(count)]
 
 
 def find_rules(frame: MLFrame, sites: Sequence[str], max_error: float) -> list[LinearRule]:
@@ -170,25 +185,32 @@ def find_rules(frame: MLFrame, sites: Sequence[str], max_error: float) -> list[L
                 continue  # nothing at this site settles this class
             except ValueError as error:
                 raise ValueError(
-                    f"max_error={max_error} for {len(sites)} sites and {len(classes)} classes: {error}"
+                    f"of {len(frame)} rows to find rules on (8 in 15 of a file), with max_error={max_error} shared by "
+                    f"{len(sites)} sites and {len(classes)} classes: {error}"
                 ) from error
-    return rules
+    return [rule for rule, leaves in _leaving(rules, frame) if leaves.mean() >= _WORTH]
 
 
 def bound_exits(rules: Sequence[LinearRule], frame: MLFrame, num_classes: int) -> list[tuple[LinearRule, float]]:
     """The rules that rows leave by, one after the other, each with a bound on what is wrong among those rows.
 
     A rule's own bound speaks of all rows it fires on; here it meets those that the rules before it have left.
-    Clopper-Pearson on rows that no rule was found on, all bounds together with confidence 95%. A rule by which next
-    to nobody leaves is dropped.
+    Clopper-Pearson on rows that no rule was found on, all bounds together with confidence 95%. Where these are too
+    few to speak for the rule's class, the bound is the highest that an exit may have.
     """
-    staying = np.ones(len(frame), dtype=bool)
-    kept = []
-    for rule in rules:
-        leaves = staying & rule.condition(np.asarray(frame[f"{rule.metadata['site']}.cls"]))
+    highest = 0.99 * (1 - 1 / num_classes)
+    bounded = []
+    for rule, leaves in _leaving(rules, frame):
         wrong = int((frame["predictions"][leaves] != rule.metadata["class"]).sum())
         bound = calibrate.upper_bound(wrong, int(leaves.sum()), 1 - (1 - _CONFIDENCE) / len(rules))
-        if bound < 1 - 1 / num_classes:  # else too few rows left by it to vouch for their label
-            kept.append((rule, bound))
-            staying &= ~leaves
-    return kept
+        bounded.append((rule, min(bound, highest)))
+    return bounded
+
+
+def _leaving(rules: Sequence[LinearRule], frame: MLFrame) -> Iterator[tuple[LinearRule, NDArray[np.bool_]]]:
+    """Each rule with the rows (rows,) that leave by it after those before it have had theirs."""
+    staying = np.ones(len(frame), dtype=bool)
+    for rule in rules:
+        leaves = staying & rule.condition(np.asarray(frame[f"{rule.metadata['site']}.cls"]))
+        staying &= ~leaves
+        yield rule, leaves

@@ -36,7 +36,9 @@ class SiteExits:
 
     def apply(self, batch: PackedBatch, results: Results) -> int:
         """Let the rows leave whose rule fires: written to results, taken from batch. Returns how many left."""
-        return self._compiled.apply(batch, results, [_fires(exit, batch) for exit in self._callables])
+        features = {exit.feature: batch.pool(exit.feature) for exit in self._callables}
+        fires = [_fires(exit, features[exit.feature]) for exit in self._callables]
+        return self._compiled.apply(batch, results, fires)
 
 
 def compile_exits(policy: Policy, device: torch.device) -> dict[str, SiteExits]:
@@ -44,14 +46,13 @@ def compile_exits(policy: Policy, device: torch.device) -> dict[str, SiteExits]:
     return {site: SiteExits(policy, site, device) for site in policy.sites if policy.at(site)}
 
 
-def _fires(exit: Exit, batch: PackedBatch) -> torch.Tensor:
-    """Where a callable fires: (rows,) bool; never on a row whose feature is not finite."""
-    feature = batch.pool(exit.feature)
+def _fires(exit: Exit, feature: torch.Tensor) -> torch.Tensor:
+    """Where a callable fires on features (rows, size): (rows,) bool."""
     answer: Any = exit.condition(feature)
-    must = f"the condition at {exit.site} must return a bool mask of shape ({batch.rows},)"
+    must = f"the condition at {exit.site} must return a bool mask of shape ({len(feature)},)"
     if not isinstance(answer, torch.Tensor | np.ndarray | list):
         raise TypeError(f"{must} (got {type(answer).__name__})")
     fires = torch.as_tensor(answer, device=feature.device)
-    if fires.dtype != torch.bool or fires.shape != (batch.rows,):
+    if fires.dtype != torch.bool or fires.shape != (len(feature),):
         raise ValueError(f"{must} (got {fires.dtype}, shape {tuple(fires.shape)})")
-    return fires & feature.isfinite().all(dim=1)
+    return fires

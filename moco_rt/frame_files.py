@@ -77,7 +77,7 @@ class FrameWriter:
                 self._file(name, column).append(column)
             else:
                 tokens = self._file(name, column.values)
-                boundaries = self._file(name, column.cu_seqlens, ".cu_seqlens")
+                boundaries = self._file(name, column.cu_seqlens, "@cu_seqlens")
                 # Only the first chunk brings its leading 0: elsewhere it is the end of the chunk before.
                 boundaries.append(tokens.rows + column.cu_seqlens[min(boundaries.rows, 1) :])
                 tokens.append(column.values)
@@ -147,7 +147,7 @@ def read_columns(path: Path) -> Iterator[tuple[str, Array | PackedColumn]]:
             file = _npy(path, name)
             column = Column.of(_map_npy(file), *provenance)
         else:
-            file = _npy(path, name, ".cu_seqlens")
+            file = _npy(path, name, "@cu_seqlens")
             values, cu_seqlens = _map_npy(_npy(path, name)), _map_npy(file)
             try:
                 column = PackedColumn(values, cu_seqlens, *provenance)

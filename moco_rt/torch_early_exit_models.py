@@ -43,7 +43,8 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
     Args:
         model: a Hugging Face `...ForSequenceClassification`; it is put in evaluation mode.
         backend: `reference` drives the model's own modules; `auto` takes the fastest that covers the model.
-        dtype: computes in this dtype, on a converted copy where the model has another; None: as it is.
+        dtype: computes in this dtype, on a converted copy where the model has another; None: as it is. A rule's bound
+            speaks of the dtype it was found in: capture from `.model`, the copy, to find rules for it.
 
     Raises:
         TypeError: model is not a sequence classifier.
@@ -70,8 +71,7 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
         self.sites = all_sites(architecture.num_layers)
         self.max_seqlen = architecture.max_seqlen
         self.policy = Policy(self.sites, architecture.num_classes, architecture.hidden_size)
-        self._exits: dict[str, SiteExits] | None = None  # the policy compiled, once there is a batch
-        self._exits_device = self.device
+        self._compiled: tuple[Any, dict[str, SiteExits]] | None = None  # the policy's exits, and what they were then
 
     def train(self, mode: bool = True) -> EarlyExitTextClassificationModel:  # noqa: ARG002
         """Stays in evaluation mode: it answers, it is not trained."""
@@ -79,7 +79,7 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles compile the policy for themselves."""
-        return {**self.__dict__, "_exits": None}
+        return {**self.__dict__, "_compiled": None}
 
     @property
     def device(self) -> torch.device:
@@ -135,7 +135,6 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
         feature = own_feature if feature is None else feature
         bound = own_bound if bound is None else bound
         self.policy.add(Exit(site, operator.index(predicted_class), condition, feature, bound))
-        self._exits = None
 
     @torch.no_grad()
     def forward(
@@ -156,6 +155,7 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
             ValueError: wrong shape or device, no row, a row without a real token, a mask that is not 0 and 1 or
                 not right-padded.
         """
+        self.model.eval()  # whoever holds the model that was given may have put it in training mode since
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         self._check_inputs(input_ids, attention_mask, token_type_ids)
@@ -165,13 +165,15 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
         return EarlyExitOutput(results.logits, results.exit_site, results.exit_rule)
 
     def _compiled_exits(self) -> dict[str, SiteExits]:
-        if self._exits is None or self._exits_device != self.device:  # rules were added, or the model was moved
-            self._exits, self._exits_device = compile_exits(self.policy, self.device), self.device
-        return self._exits
+        now = (tuple(self.policy.exits), self.device)
+        if self._compiled is None or self._compiled[0] != now:  # rules were added, or the model was moved
+            self._compiled = (now, compile_exits(self.policy, self.device))
+        return self._compiled[1]
 
     def _check_inputs(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> None:
-        if input_ids.dtype not in (torch.int64, torch.int32):
-            raise TypeError(f"input_ids must be int64 or int32 (got {input_ids.dtype})")
+        for name, tensor in (("input_ids", input_ids), ("token_type_ids", token_type_ids)):
+            if tensor is not None and tensor.dtype not in (torch.int64, torch.int32):
+                raise TypeError(f"{name} must be int64 or int32 (got {tensor.dtype})")
         if input_ids.dim() != 2 or input_ids.numel() == 0:
             raise ValueError(
                 f"input_ids must have shape (rows, tokens) with at least one of each (got {tuple(input_ids.shape)})"

@@ -11,6 +11,7 @@ from moco_rt import cli, demo
 from moco_rt.columns import Column
 from moco_rt.demo_data import make_corpus, train_classifier
 from moco_rt.ml_frame import MLFrame
+from moco_rt.sites import all_sites
 
 
 @pytest.fixture(scope="module")
@@ -142,11 +143,33 @@ def test_an_exit_is_bounded_on_the_rows_that_leave_by_it():
         assert (fresh["predictions"][leaves] != rule.metadata["class"]).mean() <= bound
 
 
-def test_a_rule_by_which_nobody_leaves_is_dropped():
+def test_a_rule_by_which_too_few_leave_to_vouch_for_has_the_highest_bound():
     frame, sites = labelled_frame(12000, 2, seed=0)
     rule = demo.find_rules(frame, sites[:1], max_error=0.05)[0]
     unseen, _ = labelled_frame(4000, 2, seed=1)
-    assert len(demo.bound_exits([rule, rule], unseen, num_classes=2)) == 1
+    (_, first), (_, second) = demo.bound_exits([rule, rule], unseen, num_classes=2)
+    assert first < 0.1
+    assert second == pytest.approx(0.495)
+
+
+def test_rules_by_which_next_to_nobody_leaves_are_not_kept():
+    frame, sites = labelled_frame(12000, 2, seed=0)
+    frame["again.cls"] = Column.of(np.asarray(frame[f"{sites[0]}.cls"]), "again", "cls")
+    assert {rule.metadata["site"] for rule in demo.find_rules(frame, [sites[0], "again"], 0.05)} == {sites[0]}
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"), [(1, ["embeddings"]), (2, [0]), (4, [0, 1, 2]), (6, [0, 1, 3]), (12, [0, 3, 7])]
+)
+def test_few_sites_are_chosen_over_the_depth(layers, expected):
+    chosen = demo._few_sites(all_sites(layers))
+    assert chosen == [site if isinstance(site, str) else f"encoder.{site}.attention" for site in expected]
+
+
+@pytest.mark.parametrize("max_error", [0.0, 1.0, 2.0, -0.1])
+def test_an_error_that_is_no_share_is_refused_before_anything_is_run(max_error, tmp_path):
+    with pytest.raises(ValueError, match=rf"max_error must be inside \(0, 1\) \(got {max_error}\)"):
+        demo.run(demo.Task(None, None, [], [], None), tmp_path, max_error=max_error)
 
 
 def test_a_class_that_is_never_predicted_is_left_out():
@@ -172,8 +195,10 @@ def test_labels_are_class_numbers_or_their_names(saved, tmp_path, label):
     assert demo.load_task(saved, data).test_labels == [1, 1, 1]
 
 
-@pytest.mark.parametrize("label", [2, "GOOD", None, 0.5])
+@pytest.mark.parametrize("label", [2, "GOOD", None, 0.5, 1.0, True, [1]])
 def test_labels_that_the_model_does_not_have_are_refused(saved, tmp_path, label):
     data = write(tmp_path / "rows.jsonl", [{"text": "good", "label": label}] * 9)
-    with pytest.raises(ValueError, match=r"label must be one of the model's, 0 \(NEGATIVE\), 1 \(POSITIVE\) \(got"):
+    with pytest.raises(
+        ValueError, match=r"line 1: label must be one of the model's, 0 \(NEGATIVE\), 1 \(POSITIVE\) \(got"
+    ):
         demo.load_task(saved, data)

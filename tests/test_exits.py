@@ -484,9 +484,8 @@ def test_a_flat_rule_has_no_say_in_rows_longer_than_it_was_fitted_on(device):
     assert results.exit_rule.tolist() == [-1, 0, 0]
 
 
-@pytest.mark.parametrize(("site", "left"), [(0, [0, 2]), (1, [0, 1, 2])])
-def test_at_the_embeddings_a_broken_token_keeps_its_row_though_the_rule_reads_another(device, site, left):
-    exits = Exits(site, 2)
+def test_a_broken_token_keeps_its_row_though_the_rule_reads_another(device):
+    exits = Exits(1, 2)
     exits.add_linear(0, torch.zeros(2), feature="cls", weight=torch.zeros(2, device=device), bias=1.0, threshold=0.0)
     hidden = torch.ones(3, 2, 2, device=device)
     hidden[1, 1, 0] = float("nan")
@@ -494,4 +493,4 @@ def test_at_the_embeddings_a_broken_token_keeps_its_row_though_the_rule_reads_an
     batch.unpad(hidden)
     results = Results(3, 2, dtype=torch.float32, device=device)
     exits.apply(batch, results)
-    assert (results.exit_site >= 0).nonzero().flatten().tolist() == left
+    assert (results.exit_site >= 0).nonzero().flatten().tolist() == [0, 2]

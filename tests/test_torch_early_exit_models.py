@@ -79,6 +79,7 @@ def test_a_model_in_training_mode_is_put_in_evaluation_mode(tiny_bert):
         ({"attention_mask": MASK * 2}, ValueError, "attention_mask must hold only 0 and 1 (got 2 in row 0)"),
         ({"attention_mask": MASK.flip(1)}, ValueError, "attention_mask must be right-padded"),
         ({"attention_mask": MASK * torch.tensor([[1], [0]])}, ValueError, "in every row (row 1 has none)"),
+        ({"token_type_ids": MASK.bool()}, TypeError, "token_type_ids must be int64 or int32 (got torch.bool)"),
         ({"token_type_ids": MASK[:1]}, ValueError, "token_type_ids must have shape (2, 4)"),
         ({"attention_mask": MASK.to("meta")}, ValueError, "must be on cpu, where the model is (got meta)"),
     ],
@@ -203,6 +204,15 @@ def test_a_model_with_rules_can_be_copied(fast, duplicate):
 def test_training_mode_does_not_reach_it(tiny_bert):
     fast = EarlyExitTextClassificationModel(tiny_bert(hidden_dropout_prob=0.5)).train()
     assert torch.equal(fast(IDS, MASK).logits, fast(IDS, MASK).logits)
+    fast.model.train()
+    assert torch.equal(fast(IDS, MASK).logits, fast(IDS, MASK).logits)
+
+
+def test_exits_may_be_taken_from_the_policy_between_batches(fast):
+    fast.add_rule(always(), 1, "embeddings")
+    assert fast(IDS, MASK).exit_site.tolist() == [0, 0]
+    fast.policy.exits.clear()
+    assert fast(IDS, MASK).exit_site.tolist() == [-1, -1]
 
 
 def test_a_bound_that_the_user_measured_takes_the_place_of_the_conditions_own(fast):
