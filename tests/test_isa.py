@@ -44,7 +44,7 @@ def test_the_kernels_of_each_instruction_set_are_chosen_and_exact(capability):
     """The tests of test_exits.py and test_packed_batch.py that bound rounding errors, once per instruction set."""
     isa, needed = ISAS[capability]
     if isa == _C.cpu_isa():
-        pytest.skip("this session runs on it")
+        pytest.skip("this process runs on it anyway")
     missing = needed - processor_flags()
     if missing:
         pytest.skip(f"the processor has no {', '.join(sorted(missing))}")
