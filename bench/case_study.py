@@ -147,14 +147,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rule-rows", type=int, help="find the rules on so many rows (all)")
-    parser.add_argument("--test-rows", type=int, help="compare on so many rows (all; fewer leave README.md as it is)")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--test-rows", type=int, help="compare on so many rows (all)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="README.md follows only a full run into %(default)s")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     result = run(SHARED / "models" / "tiny-imdb", SHARED / "data" / "imdb", options.rule_rows, options.test_rows)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    if options.test_rows is None:
+    if options.out == RESULTS and options.rule_rows is None and options.test_rows is None:
         write_readme(result)
     print(table(result))
 

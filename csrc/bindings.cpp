@@ -20,8 +20,7 @@ using moco::Results;
 
 namespace {
 
-// Without this wrapper a ValueError would reach Python as a RuntimeError with a C++ trace, and the GIL be
-// held.
+// Without this wrapper a ValueError would reach Python as a RuntimeError with a C++ trace, and the GIL be held.
 template <typename F>
 auto call(F&& f) {
   return torch::wrap_pybind_function_no_gil(std::forward<F>(f));

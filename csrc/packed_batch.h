@@ -13,8 +13,8 @@ enum class Feature { kCls, kMean, kFlat };
 
 Feature feature_from_name(const std::string& name);
 
-// The rows' boundaries live on the host, whatever the device of the hidden states: every decision about rows
-// is made there, and a device is only asked to move tokens.
+// The rows' boundaries live on the host, whatever the device of the hidden states: every decision about rows is made
+// there, and a device is only asked to move tokens.
 class PackedBatch {
  public:
   // attention_mask: (B, S), integer or bool, right-padded: ones, then zeros, at least one 1 a row.

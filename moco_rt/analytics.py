@@ -250,7 +250,7 @@ def _pool_packed(column: PackedColumn, feature: str) -> NDArray[np.float32]:
     if feature == "cls":
         return np.asarray(column.values[starts], dtype=np.float32)
     if feature == "mean":
-        sums = np.add.reduceat(column.values, starts, axis=0, dtype=np.float32)
+        sums = np.add.reduceat(column.values, starts, axis=0, dtype=np.float64)  # as where the rule will run
         return np.asarray(sums / column.lengths[:, None], dtype=np.float32)
     longest = int(column.lengths.max())
     flat = np.zeros((len(column), longest, column.values.shape[1]), dtype=np.float32)

@@ -65,6 +65,7 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
             model = copy.deepcopy(model).to(dtype)
             architecture = architecture_of(model)
         self.model = model.eval()
+        self._parts = tuple(model.modules())  # walking the tree anew for every batch is a tenth of a small one's time
         self.config = model.config
         self.backend = "reference"
         self._architecture = architecture
@@ -155,7 +156,8 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
             ValueError: wrong shape or device, no row, a row without a real token, a mask that is not 0 and 1 or
                 not right-padded.
         """
-        self.model.eval()  # whoever holds the model that was given may have put it in training mode since
+        if any(part.training for part in self._parts):  # whoever holds the model that was given may have done that
+            self.model.eval()
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         self._check_inputs(input_ids, attention_mask, token_type_ids)
@@ -178,9 +180,8 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
             raise ValueError(
                 f"input_ids must have shape (rows, tokens) with at least one of each (got {tuple(input_ids.shape)})"
             )
-        longest = self._architecture.max_seqlen
-        if input_ids.shape[1] > longest:
-            raise ValueError(f"input_ids must have at most {longest} tokens (got {input_ids.shape[1]})")
+        if input_ids.shape[1] > self.max_seqlen:
+            raise ValueError(f"input_ids must have at most {self.max_seqlen} tokens (got {input_ids.shape[1]})")
         for name, tensor in (
             ("input_ids", input_ids),
             ("attention_mask", attention_mask),

@@ -206,6 +206,8 @@ def test_training_mode_does_not_reach_it(tiny_bert):
     assert torch.equal(fast(IDS, MASK).logits, fast(IDS, MASK).logits)
     fast.model.train()
     assert torch.equal(fast(IDS, MASK).logits, fast(IDS, MASK).logits)
+    fast.model.bert.embeddings.train()
+    assert torch.equal(fast(IDS, MASK).logits, fast(IDS, MASK).logits)
 
 
 def test_exits_may_be_taken_from_the_policy_between_batches(fast):
