@@ -1,5 +1,6 @@
 // moco_rt._C: converts and calls, nothing else.
 #include <ATen/ops/tensor.h>
+#include <pybind11/stl.h>
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/utils/pybind.h>
 
@@ -8,13 +9,17 @@
 #include <vector>
 
 #include "checks.h"
+#include "encoder.h"
 #include "exits.h"
 #include "isa.h"
 #include "packed_batch.h"
 #include "results.h"
 
 namespace py = pybind11;
+using moco::Affine;
+using moco::Encoder;
 using moco::Exits;
+using moco::LayerWeights;
 using moco::PackedBatch;
 using moco::Results;
 
@@ -58,8 +63,10 @@ PYBIND11_MODULE(_C, m) {
              return b.pool(moco::feature_from_name(feature), tokens.value_or(b.max_seqlen()));
            }),
            py::arg("feature"), py::kw_only(), py::arg("tokens") = py::none())
-      .def("compact", call([](PackedBatch& b, const at::Tensor& keep) { b.compact(to_vector(keep)); }),
-           py::arg("keep"));
+      .def("cls", call([](const PackedBatch& b) { return b.cls(); }))
+      .def("compact", call([](PackedBatch& b, const at::Tensor& keep) { b.compact(to_vector(keep)); }), py::arg("keep"))
+      .def("keep_rows_of", call([](PackedBatch& b, const PackedBatch& survivors) { b.keep_rows_of(survivors); }),
+           py::arg("survivors"));
 
   py::class_<Results>(m, "Results")
       .def(py::init(call([](int64_t rows, int64_t classes, at::ScalarType dtype, at::Device device) {
@@ -91,4 +98,50 @@ PYBIND11_MODULE(_C, m) {
              return e.apply(batch, results, fires);
            }),
            py::arg("batch"), py::arg("results"), py::arg("fires") = std::vector<at::Tensor>{});
+
+  py::class_<moco::EmbeddingWeights>(m, "EmbeddingWeights")
+      .def(py::init([](at::Tensor words, at::Tensor positions, std::optional<at::Tensor> types, Affine norm,
+                       std::optional<Affine> projection, std::optional<int64_t> padding_idx) {
+             return moco::EmbeddingWeights{words, positions, types, norm, projection, padding_idx};
+           }),
+           py::kw_only(), py::arg("words"), py::arg("positions"), py::arg("types"), py::arg("norm"),
+           py::arg("projection") = py::none(), py::arg("padding_idx") = py::none());
+  py::class_<LayerWeights>(m, "LayerWeights")
+      .def(py::init([](Affine query, Affine key, Affine value, Affine attention_output, Affine attention_norm,
+                       Affine intermediate, Affine output, Affine output_norm) {
+             return LayerWeights{query,          key,          value,  attention_output,
+                                 attention_norm, intermediate, output, output_norm};
+           }),
+           py::kw_only(), py::arg("query"), py::arg("key"), py::arg("value"), py::arg("attention_output"),
+           py::arg("attention_norm"), py::arg("intermediate"), py::arg("output"), py::arg("output_norm"));
+  py::class_<moco::HeadWeights>(m, "HeadWeights")
+      .def(py::init([](Affine dense, std::string activation, Affine output) {
+             return moco::HeadWeights{dense, activation, output};
+           }),
+           py::kw_only(), py::arg("dense"), py::arg("activation"), py::arg("output"));
+
+  py::class_<Encoder>(m, "Encoder")
+      .def(py::init(call([](const moco::EmbeddingWeights& embeddings, const std::vector<LayerWeights>& layers,
+                            const moco::HeadWeights& head, int64_t heads, const std::string& activation, double eps,
+                            at::ScalarType dtype) {
+             return std::make_unique<Encoder>(embeddings, layers, head, heads, activation, eps, dtype);
+           })),
+           py::arg("embeddings"), py::arg("layers"), py::arg("head"), py::kw_only(), py::arg("heads"),
+           py::arg("activation"), py::arg("eps"), py::arg("dtype"))
+      .def_property_readonly("num_layers", &Encoder::num_layers)
+      .def_property_readonly("num_classes", &Encoder::num_classes)
+      .def_property_readonly("dtype", &Encoder::dtype)
+      .def("embed",
+           call([](const Encoder& e, PackedBatch& batch, const at::Tensor& input_ids,
+                   const std::optional<at::Tensor>& token_type_ids) { e.embed(batch, input_ids, token_type_ids); }),
+           py::arg("batch"), py::arg("input_ids"), py::arg("token_type_ids"))
+      .def("attention", call([](const Encoder& e, int64_t layer, PackedBatch& batch) { e.attention(layer, batch); }),
+           py::arg("layer"), py::arg("batch"))
+      .def("feed_forward",
+           call([](const Encoder& e, int64_t layer, PackedBatch& batch) { e.feed_forward(layer, batch); }),
+           py::arg("layer"), py::arg("batch"))
+      .def("peek", call([](const Encoder& e, int64_t layer, const PackedBatch& batch) { return e.peek(layer, batch); }),
+           py::arg("layer"), py::arg("batch"))
+      .def("classify", call([](const Encoder& e, const PackedBatch& batch) { return e.classify(batch); }),
+           py::arg("batch"));
 }

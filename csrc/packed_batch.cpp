@@ -107,6 +107,23 @@ at::Tensor PackedBatch::hidden() const {
   return buffer_.narrow(0, 0, total_tokens());
 }
 
+at::Tensor PackedBatch::allocate(int64_t D, const at::TensorOptions& options) {
+  if (!buffer_.defined() || buffer_.size(0) < total_tokens() || buffer_.size(1) != D ||
+      buffer_.dtype() != options.dtype() || buffer_.device() != options.device()) {
+    buffer_ = at::empty({total_tokens(), D}, options);
+  }
+  return hidden();
+}
+
+PackedBatch PackedBatch::cls() const {
+  PackedBatch first;
+  first.row_ids_ = row_ids_;
+  first.cu_seqlens_.resize(cu_seqlens_.size());
+  std::iota(first.cu_seqlens_.begin(), first.cu_seqlens_.end(), 0);
+  first.buffer_ = padded(1).squeeze(1);
+  return first;
+}
+
 void PackedBatch::unpad(const at::Tensor& padded) {
   MOCO_CHECK_FLOATING("unpad: padded", padded.scalar_type());
   TORCH_CHECK_VALUE(
@@ -115,10 +132,7 @@ void PackedBatch::unpad(const at::Tensor& padded) {
       ")");
   const int64_t S = padded.size(1);
   const int64_t D = padded.size(2);
-  if (!buffer_.defined() || buffer_.size(0) < total_tokens() || buffer_.size(1) != D ||
-      buffer_.scalar_type() != padded.scalar_type() || buffer_.device() != padded.device()) {
-    buffer_ = at::empty({total_tokens(), D}, padded.options());
-  }
+  allocate(D, padded.options());
   Runs runs{{}, {cu_seqlens_.begin(), cu_seqlens_.end() - 1}, {}};
   for (size_t r = 0; r < row_ids_.size(); ++r) {
     runs.source.push_back(static_cast<int64_t>(r) * S);
@@ -198,6 +212,19 @@ void PackedBatch::compact(const std::vector<bool>& keep) {
   if (buffer_.defined()) move_tokens(buffer_, buffer_, runs);
   cu_seqlens_ = std::move(cu_seqlens);
   row_ids_ = std::move(row_ids);
+}
+
+void PackedBatch::keep_rows_of(const PackedBatch& survivors) {
+  if (survivors.rows() == rows()) return;
+  std::vector<bool> keep;
+  auto next = survivors.row_ids_.begin();
+  for (const int32_t row : row_ids_) {
+    keep.push_back(next != survivors.row_ids_.end() && *next == row);
+    if (keep.back()) ++next;
+  }
+  TORCH_CHECK_VALUE(next == survivors.row_ids_.end(),
+                    "keep_rows_of: survivors must be rows of this batch, in its order");
+  compact(keep);
 }
 
 }  // namespace moco

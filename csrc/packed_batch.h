@@ -29,6 +29,12 @@ class PackedBatch {
   const std::vector<int32_t>& row_ids() const { return row_ids_; }
   at::Tensor hidden() const;  // (T, D), a view
 
+  // Room for hidden states (T, D), whatever is in it. The buffer of an earlier call is used again where it is large
+  // enough.
+  at::Tensor allocate(int64_t D, const at::TensorOptions& options);
+  // The first token of every row, as a batch of its own.
+  PackedBatch cls() const;
+
   // padded (rows, S, D) -> hidden. The buffer of an earlier call is used again where it is large enough.
   void unpad(const at::Tensor& padded);
   // -> (rows, max_seqlen, D), zeros behind each row.
@@ -41,12 +47,15 @@ class PackedBatch {
 
   // Keeps the rows r with keep[r], in their order. On the CPU their tokens move forward in place.
   void compact(const std::vector<bool>& keep);
+  // Keeps the rows that are in `survivors`, which is what compaction left of a batch of the same rows.
+  void keep_rows_of(const PackedBatch& survivors);
 
  private:
   int64_t length(size_t row) const { return cu_seqlens_[row + 1] - cu_seqlens_[row]; }
   // -> (rows, tokens, D): the first `tokens` of each row, zeros behind them.
   at::Tensor padded(int64_t tokens) const;
   at::Tensor mean() const;
+  PackedBatch() = default;
 
   std::vector<int32_t> cu_seqlens_;
   std::vector<int32_t> row_ids_;

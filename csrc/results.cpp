@@ -9,8 +9,8 @@
 namespace moco {
 
 Results::Results(int64_t rows, int64_t classes, at::ScalarType dtype, at::Device device) {
-  TORCH_CHECK_VALUE(rows > 0 && classes > 1, "Results: rows must be at least 1 and classes at least 2 (got ", rows,
-                    " and ", classes, ")");
+  TORCH_CHECK_VALUE(rows > 0 && classes > 0, "Results: rows and classes must be at least 1 (got ", rows, " and ",
+                    classes, ")");
   MOCO_CHECK_FLOATING("Results: dtype", dtype);
   const auto options = at::TensorOptions().device(device);
   logits_ = at::zeros({rows, classes}, options.dtype(dtype));

@@ -46,8 +46,14 @@ class PackedBatch:
     def pool(self, feature: str, *, tokens: int | None = None) -> Tensor:
         """(rows, D) float32; for flat (rows, tokens * D), the first tokens of each row (all), zeros behind them."""
 
+    def cls(self) -> PackedBatch:
+        """The first token of every row, as a batch of its own."""
+
     def compact(self, keep: Tensor) -> None:
         """Keeps the rows with keep: (rows) bool, in their order; in place on the CPU."""
+
+    def keep_rows_of(self, survivors: PackedBatch) -> None:
+        """Keeps the rows that are in survivors, which is what compaction left of a batch of the same rows."""
 
 class Results:
     """What a batch's rows end with, in the order they came in."""
@@ -86,3 +92,83 @@ class Exits:
         fires: (rows) bool for each add_callable, in their order. A score that is not finite never fires, nor does
         a flat rule on rows longer than it was fitted on.
         """
+
+#: Weight and bias of a linear layer, (outputs, inputs) and (outputs), or of a LayerNorm.
+Affine = tuple[Tensor, Tensor]
+
+class EmbeddingWeights:
+    """Tables (any, E), their LayerNorm, and the projection E -> D where there is one.
+
+    padding_idx: where given, positions count from padding_idx + 1 and skip that token.
+    """
+
+    def __init__(
+        self,
+        *,
+        words: Tensor,
+        positions: Tensor,
+        types: Tensor | None,
+        norm: Affine,
+        projection: Affine | None = None,
+        padding_idx: int | None = None,
+    ) -> None: ...
+
+class LayerWeights:
+    """One encoder layer's."""
+
+    def __init__(
+        self,
+        *,
+        query: Affine,
+        key: Affine,
+        value: Affine,
+        attention_output: Affine,
+        attention_norm: Affine,
+        intermediate: Affine,
+        output: Affine,
+        output_norm: Affine,
+    ) -> None: ...
+
+class HeadWeights:
+    """The classifier: a dense layer, an activation function, the layer to the logits."""
+
+    def __init__(self, *, dense: Affine, activation: str, output: Affine) -> None: ...
+
+class Encoder:
+    """A BERT-like encoder with its classifier over packed rows, every step in place.
+
+    dtype: float32 or bfloat16, of hidden states and products; sums, softmax and LayerNorm are float32.
+    activation: gelu, gelu_new or relu.
+    """
+
+    def __init__(
+        self,
+        embeddings: EmbeddingWeights,
+        layers: Sequence[LayerWeights],
+        head: HeadWeights,
+        *,
+        heads: int,
+        activation: str,
+        eps: float,
+        dtype: torch.dtype,
+    ) -> None: ...
+    @property
+    def num_layers(self) -> int: ...
+    @property
+    def num_classes(self) -> int: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    def embed(self, batch: PackedBatch, input_ids: Tensor, token_type_ids: Tensor | None) -> None:
+        """Hidden states of the batch from input_ids and token_type_ids: (rows, S) integer."""
+
+    def attention(self, layer: int, batch: PackedBatch) -> None:
+        """Self-attention, its output product, residual and LayerNorm."""
+
+    def feed_forward(self, layer: int, batch: PackedBatch) -> None:
+        """Both products of the feed-forward network, residual and LayerNorm."""
+
+    def peek(self, layer: int, batch: PackedBatch) -> PackedBatch:
+        """What attention would leave in every row's first token, as a batch of these tokens."""
+
+    def classify(self, batch: PackedBatch) -> Tensor:
+        """(rows, C) in the encoder's dtype, from every row's first token."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from moco_rt._C import PackedBatch
-from moco_rt.architectures import Architecture, architecture_of
+from moco_rt.architectures import Architecture, architecture_of, check_settles_one_label
 from moco_rt.batches import Encoded, Text, by_length, encode, length_limit, pad
 from moco_rt.columns import Column, PackedColumn
 from moco_rt.frame_files import FrameWriter
@@ -60,6 +60,7 @@ def capture(
         FileExistsError: out exists.
     """
     architecture = architecture_of(model)
+    check_settles_one_label(model.config)
     columns = _columns(architecture, sites, features)
     if isinstance(texts, str):
         raise TypeError("capture: texts must be an iterable of texts (got one string)")

@@ -18,6 +18,8 @@ class SiteExits:
     def __init__(self, policy: Policy, site: str, device: torch.device):
         self._compiled = Exits(policy.sites.index(site), policy.num_classes)
         self._callables: list[Exit] = []
+        #: Whether no rule here looks at more than a row's first token.
+        self.reads_cls_only = all(exit.feature == "cls" for _, exit in policy.at(site))
         for rule_id, exit in policy.at(site):
             logits = torch.tensor(exit_logits(exit.predicted_class, exit.bound, policy.num_classes))
             condition = exit.condition

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import logging
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +13,19 @@ import torch
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
-from moco_rt import reference
-from moco_rt.architectures import architecture_of
+from moco_rt import reference, runtime
+from moco_rt._C import Encoder
+from moco_rt.architectures import architecture_of, check_settles_one_label
+from moco_rt.batches import Text
 from moco_rt.exits import SiteExits, compile_exits
 from moco_rt.policy import Exit, Policy
+from moco_rt.prediction import Prediction, predict
 from moco_rt.rules import Condition, LinearCondition
 from moco_rt.sites import all_sites
 
-_BACKENDS = ("auto", "reference")
+_BACKENDS = ("auto", "packed", "reference")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -42,13 +49,15 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
 
     Args:
         model: a Hugging Face `...ForSequenceClassification`; it is put in evaluation mode.
-        backend: `reference` drives the model's own modules; `auto` takes the fastest that covers the model.
+        backend: `packed` runs on the extension's own kernels, on a CPU, in float32 or bfloat16, from a packed copy of
+            the weights made at the first batch; `reference` drives the model's own modules; `auto` takes `packed` where
+            it covers the model, and says in the log why where it does not.
         dtype: computes in this dtype, on a converted copy where the model has another; None: as it is. A rule's bound
             speaks of the dtype it was found in: capture from `.model`, the copy, to find rules for it.
 
     Raises:
         TypeError: model is not a sequence classifier.
-        ValueError: its family or kind of labels is not covered, or the backend is unknown.
+        ValueError: its family is not covered, or not by the backend that was asked for, or the backend is unknown.
 
     Example:
         >>> model = EarlyExitTextClassificationModel(hf_model)
@@ -67,8 +76,9 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
         self.model = model.eval()
         self._parts = tuple(model.modules())  # walking the tree anew for every batch is a tenth of a small one's time
         self.config = model.config
-        self.backend = "reference"
         self._architecture = architecture
+        self._asked_for = backend
+        self._encoder = self._pack()
         self.sites = all_sites(architecture.num_layers)
         self.max_seqlen = architecture.max_seqlen
         self.policy = Policy(self.sites, architecture.num_classes, architecture.hidden_size)
@@ -78,9 +88,38 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
         """Stays in evaluation mode: it answers, it is not trained."""
         return super().train(False)
 
+    def _apply(self, *args: Any, **kwargs: Any) -> EarlyExitTextClassificationModel:
+        """What `.to`, `.half` and their like call: the weights have moved, so they are packed anew."""
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self._encoder = self._pack()
+        return self
+
     def __getstate__(self) -> dict[str, Any]:
-        """Copies and pickles compile the policy for themselves."""
-        return {**self.__dict__, "_compiled": None}
+        """Copies and pickles compile the policy and pack the weights for themselves."""
+        return {**self.__dict__, "_compiled": None, "_encoder": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._encoder = self._pack()
+
+    def _pack(self) -> Encoder | None:
+        """The model on the packed kernels; None: on its own modules."""
+        if self._asked_for == "reference":
+            return None
+        try:
+            if self.device.type != "cpu":
+                raise ValueError(f"the packed kernels need a model on the CPU (got {self.device})")
+            return self._architecture.encoder(self.dtype)
+        except ValueError as reason:
+            if self._asked_for == "packed":
+                raise
+            _log.warning("backend: reference, because %s", reason)
+            return None
+
+    @property
+    def backend(self) -> str:
+        """`packed` or `reference`: what runs."""
+        return "reference" if self._encoder is None else "packed"
 
     @property
     def device(self) -> torch.device:
@@ -125,8 +164,10 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
 
         Raises:
             TypeError: condition is not callable, or the class not an integer.
-            ValueError: site, class, weight, feature or bound do not fit the model. It keeps the rules it had.
+            ValueError: the model does not choose one label of at least two; site, class, weight, feature or bound do
+                not fit it. It keeps the rules it had.
         """
+        check_settles_one_label(self.config)
         parts = (layer, encoder_layer, module)
         site = ".".join(str(part) for part in parts if part is not None)
         site = self._architecture.module_paths.get(site, site)
@@ -155,16 +196,33 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
             TypeError: wrong dtype.
             ValueError: wrong shape or device, no row, a row without a real token, a mask that is not 0 and 1 or
                 not right-padded.
+            IndexError: a token or its type that the model does not have.
         """
         if any(part.training for part in self._parts):  # whoever holds the model that was given may have done that
             self.model.eval()
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         self._check_inputs(input_ids, attention_mask, token_type_ids)
-        results = reference.forward(
-            self._architecture, self._compiled_exits(), input_ids, attention_mask, token_type_ids
-        )
+        inputs = (self._compiled_exits(), input_ids, attention_mask, token_type_ids)
+        if self._encoder is None:
+            results = reference.forward(self._architecture, *inputs)
+        else:
+            results = runtime.forward(self._encoder, *inputs)
         return EarlyExitOutput(results.logits, results.exit_site, results.exit_rule)
+
+    def predict(self, texts: Sequence[Text], *, tokenizer: Any, max_length: int | None = None) -> Prediction:
+        """Label texts: tokenised in the background while others are computed, a progress bar for long work.
+
+        Args:
+            texts: N texts, or pairs of texts.
+            tokenizer: the model's, from Hugging Face.
+            max_length: texts are truncated to so many tokens; None: to what model and tokenizer allow.
+
+        Raises:
+            TypeError: texts is a single text.
+            ValueError: there are none, or max_length leaves no room for a text.
+        """
+        return predict(self, texts, tokenizer, max_length)
 
     def _compiled_exits(self) -> dict[str, SiteExits]:
         now = (tuple(self.policy.exits), self.device)

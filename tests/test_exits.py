@@ -438,9 +438,9 @@ def test_last_logits_of_a_larger_batch_than_the_results_are_refused(one_line_err
         results.write_last(numbers(1.0, 2.0), torch.ones(2, 3))
 
 
-@pytest.mark.parametrize(("rows", "classes"), [(0, 2), (1, 1), (-1, 2)])
-def test_results_without_rows_or_choice_are_refused(one_line_error, rows, classes):
-    words = f"rows must be at least 1 and classes at least 2 (got {rows} and {classes})"
+@pytest.mark.parametrize(("rows", "classes"), [(0, 2), (1, 0), (-1, 2)])
+def test_results_without_rows_or_classes_are_refused(one_line_error, rows, classes):
+    words = f"rows and classes must be at least 1 (got {rows} and {classes})"
     with one_line_error(ValueError, words):
         Results(rows, classes, dtype=torch.float32, device=torch.device("cpu"))
 

@@ -81,8 +81,8 @@ def test_kernel_objects_have_no_weak_symbols():
     if shutil.which("nm") is None:
         pytest.skip("no nm")
     listed = subprocess.run(["nm", "-C", "-A", *objects], capture_output=True, text=True, check=True).stdout
-    symbols = [line.split(":", 1)[1][17:] for line in listed.splitlines()]  # "T name", behind file and address
-    assert any(symbol.startswith("T moco::") for symbol in symbols)
+    symbols = [line.split(":", 1)[1][17:] for line in listed.splitlines()]  # "D name", behind file and address
+    assert any(symbol.startswith("D moco::") and symbol.endswith("::table") for symbol in symbols)
     assert [symbol for symbol in symbols if symbol[0] in "WwVvu"] == []
 
 

@@ -66,7 +66,7 @@ def test_without_rules_logits_are_hugging_faces_to_the_bit(
 ):
     model = tiny_bert(heads=heads, labels=labels, dtype=dtype).to(device)
     inputs = make_inputs(rows, tokens, pairs=pairs, device=device)
-    output = EarlyExitTextClassificationModel(model)(**inputs)
+    output = EarlyExitTextClassificationModel(model, backend="reference")(**inputs)
     with torch.no_grad():
         assert torch.equal(output.logits, model(**inputs).logits)
     assert output.exit_site.tolist() == output.exit_rule.tolist() == [-1] * rows
@@ -77,11 +77,13 @@ def test_512_tokens_and_padding_beyond_the_longest_row(tiny_bert, device):
     inputs = make_inputs(2, 512, device=device)
     inputs["attention_mask"][:, 500:] = 0
     with torch.no_grad():
-        assert torch.equal(EarlyExitTextClassificationModel(model)(**inputs).logits, model(**inputs).logits)
+        assert torch.equal(
+            EarlyExitTextClassificationModel(model, backend="reference")(**inputs).logits, model(**inputs).logits
+        )
 
 
 def test_token_type_ids_are_honoured(tiny_bert):
-    fast = EarlyExitTextClassificationModel(tiny_bert())
+    fast = EarlyExitTextClassificationModel(tiny_bert(), backend="reference")
     inputs = make_inputs(pairs=True)
     single = {name: tensor for name, tensor in inputs.items() if name != "token_type_ids"}
     assert (fast(**inputs).logits - fast(**single).logits).abs().max() > 1e-3
@@ -103,7 +105,7 @@ def test_rows_leave_where_the_rules_say_and_the_rest_is_untouched(tiny_bert, dev
     model = tiny_bert(layers=3, labels=3).to(device)
     inputs = make_inputs(24, 17, pairs=True, device=device)
     states = site_states(model, inputs)
-    fast = EarlyExitTextClassificationModel(model)
+    fast = EarlyExitTextClassificationModel(model, backend="reference")
     expected_site, expected_rule = torch.full((24,), -1), torch.full((24,), -1)
     for rule_id, site in enumerate(sites):
         x = pooled(states[site], inputs["attention_mask"], feature).cpu()
@@ -131,7 +133,7 @@ def test_rows_leave_where_the_rules_say_and_the_rest_is_untouched(tiny_bert, dev
 def test_survivors_keep_their_logits_whatever_they_were_batched_with(tiny_bert, device):
     model = tiny_bert(layers=3).to(device)
     inputs = make_inputs(12, 20, device=device)
-    fast = EarlyExitTextClassificationModel(model)
+    fast = EarlyExitTextClassificationModel(model, backend="reference")
     fast.add_rule(random_condition(1, threshold=1.0), 1, "encoder", 0, "attention")
     fast.add_rule(random_condition(2, threshold=1.0), 0, "encoder", 1, "output")
     together = fast(**inputs)
@@ -145,7 +147,7 @@ def test_survivors_keep_their_logits_whatever_they_were_batched_with(tiny_bert, 
 
 @pytest.mark.parametrize("site", ["embeddings", "encoder.0.attention", "encoder.0.output", "encoder.1.attention"])
 def test_all_rows_may_leave(tiny_bert, device, site):
-    fast = EarlyExitTextClassificationModel(tiny_bert().to(device))
+    fast = EarlyExitTextClassificationModel(tiny_bert().to(device), backend="reference")
     fast.add_rule(random_condition(0, threshold=-NEVER), 1, site)
     output = fast(**make_inputs(device=device))
     assert output.exit_site.tolist() == [fast.sites.index(site)] * 6
@@ -154,7 +156,7 @@ def test_all_rows_may_leave(tiny_bert, device, site):
 
 def test_a_rule_that_never_fires_changes_nothing(tiny_bert, device):
     model = tiny_bert().to(device)
-    fast = EarlyExitTextClassificationModel(model)
+    fast = EarlyExitTextClassificationModel(model, backend="reference")
     for site in fast.sites[:-1]:
         fast.add_rule(random_condition(0, threshold=NEVER), 1, site)
     inputs = make_inputs(device=device)
@@ -170,7 +172,7 @@ def test_a_row_with_nan_runs_to_the_end_and_its_batch_mates_do_not_notice(tiny_b
     inputs["input_ids"][1, 0] = 7
     others = [0, 2, 3]
     for feature in ("cls", "mean"):  # it stands first in its row, and elsewhere: see test_exits
-        fast = EarlyExitTextClassificationModel(model)
+        fast = EarlyExitTextClassificationModel(model, backend="reference")
         fast.add_rule(random_condition(0, feature=feature, threshold=-NEVER), 1, "embeddings")
         output = fast(**inputs)
         assert output.exit_site[1].item() == -1
@@ -185,7 +187,7 @@ def test_flat_reads_the_whole_row_with_zeros_behind_it(tiny_bert):
     condition = random_condition(3, hidden=10 * 32, feature="flat")
     fires = condition(states.reshape(8, -1))
     assert 0 < fires.sum() < 8
-    fast = EarlyExitTextClassificationModel(model)
+    fast = EarlyExitTextClassificationModel(model, backend="reference")
     fast.add_rule(condition, 0, "encoder", 0, "attention")
     assert (fast(**inputs).exit_site >= 0).tolist() == fires.tolist()
 
@@ -201,7 +203,7 @@ def test_a_rule_may_be_any_callable(tiny_bert, kind):
 
     model = tiny_bert()
     inputs = make_inputs()
-    fast = EarlyExitTextClassificationModel(model)
+    fast = EarlyExitTextClassificationModel(model, backend="reference")
     fast.add_rule(every_other_row, 1, "encoder", 0, "attention", feature="mean", bound=0.2)
     output = fast(**inputs)
     assert output.exit_site.tolist() == [1, -1] * 3
@@ -211,7 +213,7 @@ def test_a_rule_may_be_any_callable(tiny_bert, kind):
 
 
 def test_callables_and_linear_rules_share_a_site_in_the_order_they_were_added(tiny_bert):
-    fast = EarlyExitTextClassificationModel(tiny_bert(labels=3))
+    fast = EarlyExitTextClassificationModel(tiny_bert(labels=3), backend="reference")
     fast.add_rule(lambda x: torch.arange(len(x)) < 2, 2, "embeddings")
     fast.add_rule(random_condition(0, threshold=-NEVER), 0, "embeddings")
     fast.add_rule(lambda x: torch.ones(len(x), dtype=torch.bool), 1, "embeddings")
@@ -220,7 +222,7 @@ def test_callables_and_linear_rules_share_a_site_in_the_order_they_were_added(ti
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_an_exit_point_waits_for_the_gpu_once(tiny_bert):
-    fast = EarlyExitTextClassificationModel(tiny_bert(layers=3).cuda())
+    fast = EarlyExitTextClassificationModel(tiny_bert(layers=3).cuda(), backend="reference")
     fast.add_rule(random_condition(1), 1, "encoder", 0, "attention")
     fast.add_rule(random_condition(2, feature="mean"), 0, "encoder", 0, "attention")
     inputs = make_inputs(16, 20, device="cuda")

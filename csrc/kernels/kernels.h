@@ -1,17 +1,86 @@
 // The contract of layer 0: every kernel with its shapes.
 //
-// Kernels know pointers and int64_t, nothing of torch: they do not allocate, throw or start threads. Each source
-// is compiled once per instruction set (see CMakeLists.txt); isa.h hands out the table that fits the processor.
-// Shapes: rows B, total_tokens T, hidden size D. Rows are packed: row r holds the tokens cu_seqlens[r] up to
-// cu_seqlens[r + 1].
+// Kernels know pointers and int64_t, nothing of torch: they do not allocate, throw or start threads. They are compiled
+// once per instruction set (see CMakeLists.txt); isa.h hands out the table that fits the processor.
+// Shapes: rows B, total_tokens T, hidden size D, heads H. Rows are packed: row r holds the tokens cu_seqlens[r] up to
+// cu_seqlens[r + 1]. ld: from one row of a matrix to the next, in elements.
 #pragma once
 
 #include <cstdint>
 
 namespace moco {
 
+struct bfloat16 {
+  uint16_t bits;
+};
+
+enum class Activation { kNone, kGelu, kGeluTanh, kRelu, kTanh };
+
+struct Norm {
+  const float* weight;
+  const float* bias;
+  float eps;
+};
+
+// Attention takes keys in blocks of kKeyBlock, the last one rounded up to kKeyStep, so that few shapes of products
+// occur.
+constexpr int64_t kKeyBlock = 64;
+constexpr int64_t kKeyStep = 16;
+static constexpr int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+
+// The kernels that read or write hidden states, for T = float and bfloat16; they compute in float.
+template <typename T>
+struct HiddenKernels {
+  // out[t] = LayerNorm(words[word[t]] + types[type[t]] + positions[position[t]]); no types: nullptr.
+  //   words, positions, types: (any, D); word, position, type: (T); scratch: (D); out: (T, D)
+  void (*embed)(const T* words, const T* positions, const T* types, const int64_t* word, const int64_t* position,
+                const int64_t* type, const Norm& norm, int64_t tokens, int64_t D, float* scratch, T* out);
+
+  // out = activation(product + bias).
+  //   product, out: (tokens, columns); bias: (columns)
+  void (*bias_activation)(const float* product, const float* bias, Activation activation, int64_t tokens,
+                          int64_t columns, int64_t ld_product, T* out, int64_t ld_out);
+
+  // out = LayerNorm(product + bias + residual); out may be residual.
+  //   product: (tokens, D), written over; bias: (D); residual, out: (tokens, D)
+  void (*add_layer_norm)(float* product, const float* bias, const T* residual, const Norm& norm, int64_t tokens,
+                         int64_t D, T* out);
+
+  // Zeros behind the last token up to a multiple of kKeyStep.
+  //   values: (tokens, size); packed: (round_up(tokens, kKeyStep), size), bfloat16: (.. / 2, size, 2)
+  void (*pack_values)(const T* values, int64_t ld, int64_t tokens, int64_t size, T* packed);
+
+  // weights[q][k] = exp(scale * (scores[q][k] - max)), zeros behind the last key up to a multiple of kKeyStep, and
+  // inverse[q] = 1 / their sum. weights may be scores.
+  //   scores, weights: (queries, keys); inverse: (queries)
+  void (*softmax)(const float* scores, int64_t ld_scores, float scale, int64_t queries, int64_t keys, T* weights,
+                  int64_t ld_weights, float* inverse);
+
+  // out[r] = x[r] * factor[r].
+  //   x, out: (rows, size); factor: (rows)
+  void (*scale_rows)(const float* x, const float* factor, int64_t rows, int64_t size, T* out, int64_t ld_out);
+
+  // scores[h][t] = dot(x[t], query[h]).
+  //   x: (tokens, D); query: (heads, D); scores: (heads, tokens)
+  void (*peek_scores)(const T* x, const float* query, int64_t tokens, int64_t D, int64_t heads, float* scores,
+                      int64_t ld);
+
+  // context[h] = inverse[h] * sum over t of weights[h][t] * x[t].
+  //   x: (tokens, D); weights: (heads, tokens); inverse: (heads); context: (heads, D)
+  void (*peek_context)(const T* x, const float* weights, int64_t ld, const float* inverse, int64_t tokens, int64_t D,
+                       int64_t heads, T* context);
+};
+
 struct KernelTable {
   const char* isa;
+
+  HiddenKernels<float> float32;
+  HiddenKernels<bfloat16> bfloat16_;
+
+  // Keys side by side, as a product's right operand, in words of 32 bits (one float or two bfloat16); zeros behind the
+  // last key up to a multiple of kKeyStep.
+  //   keys: (tokens, words); packed: (blocks of kKeyBlock tokens, words, kKeyBlock)
+  void (*pack_keys)(const uint32_t* keys, int64_t ld, int64_t tokens, int64_t words, uint32_t* packed);
 
   // score[r] = dot(x[r], weight) + bias; torch: x @ weight + bias.
   //   x: (rows, size), weight: (size), score: (rows)

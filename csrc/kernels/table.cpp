@@ -1,13 +1,38 @@
-// Fills the table of the instruction set that this compilation is for.
-#include "kernels/declarations.h"
+// All kernels of one instruction set, the one named by MOCO_ISA: internal to this file but for the table.
+#include "kernels/activation.h"
+#include "kernels/attention.h"
+#include "kernels/compaction.h"
+#include "kernels/embedding.h"
+#include "kernels/exit_score.h"
+#include "kernels/layer_norm.h"
+#include "kernels/peek.h"
 
 #define MOCO_STRING(name) #name
 #define MOCO_NAME(isa) MOCO_STRING(isa)
 
 namespace moco::MOCO_ISA {
 
+namespace {
+
+template <typename T>
+constexpr HiddenKernels<T> hidden_kernels = {
+    .embed = embed<T>,
+    .bias_activation = bias_activation<T>,
+    .add_layer_norm = add_layer_norm<T>,
+    .pack_values = pack_values,
+    .softmax = softmax<T>,
+    .scale_rows = scale_rows<T>,
+    .peek_scores = peek_scores<T>,
+    .peek_context = peek_context<T>,
+};
+
+}  // namespace
+
 const KernelTable table = {
     .isa = MOCO_NAME(MOCO_ISA),
+    .float32 = hidden_kernels<float>,
+    .bfloat16_ = hidden_kernels<bfloat16>,
+    .pack_keys = pack_keys,
     .linear_score = linear_score,
     .mean_pool = mean_pool,
     .copy_runs = copy_runs,

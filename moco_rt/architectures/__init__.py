@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
@@ -10,10 +11,20 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 
 from moco_rt.architectures.architecture import Architecture
 from moco_rt.architectures.bert import Bert
+from moco_rt.architectures.distilbert import DistilBert
+from moco_rt.architectures.electra import Electra
+from moco_rt.architectures.roberta import Roberta
 
-__all__ = ["Architecture", "architecture_of", "load_classifier"]
+__all__ = ["Architecture", "architecture_of", "check_settles_one_label", "load_classifier"]
 
-_FAMILIES = {"BertForSequenceClassification": Bert}
+_FAMILIES: dict[str, Callable[[Any], Architecture]] = {
+    "BertForSequenceClassification": Bert,
+    "CamembertForSequenceClassification": Roberta,
+    "DistilBertForSequenceClassification": DistilBert,
+    "ElectraForSequenceClassification": Electra,
+    "RobertaForSequenceClassification": Roberta,
+    "XLMRobertaForSequenceClassification": Roberta,
+}
 
 # pipeline("text-classification") logs an error about any model class whose name it does not find here.
 MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES["moco_rt"] = "EarlyExitTextClassificationModel"
@@ -24,19 +35,13 @@ def architecture_of(model: Any) -> Architecture:
 
     Raises:
         TypeError: model is not a Hugging Face sequence classifier.
-        ValueError: its family, or what it classifies into, is not covered.
+        ValueError: its family is not covered.
     """
     name = type(model).__name__
     if not isinstance(model, PreTrainedModel) or not name.endswith("ForSequenceClassification"):
         raise TypeError(f"model must be a Hugging Face ...ForSequenceClassification (got {name})")
     if name not in _FAMILIES:
         raise ValueError(f"model must be one of {', '.join(_FAMILIES)} (got {name})")
-    config = model.config
-    if (config.num_labels or 0) < 2 or config.problem_type in ("regression", "multi_label_classification"):
-        raise ValueError(
-            "model must choose one label of at least two: a row may leave when its label is settled "
-            f"(got num_labels={config.num_labels}, problem_type={config.problem_type})"
-        )
     architecture = _FAMILIES[name](model)
     if architecture.head_is_untrained():
         warnings.warn(
@@ -45,6 +50,19 @@ def architecture_of(model: Any) -> Architecture:
             stacklevel=3,
         )
     return architecture
+
+
+def check_settles_one_label(config: Any) -> None:
+    """Refuse exits, and looking for them, where they could settle nothing.
+
+    Raises:
+        ValueError: the model does not choose one label of at least two.
+    """
+    if (config.num_labels or 0) < 2 or config.problem_type in ("regression", "multi_label_classification"):
+        raise ValueError(
+            "model must choose one label of at least two: a row may leave when its label is settled "
+            f"(got num_labels={config.num_labels}, problem_type={config.problem_type})"
+        )
 
 
 def load_classifier(name: str) -> tuple[Any, Any]:

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from moco_rt._C import Encoder
+
 #: Runs one sub-layer: hidden (rows, S, D) and what `Architecture.mask` returned -> hidden (rows, S, D).
 Step = Callable[[Tensor, Any], Tensor]
 
@@ -46,3 +48,18 @@ class Architecture(Protocol):
     def head_is_untrained(self) -> bool:
         """Whether the classifier still is as a fresh initialisation leaves it."""
         ...
+
+    def encoder(self, dtype: torch.dtype) -> Encoder:
+        """The model on the packed kernels; raises ValueError where they do not cover it or dtype."""
+        ...
+
+
+def affine(module: Any) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a linear layer or a LayerNorm."""
+    return module.weight, module.bias
+
+
+def activation_name(hidden_act: Any) -> str:
+    """A configuration's activation function by the name of the kernel that computes it, else as it is."""
+    kernels = {"gelu_python": "gelu", "gelu_pytorch_tanh": "gelu_new", "gelu_fast": "gelu_new"}
+    return kernels.get(hidden_act, str(hidden_act))

@@ -1,8 +1,9 @@
 // What an exit rule looks at (the mean over a row's tokens) and the score it compares with its threshold.
-#include "kernels/declarations.h"
+#pragma once
+
+#include <cstdint>
 
 namespace moco::MOCO_ISA {
-
 namespace {
 
 // A float sum may not be reordered by the compiler, so that one accumulator would mean one addition at a
@@ -22,8 +23,6 @@ float dot(const float* a, const float* b, int64_t size) {
   }
   return lane[0];
 }
-
-}  // namespace
 
 void linear_score(const float* x, const float* weight, float bias, int64_t rows, int64_t size, float* score) {
   for (int64_t r = 0; r < rows; ++r) score[r] = dot(x + r * size, weight, size) + bias;
@@ -45,4 +44,5 @@ void mean_pool(const float* hidden, const int32_t* cu_seqlens, int64_t rows, int
   }
 }
 
+}  // namespace
 }  // namespace moco::MOCO_ISA

@@ -1,9 +1,11 @@
 // Moving runs of tokens: compaction (forward, in place), unpadding and padding are all this one copy.
+#pragma once
+
+#include <cstdint>
 #include <cstring>
 
-#include "kernels/declarations.h"
-
 namespace moco::MOCO_ISA {
+namespace {
 
 void copy_runs(const char* from, char* to, const int64_t* source, const int64_t* target, const int64_t* length,
                int64_t runs, int64_t stride) {
@@ -15,4 +17,5 @@ void copy_runs(const char* from, char* to, const int64_t* source, const int64_t*
   }
 }
 
+}  // namespace
 }  // namespace moco::MOCO_ISA

@@ -1,0 +1,70 @@
+"""What runs in an engine's worker."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from peers.engines import adapter, precision, versions
+
+Batch = dict[str, np.ndarray]
+
+
+class Conversion:
+    """Converts a model for an engine: apart from the session, whose memory is reported."""
+
+    def __init__(self, name: str, model_dir: Path, folder: Path, batches: list[Batch]):
+        module, _ = adapter(name)
+        if hasattr(module, "convert"):
+            folder.mkdir()
+            module.convert(model_dir, folder, batches, precision(name))
+
+
+class Session:
+    """A loaded engine, and the batches that it runs again and again."""
+
+    def __init__(self, name: str, model_dir: Path, folder: Path, threads: int):
+        module, options = adapter(name)
+        self._versions = versions(module)
+        self._engine = module.Engine(model_dir, folder, threads, precision(name), **options)
+        self._inputs: list = []
+        self._loaded = _memory("VmRSS")
+
+    def count(self, batches: list[Batch], seconds: float) -> int:
+        """How many of the batches, in their order, fill so many seconds: one at least."""
+        end = time.perf_counter() + seconds
+        for number, batch in enumerate(batches, start=1):
+            self._engine(self._engine.inputs(batch))
+            if time.perf_counter() > end:
+                return number
+        return len(batches)
+
+    def first_pass(self, batches: list[Batch]) -> list[np.ndarray]:
+        """Take the batches and warm up on each; the logits. Peak memory is counted from here on."""
+        self._inputs = [self._engine.inputs(batch) for batch in batches]
+        logits = [np.array(self._engine(inputs)) for inputs in self._inputs]
+        Path("/proc/self/clear_refs").write_text("5")
+        return logits
+
+    def timed_pass(self) -> list[float]:
+        """Seconds of each batch. Other engines ran meanwhile: the first batch is run once more, to warm up."""
+        if len(self._inputs) > 1:
+            self._engine(self._inputs[0])
+        seconds = []
+        for inputs in self._inputs:
+            start = time.perf_counter()
+            self._engine(inputs)
+            seconds.append(time.perf_counter() - start)
+        return seconds
+
+    def facts(self) -> dict:
+        """Versions; resident memory in MiB right after loading, and its peak in the timed passes."""
+        return {"versions": self._versions, "mib_loaded": self._loaded, "mib_peak": _memory("VmHWM")}
+
+
+def _memory(field: str) -> int:
+    """MiB as Linux counts them; getrusage would count what the parent held when it started us, too."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith(field)) // 1024

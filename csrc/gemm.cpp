@@ -1,0 +1,89 @@
+#include "gemm.h"
+
+#include <ATen/native/CPUBlas.h>
+#include <ATen/ops/constant_pad_nd.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+
+#include "checks.h"
+#include "isa.h"
+
+namespace moco {
+
+// brgemm is torch's door to oneDNN's micro-kernels, compiled at run time for the processor and one (M, N, K) each
+// (30 to 80 us, kept per thread). A row of C is summed in the same order whatever M is (tests/test_gemm.py).
+void multiply(int64_t M, int64_t N, int64_t K, const float* a, int64_t ld_a, const float* b, int64_t ld_b, float* c,
+              int64_t ld_c, bool add) {
+  at::native::cpublas::brgemm(M, N, K, ld_a, ld_b, ld_c, add, a, b, c, /*is_vnni=*/false);
+}
+
+void multiply(int64_t M, int64_t N, int64_t K, const bfloat16* a, int64_t ld_a, const bfloat16* b, int64_t ld_b,
+              float* c, int64_t ld_c, bool add) {
+  at::native::cpublas::brgemm(M, N, K, ld_a, ld_b, ld_c, add, reinterpret_cast<const at::BFloat16*>(a),
+                              reinterpret_cast<const at::BFloat16*>(b), c, /*is_vnni=*/true);
+}
+
+bool can_multiply(at::ScalarType dtype) {
+  if (dtype == at::kFloat) return true;
+  if (dtype != at::kBFloat16) return false;
+  static const bool can = [] {
+    try {
+      const bfloat16 zeros[2 * 16] = {};
+      float c[16];
+      multiply(1, 16, 2, zeros, 2, zeros, 16, c, 16, false);
+      return true;
+    } catch (const c10::Error&) {
+      return false;
+    }
+  }();
+  return can;
+}
+
+Linear::Linear(const at::Tensor& weight, const at::Tensor& bias, at::ScalarType dtype)
+    : inputs_(weight.size(1)), outputs_(weight.size(0)) {
+  TORCH_CHECK_VALUE(dtype == at::kFloat || inputs_ % 2 == 0, "Linear: inputs must be even in ", name_of(dtype),
+                    " (got ", inputs_, ")");
+  const int64_t panels_ = panels().last;
+  const at::Tensor w = at::constant_pad_nd(weight.detach().to(dtype), {0, 0, 0, panels_ * kPanel - outputs_});
+  packed_ = dtype == at::kFloat ? w.view({panels_, kPanel, inputs_}).transpose(1, 2).contiguous()
+                                : w.view({panels_, kPanel, inputs_ / 2, 2}).transpose(1, 2).contiguous();
+  bias_ = bias.defined() ? bias.detach().to(at::kFloat).contiguous() : at::zeros({outputs_});
+}
+
+template <typename T>
+const T* Linear::panel(int64_t p) const {
+  return static_cast<const T*>(packed_.const_data_ptr()) + p * inputs_ * kPanel;
+}
+
+// The panel outside, the tokens inside: a panel (inputs x 64) stays in the second-level cache for all of them.
+template <typename T>
+void Linear::product(const T* x, int64_t ld_x, int64_t tokens, Range panels, float* product, int64_t ld_product) const {
+  for (int64_t p = panels.first; p < panels.last; ++p) {
+    for (int64_t t = 0; t < tokens; t += kTile) {
+      multiply(std::min(kTile, tokens - t), width(p), inputs_, x + t * ld_x, ld_x, panel<T>(p), kPanel,
+               product + t * ld_product + p * kPanel, ld_product, false);
+    }
+  }
+}
+
+template <typename T>
+void Linear::apply(const T* x, int64_t ld_x, int64_t tokens, Range panels, Activation activation, T* out,
+                   int64_t ld_out) const {
+  alignas(64) float tile[kTile * kPanel];
+  for (int64_t p = panels.first; p < panels.last; ++p) {
+    for (int64_t t = 0; t < tokens; t += kTile) {
+      const int64_t m = std::min(kTile, tokens - t);
+      multiply(m, width(p), inputs_, x + t * ld_x, ld_x, panel<T>(p), kPanel, tile, kPanel, false);
+      hidden_kernels<T>().bias_activation(tile, bias() + p * kPanel, activation, m, width(p), kPanel,
+                                          out + t * ld_out + p * kPanel, ld_out);
+    }
+  }
+}
+
+template void Linear::product(const float*, int64_t, int64_t, Range, float*, int64_t) const;
+template void Linear::product(const bfloat16*, int64_t, int64_t, Range, float*, int64_t) const;
+template void Linear::apply(const float*, int64_t, int64_t, Range, Activation, float*, int64_t) const;
+template void Linear::apply(const bfloat16*, int64_t, int64_t, Range, Activation, bfloat16*, int64_t) const;
+
+}  // namespace moco

@@ -1,0 +1,103 @@
+// What stands around the two products of attention: operands laid out for them, and the softmax between them.
+#pragma once
+
+#include "kernels/vec.h"
+
+namespace moco::MOCO_ISA {
+namespace {
+
+// rows: kWidth vectors of a square, transposed in place: log2(kWidth) rounds, each swapping one bit of the row's
+// number with the same bit of the lane's.
+inline __attribute__((always_inline)) void transpose_square(BitVec* rows) {
+  BitVec lane;
+  for (uint32_t j = 0; j < kWidth; ++j) lane[j] = j;
+#pragma GCC unroll 4
+  for (uint32_t bit = 1; bit < kWidth; bit *= 2) {
+#pragma GCC unroll 16
+    for (uint32_t i = 0; i < kWidth; ++i) {
+      if ((i & bit) != 0) continue;
+      const BitVec a = rows[i];
+      const BitVec b = rows[i | bit];
+      // Lanes 0.. of __builtin_shuffle are a's, lanes kWidth.. are b's.
+      rows[i] = __builtin_shuffle(a, b, (lane & bit) == 0 ? lane : (lane ^ bit) + kWidth);
+      rows[i | bit] = __builtin_shuffle(a, b, (lane & bit) == 0 ? lane | bit : lane + kWidth);
+    }
+  }
+}
+
+// Words of 32 bits: one float, or a pair of bfloat16.
+void pack_keys(const uint32_t* keys, int64_t ld, int64_t tokens, int64_t words, uint32_t* packed) {
+  for (int64_t block = 0; block < tokens; block += kKeyBlock) {
+    const int64_t columns = round_up(tokens - block < kKeyBlock ? tokens - block : kKeyBlock, kKeyStep);
+    for (int64_t w = 0; w < words; w += kWidth) {
+      const int64_t height = words - w < kWidth ? words - w : kWidth;
+      for (int64_t t = block; t < block + columns; t += kWidth) {
+        BitVec square[kWidth];
+        for (int64_t i = 0; i < kWidth; ++i) {
+          square[i] = BitVec{};
+          if (t + i >= tokens) continue;
+          const uint32_t* key = keys + (t + i) * ld + w;
+          if (height == kWidth) {
+            memcpy(&square[i], key, sizeof(BitVec));
+          } else {
+            memcpy(&square[i], key, static_cast<size_t>(height) * 4);
+          }
+        }
+        transpose_square(square);
+        for (int64_t i = 0; i < height; ++i)
+          memcpy(packed + (w + i) * kKeyBlock + (t - block), &square[i], sizeof(BitVec));
+      }
+    }
+    packed += words * kKeyBlock;
+  }
+}
+
+void pack_values(const float* values, int64_t ld, int64_t tokens, int64_t size, float* packed) {
+  for (int64_t t = 0; t < tokens; ++t) memcpy(packed + t * size, values + t * ld, static_cast<size_t>(size) * 4);
+  memset(packed + tokens * size, 0, static_cast<size_t>((round_up(tokens, kKeyStep) - tokens) * size) * 4);
+}
+
+// Pairs of tokens side by side, as the products of bfloat16 read them: packed[t / 2][size][t % 2].
+void pack_values(const bfloat16* values, int64_t ld, int64_t tokens, int64_t size, bfloat16* packed) {
+  for (int64_t t = 0; t < round_up(tokens, kKeyStep); t += 2) {
+    bfloat16* pair = packed + t * size;
+    for_vectors(size, [&](int64_t d, auto lanes) {
+      // The bits of a bfloat16 are the upper half of the same number's float.
+      const BitVec even = t < tokens ? (BitVec)load(values + t * ld + d, lanes) >> 16 : BitVec{};
+      const BitVec odd = t + 1 < tokens ? (BitVec)load(values + (t + 1) * ld + d, lanes) : BitVec{};
+      store(reinterpret_cast<float*>(pair + 2 * d), (Vec)(even | odd), lanes);
+    });
+  }
+}
+
+template <typename T>
+void softmax(const float* scores, int64_t ld_scores, float scale, int64_t queries, int64_t keys, T* weights,
+             int64_t ld_weights, float* inverse) {
+  for (int64_t q = 0; q < queries; ++q) {
+    const float* score = scores + q * ld_scores;
+    T* weight = weights + q * ld_weights;
+    Vec top = splat(score[0]);
+    for_vectors(keys, [&](int64_t k, auto lanes) { top = max(top, load_or(score[0], score + k, lanes)); });
+    const float largest = max(top);
+    Vec total = {};
+    for_vectors(keys, [&](int64_t k, auto lanes) {
+      const Vec e = first(exp((load(score + k, lanes) - largest) * scale), lanes);
+      total += e;
+      store(weight + k, e, lanes);
+    });
+    for (int64_t k = keys; k < round_up(keys, kKeyStep); ++k) weight[k] = T{};
+    inverse[q] = 1.0F / sum(total);
+  }
+}
+
+template <typename T>
+void scale_rows(const float* x, const float* factor, int64_t rows, int64_t size, T* out, int64_t ld_out) {
+  for (int64_t r = 0; r < rows; ++r) {
+    for_vectors(size, [&](int64_t d, auto lanes) {
+      store(out + r * ld_out + d, load(x + r * size + d, lanes) * factor[r], lanes);
+    });
+  }
+}
+
+}  // namespace
+}  // namespace moco::MOCO_ISA

@@ -1,0 +1,133 @@
+// Vectors as wide as the instruction set, in the compiler's own vector types: one source for every set. All of it is
+// internal to the file that includes it, so that no linker can share it between sets.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/kernels.h"
+
+namespace moco::MOCO_ISA {
+namespace {
+
+constexpr int64_t kWidth = MOCO_VECTOR_BYTES / 4;  // lanes
+using Vec = float __attribute__((vector_size(MOCO_VECTOR_BYTES)));
+using IntVec = int32_t __attribute__((vector_size(MOCO_VECTOR_BYTES)));
+using BitVec = uint32_t __attribute__((vector_size(MOCO_VECTOR_BYTES)));
+using HalfVec = uint16_t __attribute__((vector_size(MOCO_VECTOR_BYTES / 2)));
+
+// A whole vector of an array, or the lanes that are left at its end.
+struct Whole {};
+struct Part {
+  int64_t lanes;
+};
+
+// f(i, Whole{} or Part{lanes}) for the vectors that cover n values.
+template <typename F>
+inline __attribute__((always_inline)) void for_vectors(int64_t n, const F& f) {
+  int64_t i = 0;
+  for (; i + kWidth <= n; i += kWidth) f(i, Whole{});
+  if (i < n) f(i, Part{n - i});
+}
+
+inline Vec splat(float x) { return x - Vec{}; }
+
+inline Vec from_bits(HalfVec half) { return (Vec)(__builtin_convertvector(half, BitVec) << 16); }
+
+// Rounds to the nearest, ties to even; NaN stays NaN.
+inline HalfVec to_bits(Vec v) {
+  const BitVec bits = (BitVec)v;
+  const BitVec rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  return __builtin_convertvector(v == v ? rounded : (bits >> 16) | 0x40, HalfVec);
+}
+
+inline Vec load(const float* p, Whole) {
+  Vec v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+inline Vec load(const float* p, Part part) {
+  Vec v = {};
+  memcpy(&v, p, static_cast<size_t>(part.lanes) * sizeof(float));
+  return v;
+}
+inline Vec load(const bfloat16* p, Whole) {
+  HalfVec half;
+  memcpy(&half, p, sizeof half);
+  return from_bits(half);
+}
+inline Vec load(const bfloat16* p, Part part) {
+  HalfVec half = {};
+  memcpy(&half, p, static_cast<size_t>(part.lanes) * sizeof(bfloat16));
+  return from_bits(half);
+}
+
+// Behind the lanes of a part: `other`.
+inline Vec load_or(float, const float* p, Whole whole) { return load(p, whole); }
+inline Vec load_or(float other, const float* p, Part part) {
+  Vec v = splat(other);
+  memcpy(&v, p, static_cast<size_t>(part.lanes) * sizeof(float));
+  return v;
+}
+
+inline void store(float* p, Vec v, Whole) { memcpy(p, &v, sizeof v); }
+inline void store(float* p, Vec v, Part part) { memcpy(p, &v, static_cast<size_t>(part.lanes) * sizeof(float)); }
+inline void store(bfloat16* p, Vec v, Whole) {
+  const HalfVec half = to_bits(v);
+  memcpy(p, &half, sizeof half);
+}
+inline void store(bfloat16* p, Vec v, Part part) {
+  const HalfVec half = to_bits(v);
+  memcpy(p, &half, static_cast<size_t>(part.lanes) * sizeof(bfloat16));
+}
+
+// v with zeros behind the lanes of a part.
+inline Vec first(Vec v, Whole) { return v; }
+inline Vec first(Vec v, Part part) {
+  Vec kept = {};
+  memcpy(&kept, &v, static_cast<size_t>(part.lanes) * sizeof(float));
+  return kept;
+}
+
+inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
+inline Vec min(Vec a, Vec b) { return a < b ? a : b; }
+
+inline float sum(Vec v) {
+  float lane[kWidth];
+  memcpy(lane, &v, sizeof v);
+  for (int64_t width = kWidth / 2; width > 0; width /= 2) {
+    for (int64_t j = 0; j < width; ++j) lane[j] += lane[j + width];
+  }
+  return lane[0];
+}
+
+inline float max(Vec v) {
+  float lane[kWidth];
+  memcpy(lane, &v, sizeof v);
+  for (int64_t width = kWidth / 2; width > 0; width /= 2) {
+    for (int64_t j = 0; j < width; ++j) lane[j] = lane[j] > lane[j + width] ? lane[j] : lane[j + width];
+  }
+  return lane[0];
+}
+
+// exp(x), relative error about 1e-7; 0 below -87, where float has no normal numbers left.
+// x = n ln 2 + r with |r| <= ln 2 / 2; exp(r) is Cephes' polynomial.
+inline Vec exp(Vec x) {
+  const Vec clamped = min(x < -87.0F ? splat(-87.0F) : x, splat(88.0F));
+  constexpr float kRound = 12582912.0F;  // 1.5 * 2^23: adding it leaves no fraction
+  const Vec n = (clamped * 1.44269504F + kRound) - kRound;
+  const Vec r = (clamped - n * 0.693359375F) + n * 2.12194440e-4F;
+  Vec p = splat(1.9875691500e-4F);
+  p = p * r + 1.3981999507e-3F;
+  p = p * r + 8.3334519073e-3F;
+  p = p * r + 4.1665795894e-2F;
+  p = p * r + 1.6666665459e-1F;
+  p = p * r + 5.0000001201e-1F;
+  p = p * (r * r) + r + 1.0F;
+  const BitVec exponent = (BitVec) __builtin_convertvector(n, IntVec) << 23;
+  const Vec scaled = (Vec)((BitVec)p + exponent);
+  return x < -87.0F ? Vec{} : x != x ? x : scaled;
+}
+
+}  // namespace
+}  // namespace moco::MOCO_ISA

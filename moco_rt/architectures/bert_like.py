@@ -1,0 +1,124 @@
+"""What BERT, RoBERTa and ELECTRA share: layers under BERT's names, a classifier of two layers on the first token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.masking_utils import create_bidirectional_mask
+
+from moco_rt._C import EmbeddingWeights, Encoder, HeadWeights, LayerWeights
+from moco_rt.architectures.architecture import Step, activation_name, affine
+from moco_rt.sites import EMBEDDINGS, attention_site, output_site
+
+
+class BertLike:
+    """The sub-modules of a model whose encoder is its attribute `name`, driven one by one."""
+
+    def __init__(self, model: Any, name: str):
+        config = model.config
+        if config.is_decoder:
+            raise ValueError("model must be an encoder (got config.is_decoder=True)")
+        self._model = model
+        self._base = getattr(model, name)
+        self._layers = list(self._base.encoder.layer)
+        self.num_layers = len(self._layers)
+        self.num_classes: int = config.num_labels
+        self.hidden_size: int = config.hidden_size
+        self.max_seqlen: int = config.max_position_embeddings
+        self.module_paths = {f"{name}.embeddings": EMBEDDINGS}
+        for i in range(self.num_layers):
+            layer = f"{name}.encoder.layer.{i}"
+            self.module_paths[f"{layer}.attention"] = attention_site(i)
+            self.module_paths[f"{layer}.output"] = output_site(i)
+            self.module_paths[layer] = output_site(i)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        device: torch.device = self._model.device
+        return device
+
+    def embed(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        """Word + position + token type embeddings, LayerNorm: (rows, S) -> (rows, S, D)."""
+        hidden: Tensor = self._base.embeddings(input_ids=input_ids, token_type_ids=token_type_ids)
+        return hidden
+
+    def mask(self, attention_mask: Tensor, hidden: Tensor) -> Any:
+        """attention_mask (rows, S) in the form of the model's attention implementation."""
+        return create_bidirectional_mask(config=self._model.config, inputs_embeds=hidden, attention_mask=attention_mask)
+
+    def steps(self) -> Iterator[tuple[str, Step]]:
+        """Every site in order with the step that leads to it."""
+        yield EMBEDDINGS, lambda hidden, _: hidden
+        for i, layer in enumerate(self._layers):
+            yield attention_site(i), partial(_attention, layer)
+            yield output_site(i), partial(_feed_forward, layer)
+
+    def classify(self, hidden: Tensor) -> Tensor:
+        """Dense layer and classifier of the first token: (rows, S, D) -> (rows, C)."""
+        logits: Tensor = self._model.classifier(hidden)
+        return logits
+
+    def head_is_untrained(self) -> bool:
+        """Whether the classifier's bias is exactly zero, as initialised: one training step moves it."""
+        return not bool(self._head()[1].bias.any())
+
+    def encoder(self, dtype: torch.dtype) -> Encoder:
+        """The model on the packed kernels.
+
+        Raises:
+            ValueError: they do not cover its activation function, or dtype.
+        """
+        config = self._model.config
+        dense, output, activation = self._head()
+        return Encoder(
+            self._embedding_weights(),
+            [_layer_weights(layer) for layer in self._layers],
+            HeadWeights(dense=affine(dense), activation=activation, output=affine(output)),
+            heads=config.num_attention_heads,
+            activation=activation_name(config.hidden_act),
+            eps=config.layer_norm_eps,
+            dtype=dtype,
+        )
+
+    def _head(self) -> tuple[Any, Any, str]:
+        """Dense layer, classifier, and the activation function between them."""
+        return self._model.classifier.dense, self._model.classifier.out_proj, "tanh"
+
+    def _embedding_weights(self, **special: Any) -> EmbeddingWeights:
+        tables = self._base.embeddings
+        return EmbeddingWeights(
+            words=tables.word_embeddings.weight,
+            positions=tables.position_embeddings.weight,
+            types=tables.token_type_embeddings.weight,
+            norm=affine(tables.LayerNorm),
+            **special,
+        )
+
+
+def _attention(layer: Any, hidden: Tensor, mask: Any) -> Tensor:
+    output: Tensor = layer.attention(hidden, mask)[0]
+    return output
+
+
+def _feed_forward(layer: Any, hidden: Tensor, _: Any) -> Tensor:
+    output: Tensor = layer.feed_forward_chunk(hidden)
+    return output
+
+
+def _layer_weights(layer: Any) -> LayerWeights:
+    attention = layer.attention
+    return LayerWeights(
+        query=affine(attention.self.query),
+        key=affine(attention.self.key),
+        value=affine(attention.self.value),
+        attention_output=affine(attention.output.dense),
+        attention_norm=affine(attention.output.LayerNorm),
+        intermediate=affine(layer.intermediate.dense),
+        output=affine(layer.output.dense),
+        output_norm=affine(layer.output.LayerNorm),
+    )

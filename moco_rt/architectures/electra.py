@@ -1,0 +1,31 @@
+"""ELECTRA (ElectraForSequenceClassification)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from moco_rt._C import EmbeddingWeights
+from moco_rt.architectures.architecture import affine
+from moco_rt.architectures.bert_like import BertLike
+
+
+class Electra(BertLike):
+    """ELECTRA: embeddings may be narrower than the layers, the head's activation is GELU."""
+
+    def __init__(self, model: Any):
+        super().__init__(model, "electra")
+        self._project = getattr(self._base, "embeddings_project", None)
+
+    def embed(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        """Embeddings as BERT's, projected to the layers' size where it is another: (rows, S) -> (rows, S, D)."""
+        hidden = super().embed(input_ids, token_type_ids)
+        return hidden if self._project is None else self._project(hidden)
+
+    def _head(self) -> tuple[Any, Any, str]:
+        return self._model.classifier.dense, self._model.classifier.out_proj, "gelu"
+
+    def _embedding_weights(self, **special: Any) -> EmbeddingWeights:
+        projection = None if self._project is None else affine(self._project)
+        return super()._embedding_weights(projection=projection, **special)
