@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-peers
 INSTALLED := $(VENV)/.installed
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard csrc/*.* csrc/kernels/*.*)
 
-.PHONY: install demo test lint format bench clean
+.PHONY: install demo test lint format bench peers clean
 
 install: $(INSTALLED)
 
@@ -42,5 +43,17 @@ bench: $(INSTALLED)
 	$(BIN)/python bench/bench_exits.py
 	$(BIN)/python bench/case_study.py
 
+# The rivals have a venv of their own: they pin what they like. Hours, all of it; see bench/peers for parts.
+peers: $(PEERS)/.installed
+	cd bench && ../$(PEERS)/bin/python -m peers
+
+$(PEERS)/.installed: $(SOURCES) bench/peers/requirements.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet "pip>=25.1"
+	$(PEERS)/bin/python -m pip install --quiet "torch==2.13.*"
+	$(PEERS)/bin/python -m pip install --quiet --group dev --requirement bench/peers/requirements.txt
+	$(PEERS)/bin/python -m pip install --quiet --no-build-isolation .
+	touch $@
+
 clean:
-	rm -rf $(VENV) build
+	rm -rf $(VENV) $(PEERS) build

@@ -12,6 +12,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
+from moco_rt.architectures import architecture_of
+
 
 @pytest.fixture(
     scope="session",
@@ -75,6 +77,36 @@ def tiny_bert():
         return model.to(dtype).eval()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_classifier():
+    """`tiny_classifier(model_class, **config)`: any family's, its weights as random as those of `tiny_bert`."""
+
+    def make(model_class, seed=0, dtype=torch.float32, **config):
+        sizes = {"vocab_size": 100, "max_position_embeddings": 64, "initializer_range": 0.2}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = model_class(model_class.config_class(**{**sizes, **config}))
+            with torch.no_grad():
+                for module in model.modules():
+                    if isinstance(module, torch.nn.LayerNorm):
+                        module.weight.uniform_(0.5, 1.5)
+                    if getattr(module, "bias", None) is not None:
+                        module.bias.normal_(std=0.2)
+        return model.to(dtype).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session", params=[torch.float32, torch.bfloat16], ids=str)
+def packed_dtype(request, tiny_bert):
+    """What the packed encoder computes in; bfloat16 where the processor multiplies it."""
+    try:
+        architecture_of(tiny_bert()).encoder(request.param)
+    except ValueError as reason:
+        pytest.skip(str(reason))
+    return request.param
 
 
 @pytest.fixture(scope="session")

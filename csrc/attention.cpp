@@ -7,6 +7,7 @@
 #include "gemm.h"
 #include "isa.h"
 #include "parallel.h"
+#include "profile.h"
 #include "scratch.h"
 
 namespace moco {
@@ -95,6 +96,7 @@ void varlen_attention(T* qkv, const int32_t* cu_seqlens, int64_t rows, int64_t h
     }
   }
   parallel_tasks(static_cast<int64_t>(tasks.size()), flops, [&](int64_t i) {
+    const Timed timed(Part::kAttention);
     const Task& task = tasks[static_cast<size_t>(i)];
     const int64_t first = cu_seqlens[task.row] - cu_seqlens[0];
     const int64_t tokens = cu_seqlens[task.row + 1] - cu_seqlens[task.row];

@@ -4,6 +4,7 @@
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "exits.h"
 #include "isa.h"
 #include "packed_batch.h"
+#include "profile.h"
 #include "results.h"
 
 namespace py = pybind11;
@@ -46,6 +48,18 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "The compiled part of moco_rt.";
   m.def("cpu_isa", call([] { return std::string(moco::kernels().isa); }));
   m.def("parallel_threads", call(&moco::parallel_threads));
+  m.def("start_profile", call([] {
+          for (auto& part : moco::profile().nanoseconds) part = 0;
+          moco::profile().on = true;
+        }));
+  m.def("stop_profile", call([] {
+          moco::profile().on = false;
+          std::map<std::string, double> seconds;
+          for (size_t part = 0; part < moco::kPartNames.size(); ++part) {
+            seconds[moco::kPartNames[part]] = 1e-9 * static_cast<double>(moco::profile().nanoseconds[part]);
+          }
+          return seconds;
+        }));
 
   py::class_<PackedBatch>(m, "PackedBatch")
       .def(py::init(call([](const at::Tensor& attention_mask) { return PackedBatch(attention_mask); })),

@@ -6,6 +6,7 @@
 
 #include "checks.h"
 #include "isa.h"
+#include "profile.h"
 #include "stages.h"
 
 namespace moco {
@@ -68,6 +69,7 @@ void embed(const EmbeddingWeights& weights, const LayerNorm& norm, const TokenId
   const auto tokens = static_cast<int64_t>(ids.word.size());
   const int64_t E = weights.words.size(1);
   parallel_tasks((tokens + Linear::kTile - 1) / Linear::kTile, 20 * tokens * E, [&](int64_t task) {
+    const Timed timed(Part::kEmbed);
     static thread_local Scratch scratch;
     const int64_t t = task * Linear::kTile;
     hidden_kernels<T>().embed(data<T>(weights.words), data<T>(weights.positions),
@@ -122,6 +124,7 @@ void Encoder::check(const PackedBatch& batch) const {
 // f(T{}) for the type of the hidden states.
 template <typename F>
 void Encoder::with_dtype(const F& f) const {
+  const Timed timed(Part::kExtension);
   dtype_ == at::kFloat ? f(float{}) : f(bfloat16{});
 }
 

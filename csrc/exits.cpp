@@ -11,6 +11,7 @@
 
 #include "checks.h"
 #include "isa.h"
+#include "profile.h"
 
 namespace moco {
 
@@ -97,6 +98,8 @@ at::Tensor Exits::scores(const PackedBatch& batch, const std::vector<at::Tensor>
 }
 
 int64_t Exits::apply(PackedBatch& batch, Results& results, const std::vector<at::Tensor>& fires) const {
+  const Timed extension(Part::kExtension);
+  const Timed timed(Part::kExits);
   TORCH_CHECK_VALUE(results.logits().size(1) == classes_, "Exits: results must have ", classes_, " classes (got ",
                     results.logits().size(1), ")");
   const at::Tensor score = scores(batch, fires).cpu();  // the one host synchronisation of an exit point

@@ -8,6 +8,7 @@
 
 #include "checks.h"
 #include "isa.h"
+#include "profile.h"
 
 namespace moco {
 
@@ -59,6 +60,7 @@ const T* Linear::panel(int64_t p) const {
 // The panel outside, the tokens inside: a panel (inputs x 64) stays in the second-level cache for all of them.
 template <typename T>
 void Linear::product(const T* x, int64_t ld_x, int64_t tokens, Range panels, float* product, int64_t ld_product) const {
+  const Timed timed(Part::kProducts);
   for (int64_t p = panels.first; p < panels.last; ++p) {
     for (int64_t t = 0; t < tokens; t += kTile) {
       multiply(std::min(kTile, tokens - t), width(p), inputs_, x + t * ld_x, ld_x, panel<T>(p), kPanel,
@@ -70,6 +72,7 @@ void Linear::product(const T* x, int64_t ld_x, int64_t tokens, Range panels, flo
 template <typename T>
 void Linear::apply(const T* x, int64_t ld_x, int64_t tokens, Range panels, Activation activation, T* out,
                    int64_t ld_out) const {
+  const Timed timed(Part::kProducts);
   alignas(64) float tile[kTile * kPanel];
   for (int64_t p = panels.first; p < panels.last; ++p) {
     for (int64_t t = 0; t < tokens; t += kTile) {

@@ -8,6 +8,7 @@
 
 #include "attention.h"
 #include "isa.h"
+#include "profile.h"
 #include "stages.h"
 
 namespace moco {
@@ -83,6 +84,7 @@ void Layer::project_context(const T* context, int64_t ld_context, T* hidden, int
                                               between.product, D_);
                   }},
                  {{0, 1}, 0, [&](Range t, Range, Intermediate<T> between) {
+                    const Timed timed(Part::kNorms);
                     T* x = hidden + t.first * D_;
                     hidden_kernels<T>().add_layer_norm(between.product, attention_output_.bias(), x,
                                                        attention_norm_.get(), t.size(), D_, x);
@@ -103,6 +105,7 @@ void Layer::feed_forward(T* hidden, int64_t tokens) const {
                     output_.product(between.inner, ld, t.size(), panels, between.product, D_);
                   }},
                  {{0, 1}, 0, [&](Range t, Range, Intermediate<T> between) {
+                    const Timed timed(Part::kNorms);
                     T* x = hidden + t.first * D_;
                     hidden_kernels<T>().add_layer_norm(between.product, output_.bias(), x, output_norm_.get(), t.size(),
                                                        D_, x);
@@ -128,6 +131,7 @@ void Layer::peek(const T* hidden, const std::vector<int32_t>& cu_seqlens, T* cls
 
   T* mixed = mixed_scratch.of<T>(rows * heads_ * D_);  // sum_t p[t] x[t]
   parallel_tasks(rows, 4 * heads_ * D_ * cu_seqlens.back(), [&](int64_t row) {
+    const Timed timed(Part::kPeek);
     static thread_local Scratch score_scratch;
     const auto r = static_cast<size_t>(row);
     const T* x = hidden + cu_seqlens[r] * D_;

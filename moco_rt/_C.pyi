@@ -9,6 +9,12 @@ def cpu_isa() -> str:
 def parallel_threads() -> int:
     """How many threads a parallel loop of the extension really runs on."""
 
+def start_profile() -> None:
+    """From here on, time what the extension does."""
+
+def stop_profile() -> dict[str, float]:
+    """Seconds since start_profile by part, summed over threads; `extension`: of the calling thread, all in all."""
+
 class PackedBatch:
     """A batch without padding: rows laid end to end.
 

@@ -82,7 +82,7 @@ def test_only_architectures_know_hugging_faces_model_classes():
 
 LAYERS = {
     "kernels/kernels.h": 0,
-    **dict.fromkeys(("isa.h", "checks.h", "parallel.h", "scratch.h", "gemm.h", "stages.h"), 1),
+    **dict.fromkeys(("isa.h", "checks.h", "profile.h", "parallel.h", "scratch.h", "gemm.h", "stages.h"), 1),
     **dict.fromkeys(("packed_batch.h", "results.h", "exits.h", "weights.h", "attention.h", "layer.h", "encoder.h"), 2),
 }
 

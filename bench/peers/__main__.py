@@ -48,13 +48,12 @@ def measured(options: argparse.Namespace) -> Iterator[tuple[Cell, dict]]:
                         yield cell, result
 
 
-def store(cell: Cell, result: dict, out: Path) -> dict:
-    """Put the cell among those in the file. Returns all of them."""
+def store(cell: Cell, result: dict, out: Path) -> None:
+    """Put the cell among those in the file."""
     cells = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
     cells[str(cell)] = result
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(cells, indent=1) + "\n", encoding="utf-8")
-    return cells
 
 
 def main() -> None:
@@ -69,7 +68,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     # The workers inherit these: as many threads for whoever asks the environment, and nothing from the network.
-    os.environ |= {"OMP_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    os.environ |= {
+        "OMP_NUM_THREADS": str(options.threads),
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     done = {}
     for cell, result in measured(options):
         done[str(cell)] = result

@@ -60,7 +60,7 @@ class Bench:
         makers = {name: maker for name, maker in self._sessions.items() if name not in self._unconverted}
         with Crew(makers | {ROOFLINE: (Roofline, self._threads)}) as crew:
             taken = crew.ask(BASELINE, "count", [rows.pad(batch) for batch in candidates], seconds)
-            batches = sorted(candidates[:taken], key=lambda batch: len(batch[-1]))
+            batches = sorted(candidates[: taken or 0], key=lambda batch: len(batch[-1]))
             results, peaks = _take_turns(crew, [rows.pad(batch) for batch in batches], repetitions)
             failed = self._unconverted | crew.failed
         if BASELINE in failed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from moco_rt import EarlyExitTextClassificationModel
-
 from peers import hugging_face
 
 PACKAGES = ("moco-rt", "torch", "transformers")

@@ -32,7 +32,10 @@ def _random_bert(folder: Path) -> Path:
 
 
 def dense_flops(lengths: Iterable[int], config: dict) -> int:
-    """Multiplications and additions that rows of these lengths ask of all layers, without padding; head ignored."""
+    """Multiplications and additions that rows of these lengths ask of all layers, without padding; head ignored.
+
+    An engine that leaves out what nobody reads, such as most of the last layer, may seem to exceed the peak.
+    """
     hidden, ffn, layers = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
     return layers * sum(length * (8 * hidden**2 + 4 * hidden * ffn + 4 * length * hidden) for length in lengths)
 

@@ -71,9 +71,9 @@ def table(cells: Mapping[str, dict]) -> str:
 
 def _line(figures: dict) -> list[str]:
     times, rival = figures.get("times_best_rival"), figures.get("best_rival")
-    share = figures["of_gemm_peak"]
+    share, rate = figures["of_gemm_peak"], figures["rows_per_second"]
     return [
-        f"{figures['rows_per_second']:,.0f}",
+        f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}",
         f"{figures['speedup']:.2f}",
         f"{times:.2f} ({rival})" if times else "",
         f"{figures['p50_ms']:.2f}",

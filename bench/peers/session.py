@@ -30,7 +30,7 @@ class Session:
         self._versions = versions(module)
         self._engine = module.Engine(model_dir, folder, threads, precision(name), **options)
         self._inputs: list = []
-        self._loaded = _memory("VmRSS")
+        self._loaded = 0
 
     def count(self, batches: list[Batch], seconds: float) -> int:
         """How many of the batches, in their order, fill so many seconds: one at least."""
@@ -44,6 +44,7 @@ class Session:
     def first_pass(self, batches: list[Batch]) -> list[np.ndarray]:
         """Take the batches and warm up on each; the logits. Peak memory is counted from here on."""
         self._inputs = [self._engine.inputs(batch) for batch in batches]
+        self._loaded = _memory("VmRSS")
         logits = [np.array(self._engine(inputs)) for inputs in self._inputs]
         Path("/proc/self/clear_refs").write_text("5")
         return logits
@@ -60,7 +61,7 @@ class Session:
         return seconds
 
     def facts(self) -> dict:
-        """Versions; resident memory in MiB right after loading, and its peak in the timed passes."""
+        """Versions; resident memory in MiB before the first batch, and its peak in the timed passes."""
         return {"versions": self._versions, "mib_loaded": self._loaded, "mib_peak": _memory("VmHWM")}
 
 

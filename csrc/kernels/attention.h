@@ -9,8 +9,7 @@ namespace {
 // rows: kWidth vectors of a square, transposed in place: log2(kWidth) rounds, each swapping one bit of the row's
 // number with the same bit of the lane's.
 inline __attribute__((always_inline)) void transpose_square(BitVec* rows) {
-  BitVec lane;
-  for (uint32_t j = 0; j < kWidth; ++j) lane[j] = j;
+  const auto lane = (BitVec)lane_numbers();
 #pragma GCC unroll 4
   for (uint32_t bit = 1; bit < kWidth; bit *= 2) {
 #pragma GCC unroll 16
@@ -73,19 +72,22 @@ void pack_values(const bfloat16* values, int64_t ld, int64_t tokens, int64_t siz
 template <typename T>
 void softmax(const float* scores, int64_t ld_scores, float scale, int64_t queries, int64_t keys, T* weights,
              int64_t ld_weights, float* inverse) {
+  const int64_t padded = round_up(keys, kKeyStep);
   for (int64_t q = 0; q < queries; ++q) {
     const float* score = scores + q * ld_scores;
     T* weight = weights + q * ld_weights;
+    const auto is_key = [&](int64_t k) {
+      return lane_numbers() + static_cast<int32_t>(k) < static_cast<int32_t>(keys);
+    };
     Vec top = splat(score[0]);
-    for_vectors(keys, [&](int64_t k, auto lanes) { top = max(top, load_or(score[0], score + k, lanes)); });
+    for (int64_t k = 0; k < padded; k += kWidth) top = max(top, is_key(k) ? load(score + k, Whole{}) : top);
     const float largest = max(top);
     Vec total = {};
-    for_vectors(keys, [&](int64_t k, auto lanes) {
-      const Vec e = first(exp((load(score + k, lanes) - largest) * scale), lanes);
+    for (int64_t k = 0; k < padded; k += kWidth) {
+      const Vec e = is_key(k) ? exp((load(score + k, Whole{}) - largest) * scale) : Vec{};
       total += e;
-      store(weight + k, e, lanes);
-    });
-    for (int64_t k = keys; k < round_up(keys, kKeyStep); ++k) weight[k] = T{};
+      store(weight + k, e, Whole{});
+    }
     inverse[q] = 1.0F / sum(total);
   }
 }

@@ -52,7 +52,7 @@ struct HiddenKernels {
 
   // weights[q][k] = exp(scale * (scores[q][k] - max)), zeros behind the last key up to a multiple of kKeyStep, and
   // inverse[q] = 1 / their sum. weights may be scores.
-  //   scores, weights: (queries, keys); inverse: (queries)
+  //   scores, weights: (queries, round_up(keys, kKeyStep)), of scores only the keys count; inverse: (queries)
   void (*softmax)(const float* scores, int64_t ld_scores, float scale, int64_t queries, int64_t keys, T* weights,
                   int64_t ld_weights, float* inverse);
 

@@ -62,14 +62,6 @@ inline Vec load(const bfloat16* p, Part part) {
   return from_bits(half);
 }
 
-// Behind the lanes of a part: `other`.
-inline Vec load_or(float, const float* p, Whole whole) { return load(p, whole); }
-inline Vec load_or(float other, const float* p, Part part) {
-  Vec v = splat(other);
-  memcpy(&v, p, static_cast<size_t>(part.lanes) * sizeof(float));
-  return v;
-}
-
 inline void store(float* p, Vec v, Whole) { memcpy(p, &v, sizeof v); }
 inline void store(float* p, Vec v, Part part) { memcpy(p, &v, static_cast<size_t>(part.lanes) * sizeof(float)); }
 inline void store(bfloat16* p, Vec v, Whole) {
@@ -92,31 +84,33 @@ inline Vec first(Vec v, Part part) {
 inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
 inline Vec min(Vec a, Vec b) { return a < b ? a : b; }
 
+// 0, 1, ... kWidth - 1
+inline IntVec lane_numbers() {
+  IntVec lane;
+  for (int32_t j = 0; j < kWidth; ++j) lane[j] = j;
+  return lane;
+}
+
+// The sum, the largest, of all lanes: halves folded onto each other.
 inline float sum(Vec v) {
-  float lane[kWidth];
-  memcpy(lane, &v, sizeof v);
-  for (int64_t width = kWidth / 2; width > 0; width /= 2) {
-    for (int64_t j = 0; j < width; ++j) lane[j] += lane[j + width];
-  }
-  return lane[0];
+#pragma GCC unroll 4
+  for (int32_t half = kWidth / 2; half > 0; half /= 2) v += __builtin_shuffle(v, lane_numbers() ^ half);
+  return v[0];
 }
-
 inline float max(Vec v) {
-  float lane[kWidth];
-  memcpy(lane, &v, sizeof v);
-  for (int64_t width = kWidth / 2; width > 0; width /= 2) {
-    for (int64_t j = 0; j < width; ++j) lane[j] = lane[j] > lane[j + width] ? lane[j] : lane[j + width];
-  }
-  return lane[0];
+#pragma GCC unroll 4
+  for (int32_t half = kWidth / 2; half > 0; half /= 2) v = max(v, __builtin_shuffle(v, lane_numbers() ^ half));
+  return v[0];
 }
 
-// exp(x), relative error about 1e-7; 0 below -87, where float has no normal numbers left.
+// exp(x), relative error about 1e-7; as at -87 below it, as at 88 above it, the ends of what float can hold.
 // x = n ln 2 + r with |r| <= ln 2 / 2; exp(r) is Cephes' polynomial.
 inline Vec exp(Vec x) {
-  const Vec clamped = min(x < -87.0F ? splat(-87.0F) : x, splat(88.0F));
-  constexpr float kRound = 12582912.0F;  // 1.5 * 2^23: adding it leaves no fraction
-  const Vec n = (clamped * 1.44269504F + kRound) - kRound;
-  const Vec r = (clamped - n * 0.693359375F) + n * 2.12194440e-4F;
+  x = x < -87.0F ? splat(-87.0F) : x > 88.0F ? splat(88.0F) : x;  // NaN stays
+  constexpr float kRound = 12582912.0F;  // 1.5 * 2^23: adding it leaves no fraction, and n in the lowest bits
+  const Vec shifted = x * 1.44269504F + kRound;
+  const Vec n = shifted - kRound;
+  const Vec r = (x - n * 0.693359375F) + n * 2.12194440e-4F;
   Vec p = splat(1.9875691500e-4F);
   p = p * r + 1.3981999507e-3F;
   p = p * r + 8.3334519073e-3F;
@@ -124,9 +118,7 @@ inline Vec exp(Vec x) {
   p = p * r + 1.6666665459e-1F;
   p = p * r + 5.0000001201e-1F;
   p = p * (r * r) + r + 1.0F;
-  const BitVec exponent = (BitVec) __builtin_convertvector(n, IntVec) << 23;
-  const Vec scaled = (Vec)((BitVec)p + exponent);
-  return x < -87.0F ? Vec{} : x != x ? x : scaled;
+  return (Vec)((BitVec)p + ((BitVec)shifted << 23));
 }
 
 }  // namespace

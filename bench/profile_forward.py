@@ -1,0 +1,66 @@
+"""Where the time of a forward goes: `python bench/profile_forward.py ../shared/models/minilm-sst2 --tokens 25`.
+
+Shares are of threads x wall time. `waiting`: a thread had nothing to do, or did what is not listed (rows copied,
+buffers taken). `Python`: the loop of moco_rt/runtime.py, the checks before it, and the way into the extension and back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from moco_rt import EarlyExitTextClassificationModel, LinearCondition
+from moco_rt._C import start_profile, stop_profile
+
+
+def shares(model: EarlyExitTextClassificationModel, rows: int, tokens: int, forwards: int) -> dict[str, float]:
+    """Share of each part in `forwards` forwards, and `ms`, of one."""
+    ids = torch.randint(1000, model.config.vocab_size, (rows, tokens), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    for _ in range(3):
+        model(ids, mask)
+    start_profile()
+    start = time.perf_counter()
+    for _ in range(forwards):
+        model(ids, mask)
+    wall = time.perf_counter() - start
+    seconds = stop_profile()
+    threads = torch.get_num_threads()
+    inside = seconds.pop("extension")
+    seconds["waiting"] = threads * inside - sum(seconds.values())
+    found = {part: spent / (threads * wall) for part, spent in seconds.items()}
+    # While Python works, one thread does and the others wait.
+    return {**found, "Python": (wall - inside) / wall, "ms": 1e3 * wall / forwards}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", help="directory or name of a classifier")
+    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--forwards", type=int, default=20)
+    parser.add_argument("--exits", action="store_true", help="with a rule at every site, that no row meets")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    dtype = getattr(torch, arguments.dtype)
+    model = AutoModelForSequenceClassification.from_pretrained(arguments.model, dtype=dtype)
+    fast = EarlyExitTextClassificationModel(model)
+    for site in fast.sites if arguments.exits else []:
+        fast.add_rule(LinearCondition(np.zeros(model.config.hidden_size, np.float32), 0.0, 1.0, bound=0.5), 0, site)
+    found = shares(fast, arguments.rows, arguments.tokens, arguments.forwards)
+    print(
+        f"{found.pop('ms'):.3f} ms a forward, {arguments.rows} rows of {arguments.tokens} tokens, "
+        f"{arguments.dtype}, {arguments.threads} threads, backend {fast.backend}"
+    )
+    for part, share in found.items():
+        print(f"{part:10} {100 * share:5.1f}%")
+
+
+if __name__ == "__main__":
+    main()
