@@ -1,5 +1,7 @@
 """Early exits for fine-tuned transformer classifiers: the same answers, sooner."""
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 
 try:
@@ -23,11 +25,13 @@ if _minor(torch.__version__) != _minor(_BUILT_FOR):
         "for this one (pip install --no-build-isolation --no-deps --force-reinstall FOLDER_OF_ITS_SOURCES)"
     )
 
-from moco_rt.analytics import AnalyticsEngine, NoSufficientRuleError
 from moco_rt.capture import capture
 from moco_rt.ml_frame import MLFrame
 from moco_rt.rules import LinearCondition, LinearRule
 from moco_rt.torch_early_exit_models import EarlyExitOutput, EarlyExitTextClassificationModel
+
+if TYPE_CHECKING:
+    from moco_rt.analytics import AnalyticsEngine, NoSufficientRuleError
 
 __version__ = "0.1.0"
 
@@ -41,3 +45,12 @@ __all__ = [
     "NoSufficientRuleError",
     "capture",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Analytics bring scikit-learn, igraph and Matplotlib along, which whoever only runs a model has no memory for."""
+    if name in ("AnalyticsEngine", "NoSufficientRuleError"):
+        from moco_rt import analytics
+
+        return getattr(analytics, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

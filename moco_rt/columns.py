@@ -6,11 +6,13 @@ import contextlib
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Array = npt.NDArray[Any]
 
@@ -169,6 +171,8 @@ def _as_column(name: str, values: npt.ArrayLike | PackedColumn) -> Array | Packe
     if array.ndim == 1 and array.dtype.kind in "biuf":
         return np.array(array)
     if array.ndim == 1 and array.dtype.kind in "UTO":
+        import pyarrow as pa
+
         with contextlib.suppress(pa.ArrowException):
             strings: Array = as_arrow(array.astype(object)).to_numpy(zero_copy_only=False)
             return strings
@@ -180,6 +184,8 @@ def _as_column(name: str, values: npt.ArrayLike | PackedColumn) -> Array | Packe
 
 def as_arrow(column: Array) -> pa.Array:
     """A 1-D column for Parquet; among strings None and NaN are null, among floats NaN stays NaN."""
+    import pyarrow as pa  # 24 MB that whoever only runs a model has no use for
+
     strings = column.dtype.hasobject
     return pa.array(column, pa.large_string() if strings else None, from_pandas=strings)
 

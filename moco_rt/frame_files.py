@@ -12,8 +12,6 @@ from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from moco_rt.columns import Array, Column, Layouts, PackedColumn, as_arrow, check_layouts, fitted, layouts
 
@@ -95,6 +93,9 @@ class FrameWriter:
         for file in self._files.values():
             file.finish()
         if self._tabular:
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
             table = {name: as_arrow(np.concatenate(chunks)) for name, chunks in self._tabular.items()}
             pq.write_table(pa.table(table), self._partial / "tabular.parquet")
         columns = [
@@ -194,6 +195,9 @@ def _check_exists(file: Path) -> None:
 
 
 def _read_tabular(file: Path, name: str) -> Array:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     _check_exists(file)
     try:
         column: Array = pq.ParquetFile(file).read([name]).column(name).to_numpy()

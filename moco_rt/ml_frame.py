@@ -5,10 +5,9 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
-import pandas as pd
 
 from moco_rt.columns import (
     Array,
@@ -22,6 +21,9 @@ from moco_rt.columns import (
     row_numbers,
 )
 from moco_rt.frame_files import FrameWriter, read_columns
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class MLFrame:
@@ -106,6 +108,8 @@ class MLFrame:
 
     def get_tabular(self) -> pd.DataFrame:
         """A copy of the 1-D columns as one table, with all rows even when there is no such column."""
+        import pandas as pd  # 40 MB that only tables need
+
         tabular = {n: c for n, c in self._columns.items() if not isinstance(c, Column | PackedColumn)}
         return pd.DataFrame(tabular, index=pd.RangeIndex(len(self)))
 
