@@ -95,6 +95,8 @@ Encoder::Encoder(EmbeddingWeights embeddings, const std::vector<LayerWeights>& l
                     name_of(dtype), ")");
   TORCH_CHECK_VALUE(heads > 0 && D_ % heads == 0, "Encoder: heads must divide the hidden size ", D_, " (got ", heads,
                     ")");
+  TORCH_CHECK_VALUE(dtype == at::kFloat || D_ / heads % 2 == 0, "Encoder: the size of a head must be even in ",
+                    name_of(dtype), " (got ", D_ / heads, ")");
   // In the encoder's own dtype these are the model's own tables, not copies.
   const auto table = [&](const at::Tensor& weight) { return weight.detach().to(dtype).contiguous(); };
   embeddings_.words = table(embeddings_.words);

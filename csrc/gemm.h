@@ -53,6 +53,9 @@ class Linear {
  private:
   template <typename T>
   const T* panel(int64_t p) const;
+  // c = x weight^T, or c + that, for one panel and the inputs from `input` on. x: (tokens, inputs), c: (tokens, kPanel)
+  template <typename T>
+  void tile(const T* x, int64_t ld_x, int64_t tokens, int64_t p, int64_t input, float* c, int64_t ld_c) const;
   int64_t width(int64_t p) const { return p + 1 < panels().last ? kPanel : outputs_ - p * kPanel; }
 
   int64_t inputs_, outputs_;

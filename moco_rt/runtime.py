@@ -74,6 +74,8 @@ def _run_layer(
             if last:
                 return cls
         batch.keep_rows_of(cls)
+        if batch.rows == 0:
+            return batch
     if peek_attention:
         encoder.attention(layer, batch)
     encoder.feed_forward(layer, batch)

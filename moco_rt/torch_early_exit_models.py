@@ -52,7 +52,7 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
     Args:
         model: a Hugging Face `...ForSequenceClassification`; it is put in evaluation mode.
         backend: `packed` runs on the extension's own kernels, on a CPU, in float32 or bfloat16, from a packed copy of
-            the weights made at the first batch; `reference` drives the model's own modules; `auto` takes `packed` where
+            the weights as they are now; `reference` drives the model's own modules; `auto` takes `packed` where
             it covers the model, and says in the log why where it does not.
         dtype: computes in this dtype, on a converted copy where the model has another; None: as it is. A rule's bound
             speaks of the dtype it was found in: capture from `.model`, the copy, to find rules for it.

@@ -41,18 +41,18 @@ def run_python(script, **environment):
 
 @pytest.mark.parametrize("capability", ISAS)
 def test_the_kernels_of_each_instruction_set_are_chosen_and_exact(capability):
-    """The tests of test_exits.py and test_packed_batch.py that bound rounding errors, once per instruction set."""
+    """The tests that bound rounding errors or look at bits, once per instruction set."""
     isa, needed = ISAS[capability]
     if isa == _C.cpu_isa():
         pytest.skip("this process runs on it anyway")
     missing = needed - processor_flags()
     if missing:
         pytest.skip(f"the processor has no {', '.join(sorted(missing))}")
-    # The kernels compute in float32; rows of other dtypes are converted, or pooled by torch.
-    wanted = "(twice_the_error or same_bits) and not bfloat16 and not float64"
+    # Only the encoder has kernels for another dtype than float32; exits convert rows first, or torch pools them.
+    wanted = "(twice_the_error or same_bits) and not float64 and (test_encoder or not bfloat16)"
     script = (
         "import sys, pytest\n"
-        "files = ['tests/test_exits.py', 'tests/test_packed_batch.py']\n"
+        "files = ['tests/test_exits.py', 'tests/test_packed_batch.py', 'tests/test_encoder.py']\n"
         f"code = pytest.main([*files, '-q', '-p', 'no:cacheprovider', '-k', {wanted!r}])\n"
         "from moco_rt._C import cpu_isa\n"  # not sooner: pytest warns of modules that it can no longer rewrite
         "print(cpu_isa())\n"

@@ -379,7 +379,7 @@ def test_the_dtype_asked_for_is_the_one_that_is_packed(tiny_bert, packed_dtype, 
     assert torch.equal(asked(**inputs).logits, converted(**inputs).logits)
 
 
-def test_weights_that_are_moved_to_another_dtype_and_back_are_those_that_answer(tiny_bert, inputs):
+def test_weights_changed_in_place_answer_once_they_are_packed_anew(tiny_bert, inputs):
     model = tiny_bert(LAYERS)
     fast = EarlyExitTextClassificationModel(model, backend="packed")
     before = fast(**inputs).logits
@@ -445,43 +445,41 @@ def test_python_goes_on_while_the_encoder_works(tiny_bert):
 # Real models
 
 
-def load_rows(shared_dir, name, rows):
-    """A model and its rows of SST-2 dev or IMDB test, in batches sorted by length."""
-    model, tokenizer = load_classifier(str(shared_dir / "models" / name))
-    file, tokens = ("sst2/dev.jsonl", 128) if name.endswith("sst2") else ("imdb/test.jsonl", 256)
-    with (shared_dir / "data" / file).open(encoding="utf-8") as lines:
-        texts = [json.loads(line)["text"] for line, _ in zip(lines, range(rows), strict=False)]
-    batches, _ = length_sorted_batches(tokenizer, texts, tokens, batch_rows=32)
-    return model, batches
-
-
 @torch.no_grad()
 def logits_of(model, batches):
     return torch.cat([model(**batch).logits.float() for batch in batches])
 
 
-@pytest.mark.shared
-@pytest.mark.parametrize(
-    ("name", "rows"), [("tiny-sst2", 872), ("minilm-sst2", 872), ("tiny-imdb", 2000), ("minilm-imdb", 200)]
+@pytest.fixture(
+    scope="module",
+    params=[("tiny-sst2", 872), ("minilm-sst2", 872), ("tiny-imdb", 2000), ("minilm-imdb", 200)],
+    ids=str,
 )
-def test_real_models_answer_as_hugging_face_does(shared_dir, name, rows):
-    model, batches = load_rows(shared_dir, name, rows)
-    exact = logits_of(model, batches)
-    assert len(exact) == rows
+def real(request, shared_dir):
+    """A model, so many rows of SST-2 dev or IMDB test in batches sorted by length, and their logits in float32."""
+    name, rows = request.param
+    model, tokenizer = load_classifier(str(shared_dir / "models" / name))
+    file, tokens = ("sst2/dev.jsonl", 128) if name.endswith("sst2") else ("imdb/test.jsonl", 256)
+    with (shared_dir / "data" / file).open(encoding="utf-8") as lines:
+        texts = [json.loads(line)["text"] for line, _ in zip(lines, range(rows), strict=False)]
+    assert len(texts) == rows
+    batches, _ = length_sorted_batches(tokenizer, texts, tokens, batch_rows=32)
+    return model, batches, logits_of(model, batches)
+
+
+@pytest.mark.shared
+def test_real_models_answer_as_hugging_face_does(real):
+    model, batches, exact = real
     packed = logits_of(EarlyExitTextClassificationModel(model, backend="packed"), batches)
     torch.testing.assert_close(packed, exact, atol=1e-4, rtol=0)
-    two = exact.topk(2, dim=1).values
-    assert ((packed.argmax(1) == exact.argmax(1)) | (two[:, 0] - two[:, 1] < 1e-4)).all()
+    first, second = exact.topk(2, dim=1).values.T
+    assert ((packed.argmax(1) == exact.argmax(1)) | (first - second < 1e-4)).all()
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize(
-    ("name", "rows"), [("tiny-sst2", 872), ("minilm-sst2", 872), ("tiny-imdb", 2000), ("minilm-imdb", 200)]
-)
-def test_real_models_in_bfloat16_err_no_more_than_twice_hugging_face_and_keep_their_labels(shared_dir, name, rows):
-    model, batches = load_rows(shared_dir, name, rows)
-    exact = logits_of(model, batches)
+def test_real_models_in_bfloat16_err_at_most_twice_as_much_as_hugging_faces_and_keep_their_labels(real):
+    model, batches, exact = real
+    plain = logits_of(copy.deepcopy(model).bfloat16(), batches)
     packed = logits_of(EarlyExitTextClassificationModel(model, backend="packed", dtype=torch.bfloat16), batches)
-    plain = logits_of(model.bfloat16(), batches)
     assert (packed - exact).abs().max() <= 2 * (plain - exact).abs().max()
     assert (packed.argmax(1) == exact.argmax(1)).float().mean() >= 0.998

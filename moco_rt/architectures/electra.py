@@ -17,6 +17,8 @@ class Electra(BertLike):
     def __init__(self, model: Any):
         super().__init__(model, "electra")
         self._project = getattr(self._base, "embeddings_project", None)
+        if self._project is not None:
+            self.module_paths["electra.embeddings_project"] = self.module_paths.pop("electra.embeddings")
 
     def embed(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """Embeddings as BERT's, projected to the layers' size where it is another: (rows, S) -> (rows, S, D)."""

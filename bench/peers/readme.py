@@ -1,0 +1,76 @@
+"""README's table of rivals, made from the stored cells: `cd bench && python -m peers.readme`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from peers.engines import BASELINE, OURS
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "bench" / "results" / "peers.json"
+BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
+
+
+def table(cells: dict[str, dict]) -> str:
+    """A line for each cell and precision: Hugging Face, the best rival, ours."""
+    first = next(iter(cells.values()))
+    processor = first["machine"]["cpu"]
+    packages = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "ctranslate2": "CTranslate2", "torch": "torch"}
+    versions = {
+        packages[package]: version
+        for cell in cells.values()
+        for engine in cell["engines"].values()
+        for package, version in engine.get("versions", {}).items()
+        if package in packages
+    }
+    named = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+    return "\n".join(
+        [
+            f"{processor}, {first['threads']} threads; {named}:",
+            "",
+            "| model | tokens | rows at a time | dtype | Hugging Face | best rival | moco_rt | x HF | x rival |",
+            "|---|---|---:|---|---:|---:|---:|---:|---:|",
+            *(line for cell in cells.values() for line in _lines(cell)),
+        ]
+    )
+
+
+def _lines(cell: dict) -> Iterator[str]:
+    engines = cell["engines"]
+    for precision, dtype in (("fp32", "float32"), ("bf16", "bfloat16")):
+        ours = engines.get(f"{OURS}.{precision}", {})
+        if "best_rival" not in ours:
+            continue
+        rival = ours["best_rival"]
+        eager = engines[BASELINE.replace("fp32", precision)]
+        figures = [
+            cell["model"],
+            cell["law"],
+            str(cell["batch_rows"]),
+            dtype,
+            _rate(eager),
+            f"{_rate(engines[rival])} ({rival.partition('.')[0]})",
+            f"**{_rate(ours)}**",
+            f"{ours['rows_per_second'] / eager['rows_per_second']:.2f}",
+            f"{ours['times_best_rival']:.2f}",
+        ]
+        yield "| " + " | ".join(figures) + " |"
+
+
+def _rate(figures: dict) -> str:
+    rate = figures["rows_per_second"]
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+
+
+def main() -> None:
+    readme = ROOT / "README.md"
+    before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
+    after = rest.split(END)[1]
+    cells = json.loads(RESULTS.read_text(encoding="utf-8"))
+    readme.write_text(f"{before}{BEGIN}\n{table(cells)}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
