@@ -27,6 +27,7 @@ struct TokenIds {
 };
 
 void check_ids(const char* name, const std::vector<int64_t>& ids, int64_t size) {
+  if (ids.empty()) return;
   const auto [least, most] = std::minmax_element(ids.begin(), ids.end());
   TORCH_CHECK_INDEX(*least >= 0 && *most < size, name, " must be from 0 to ", size - 1, " (got ",
                     *least < 0 ? *least : *most, ")");
@@ -88,8 +89,8 @@ Encoder::Encoder(EmbeddingWeights embeddings, const std::vector<LayerWeights>& l
       embeddings_(std::move(embeddings)),
       embedding_norm_(embeddings_.norm, eps),
       head_activation_(activation_from_name(head.activation)),
-      dense_(head.dense.first, head.dense.second, dtype),
-      output_(head.output.first, head.output.second, dtype) {
+      dense_(head.dense.first, head.dense.second, dtype, Linear::kFineDepth),
+      output_(head.output.first, head.output.second, dtype, Linear::kFineDepth) {
   TORCH_CHECK_VALUE(can_multiply(dtype),
                     "Encoder: dtype must be torch.float32, or torch.bfloat16 where the processor multiplies it (got ",
                     name_of(dtype), ")");
@@ -97,6 +98,19 @@ Encoder::Encoder(EmbeddingWeights embeddings, const std::vector<LayerWeights>& l
                     ")");
   TORCH_CHECK_VALUE(dtype == at::kFloat || D_ / heads % 2 == 0, "Encoder: the size of a head must be even in ",
                     name_of(dtype), " (got ", D_ / heads, ")");
+  const at::Tensor& words = embeddings_.words;
+  TORCH_CHECK_VALUE(words.dim() == 2, "Encoder: words must have shape (any, size) (got ", words.sizes(), ")");
+  const int64_t E = words.size(1);
+  const at::Tensor& positions = embeddings_.positions;
+  MOCO_CHECK_SHAPE("Encoder", positions, {positions.size(0), E});
+  if (embeddings_.types) {
+    const at::Tensor& types = *embeddings_.types;
+    MOCO_CHECK_SHAPE("Encoder", types, {types.size(0), E});
+  }
+  check_affine(embeddings_.norm, {E});
+  TORCH_CHECK_VALUE(embeddings_.projection || E == D_, "Encoder: words must have size ", D_,
+                    " where nothing projects them (got ", E, ")");
+  if (embeddings_.projection) check_affine(*embeddings_.projection, {D_, E});
   // In the encoder's own dtype these are the model's own tables, not copies.
   const auto table = [&](const at::Tensor& weight) { return weight.detach().to(dtype).contiguous(); };
   embeddings_.words = table(embeddings_.words);

@@ -27,8 +27,8 @@ class Exits {
 
   // Rows whose first firing rule is r leave with r's logits. fires: (rows) bool for each add_callable, in their
   // order. Returns how many left. A score that is not finite never fires, nor does any rule on a row with NaN or
-  // infinity in a token: it runs to the end, as it would without rules. Nor does a flat rule fire on rows longer than
-  // it was fitted on.
+  // infinity in a token of the batch (of a peek, the first): it runs to the end, as it would without rules. Nor does a
+  // flat rule fire on rows longer than it was fitted on.
   int64_t apply(PackedBatch& batch, Results& results, const std::vector<at::Tensor>& fires) const;
 
  private:

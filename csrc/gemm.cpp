@@ -41,8 +41,8 @@ bool can_multiply(at::ScalarType dtype) {
   return can;
 }
 
-Linear::Linear(const at::Tensor& weight, const at::Tensor& bias, at::ScalarType dtype)
-    : inputs_(weight.size(1)), outputs_(weight.size(0)) {
+Linear::Linear(const at::Tensor& weight, const at::Tensor& bias, at::ScalarType dtype, int64_t depth)
+    : inputs_(weight.size(1)), outputs_(weight.size(0)), depth_(dtype == at::kFloat ? depth : kDepthBFloat16) {
   TORCH_CHECK_VALUE(dtype == at::kFloat || inputs_ % 2 == 0, "Linear: inputs must be even in ", name_of(dtype),
                     " (got ", inputs_, ")");
   const int64_t panels_ = panels().last;
@@ -57,14 +57,9 @@ const T* Linear::panel(int64_t p) const {
   return static_cast<const T*>(packed_.const_data_ptr()) + p * inputs_ * kPanel;
 }
 
-// Inputs at a time. float32: with more, sums would be less exact than plain torch's, which takes about as many (2%
-// of the time). bfloat16: with more, a piece of a panel would not fit the second-level cache.
-template <typename T>
-constexpr int64_t depth = std::is_same_v<T, float> ? 192 : 768;
-
 template <typename T>
 void Linear::tile(const T* x, int64_t ld_x, int64_t tokens, int64_t p, int64_t input, float* c, int64_t ld_c) const {
-  multiply(tokens, width(p), std::min(depth<T>, inputs_ - input), x + input, ld_x, panel<T>(p) + input * kPanel, kPanel,
+  multiply(tokens, width(p), std::min(depth_, inputs_ - input), x + input, ld_x, panel<T>(p) + input * kPanel, kPanel,
            c, ld_c, input > 0);
 }
 
@@ -73,7 +68,7 @@ template <typename T>
 void Linear::product(const T* x, int64_t ld_x, int64_t tokens, Range panels, float* product, int64_t ld_product) const {
   const Timed timed(Part::kProducts);
   for (int64_t p = panels.first; p < panels.last; ++p) {
-    for (int64_t input = 0; input < inputs_; input += depth<T>) {
+    for (int64_t input = 0; input < inputs_; input += depth_) {
       for (int64_t t = 0; t < tokens; t += kTile) {
         tile(x + t * ld_x, ld_x, std::min(kTile, tokens - t), p, input, product + t * ld_product + p * kPanel,
              ld_product);
@@ -90,7 +85,7 @@ void Linear::apply(const T* x, int64_t ld_x, int64_t tokens, Range panels, Activ
   for (int64_t p = panels.first; p < panels.last; ++p) {
     for (int64_t t = 0; t < tokens; t += kTile) {
       const int64_t m = std::min(kTile, tokens - t);
-      for (int64_t input = 0; input < inputs_; input += depth<T>) tile(x + t * ld_x, ld_x, m, p, input, c, kPanel);
+      for (int64_t input = 0; input < inputs_; input += depth_) tile(x + t * ld_x, ld_x, m, p, input, c, kPanel);
       hidden_kernels<T>().bias_activation(c, bias() + p * kPanel, activation, m, width(p), kPanel,
                                           out + t * ld_out + p * kPanel, ld_out);
     }

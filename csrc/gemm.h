@@ -30,8 +30,16 @@ class Linear {
   static constexpr int64_t kPanel = 64;
   static constexpr int64_t kTile = 32;  // tokens at a time
 
-  // weight: (outputs, inputs); bias: (outputs), or undefined: none. Packed as dtype, float32 or bfloat16.
-  Linear(const at::Tensor& weight, const at::Tensor& bias, at::ScalarType dtype);
+  // Inputs that are summed in one go, then added to those before. float32: with more, sums would be less exact than
+  // plain torch's (fewer cost 2% of the time). bfloat16: with more, that piece of a panel would not fit the
+  // second-level cache.
+  static constexpr int64_t kDepth = 384;
+  static constexpr int64_t kFineDepth = 192;  // for what a peek or the head reads: few sums, on which more depends
+  static constexpr int64_t kDepthBFloat16 = 768;
+
+  // weight: (outputs, inputs); bias: (outputs), or undefined: none. Packed as dtype, float32 or bfloat16. depth: of
+  // float32.
+  Linear(const at::Tensor& weight, const at::Tensor& bias, at::ScalarType dtype, int64_t depth = kDepth);
 
   int64_t inputs() const { return inputs_; }
   int64_t outputs() const { return outputs_; }
@@ -58,7 +66,7 @@ class Linear {
   void tile(const T* x, int64_t ld_x, int64_t tokens, int64_t p, int64_t input, float* c, int64_t ld_c) const;
   int64_t width(int64_t p) const { return p + 1 < panels().last ? kPanel : outputs_ - p * kPanel; }
 
-  int64_t inputs_, outputs_;
+  int64_t inputs_, outputs_, depth_;
   at::Tensor packed_;  // (panels, inputs, kPanel); bfloat16: (panels, inputs / 2, kPanel, 2)
   at::Tensor bias_;    // (outputs) float32
 };

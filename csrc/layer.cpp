@@ -16,6 +16,8 @@ namespace moco {
 namespace {
 // So many tokens at a time go through attention: their queries, keys and values stay in the last-level cache.
 constexpr int64_t kAttentionTokens = 1024;
+// So many rows at a time are peeked: each takes heads x D values twice.
+constexpr int64_t kPeekRows = 256;
 }  // namespace
 
 LayerNorm::LayerNorm(const Affine& weights, double eps)
@@ -29,11 +31,18 @@ Layer::Layer(LayerWeights weights, int64_t heads, Activation activation, double 
       D_(weights_.query.first.size(1)),
       activation_(activation),
       dtype_(dtype),
-      attention_output_(linear(weights_.attention_output)),
+      attention_output_(weights_.attention_output.first, weights_.attention_output.second, dtype, Linear::kFineDepth),
       intermediate_(linear(weights_.intermediate)),
       output_(linear(weights_.output)),
       attention_norm_(weights_.attention_norm, eps),
-      output_norm_(weights_.output_norm, eps) {}
+      output_norm_(weights_.output_norm, eps) {
+  const auto& [query, key, value, attention_output, attention_norm, intermediate, output, output_norm] = weights_;
+  const int64_t F = intermediate.first.size(0);
+  for (const Affine* square : {&query, &key, &value, &attention_output}) check_affine(*square, {D_, D_});
+  check_affine(intermediate, {F, D_});
+  check_affine(output, {D_, F});
+  for (const Affine* norm : {&attention_norm, &output_norm}) check_affine(*norm, {D_});
+}
 
 const Linear& Layer::query_key_value() const {
   std::call_once(query_key_value_once_, [&] {
@@ -47,12 +56,17 @@ const Linear& Layer::query_key_value() const {
 const Layer::Peek& Layer::peek_weights() const {
   std::call_once(peek_once_, [&] {
     const int64_t d = D_ / heads_;
-    peek_.query = std::make_unique<Linear>(linear(weights_.query));
+    Peek peek;
+    const auto fine = [&](const at::Tensor& weight, const at::Tensor& bias) {
+      return Linear(weight, bias, dtype_, Linear::kFineDepth);
+    };
+    peek.query = std::make_unique<Linear>(fine(weights_.query.first, weights_.query.second));
     for (int64_t head = 0; head < heads_; ++head) {
-      peek_.key.push_back(linear({weights_.key.first.narrow(0, head * d, d).t(), at::Tensor()}));
-      peek_.value.push_back(
-          linear({weights_.value.first.narrow(0, head * d, d), weights_.value.second.narrow(0, head * d, d)}));
+      const auto rows_of_head = [&](const at::Tensor& all) { return all.narrow(0, head * d, d); };
+      peek.key.push_back(fine(rows_of_head(weights_.key.first).t(), at::Tensor()));
+      peek.value.push_back(fine(rows_of_head(weights_.value.first), rows_of_head(weights_.value.second)));
     }
+    peek_ = std::move(peek);
   });
   return peek_;
 }
@@ -114,10 +128,17 @@ void Layer::feed_forward(T* hidden, int64_t tokens) const {
 
 template <typename T>
 void Layer::peek(const T* hidden, const std::vector<int32_t>& cu_seqlens, T* cls) const {
+  const auto rows = static_cast<int64_t>(cu_seqlens.size()) - 1;
+  for (int64_t row = 0; row < rows; row += kPeekRows) {
+    peek_rows(hidden, &cu_seqlens[static_cast<size_t>(row)], std::min(kPeekRows, rows - row), cls + row * D_);
+  }
+}
+
+template <typename T>
+void Layer::peek_rows(const T* hidden, const int32_t* cu_seqlens, int64_t rows, T* cls) const {
   static thread_local Scratch query_scratch, key_scratch, mixed_scratch, context_scratch;
   const HiddenKernels<T>& kernels = hidden_kernels<T>();
   const Peek& peek = peek_weights();
-  const auto rows = static_cast<int64_t>(cu_seqlens.size()) - 1;
   const int64_t d = D_ / heads_;
   const int64_t product_flops = 2 * rows * D_ * D_;
 
@@ -130,12 +151,11 @@ void Layer::peek(const T* hidden, const std::vector<int32_t>& cu_seqlens, T* cls
   });
 
   T* mixed = mixed_scratch.of<T>(rows * heads_ * D_);  // sum_t p[t] x[t]
-  parallel_tasks(rows, 4 * heads_ * D_ * cu_seqlens.back(), [&](int64_t row) {
+  parallel_tasks(rows, 4 * heads_ * D_ * (cu_seqlens[rows] - cu_seqlens[0]), [&](int64_t row) {
     const Timed timed(Part::kPeek);
     static thread_local Scratch score_scratch;
-    const auto r = static_cast<size_t>(row);
-    const T* x = hidden + cu_seqlens[r] * D_;
-    const int64_t tokens = cu_seqlens[r + 1] - cu_seqlens[r];
+    const T* x = hidden + cu_seqlens[row] * D_;
+    const int64_t tokens = cu_seqlens[row + 1] - cu_seqlens[row];
     const int64_t ld = round_up(tokens, kKeyStep);
     float* scores = score_scratch.of<float>(heads_ * (ld + 1));
     float* inverse = scores + heads_ * ld;

@@ -54,6 +54,8 @@ class Layer {
   Linear linear(const Affine& weights) const { return {weights.first, weights.second, dtype_}; }
 
   template <typename T>
+  void peek_rows(const T* hidden, const int32_t* cu_seqlens, int64_t rows, T* cls) const;
+  template <typename T>
   void project_context(const T* context, int64_t ld_context, T* hidden, int64_t tokens) const;
 
   LayerWeights weights_;

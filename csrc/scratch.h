@@ -17,6 +17,7 @@ class Scratch {
     const auto bytes = static_cast<size_t>(n) * sizeof(T);
     if (bytes > bytes_) {
       memory_.clear();
+      bytes_ = 0;  // should there be no memory for what follows
       memory_ = c10::GetCPUAllocator()->allocate(bytes);
       bytes_ = bytes;
     }

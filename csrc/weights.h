@@ -6,11 +6,20 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
+
+#include "checks.h"
 
 namespace moco {
 
 // weight and bias of a linear layer or a LayerNorm
 using Affine = std::pair<at::Tensor, at::Tensor>;
+
+inline void check_affine(const Affine& affine, const std::vector<int64_t>& shape) {
+  const auto& [weight, bias] = affine;
+  MOCO_CHECK_SHAPE("Encoder", weight, shape);
+  MOCO_CHECK_SHAPE("Encoder", bias, {shape[0]});
+}
 
 struct EmbeddingWeights {
   at::Tensor words, positions;      // (any, E)

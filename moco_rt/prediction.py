@@ -17,9 +17,8 @@ from moco_rt.batches import Encoded, Text, encode, length_limit, pad
 #: Texts tokenised at a time, while those before them are computed.
 _TEXTS = 4096
 
-#: Tokens in one batch. All of it goes through a layer before any goes through the next, so that the layer's weights are
-#: read once for it, and the rows that are left deep in the network are still many. Its hidden states (25 MB at D = 384)
-#: should stay in a last-level cache; between 4,096 and 65,536 no difference was measured.
+#: Tokens in one batch. All of it goes through a layer before any goes through the next, so that the rows that are left
+#: deep in the network are still many. Its hidden states (25 MB at D = 384) should stay in a last-level cache.
 _TOKENS = 16_384
 
 
@@ -46,6 +45,8 @@ def predict(model: Any, texts: Sequence[Text], tokenizer: Any, max_length: int |
         raise TypeError("texts must be a sequence of texts (got one str)")
     if len(texts) == 0:
         raise ValueError("texts must hold at least one text (got none)")
+    if model.config.problem_type == "regression":
+        raise ValueError("model must classify (got problem_type=regression)")
     longest = length_limit(tokenizer, model.max_seqlen, max_length)
     logits: Tensor | None = None
     exit_site = torch.full((len(texts),), -1)
@@ -58,7 +59,7 @@ def predict(model: Any, texts: Sequence[Text], tokenizer: Any, max_length: int |
                 output = model(**pad([rows[i] for i in places], model.device))
                 index = start + torch.tensor(places)
                 if logits is None:
-                    logits = torch.empty(len(texts), output.logits.shape[1])
+                    logits = torch.empty(len(texts), output.logits.shape[1], dtype=torch.float32)
                 logits[index] = output.logits.float().cpu()
                 exit_site[index] = output.exit_site.cpu()
                 exit_rule[index] = output.exit_rule.cpu()
@@ -66,7 +67,7 @@ def predict(model: Any, texts: Sequence[Text], tokenizer: Any, max_length: int |
     assert logits is not None
     one_of_many = logits.shape[1] > 1 and model.config.problem_type != "multi_label_classification"
     probs = logits.softmax(dim=1) if one_of_many else logits.sigmoid()
-    return Prediction(probs.argmax(dim=1), probs, exit_site, exit_rule)
+    return Prediction(logits.argmax(dim=1), probs, exit_site, exit_rule)
 
 
 def _tokenised(tokenizer: Any, texts: Sequence[Text], longest: int) -> Iterator[tuple[int, list[Encoded]]]:
@@ -77,7 +78,8 @@ def _tokenised(tokenizer: Any, texts: Sequence[Text], longest: int) -> Iterator[
         waiting = background.submit(encode, tokenizer, texts[: starts[1]], longest)
         for start, stop in pairwise(starts):
             rows = waiting.result()
-            waiting = background.submit(encode, tokenizer, texts[stop : stop + _TEXTS], longest)
+            if stop < len(texts):
+                waiting = background.submit(encode, tokenizer, texts[stop : stop + _TEXTS], longest)
             yield start, rows
 
 

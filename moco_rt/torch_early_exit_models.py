@@ -91,10 +91,21 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
         return super().train(False)
 
     def _apply(self, *args: Any, **kwargs: Any) -> EarlyExitTextClassificationModel:
-        """What `.to`, `.half` and their like call: the weights have moved, so they are packed anew."""
+        """What `.to`, `.half` and their like call: where weights have moved, they are packed anew."""
+        packed, places = self._encoder, self._places()
+        self._encoder = None  # of other weights, should what follows fail
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
-        self._encoder = self._pack()
+        self._encoder = packed if self._places() == places else self._pack()
         return self
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As torch's; the weights are packed anew."""
+        keys = super().load_state_dict(*args, **kwargs)
+        self._encoder = self._pack()
+        return keys
+
+    def _places(self) -> list[int]:
+        return [parameter.data_ptr() for parameter in self.model.parameters()]
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles compile the policy and pack the weights for themselves."""
@@ -111,7 +122,7 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
         try:
             if self._architecture.device != _CPU:
                 raise ValueError(f"the packed kernels need a model on the CPU (got {self._architecture.device})")
-            return self._architecture.encoder(self.dtype)
+            return self._architecture.encoder(self.model.dtype)
         except ValueError as reason:
             if self._asked_for == "packed":
                 raise
@@ -131,7 +142,7 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """What it computes in."""
-        dtype: torch.dtype = self.model.dtype
+        dtype: torch.dtype = self.model.dtype if self._encoder is None else self._encoder.dtype
         return dtype
 
     def can_generate(self) -> bool:
@@ -222,7 +233,7 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
 
         Raises:
             TypeError: texts is a single text.
-            ValueError: there are none, or max_length leaves no room for a text.
+            ValueError: there are none, max_length leaves no room for a text, or the model does not classify.
         """
         return predict(self, texts, tokenizer, max_length)
 

@@ -23,6 +23,7 @@ LENGTHS = {
     "longest": [512],
     "several times": [512, 512, 1, 300, 512, 300],
     "many rows": [70] * 30,
+    "more rows than are peeked at a time": [3] * 300,
 }
 every_size = pytest.mark.parametrize(("hidden", "heads", "intermediate"), SIZES)
 every_length = pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)

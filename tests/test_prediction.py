@@ -174,3 +174,9 @@ def test_what_breaks_while_texts_are_tokenised_reaches_the_caller(make_fast, wor
     monkeypatch.setattr(prediction, "_TEXTS", 2)
     with pytest.raises(TypeError):
         make_fast("packed").predict(["good", "bad", "film", None], tokenizer=word_tokenizer)
+
+
+def test_a_regression_is_refused(make_fast, word_tokenizer, one_line_error):
+    fast = make_fast("packed", exits=False, labels=1, problem_type="regression")
+    with one_line_error(ValueError, "model must classify (got problem_type=regression)"):
+        fast.predict(["a film"], tokenizer=word_tokenizer)

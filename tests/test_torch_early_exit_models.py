@@ -53,6 +53,37 @@ def test_refuses_decoders_and_unknown_backends(tiny_bert, one_line_error):
         EarlyExitTextClassificationModel(tiny_bert(), backend="fastest")
 
 
+def test_loaded_weights_are_packed_anew(tiny_bert):
+    fast, other = (EarlyExitTextClassificationModel(tiny_bert(seed=seed), backend="packed") for seed in (0, 1))
+    fast.load_state_dict(other.state_dict())
+    assert torch.equal(fast(IDS, MASK).logits, other(IDS, MASK).logits)
+
+
+def test_layers_that_do_more_than_their_weights_say_are_left_to_the_reference(tiny_bert, caplog, one_line_error):
+    class Doubled(torch.nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    model = tiny_bert()
+    model.bert.encoder.layer[0].output.dense.__class__ = Doubled
+    fast = EarlyExitTextClassificationModel(model)
+    assert fast.backend == "reference"
+    assert "Doubled" in caplog.text
+    assert torch.equal(fast(IDS, MASK).logits, model(IDS, MASK).logits)
+    with one_line_error(ValueError, "layers must be torch's own"):
+        EarlyExitTextClassificationModel(model, backend="packed")
+
+
+def test_a_move_that_fails_leaves_no_packed_weights_of_another_dtype(tiny_bert):
+    fast = EarlyExitTextClassificationModel(tiny_bert(), backend="packed")
+    encoder = fast._encoder
+    assert fast.to("cpu")._encoder is encoder  # nothing moved
+    with pytest.raises(ValueError, match="float16"):
+        fast.half()
+    assert fast.backend == "reference"
+    assert fast.dtype == torch.float16
+
+
 def test_dtype_converts_a_copy(tiny_bert):
     model = tiny_bert()
     fast = EarlyExitTextClassificationModel(model, dtype=torch.bfloat16)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import numpy as np
 import pytest
 
-from peers import report, rows
+from peers import readme, report, rows
 from peers.cells import Cell
 from peers.engines import BASELINE, ENGINES, OURS, adapter, precision
 from peers.models import dense_flops
@@ -109,3 +110,10 @@ def test_a_worker_that_fails_leaves_the_others_at_work():
         assert crew.ask("good", "index", "x") is None
         assert crew.failed["good"].startswith("ValueError")
         assert crew.names() == []
+
+
+def test_readme_shows_the_stored_cells():
+    text = (readme.ROOT / "README.md").read_text(encoding="utf-8")
+    cells = json.loads(readme.RESULTS.read_text(encoding="utf-8"))
+    assert f"{readme.BEGIN}\n{readme.table(cells)}\n{readme.END}" in text
+    assert set(readme.SHOWN) <= set(cells)

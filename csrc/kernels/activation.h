@@ -21,7 +21,7 @@ inline Vec gelu(Vec x) {
 #pragma GCC unroll 14
   for (int i = 13; i >= 0; --i) p = p * t + kCoefficients[i];
   const Vec phi = inside * p + 0.5F;
-  return x >= kEnd ? x : x <= -kEnd ? Vec{} : x * phi;
+  return x >= kEnd ? x : x <= -kEnd ? x * 0.0F : x * phi;
 }
 
 // 0.5 x (1 + tanh(z)) = x / (1 + exp(-2z)), z = sqrt(2 / pi) (x + 0.044715 x^3).

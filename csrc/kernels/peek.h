@@ -24,9 +24,14 @@ template <int64_t heads, typename T>
 inline void sums(const T* x, const float* weight, int64_t ld, const float* factor, int64_t tokens, int64_t D, T* out) {
   for_vectors(D, [&](int64_t d, auto lanes) {
     Vec total[heads] = {};
-    for (int64_t t = 0; t < tokens; ++t) {
-      const Vec value = load(x + t * D + d, lanes);
-      for (int64_t h = 0; h < heads; ++h) total[h] += value * weight[h * ld + t];
+    for (int64_t block = 0; block < tokens; block += kKeyBlock) {  // one long sum would round more
+      const int64_t end = tokens - block < kKeyBlock ? tokens : block + kKeyBlock;
+      Vec part[heads] = {};
+      for (int64_t t = block; t < end; ++t) {
+        const Vec value = load(x + t * D + d, lanes);
+        for (int64_t h = 0; h < heads; ++h) part[h] += value * weight[h * ld + t];
+      }
+      for (int64_t h = 0; h < heads; ++h) total[h] += part[h];
     }
     for (int64_t h = 0; h < heads; ++h) store(out + h * D + d, total[h] * factor[h], lanes);
   });

@@ -55,7 +55,13 @@ class Architecture(Protocol):
 
 
 def affine(module: Any) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a linear layer or a LayerNorm."""
+    """Weight and bias of a linear layer or a LayerNorm.
+
+    Raises:
+        ValueError: it is neither, but for example a quantised or adapted layer, which does more than its weights say.
+    """
+    if type(module) not in (torch.nn.Linear, torch.nn.LayerNorm):
+        raise ValueError(f"layers must be torch's own Linear and LayerNorm (got {type(module).__name__})")
     return module.weight, module.bias
 
 

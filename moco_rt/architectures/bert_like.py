@@ -1,4 +1,4 @@
-"""What BERT, RoBERTa and ELECTRA share: layers under BERT's names, a classifier of two layers on the first token."""
+"""What the families share: layers of attention and feed-forward, a classifier of two layers on the first token."""
 
 from __future__ import annotations
 
@@ -16,24 +16,33 @@ from moco_rt.sites import EMBEDDINGS, attention_site, output_site
 
 
 class BertLike:
-    """The sub-modules of a model whose encoder is its attribute `name`, driven one by one."""
+    """The sub-modules of a model whose encoder is its attribute `name`, driven one by one.
 
-    def __init__(self, model: Any, name: str):
+    Args:
+        model: the classifier.
+        name: of its encoder with the embeddings.
+        layers: the path from there to the list of layers.
+        ends: the modules within a layer that attention and feed-forward end with.
+    """
+
+    def __init__(
+        self, model: Any, name: str, layers: str = "encoder.layer", ends: tuple[str, str] = ("attention", "output")
+    ):
         config = model.config
-        if config.is_decoder:
+        if getattr(config, "is_decoder", False):
             raise ValueError("model must be an encoder (got config.is_decoder=True)")
         self._model = model
         self._base = getattr(model, name)
-        self._layers = list(self._base.encoder.layer)
+        self._layers = list(self._base.get_submodule(layers))
         self.num_layers = len(self._layers)
         self.num_classes: int = config.num_labels
         self.hidden_size: int = config.hidden_size
         self.max_seqlen: int = config.max_position_embeddings
         self.module_paths = {f"{name}.embeddings": EMBEDDINGS}
         for i in range(self.num_layers):
-            layer = f"{name}.encoder.layer.{i}"
-            self.module_paths[f"{layer}.attention"] = attention_site(i)
-            self.module_paths[f"{layer}.output"] = output_site(i)
+            layer = f"{name}.{layers}.{i}"
+            self.module_paths[f"{layer}.{ends[0]}"] = attention_site(i)
+            self.module_paths[f"{layer}.{ends[1]}"] = output_site(i)
             self.module_paths[layer] = output_site(i)
 
     @property
@@ -55,8 +64,8 @@ class BertLike:
         """Every site in order with the step that leads to it."""
         yield EMBEDDINGS, lambda hidden, _: hidden
         for i, layer in enumerate(self._layers):
-            yield attention_site(i), partial(_attention, layer)
-            yield output_site(i), partial(_feed_forward, layer)
+            yield attention_site(i), partial(self._attention, layer)
+            yield output_site(i), partial(self._feed_forward, layer)
 
     def classify(self, hidden: Tensor) -> Tensor:
         """Dense layer and classifier of the first token: (rows, S, D) -> (rows, C)."""
@@ -73,15 +82,14 @@ class BertLike:
         Raises:
             ValueError: they do not cover its activation function, or dtype.
         """
-        config = self._model.config
         dense, output, activation = self._head()
         return Encoder(
             self._embedding_weights(),
-            [_layer_weights(layer) for layer in self._layers],
+            [self._layer_weights(layer) for layer in self._layers],
             HeadWeights(dense=affine(dense), activation=activation, output=affine(output)),
-            heads=config.num_attention_heads,
-            activation=activation_name(config.hidden_act),
-            eps=config.layer_norm_eps,
+            heads=self._model.config.num_attention_heads,
+            activation=activation_name(self._hidden_act()),
+            eps=self._base.embeddings.LayerNorm.eps,
             dtype=dtype,
         )
 
@@ -91,34 +99,38 @@ class BertLike:
 
     def _embedding_weights(self, **special: Any) -> EmbeddingWeights:
         tables = self._base.embeddings
+        if "types" not in special:
+            special["types"] = tables.token_type_embeddings.weight
         return EmbeddingWeights(
             words=tables.word_embeddings.weight,
             positions=tables.position_embeddings.weight,
-            types=tables.token_type_embeddings.weight,
             norm=affine(tables.LayerNorm),
             **special,
         )
 
+    def _hidden_act(self) -> Any:
+        return self._model.config.hidden_act
 
-def _attention(layer: Any, hidden: Tensor, mask: Any) -> Tensor:
-    output: Tensor = layer.attention(hidden, mask)[0]
-    return output
+    @staticmethod
+    def _attention(layer: Any, hidden: Tensor, mask: Any) -> Tensor:
+        output: Tensor = layer.attention(hidden, mask)[0]
+        return output
 
+    @staticmethod
+    def _feed_forward(layer: Any, hidden: Tensor, _: Any) -> Tensor:
+        output: Tensor = layer.feed_forward_chunk(hidden)
+        return output
 
-def _feed_forward(layer: Any, hidden: Tensor, _: Any) -> Tensor:
-    output: Tensor = layer.feed_forward_chunk(hidden)
-    return output
-
-
-def _layer_weights(layer: Any) -> LayerWeights:
-    attention = layer.attention
-    return LayerWeights(
-        query=affine(attention.self.query),
-        key=affine(attention.self.key),
-        value=affine(attention.self.value),
-        attention_output=affine(attention.output.dense),
-        attention_norm=affine(attention.output.LayerNorm),
-        intermediate=affine(layer.intermediate.dense),
-        output=affine(layer.output.dense),
-        output_norm=affine(layer.output.LayerNorm),
-    )
+    @staticmethod
+    def _layer_weights(layer: Any) -> LayerWeights:
+        attention = layer.attention
+        return LayerWeights(
+            query=affine(attention.self.query),
+            key=affine(attention.self.key),
+            value=affine(attention.self.value),
+            attention_output=affine(attention.output.dense),
+            attention_norm=affine(attention.output.LayerNorm),
+            intermediate=affine(layer.intermediate.dense),
+            output=affine(layer.output.dense),
+            output_norm=affine(layer.output.LayerNorm),
+        )

@@ -13,7 +13,7 @@ class Roberta(BertLike):
 
     def __init__(self, model: Any):
         super().__init__(model, "roberta")
-        self._padding_idx: int = model.config.pad_token_id
+        self._padding_idx: int = self._base.embeddings.padding_idx
         self.max_seqlen -= self._padding_idx + 1
 
     def _embedding_weights(self, **special: Any) -> EmbeddingWeights:
