@@ -49,11 +49,12 @@ def measured(options: argparse.Namespace) -> Iterator[tuple[Cell, dict]]:
 
 
 def store(cell: Cell, result: dict, out: Path) -> None:
-    """Put the cell among those in the file."""
+    """Put the cell among those in the file, and the table of them all beside it."""
     cells = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
     cells[str(cell)] = result
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(cells, indent=1) + "\n", encoding="utf-8")
+    out.with_suffix(".md").write_text(table(cells) + "\n", encoding="utf-8")
 
 
 def main() -> None:
