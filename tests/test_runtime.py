@@ -87,7 +87,7 @@ def check(model, inputs, rules):
     packed, reference = (outcome(model, inputs, rules, backend) for backend in ("packed", "reference"))
     assert packed.exit_site.tolist() == reference.exit_site.tolist()
     assert packed.exit_rule.tolist() == reference.exit_rule.tolist()
-    torch.testing.assert_close(packed.logits, reference.logits, atol=1e-5, rtol=0)
+    torch.testing.assert_close(packed.logits, reference.logits, atol=1e-4, rtol=0)  # what README promises
     return packed.exit_site.tolist(), packed.exit_rule.tolist()
 
 
