@@ -45,7 +45,7 @@ bench: $(INSTALLED)
 
 # The rivals have a venv of their own: they pin what they like. Hours, all of it; see bench/peers for parts.
 peers: $(PEERS)/.installed
-	cd bench && ../$(PEERS)/bin/python -m peers
+	cd bench && ../$(PEERS)/bin/python -m peers && ../$(PEERS)/bin/python -m peers.readme
 
 $(PEERS)/.installed: $(SOURCES) bench/peers/requirements.txt
 	$(PYTHON) -m venv $(PEERS)

@@ -3,8 +3,7 @@
 Every line here is one call into the extension, which works on all rows that are left. They lie end to end without
 padding, and the extension cuts them anew into packs for every step: after rows have left, packs are as full as before.
 The threads share out the packs of one step. Measured with bench/profile_forward.py (2 threads, 6 x 384, 64 rows of 25
-tokens): they wait for each other for at most 2% of the time, all that whole batches per thread could gain. The loop
-itself takes 1.4% of a forward of 2 x 128 and one row of 256 tokens.
+tokens): they wait for each other for 2% of the time, all that whole batches per thread could gain.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from peers.engines import BASELINE, OURS
+from peers.report import ratio, readable
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "bench" / "results" / "peers.json"
@@ -55,18 +56,13 @@ def _lines(cell: dict) -> Iterator[str]:
             cell["law"],
             str(cell["batch_rows"]),
             dtype,
-            _rate(eager),
-            f"{_rate(engines[rival])} ({rival.partition('.')[0]})",
-            f"**{_rate(ours)}**",
-            f"{ours['rows_per_second'] / eager['rows_per_second']:.2f}",
+            readable(eager["rows_per_second"]),
+            f"{readable(engines[rival]['rows_per_second'])} ({rival.partition('.')[0]})",
+            f"**{readable(ours['rows_per_second'])}**",
+            f"{ratio(eager['seconds'], ours['seconds']):.2f}",
             f"{ours['times_best_rival']:.2f}",
         ]
         yield "| " + " | ".join(figures) + " |"
-
-
-def _rate(figures: dict) -> str:
-    rate = figures["rows_per_second"]
-    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
 def main() -> None:

@@ -52,6 +52,11 @@ def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
     return round(float(np.median(np.asarray(slow) / np.asarray(fast))), 3)
 
 
+def readable(rate: float) -> str:
+    """Rows per second."""
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+
+
 def best_rival(totals: Mapping[str, Sequence[float]], of_precision: str) -> str | None:
     """The rival of that precision with the smallest median."""
     rivals = [name for name in totals if is_rival(name) and precision(name) == of_precision]
@@ -71,9 +76,9 @@ def table(cells: Mapping[str, dict]) -> str:
 
 def _line(figures: dict) -> list[str]:
     times, rival = figures.get("times_best_rival"), figures.get("best_rival")
-    share, rate = figures["of_gemm_peak"], figures["rows_per_second"]
+    share = figures["of_gemm_peak"]
     return [
-        f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}",
+        readable(figures["rows_per_second"]),
         f"{figures['speedup']:.2f}",
         f"{times:.2f} ({rival})" if times else "",
         f"{figures['p50_ms']:.2f}",
