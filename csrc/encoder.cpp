@@ -140,12 +140,12 @@ void Encoder::check(const PackedBatch& batch) const {
 // f(T{}) for the type of the hidden states.
 template <typename F>
 void Encoder::with_dtype(const F& f) const {
-  const Timed timed(Part::kExtension);
   dtype_ == at::kFloat ? f(float{}) : f(bfloat16{});
 }
 
 void Encoder::embed(PackedBatch& batch, const at::Tensor& input_ids,
                     const std::optional<at::Tensor>& token_type_ids) const {
+  const Timed timed(Part::kExtension);
   TORCH_CHECK_VALUE(
       input_ids.dim() == 2 && input_ids.size(0) == batch.rows() && input_ids.size(1) >= batch.max_seqlen(),
       "embed: input_ids must have shape (", batch.rows(), ", at least ", batch.max_seqlen(), ") (got ",
@@ -169,16 +169,19 @@ void Encoder::embed(PackedBatch& batch, const at::Tensor& input_ids,
 }
 
 void Encoder::attention(int64_t i, PackedBatch& batch) const {
+  const Timed timed(Part::kExtension);
   check(batch);
   with_dtype([&]<typename T>(T) { layer(i).attention(data<T>(batch.hidden()), batch.cu_seqlens()); });
 }
 
 void Encoder::feed_forward(int64_t i, PackedBatch& batch) const {
+  const Timed timed(Part::kExtension);
   check(batch);
   with_dtype([&]<typename T>(T) { layer(i).feed_forward(data<T>(batch.hidden()), batch.total_tokens()); });
 }
 
 PackedBatch Encoder::peek(int64_t i, const PackedBatch& batch) const {
+  const Timed timed(Part::kExtension);
   check(batch);
   PackedBatch cls = batch.cls();
   with_dtype(
@@ -187,6 +190,7 @@ PackedBatch Encoder::peek(int64_t i, const PackedBatch& batch) const {
 }
 
 at::Tensor Encoder::classify(const PackedBatch& batch) const {
+  const Timed timed(Part::kExtension);
   check(batch);
   const at::Tensor cls = batch.cls().hidden();
   const int64_t rows = batch.rows();

@@ -12,6 +12,7 @@
 
 #include "checks.h"
 #include "isa.h"
+#include "profile.h"
 
 namespace moco {
 
@@ -70,6 +71,7 @@ Feature feature_from_name(const std::string& name) {
 }
 
 PackedBatch::PackedBatch(const at::Tensor& attention_mask) {
+  const Timed timed(Part::kExtension);
   TORCH_CHECK_VALUE(attention_mask.dim() == 2 && attention_mask.size(0) > 0 && attention_mask.size(1) > 0,
                     "attention_mask must have shape (rows, tokens) with at least one of each (got ",
                     attention_mask.sizes(), ")");

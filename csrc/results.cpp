@@ -5,10 +5,12 @@
 #include <ATen/ops/zeros.h>
 
 #include "checks.h"
+#include "profile.h"
 
 namespace moco {
 
 Results::Results(int64_t rows, int64_t classes, at::ScalarType dtype, at::Device device) {
+  const Timed timed(Part::kExtension);
   TORCH_CHECK_VALUE(rows > 0 && classes > 0, "Results: rows and classes must be at least 1 (got ", rows, " and ",
                     classes, ")");
   MOCO_CHECK_FLOATING("Results: dtype", dtype);
@@ -34,6 +36,7 @@ void Results::write_exits(const std::vector<int32_t>& row_ids, int64_t site, con
 }
 
 void Results::write_last(const std::vector<int32_t>& row_ids, const at::Tensor& logits) {
+  const Timed timed(Part::kExtension);
   MOCO_CHECK_SHAPE("write_last", logits, {static_cast<int64_t>(row_ids.size()), logits_.size(1)});
   MOCO_CHECK_DTYPE("write_last", logits, logits_.scalar_type());
   MOCO_CHECK_DEVICE("write_last", logits, logits_.device());
