@@ -22,13 +22,13 @@ TIE = 1e-4
 
 
 def logits(model: Callable, batches: list[dict[str, Tensor]]) -> Tensor:
-    """(rows, C) float32"""
+    """Of all rows: (rows, C) float32."""
     with torch.no_grad():
         return torch.cat([model(**batch).logits.float() for batch in batches])
 
 
 def line(name: str, dtype: torch.dtype, ours: Tensor, theirs: Tensor, expected: Tensor) -> str:
-    """How far our logits and Hugging Face's in dtype are from the expected ones, and how many labels differ."""
+    """How far our logits and Hugging Face's in dtype are from the expected ones, and how many labels differ but for ties."""
     top = expected.topk(2, dim=1).values
     clear = top[:, 0] - top[:, 1] > TIE
     differ = (ours.argmax(1) != expected.argmax(1)) & clear
@@ -47,7 +47,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(
-        "| model | rows | dtype | largest difference | Hugging Face's in dtype | other labels, no ties | same label |"
+        "| model | rows | dtype | largest difference | Hugging Face's in dtype | other labels | same label |"
     )
     print("|---|---:|---|---:|---:|---:|---:|", flush=True)
     for name in options.models:
