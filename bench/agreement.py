@@ -28,7 +28,7 @@ def logits(model: Callable, batches: list[dict[str, Tensor]]) -> Tensor:
 
 
 def line(name: str, dtype: torch.dtype, ours: Tensor, theirs: Tensor, expected: Tensor) -> str:
-    """How far our logits and Hugging Face's in dtype are from the expected ones, and how many labels differ but for ties."""
+    """How far our logits and Hugging Face's in dtype are from the expected; labels that differ, ties apart."""
     top = expected.topk(2, dim=1).values
     clear = top[:, 0] - top[:, 1] > TIE
     differ = (ours.argmax(1) != expected.argmax(1)) & clear

@@ -13,6 +13,7 @@
 #include "encoder.h"
 #include "exits.h"
 #include "isa.h"
+#include "off_ramp.h"
 #include "packed_batch.h"
 #include "profile.h"
 #include "results.h"
@@ -22,6 +23,7 @@ using moco::Affine;
 using moco::Encoder;
 using moco::Exits;
 using moco::LayerWeights;
+using moco::OffRamp;
 using moco::PackedBatch;
 using moco::Results;
 
@@ -77,6 +79,7 @@ PYBIND11_MODULE(_C, m) {
              return b.pool(moco::feature_from_name(feature), tokens.value_or(b.max_seqlen()));
            }),
            py::arg("feature"), py::kw_only(), py::arg("tokens") = py::none())
+      .def("keep_mean", call([](PackedBatch& b) { b.keep_mean(); }))
       .def("cls", call([](const PackedBatch& b) { return b.cls(); }))
       .def("compact", call([](PackedBatch& b, const at::Tensor& keep) { b.compact(to_vector(keep)); }), py::arg("keep"))
       .def("keep_rows_of", call([](PackedBatch& b, const PackedBatch& survivors) { b.keep_rows_of(survivors); }),
@@ -95,6 +98,13 @@ PYBIND11_MODULE(_C, m) {
            }),
            py::arg("batch"), py::arg("logits"));
 
+  py::class_<OffRamp>(m, "OffRamp")
+      .def(py::init(call([](const std::vector<Affine>& layers, const std::string& score, double temperature) {
+             return OffRamp(layers, score, temperature);
+           })),
+           py::arg("layers"), py::kw_only(), py::arg("score"), py::arg("temperature"))
+      .def("score", call([](const OffRamp& ramp, const at::Tensor& x) { return ramp.score(x); }), py::arg("x"));
+
   py::class_<Exits>(m, "Exits")
       .def(py::init(call([](int64_t site, int64_t classes) { return Exits(site, classes); })), py::arg("site"),
            py::arg("classes"))
@@ -104,6 +114,13 @@ PYBIND11_MODULE(_C, m) {
                    double threshold) { e.add_linear(rule_id, logits, feature, weight, bias, threshold); }),
            py::arg("rule_id"), py::arg("logits"), py::kw_only(), py::arg("feature"), py::arg("weight"), py::arg("bias"),
            py::arg("threshold"))
+      .def("add_off_ramp",
+           call([](Exits& e, int64_t rule_id, const at::Tensor& logits, const std::string& feature,
+                   const OffRamp& off_ramp, std::vector<float> thresholds, int64_t patience) {
+             e.add_off_ramp(rule_id, logits, feature, off_ramp, std::move(thresholds), patience);
+           }),
+           py::arg("rule_id"), py::arg("logits"), py::kw_only(), py::arg("feature"), py::arg("off_ramp"),
+           py::arg("thresholds"), py::arg("patience"))
       .def("add_callable",
            call([](Exits& e, int64_t rule_id, const at::Tensor& logits) { e.add_callable(rule_id, logits); }),
            py::arg("rule_id"), py::arg("logits"))

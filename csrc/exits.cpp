@@ -1,8 +1,7 @@
 #include "exits.h"
 
-#include <ATen/ops/empty.h>
 #include <ATen/ops/stack.h>
-#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>
@@ -27,7 +26,7 @@ Exits::Exits(int64_t site, int64_t classes) : site_(site), classes_(classes) {
 void Exits::add(Rule rule) {
   TORCH_CHECK_VALUE(rule.id >= 0, "Exits: rule_id must be at least 0 (got ", rule.id, ")");
   const at::Tensor& logits = rule.logits;
-  MOCO_CHECK_SHAPE("Exits", logits, {classes_});
+  MOCO_CHECK_SHAPE("Exits", logits, {std::ssize(rule.thresholds), classes_});
   rules_.push_back(std::move(rule));
 }
 
@@ -37,32 +36,58 @@ void Exits::add_linear(int64_t rule_id, const at::Tensor& logits, const std::str
   MOCO_CHECK_DTYPE("Exits", weight, at::kFloat);
   TORCH_CHECK_VALUE(weight.dim() == 1 && weight.numel() > 0, "Exits: weight must have shape (size) (got ",
                     weight.sizes(), ")");
-  add({rule_id, logits.clone(), feature_from_name(feature), weight.clone(at::MemoryFormat::Contiguous),
-       static_cast<float>(bias), static_cast<float>(threshold)});
+  add({.id = rule_id,
+       .logits = logits.clone().unsqueeze(0),
+       .thresholds = {static_cast<float>(threshold)},
+       .feature = feature_from_name(feature),
+       .weight = weight.clone(at::MemoryFormat::Contiguous),
+       .bias = static_cast<float>(bias)});
+}
+
+void Exits::add_off_ramp(int64_t rule_id, const at::Tensor& logits, const std::string& feature, OffRamp off_ramp,
+                         std::vector<float> thresholds, int64_t patience) {
+  TORCH_CHECK_VALUE(off_ramp.classes() == classes_ && std::ssize(thresholds) == classes_,
+                    "Exits: off_ramp and thresholds must have ", classes_, " classes (got ", off_ramp.classes(),
+                    " and ", thresholds.size(), ")");
+  TORCH_CHECK_VALUE(patience > 0, "Exits: patience must be at least 1 (got ", patience, ")");
+  add({.id = rule_id,
+       .logits = logits.clone(),
+       .thresholds = std::move(thresholds),
+       .feature = feature_from_name(feature),
+       .off_ramp = std::move(off_ramp),
+       .patience = patience});
 }
 
 void Exits::add_callable(int64_t rule_id, const at::Tensor& logits) {
-  add({rule_id, logits.clone(), std::nullopt, {}, 0.0F, 0.5F});
+  add({.id = rule_id, .logits = logits.clone().unsqueeze(0), .thresholds = {0.5F}});
+}
+
+// What the rule looks at: (rows, size).
+const at::Tensor& Exits::pool(const Rule& rule, int64_t size, const PackedBatch& batch, Pooled& pooled) {
+  const int64_t D = batch.hidden().size(1);
+  const int64_t multiple = *rule.feature == Feature::kClsMean ? 2 : 1;
+  const bool flat = *rule.feature == Feature::kFlat;
+  TORCH_CHECK_VALUE(flat ? size % D == 0 : size == multiple * D, "Exits: weight of rule ", rule.id, " must have size ",
+                    flat ? "a multiple of " : "", multiple * D, ", the hidden size (got ", size, ")");
+  at::Tensor& x = pooled[{*rule.feature, size}];
+  if (!x.defined()) x = batch.pool(*rule.feature, size / D);
+  return x;
 }
 
 // score: (rows), written.
 void Exits::linear_score(const Rule& rule, const PackedBatch& batch, Pooled& pooled, const at::Tensor& score) {
   const int64_t D = batch.hidden().size(1);
   const int64_t size = rule.weight.numel();
-  const bool flat = *rule.feature == Feature::kFlat;
-  TORCH_CHECK_VALUE(flat ? size % D == 0 : size == D, "Exits: weight of rule ", rule.id, " must have size ",
-                    flat ? "a multiple of " : "", D, ", the hidden size (got ", size, ")");
   const at::Tensor& weight = rule.weight;
   MOCO_CHECK_DEVICE("Exits", weight, score.device());
-  at::Tensor& x = pooled[static_cast<size_t>(*rule.feature)];
-  if (!x.defined() || x.size(1) != size) x = batch.pool(*rule.feature, size / D);
+  const at::Tensor& x = pool(rule, size, batch, pooled);
   if (x.is_cpu()) {
     kernels().linear_score(x.const_data_ptr<float>(), weight.const_data_ptr<float>(), rule.bias, batch.rows(), size,
                            score.mutable_data_ptr<float>());
   } else {
     score.copy_(x.mv(weight).add(rule.bias));
   }
-  if (!flat) return;
+  if (*rule.feature != Feature::kFlat) return;
   // What a rule was not fitted to see whole it has no say in.
   const std::vector<int32_t>& cu_seqlens = batch.cu_seqlens();
   for (int64_t row = 0; row < batch.rows(); ++row) {
@@ -71,18 +96,25 @@ void Exits::linear_score(const Rule& rule, const PackedBatch& batch, Pooled& poo
   }
 }
 
-// -> (rules, rows) float32, on the device of the batch.
+// -> (rules, 2, rows) float32, on the device of the batch: scores and, of off-ramps, predicted classes.
 at::Tensor Exits::scores(const PackedBatch& batch, const std::vector<at::Tensor>& fires) const {
   const auto is_callable = [](const Rule& rule) { return !rule.feature; };
   TORCH_CHECK_VALUE(std::ssize(fires) == std::count_if(rules_.begin(), rules_.end(), is_callable),
                     "Exits: fires must hold one answer for each callable (got ", fires.size(), ")");
-  const at::Tensor scores = at::empty({std::ssize(rules_), batch.rows()}, batch.hidden().options().dtype(at::kFloat));
+  const at::Tensor scores =
+      at::zeros({std::ssize(rules_), 2, batch.rows()}, batch.hidden().options().dtype(at::kFloat));
   Pooled pooled;
   auto next = fires.begin();
   for (size_t r = 0; r < rules_.size(); ++r) {
-    const at::Tensor score = scores.select(0, static_cast<int64_t>(r));
-    if (rules_[r].feature) {
-      linear_score(rules_[r], batch, pooled, score);
+    const Rule& rule = rules_[r];
+    const at::Tensor both = scores.select(0, static_cast<int64_t>(r));
+    const at::Tensor score = both.select(0, 0);
+    if (rule.off_ramp) {
+      const at::Tensor& x = pool(rule, rule.off_ramp->inputs(), batch, pooled);
+      both.copy_(rule.off_ramp->score(x), /*non_blocking=*/true);
+      score.masked_fill_(x.isfinite().all(1).logical_not(), kNaN);  // a ReLU may swallow it
+    } else if (rule.feature) {
+      linear_score(rule, batch, pooled, score);
     } else {
       const at::Tensor& answer = *next++;
       MOCO_CHECK_DTYPE("Exits", answer, at::kBool);
@@ -91,9 +123,9 @@ at::Tensor Exits::scores(const PackedBatch& batch, const std::vector<at::Tensor>
     }
   }
   // What the last sub-layer broke in one token has not met the others yet: it shows in the row's mean alone.
-  at::Tensor& mean = pooled[static_cast<size_t>(Feature::kMean)];
+  at::Tensor& mean = pooled[{Feature::kMean, batch.hidden().size(1)}];
   if (!mean.defined()) mean = batch.pool(Feature::kMean, 0);
-  scores.masked_fill_(mean.isfinite().all(1).logical_not(), kNaN);
+  scores.select(1, 0).masked_fill_(mean.isfinite().all(1).logical_not(), kNaN);
   return scores;
 }
 
@@ -105,24 +137,28 @@ int64_t Exits::apply(PackedBatch& batch, Results& results, const std::vector<at:
   const at::Tensor score = scores(batch, fires).cpu();  // the one host synchronisation of an exit point
   const int64_t rows = batch.rows();
   std::vector<bool> keep(static_cast<size_t>(rows), true);
-  std::vector<int32_t> row_ids;   // of the rows that leave
-  std::vector<int64_t> places;    // of their rules, in rules_
-  std::vector<int64_t> rule_ids;  // the same rules, as the caller numbers them
+  std::vector<int32_t> row_ids;    // of the rows that leave
+  std::vector<int64_t> rule_ids;   // by which rules
+  std::vector<at::Tensor> logits;  // with what
   for (int64_t row = 0; row < rows; ++row) {
     for (size_t r = 0; r < rules_.size(); ++r) {
-      const float value = score.const_data_ptr<float>()[static_cast<int64_t>(r) * rows + row];
-      if (!(std::isfinite(value) && value > rules_[r].threshold)) continue;
+      const Rule& rule = rules_[r];
+      const int32_t row_id = batch.row_ids()[static_cast<size_t>(row)];
+      const float* both = score.const_data_ptr<float>() + static_cast<int64_t>(r) * 2 * rows;
+      const auto predicted = static_cast<int64_t>(both[rows + row]);
+      const int64_t streak = rule.patience > 1 ? results.streak(row_id, predicted) : 1;
+      const float value = both[row];
+      if (!std::isfinite(value) || value <= rule.thresholds[static_cast<size_t>(predicted)]) continue;
+      if (streak < rule.patience) continue;
       keep[static_cast<size_t>(row)] = false;
-      row_ids.push_back(batch.row_ids()[static_cast<size_t>(row)]);
-      places.push_back(static_cast<int64_t>(r));
-      rule_ids.push_back(rules_[r].id);
+      row_ids.push_back(row_id);
+      rule_ids.push_back(rule.id);
+      logits.push_back(rule.logits.select(0, predicted));
       break;  // the first that fires wins
     }
   }
   if (row_ids.empty()) return 0;
-  std::vector<at::Tensor> logits;
-  for (const Rule& rule : rules_) logits.push_back(rule.logits);
-  results.write_exits(row_ids, site_, rule_ids, at::stack(logits).index_select(0, at::tensor(places)));
+  results.write_exits(row_ids, site_, rule_ids, at::stack(logits));
   batch.compact(keep);
   return std::ssize(row_ids);
 }

@@ -3,11 +3,12 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <array>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "off_ramp.h"
 #include "packed_batch.h"
 #include "results.h"
 
@@ -22,6 +23,10 @@ class Exits {
   // the rows end with that leave by it.
   void add_linear(int64_t rule_id, const at::Tensor& logits, const std::string& feature, const at::Tensor& weight,
                   double bias, double threshold);
+  // An off-ramp: fires where its score is above the threshold of the class it predicts, and `patience` off-ramps of
+  // the row in a row, this one included, predict that class. logits, thresholds: (C, C) and (C), by predicted class.
+  void add_off_ramp(int64_t rule_id, const at::Tensor& logits, const std::string& feature, OffRamp off_ramp,
+                    std::vector<float> thresholds, int64_t patience);
   // A rule that is the caller's: it fires where the answer given to apply says so.
   void add_callable(int64_t rule_id, const at::Tensor& logits);
 
@@ -34,17 +39,20 @@ class Exits {
  private:
   struct Rule {
     int64_t id;
-    at::Tensor logits;
-    std::optional<Feature> feature;  // none: the score is the caller's answer
-    at::Tensor weight;
-    float bias;
-    float threshold;
+    at::Tensor logits;                    // (1, C) or, of an off-ramp, (C, C)
+    std::vector<float> thresholds;        // (1) or (C)
+    std::optional<Feature> feature = {};  // none: the score is the caller's answer
+    at::Tensor weight = {};               // of a linear rule
+    float bias = 0;
+    std::optional<OffRamp> off_ramp = {};
+    int64_t patience = 1;
   };
-  // By feature: what rules of one feature, and of one size where it is flat, share.
-  using Pooled = std::array<at::Tensor, 3>;
+  // By feature and size: what rules share.
+  using Pooled = std::map<std::pair<Feature, int64_t>, at::Tensor>;
 
   void add(Rule rule);
   at::Tensor scores(const PackedBatch& batch, const std::vector<at::Tensor>& fires) const;
+  static const at::Tensor& pool(const Rule& rule, int64_t size, const PackedBatch& batch, Pooled& pooled);
   static void linear_score(const Rule& rule, const PackedBatch& batch, Pooled& pooled, const at::Tensor& score);
 
   int64_t site_;

@@ -1,6 +1,7 @@
 #include "packed_batch.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/segment_reduce.h>
 #include <ATen/ops/tensor.h>
@@ -67,7 +68,8 @@ Feature feature_from_name(const std::string& name) {
   if (name == "cls") return Feature::kCls;
   if (name == "mean") return Feature::kMean;
   if (name == "flat") return Feature::kFlat;
-  TORCH_CHECK_VALUE(false, "feature must be one of cls, mean, flat (got ", name, ")");
+  if (name == "cls+mean") return Feature::kClsMean;
+  TORCH_CHECK_VALUE(false, "feature must be one of cls, mean, flat, cls+mean (got ", name, ")");
 }
 
 PackedBatch::PackedBatch(const at::Tensor& attention_mask) {
@@ -123,6 +125,7 @@ PackedBatch PackedBatch::cls() const {
   first.cu_seqlens_.resize(cu_seqlens_.size());
   std::iota(first.cu_seqlens_.begin(), first.cu_seqlens_.end(), 0);
   first.buffer_ = padded(1).squeeze(1);
+  first.kept_mean_ = kept_mean_;
   return first;
 }
 
@@ -176,6 +179,9 @@ at::Tensor PackedBatch::pool(Feature feature, int64_t tokens) const {
     case Feature::kFlat:
       TORCH_CHECK_VALUE(tokens > 0, "pool: tokens must be at least 1 (got ", tokens, ")");
       return padded(tokens).flatten(1).to(at::kFloat);
+    case Feature::kClsMean:
+      TORCH_CHECK_VALUE(kept_mean_.defined(), "pool: cls+mean needs the mean of an earlier keep_mean (got none)");
+      return at::cat({pool(Feature::kCls, 1), kept_mean_}, 1);
   }
   TORCH_INTERNAL_ASSERT(false, "unknown feature");
 }
@@ -203,8 +209,10 @@ void PackedBatch::compact(const std::vector<bool>& keep) {
   Runs runs;
   std::vector<int32_t> cu_seqlens{0};
   std::vector<int32_t> row_ids;
+  std::vector<int64_t> kept;
   for (size_t r = 0; r < keep.size(); ++r) {
     if (!keep[r]) continue;
+    kept.push_back(static_cast<int64_t>(r));
     runs.source.push_back(cu_seqlens_[r]);
     runs.target.push_back(cu_seqlens.back());
     runs.length.push_back(length(r));
@@ -212,6 +220,7 @@ void PackedBatch::compact(const std::vector<bool>& keep) {
     row_ids.push_back(row_ids_[r]);
   }
   if (buffer_.defined()) move_tokens(buffer_, buffer_, runs);
+  if (kept_mean_.defined()) kept_mean_ = kept_mean_.index_select(0, at::tensor(kept).to(kept_mean_.device()));
   cu_seqlens_ = std::move(cu_seqlens);
   row_ids_ = std::move(row_ids);
 }

@@ -8,8 +8,8 @@
 
 namespace moco {
 
-// What of a row's tokens a rule looks at.
-enum class Feature { kCls, kMean, kFlat };
+// What of a row's tokens a rule looks at; kClsMean: the first token beside the mean that was kept (keep_mean).
+enum class Feature { kCls, kMean, kFlat, kClsMean };
 
 Feature feature_from_name(const std::string& name);
 
@@ -32,7 +32,7 @@ class PackedBatch {
   // Room for hidden states (T, D), whatever is in it. The buffer of an earlier call is used again where it is large
   // enough.
   at::Tensor allocate(int64_t D, const at::TensorOptions& options);
-  // The first token of every row, as a batch of its own.
+  // The first token of every row, as a batch of its own; with the mean that was kept.
   PackedBatch cls() const;
 
   // padded (rows, S, D) -> hidden. The buffer of an earlier call is used again where it is large enough.
@@ -42,7 +42,10 @@ class PackedBatch {
   // -> (rows, max_seqlen) int64, on the device of the hidden states.
   at::Tensor attention_mask() const;
 
-  // -> (rows, D) float32; kFlat: (rows, tokens * D), the first `tokens` of each row, zeros behind them.
+  // Keeps the rows' mean as it is now for kClsMean: at a layer's start, for what is decided before the layer is run.
+  void keep_mean() { kept_mean_ = mean(); }
+  // -> (rows, D) float32; kClsMean: (rows, 2 * D); kFlat: (rows, tokens * D), the first `tokens` of each row, zeros
+  // behind them.
   at::Tensor pool(Feature feature, int64_t tokens) const;
 
   // Keeps the rows r with keep[r], in their order. On the CPU their tokens move forward in place.
@@ -59,7 +62,8 @@ class PackedBatch {
 
   std::vector<int32_t> cu_seqlens_;
   std::vector<int32_t> row_ids_;
-  at::Tensor buffer_;  // (capacity >= T, D); undefined before the first unpad
+  at::Tensor buffer_;     // (capacity >= T, D); undefined before the first unpad
+  at::Tensor kept_mean_;  // (rows, D) float32; undefined before the first keep_mean
 };
 
 }  // namespace moco

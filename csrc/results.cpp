@@ -35,6 +35,14 @@ void Results::write_exits(const std::vector<int32_t>& row_ids, int64_t site, con
   exit_rule_.index_copy_(0, rows, at::tensor(rule_ids).to(rows.device(), /*non_blocking=*/true));
 }
 
+int64_t Results::streak(int32_t row_id, int64_t predicted) {
+  streaks_.resize(static_cast<size_t>(logits_.size(0)));
+  Streak& streak = streaks_[static_cast<size_t>(row_id)];
+  streak.length = streak.predicted == predicted ? streak.length + 1 : 1;
+  streak.predicted = predicted;
+  return streak.length;
+}
+
 void Results::write_last(const std::vector<int32_t>& row_ids, const at::Tensor& logits) {
   const Timed timed(Part::kExtension);
   MOCO_CHECK_SHAPE("write_last", logits, {static_cast<int64_t>(row_ids.size()), logits_.size(1)});

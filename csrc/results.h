@@ -18,6 +18,9 @@ class Results {
   // Rows that leave at a site: row_ids[k] by rule rule_ids[k] with logits[k]: (k, C).
   void write_exits(const std::vector<int32_t>& row_ids, int64_t site, const std::vector<int64_t>& rule_ids,
                    const at::Tensor& logits);
+  // How many off-ramps in a row, this one included, have given the row that class: asked once for each off-ramp that
+  // it meets.
+  int64_t streak(int32_t row_id, int64_t predicted);
   // Rows that ran to the end, with the classifier's logits (rows, C).
   void write_last(const std::vector<int32_t>& row_ids, const at::Tensor& logits);
 
@@ -25,6 +28,10 @@ class Results {
   at::Tensor index(const std::vector<int32_t>& row_ids) const;
 
   at::Tensor logits_, exit_site_, exit_rule_;
+  struct Streak {
+    int64_t predicted = -1, length = 0;
+  };
+  std::vector<Streak> streaks_;  // by row
 };
 
 }  // namespace moco

@@ -3,6 +3,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+#: Weight and bias of a linear layer, (outputs, inputs) and (outputs), or of a LayerNorm.
+Affine = tuple[Tensor, Tensor]
+
 def cpu_isa() -> str:
     """The instruction set of the kernels in use: generic, avx2 or avx512."""
 
@@ -49,8 +52,14 @@ class PackedBatch:
     def attention_mask(self) -> Tensor:
         """(rows, max_seqlen) int64, on the device of the hidden states."""
 
+    def keep_mean(self) -> None:
+        """Keeps the rows' mean as it is now for the feature cls+mean, here and in batches of first tokens."""
+
     def pool(self, feature: str, *, tokens: int | None = None) -> Tensor:
-        """(rows, D) float32; for flat (rows, tokens * D), the first tokens of each row (all), zeros behind them."""
+        """(rows, D) float32; for cls+mean (rows, 2 * D), the mean being the one kept.
+
+        For flat (rows, tokens * D), the first tokens of each row (all), zeros behind them.
+        """
 
     def cls(self) -> PackedBatch:
         """The first token of every row, as a batch of its own."""
@@ -80,6 +89,16 @@ class Results:
     def write_last(self, batch: PackedBatch, logits: Tensor) -> None:
         """Logits (rows, C) of the rows still in batch."""
 
+class OffRamp:
+    """A small classifier: one layer, or two with a ReLU between, all in float32.
+
+    score: max_prob, entropy or margin, of softmax(logits / temperature).
+    """
+
+    def __init__(self, layers: Sequence[Affine], *, score: str, temperature: float) -> None: ...
+    def score(self, x: Tensor) -> Tensor:
+        """(2, rows) float32 on the CPU: scores, the higher the surer, and predicted classes. x: (rows, inputs)."""
+
 class Exits:
     """The exits of one site, the site-th of the model, each with the logits (C) its rows leave with."""
 
@@ -88,6 +107,22 @@ class Exits:
         self, rule_id: int, logits: Tensor, *, feature: str, weight: Tensor, bias: float, threshold: float
     ) -> None:
         """Fires where feature @ weight + bias > threshold, all in float32; weight: (size), on the batch's device."""
+
+    def add_off_ramp(
+        self,
+        rule_id: int,
+        logits: Tensor,
+        *,
+        feature: str,
+        off_ramp: OffRamp,
+        thresholds: Sequence[float],
+        patience: int,
+    ) -> None:
+        """Fires where the score is above the threshold of the predicted class.
+
+        patience: so many off-ramps in a row, this one included, must predict that class. logits, thresholds: (C, C)
+        and (C), by predicted class.
+        """
 
     def add_callable(self, rule_id: int, logits: Tensor) -> None:
         """A rule that is the caller's: it fires where the answer given to apply says so."""
@@ -98,9 +133,6 @@ class Exits:
         fires: (rows) bool for each add_callable, in their order. A score that is not finite never fires, nor does
         a flat rule on rows longer than it was fitted on.
         """
-
-#: Weight and bias of a linear layer, (outputs, inputs) and (outputs), or of a LayerNorm.
-Affine = tuple[Tensor, Tensor]
 
 class EmbeddingWeights:
     """Tables (any, E), their LayerNorm, and the projection E -> D where there is one.

@@ -25,9 +25,10 @@ if _minor(torch.__version__) != _minor(_BUILT_FOR):
         "for this one (pip install --no-build-isolation --no-deps --force-reinstall FOLDER_OF_ITS_SOURCES)"
     )
 
+from moco_rt.accelerate import accelerate
 from moco_rt.capture import capture
 from moco_rt.ml_frame import MLFrame
-from moco_rt.rules import LinearCondition, LinearRule
+from moco_rt.rules import LinearCondition, LinearRule, OffRamp
 from moco_rt.torch_early_exit_models import EarlyExitOutput, EarlyExitTextClassificationModel
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ __all__ = [
     "LinearRule",
     "MLFrame",
     "NoSufficientRuleError",
+    "OffRamp",
+    "accelerate",
     "capture",
 ]
 

@@ -87,3 +87,21 @@ def wrong_exit_bound(errors: int, other_rows: int, hits: int, class_rows: int, c
     wrong = false_alarm * other
     right = coverage * (1 - other)
     return wrong / (wrong + right)
+
+
+def fixed_sequence(disagreements: NDArray[np.integer], rows: int, max_error: float, confidence: float) -> int:
+    """How far along a path of policies the error is at most max_error, with confidence: the place of the last; -1: none.
+
+    Learn-then-Test with fixed-sequence testing (Angelopoulos et al., "Learn then Test", arXiv:2110.01052): policies are
+    tested one after the other, each with its exact binomial p-value P(Binomial(rows, max_error) <= disagreements),
+    until the first that fails. However many there are, P(the returned policy's error <= max_error) >= confidence, if
+    the path was ordered on other rows.
+
+    Args:
+        disagreements: (policies,) rows of the sample with another label than the full model's, by policy.
+        rows: of the sample.
+        max_error: inside (0, 1).
+        confidence: inside (0, 1).
+    """
+    passed = bdtr(np.asarray(disagreements, dtype=float), rows, max_error) <= 1 - confidence
+    return len(passed) - 1 if passed.all() else int(passed.argmin()) - 1

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
+from moco_rt import _C
 from moco_rt._C import Exits, PackedBatch, Results
 from moco_rt.policy import Exit, Policy
-from moco_rt.rules import LinearCondition, exit_logits
+from moco_rt.rules import LinearCondition, OffRamp
+
+
+class ExitPoint(Protocol):
+    """What the loops ask at a site.
+
+    Attributes:
+        can_peek: whether a peek decides: nothing here looks at other tokens than the first after the layer has begun.
+        needs_mean: whether it looks at the mean before the layer.
+    """
+
+    can_peek: bool
+    needs_mean: bool
+
+    def apply(self, batch: PackedBatch, results: Results) -> int:
+        """Let rows leave: written to results, taken from batch. Returns how many left."""
+        ...
 
 
 class SiteExits:
@@ -18,22 +35,32 @@ class SiteExits:
     def __init__(self, policy: Policy, site: str, device: torch.device):
         self._compiled = Exits(policy.sites.index(site), policy.num_classes)
         self._callables: list[Exit] = []
-        #: Whether no rule here looks at more than a row's first token.
-        self.reads_cls_only = all(exit.feature == "cls" for _, exit in policy.at(site))
+        features = {exit.feature for _, exit in policy.at(site)}
+        self.can_peek = features <= {"cls", "cls+mean"}
+        self.needs_mean = "cls+mean" in features
         for rule_id, exit in policy.at(site):
-            logits = torch.tensor(exit_logits(exit.predicted_class, exit.bound, policy.num_classes))
+            logits = torch.tensor(exit.logits(policy.num_classes), device=device)
             condition = exit.condition
-            if isinstance(condition, LinearCondition):
-                self._compiled.add_linear(
+            if isinstance(condition, OffRamp):
+                self._compiled.add_off_ramp(
                     rule_id,
                     logits,
+                    feature=condition.feature,
+                    off_ramp=compile_off_ramp(condition, device),
+                    thresholds=condition.thresholds.tolist(),
+                    patience=condition.patience,
+                )
+            elif isinstance(condition, LinearCondition):
+                self._compiled.add_linear(
+                    rule_id,
+                    logits[0],
                     feature=condition.feature,
                     weight=torch.from_numpy(condition.weight).to(device),
                     bias=condition.bias,
                     threshold=condition.threshold,
                 )
             else:
-                self._compiled.add_callable(rule_id, logits)
+                self._compiled.add_callable(rule_id, logits[0])
                 self._callables.append(exit)
 
     def apply(self, batch: PackedBatch, results: Results) -> int:
@@ -43,6 +70,12 @@ class SiteExits:
         return self._compiled.apply(batch, results, fires)
 
 
+def compile_off_ramp(off_ramp: OffRamp, device: torch.device) -> _C.OffRamp:
+    """The off-ramp as the extension scores it: on a CPU with the same bits for a row in any batch."""
+    layers = [(torch.from_numpy(w).to(device), torch.from_numpy(b).to(device)) for w, b in off_ramp.layers]
+    return _C.OffRamp(layers, score=off_ramp.score, temperature=off_ramp.temperature)
+
+
 def compile_exits(policy: Policy, device: torch.device) -> dict[str, SiteExits]:
     """The exits of every site that has any."""
     return {site: SiteExits(policy, site, device) for site in policy.sites if policy.at(site)}
@@ -50,6 +83,7 @@ def compile_exits(policy: Policy, device: torch.device) -> dict[str, SiteExits]:
 
 def _fires(exit: Exit, feature: torch.Tensor) -> torch.Tensor:
     """Where a callable fires on features (rows, size): (rows,) bool."""
+    assert not isinstance(exit.condition, OffRamp)
     answer: Any = exit.condition(feature)
     must = f"the condition at {exit.site} must return a bool mask of shape ({len(feature)},)"
     if not isinstance(answer, torch.Tensor | np.ndarray | list):

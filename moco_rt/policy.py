@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from moco_rt.rules import Condition, LinearCondition, check_feature
+from moco_rt.certificate import Certificate
+from moco_rt.rules import Condition, LinearCondition, OffRamp, check_feature, exit_logits
 
 
 @dataclass(frozen=True, eq=False)
@@ -13,29 +15,53 @@ class Exit:
 
     Attributes:
         site: canonical name, see `moco_rt.sites`.
-        predicted_class: the class they leave with.
-        condition: a `LinearCondition`, or any callable on features (rows, size) that returns a bool mask (rows,).
-        feature: `cls`, `mean` or `flat`.
+        predicted_class: the class they leave with; None: the one that the off-ramp predicts.
+        condition: a `LinearCondition`, an `OffRamp`, or any callable on features (rows, size) that returns a bool mask
+            (rows,).
+        feature: `cls`, `mean`, `flat` or `cls+mean`.
         bound: at most this share of the rows that meet the condition has another label; those that leave by it get
             probability 1 - bound for their class. It speaks of all rows: where other exits come first, those left to
-            meet this one are the harder ones, and a bound measured on them is the honest one.
+            meet this one are the harder ones, and a bound measured on them is the honest one. Of an off-ramp the
+            highest of its own.
     """
 
     site: str
-    predicted_class: int
-    condition: Condition
+    predicted_class: int | None
+    condition: Condition | OffRamp
     feature: str
     bound: float
 
+    @classmethod
+    def of(cls, off_ramp: OffRamp, site: str) -> Exit:
+        """An off-ramp at a site."""
+        return cls(site, None, off_ramp, off_ramp.feature, float(off_ramp.bounds.max()))
+
+    def logits(self, num_classes: int) -> list[list[float]]:
+        """What rows leave with: (1, C), or (C, C) by the class that the off-ramp predicts."""
+        if isinstance(self.condition, OffRamp):
+            return [exit_logits(c, float(bound), num_classes) for c, bound in enumerate(self.condition.bounds)]
+        assert self.predicted_class is not None
+        return [exit_logits(self.predicted_class, self.bound, num_classes)]
+
 
 class Policy:
-    """The exits of one model, in the order they were added; `exit_rule` numbers are places in `exits`."""
+    """The exits of one model, in the order they were added; `exit_rule` numbers are places in `exits`.
+
+    Attributes:
+        exits: all of them.
+        certificate: what is promised of them together; None: nothing.
+        closed: places in `exits` by which nobody leaves any more.
+        made_for: what the certificate rests on: `weights` and `tokenizer` (fingerprints), `dtype`, `max_length`.
+    """
 
     def __init__(self, sites: tuple[str, ...], num_classes: int, hidden_size: int):
         self.sites = sites
         self.num_classes = num_classes
         self.hidden_size = hidden_size
         self.exits: list[Exit] = []
+        self.certificate: Certificate | None = None
+        self.closed: set[int] = set()
+        self.made_for: dict[str, Any] = {}
 
     def add(self, exit: Exit) -> None:
         """Append an exit; raises ValueError where it does not fit the model, and changes nothing then."""
@@ -43,7 +69,12 @@ class Policy:
             raise ValueError(f"site must be one of {', '.join(self.sites)} (got {exit.site!r})")
         if exit.site == self.sites[-1]:
             raise ValueError(f"site must have a layer left to save (got {exit.site!r}, the last)")
-        if not 0 <= exit.predicted_class < self.num_classes:
+        if isinstance(exit.condition, OffRamp):
+            if exit.condition.num_classes != self.num_classes:
+                raise ValueError(
+                    f"off-ramp must have the model's {self.num_classes} classes (got {exit.condition.num_classes})"
+                )
+        elif exit.predicted_class is None or not 0 <= exit.predicted_class < self.num_classes:
             raise ValueError(f"class must be from 0 to {self.num_classes - 1} (got {exit.predicted_class!r})")
         highest = 1 - 1 / self.num_classes
         if not 0 < exit.bound < highest:
@@ -51,7 +82,7 @@ class Policy:
                 f"bound must be inside (0, {highest:.3g}), or another class would be likelier (got {exit.bound})"
             )
         check_feature(exit.feature)
-        if isinstance(exit.condition, LinearCondition):
+        if isinstance(exit.condition, LinearCondition | OffRamp):
             self._check_fit(exit.condition, exit)
         elif not callable(exit.condition):
             raise TypeError(f"condition must be callable (got {type(exit.condition).__name__})")
@@ -63,18 +94,20 @@ class Policy:
 
     def at(self, site: str) -> list[tuple[int, Exit]]:
         """The exits of a site with their places in `exits`, in the order they were added: the first that fires wins."""
-        return [(place, exit) for place, exit in enumerate(self.exits) if exit.site == site]
+        return [
+            (place, exit)
+            for place, exit in enumerate(self.exits)
+            if exit.site == site and place not in self.closed
+        ]
 
-    def _check_fit(self, condition: LinearCondition, exit: Exit) -> None:
+    def _check_fit(self, condition: LinearCondition | OffRamp, exit: Exit) -> None:
         site = exit.site
         if condition.feature != exit.feature:
             raise ValueError(f"feature must be {condition.feature}, the condition's own (got {exit.feature})")
         if condition.site is not None and condition.site != site:
             raise ValueError(f"a rule fitted at {condition.site} must stay at that site (got {site})")
-        size = condition.weight.size
-        fits = size % self.hidden_size == 0 if condition.feature == "flat" else size == self.hidden_size
-        if not fits:
-            multiple = "a multiple of " if condition.feature == "flat" else ""
-            raise ValueError(
-                f"weight must have size {multiple}{self.hidden_size}, the hidden size at {site} (got {size})"
-            )
+        flat, size, D = condition.feature == "flat", condition.size, self.hidden_size  # noqa: N806
+        expected = 2 * D if condition.feature == "cls+mean" else D
+        if size % D != 0 if flat else size != expected:
+            what = f"a multiple of {D}" if flat else str(expected)
+            raise ValueError(f"weight must have size {what}, the hidden size at {site} being {D} (got {size})")

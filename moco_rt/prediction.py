@@ -12,14 +12,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from moco_rt.batches import Encoded, Text, encode, length_limit, pad
+from moco_rt.batches import Encoded, Text, by_tokens, encode, length_limit, pad
 
 #: Texts tokenised at a time, while those before them are computed.
 _TEXTS = 4096
-
-#: Tokens in one batch. All of it goes through a layer before any goes through the next, so that the rows that are left
-#: deep in the network are still many. Its hidden states (25 MB at D = 384) should stay in a last-level cache.
-_TOKENS = 16_384
 
 
 @dataclass
@@ -53,9 +49,7 @@ def predict(model: Any, texts: Sequence[Text], tokenizer: Any, max_length: int |
     exit_rule = torch.full((len(texts),), -1)
     with tqdm(total=len(texts), unit="text", delay=2, leave=False) as progress:
         for start, rows in _tokenised(tokenizer, texts, longest):
-            order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
-            for batch in _cut([len(rows[i]["input_ids"]) for i in order]):
-                places = [order[k] for k in batch]
+            for places in by_tokens(rows):
                 output = model(**pad([rows[i] for i in places], model.device))
                 index = start + torch.tensor(places)
                 if logits is None:
@@ -81,12 +75,3 @@ def _tokenised(tokenizer: Any, texts: Sequence[Text], longest: int) -> Iterator[
             if stop < len(texts):
                 waiting = background.submit(encode, tokenizer, texts[stop : stop + _TEXTS], longest)
             yield start, rows
-
-
-def _cut(lengths: Sequence[int]) -> Iterator[range]:
-    """Rows of ascending lengths, in runs of at most _TOKENS tokens, padding counted."""
-    first = 0
-    for i in range(1, len(lengths) + 1):
-        if i == len(lengths) or lengths[i] * (i + 1 - first) > _TOKENS:
-            yield range(first, i)
-            first = i

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from moco_rt._C import PackedBatch, Results
 from moco_rt.architectures import Architecture
-from moco_rt.exits import SiteExits
+from moco_rt.exits import ExitPoint
 
 
 def forward(
     architecture: Architecture,
-    exits: Mapping[str, SiteExits],
+    exits: Mapping[str, ExitPoint],
     input_ids: Tensor,
     attention_mask: Tensor,
     token_type_ids: Tensor | None,
@@ -40,6 +40,9 @@ def forward(
     mask = architecture.mask(attention_mask, hidden)
     results = Results(batch.rows, architecture.num_classes, dtype=hidden.dtype, device=hidden.device)
     for site, run in architecture.steps():
+        if _reads_mean_before(site, exits):
+            batch.unpad(hidden)
+            batch.keep_mean()
         hidden = run(hidden, mask)
         if site not in exits:
             continue
@@ -52,3 +55,10 @@ def forward(
             mask = architecture.mask(batch.attention_mask(), hidden)
     results.write_last(batch, architecture.classify(hidden))
     return results
+
+
+def _reads_mean_before(site: str, exits: Mapping[str, ExitPoint]) -> bool:
+    """Whether an exit of the layer that starts on the way to site, or of the embeddings, looks at the mean there."""
+    of_layer = (site, site.replace("attention", "output")) if site.endswith("attention") else (site,)
+    starts = not site.endswith("output")
+    return starts and any(exits[name].needs_mean for name in of_layer if name in exits)

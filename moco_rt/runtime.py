@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from moco_rt._C import Encoder, PackedBatch, Results
-from moco_rt.exits import SiteExits
+from moco_rt.exits import ExitPoint
 from moco_rt.sites import EMBEDDINGS, attention_site, output_site
 
 
 def forward(
     encoder: Encoder,
-    exits: Mapping[str, SiteExits],
+    exits: Mapping[str, ExitPoint],
     input_ids: Tensor,
     attention_mask: Tensor,
     token_type_ids: Tensor | None,
@@ -40,6 +40,8 @@ def forward(
     batch = PackedBatch(attention_mask)
     results = Results(batch.rows, encoder.num_classes, dtype=encoder.dtype, device=torch.device("cpu"))
     encoder.embed(batch, input_ids, token_type_ids)
+    if EMBEDDINGS in exits and exits[EMBEDDINGS].needs_mean:
+        batch.keep_mean()
     _leave(exits.get(EMBEDDINGS), batch, results)
     for layer in range(encoder.num_layers):
         if batch.rows == 0:
@@ -51,16 +53,19 @@ def forward(
 
 
 def _run_layer(
-    encoder: Encoder, layer: int, exits: Mapping[str, SiteExits], batch: PackedBatch, results: Results
+    encoder: Encoder, layer: int, exits: Mapping[str, ExitPoint], batch: PackedBatch, results: Results
 ) -> PackedBatch:
     """The rows that are left after a layer; after the last one only their first tokens, where that is all one needs.
 
-    What only looks at first tokens is decided by a peek at these, before the layer is run for all the others.
+    What only looks at first tokens, and at the mean before the layer, is decided by a peek at these tokens, before the
+    layer is run for all the others.
     """
     attention_exits, output_exits = exits.get(attention_site(layer)), exits.get(output_site(layer))
+    if any(found is not None and found.needs_mean for found in (attention_exits, output_exits)):
+        batch.keep_mean()
     last = layer == encoder.num_layers - 1
-    peek_output = last if output_exits is None else output_exits.reads_cls_only
-    peek_attention = peek_output if attention_exits is None else attention_exits.reads_cls_only
+    peek_output = last if output_exits is None else output_exits.can_peek
+    peek_attention = peek_output if attention_exits is None else attention_exits.can_peek
     if not peek_attention:
         encoder.attention(layer, batch)
         _leave(attention_exits, batch, results)
@@ -84,6 +89,6 @@ def _run_layer(
     return batch
 
 
-def _leave(exits: SiteExits | None, batch: PackedBatch, results: Results) -> None:
+def _leave(exits: ExitPoint | None, batch: PackedBatch, results: Results) -> None:
     if exits is not None and batch.rows > 0:
         exits.apply(batch, results)

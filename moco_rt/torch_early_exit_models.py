@@ -5,22 +5,27 @@ from __future__ import annotations
 import copy
 import logging
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
-from moco_rt import reference, runtime
-from moco_rt._C import Encoder
-from moco_rt.architectures import architecture_of, check_settles_one_label
+from moco_rt import pretrained, reference, runtime
+from moco_rt._C import Encoder, Results
+from moco_rt.architectures import architecture_of, check_settles_one_label, load_model
 from moco_rt.batches import Text
-from moco_rt.exits import SiteExits, compile_exits
+from moco_rt.exits import ExitPoint, SiteExits, compile_exits
+from moco_rt.inputs import check_inputs
+from moco_rt.monitor import Alarm, Monitor, watch
 from moco_rt.policy import Exit, Policy
+from moco_rt.policy_files import fingerprint
 from moco_rt.prediction import Prediction, predict
-from moco_rt.rules import Condition, LinearCondition
+from moco_rt.rules import Condition, LinearCondition, OffRamp
 from moco_rt.sites import all_sites
 
 _BACKENDS = ("auto", "packed", "reference")
@@ -84,6 +89,7 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
         self.sites = all_sites(architecture.num_layers)
         self.max_seqlen = architecture.max_seqlen
         self.policy = Policy(self.sites, architecture.num_classes, architecture.hidden_size)
+        self._monitor: Monitor | None = None
         self._compiled: tuple[Any, dict[str, SiteExits]] | None = None  # the policy's exits, and what they were then
 
     def train(self, mode: bool = True) -> EarlyExitTextClassificationModel:  # noqa: ARG002
@@ -191,7 +197,15 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
         bound = own_bound if bound is None else bound
         self.policy.add(Exit(site, operator.index(predicted_class), condition, feature, bound))
 
-    @torch.no_grad()
+    def add_off_ramp(self, off_ramp: OffRamp, site: str) -> None:
+        """Let rows leave at a site with the class that an off-ramp predicts where it is sure enough.
+
+        Raises:
+            ValueError: the model does not choose one label of at least two; site, classes or size do not fit it.
+        """
+        check_settles_one_label(self.config)
+        self.policy.add(Exit.of(off_ramp, self._architecture.module_paths.get(site, site)))
+
     def forward(
         self,
         input_ids: Tensor,
@@ -213,15 +227,27 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
         """
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        self._check_inputs(input_ids, attention_mask, token_type_ids)
-        inputs = (self._compiled_exits(), input_ids, attention_mask, token_type_ids)
-        if self._encoder is None:
-            if any(part.training for part in self._parts):  # whoever holds the model that was given may have done that
-                self.model.eval()
-            results = reference.forward(self._architecture, *inputs)
-        else:
-            results = runtime.forward(self._encoder, *inputs)
+        check_inputs(input_ids, attention_mask, token_type_ids, self.max_seqlen, self.device)
+        results = self.run(self._compiled_exits(), input_ids, attention_mask, token_type_ids)
+        if self._monitor is not None:
+            watch(self._monitor, results, partial(self.run, {}), (input_ids, attention_mask, token_type_ids))
         return EarlyExitOutput(results.logits, results.exit_site, results.exit_rule)
+
+    @torch.no_grad()
+    def run(
+        self,
+        exits: Mapping[str, ExitPoint],
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor | None = None,
+    ) -> Results:
+        """Whatever exits are given, on inputs that are as they must be."""
+        inputs = (exits, input_ids, attention_mask, token_type_ids)
+        if self._encoder is not None:
+            return runtime.forward(self._encoder, *inputs)
+        if any(part.training for part in self._parts):  # whoever holds the model that was given may have done that
+            self.model.eval()
+        return reference.forward(self._architecture, *inputs)
 
     def predict(self, texts: Sequence[Text], *, tokenizer: Any, max_length: int | None = None) -> Prediction:
         """Label texts: tokenised in the background while others are computed, a progress bar for long work.
@@ -237,32 +263,65 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
         """
         return predict(self, texts, tokenizer, max_length)
 
+    def monitor(
+        self, rate: float = 0.01, on_alarm: Callable[[Alarm], None] | None = None, *, seed: int = 0
+    ) -> Monitor:
+        """From now on, run a random share of the rows that left through the full model too, and close exits that err.
+
+        Args:
+            rate: the share, inside (0, 1].
+            on_alarm: called when an exit has been closed.
+            seed: of the choice of rows.
+
+        Returns:
+            The monitor, whose `processes` hold the evidence by exit; it is saved with the model.
+        """
+        self._monitor = Monitor(self.policy, rate, on_alarm, seed=seed)
+        return self._monitor
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write model, policy and what a monitor has seen, for `from_pretrained`.
+
+        Raises:
+            ValueError: a rule is a plain callable, which has no form on disk.
+        """
+        self.policy.made_for |= self._made_for()
+        pretrained.save(directory, self.policy, self._monitor)
+        self.model.save_pretrained(directory)
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, *, backend: str = "auto", dtype: torch.dtype | None = None
+    ) -> EarlyExitTextClassificationModel:
+        """A model with its policy, from a directory or by its name on the Hugging Face hub.
+
+        Args:
+            name: where `save_pretrained` wrote, or any classifier, which then has no exits.
+            backend: see the class.
+            dtype: see the class; a policy is of one dtype.
+
+        Raises:
+            ValueError: the policy is not of this model, or not of this dtype.
+        """
+        model = cls(load_model(str(name)), backend=backend, dtype=dtype)
+        model.load_policy(name)
+        return model
+
+    def load_policy(self, name: str | Path) -> None:
+        """Take a policy that was found for this model, from a directory or by a name on the hub, where there is one.
+
+        Raises:
+            ValueError: it was found for another model, or for another dtype.
+        """
+        expected = Policy(self.sites, self.policy.num_classes, self.policy.hidden_size)
+        expected.made_for = self._made_for()
+        self.policy, self._monitor = pretrained.load(name, expected)
+
+    def _made_for(self) -> dict[str, str]:
+        return {"weights": fingerprint(self.model), "dtype": str(self.dtype).removeprefix("torch.")}
+
     def _compiled_exits(self) -> dict[str, SiteExits]:
-        now = (tuple(self.policy.exits), self.device)
+        now = (tuple(self.policy.exits), frozenset(self.policy.closed), self.device)
         if self._compiled is None or self._compiled[0] != now:  # rules were added, or the model was moved
             self._compiled = (now, compile_exits(self.policy, self.device))
         return self._compiled[1]
-
-    def _check_inputs(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> None:
-        for name, tensor in (("input_ids", input_ids), ("token_type_ids", token_type_ids)):
-            if tensor is not None and tensor.dtype not in (torch.int64, torch.int32):
-                raise TypeError(f"{name} must be int64 or int32 (got {tensor.dtype})")
-        if input_ids.dim() != 2 or input_ids.numel() == 0:
-            raise ValueError(
-                f"input_ids must have shape (rows, tokens) with at least one of each (got {tuple(input_ids.shape)})"
-            )
-        if input_ids.shape[1] > self.max_seqlen:
-            raise ValueError(f"input_ids must have at most {self.max_seqlen} tokens (got {input_ids.shape[1]})")
-        for name, tensor in (
-            ("input_ids", input_ids),
-            ("attention_mask", attention_mask),
-            ("token_type_ids", token_type_ids),
-        ):
-            if tensor is None:
-                continue
-            if tensor.shape != input_ids.shape:
-                raise ValueError(
-                    f"{name} must have shape {tuple(input_ids.shape)} like input_ids (got {tuple(tensor.shape)})"
-                )
-            if tensor.device != self.device:
-                raise ValueError(f"{name} must be on {self.device}, where the model is (got {tensor.device})")

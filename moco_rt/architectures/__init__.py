@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+from transformers.utils.hub import cached_file
 
 from moco_rt.architectures.architecture import Architecture
 from moco_rt.architectures.bert import Bert
@@ -15,7 +17,15 @@ from moco_rt.architectures.distilbert import DistilBert
 from moco_rt.architectures.electra import Electra
 from moco_rt.architectures.roberta import Roberta
 
-__all__ = ["Architecture", "architecture_of", "check_settles_one_label", "load_classifier"]
+__all__ = [
+    "Architecture",
+    "architecture_of",
+    "check_settles_one_label",
+    "find_file",
+    "load_classifier",
+    "load_model",
+    "load_tokenizer",
+]
 
 _FAMILIES: dict[str, Callable[[Any], Architecture]] = {
     "BertForSequenceClassification": Bert,
@@ -65,6 +75,28 @@ def check_settles_one_label(config: Any) -> None:
         )
 
 
+def load_model(name: str) -> Any:
+    """A classifier, from a directory or by its name on the Hugging Face hub."""
+    return AutoModelForSequenceClassification.from_pretrained(name)
+
+
 def load_classifier(name: str) -> tuple[Any, Any]:
     """A classifier and its tokenizer, from a directory or by their name on the Hugging Face hub."""
-    return AutoModelForSequenceClassification.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+    return load_model(name), AutoTokenizer.from_pretrained(name)
+
+
+def find_file(name: str | Path, file: str) -> Path | None:
+    """A file that lies with a model, in a directory or on the hub; None: there is none."""
+    found = cached_file(str(name), file, _raise_exceptions_for_missing_entries=False)
+    return None if found is None else Path(found)
+
+
+def load_tokenizer(model: Any) -> Any:
+    """The tokenizer that lies where a model came from.
+
+    Raises:
+        ValueError: the model does not say where that is.
+    """
+    if not model.name_or_path:
+        raise ValueError("tokenizer must be given: the model does not say where it came from (got None)")
+    return AutoTokenizer.from_pretrained(model.name_or_path)

@@ -1,0 +1,64 @@
+"""Off-ramps taught by the full model: they learn its probabilities, not labels, and its weights stay as they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import relu
+
+Layers = tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]
+
+_BATCH_ROWS = 256
+_EPOCHS = 12
+
+
+def distill(x: NDArray[np.float32], probs: NDArray[np.float32], *, hidden: int, seed: int) -> Layers:
+    """Layers of an off-ramp that predicts a model's probabilities from a feature.
+
+    Minimises the cross-entropy with the model's probabilities (Hinton et al. 2015, temperature 1) by AdamW with a
+    one-cycle learning rate over mini-batches, on features brought to mean 0 and variance 1; what brings them there is
+    folded into the first layer. Deterministic for a seed.
+
+    Args:
+        x: (rows, size).
+        probs: (rows, C), the full model's.
+        hidden: units between two layers; 0: one layer.
+        seed: of the initial weights and the order of rows.
+
+    Returns:
+        (weight, bias) of one layer, or of two.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    mean, scale = x.mean(axis=0), x.std(axis=0) + 1e-6
+    features = torch.from_numpy((x - mean) / scale)
+    targets = torch.from_numpy(probs)
+    sizes = [x.shape[1], *([hidden] if hidden else []), probs.shape[1]]
+    layers = [_layer(inputs, outputs, generator) for inputs, outputs in zip(sizes, sizes[1:], strict=False)]
+    parameters = [tensor for layer in layers for tensor in layer]
+    optimiser = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.05)
+    steps = _EPOCHS * -(-len(x) // _BATCH_ROWS)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=2e-3, total_steps=steps)
+    for _ in range(_EPOCHS):
+        for rows in torch.randperm(len(x), generator=generator).split(_BATCH_ROWS):
+            loss = torch.nn.functional.cross_entropy(_forward(layers, features[rows]), targets[rows])
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+    fitted = [(weight.detach().numpy(), bias.detach().numpy()) for weight, bias in layers]
+    weight = fitted[0][0] / scale
+    fitted[0] = (weight.astype(np.float32), (fitted[0][1] - weight @ mean).astype(np.float32))
+    return tuple(fitted)
+
+
+def _layer(inputs: int, outputs: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    weight = torch.randn(outputs, inputs, generator=generator) / inputs**0.5
+    return weight.requires_grad_(), torch.zeros(outputs).requires_grad_()
+
+
+def _forward(layers: list[tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
+    for weight, bias in layers[:-1]:
+        x = relu(torch.nn.functional.linear(x, weight, bias))
+    return torch.nn.functional.linear(x, *layers[-1])

@@ -1,0 +1,43 @@
+"""What a model may be given."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def check_inputs(
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    token_type_ids: Tensor | None,
+    max_seqlen: int,
+    device: torch.device,
+) -> None:
+    """Refuse what `EarlyExitTextClassificationModel.forward` says it refuses, but for what is in the mask.
+
+    Raises:
+        TypeError: wrong dtype.
+        ValueError: wrong shape or device, or no row.
+    """
+    for name, tensor in (("input_ids", input_ids), ("token_type_ids", token_type_ids)):
+        if tensor is not None and tensor.dtype not in (torch.int64, torch.int32):
+            raise TypeError(f"{name} must be int64 or int32 (got {tensor.dtype})")
+    if input_ids.dim() != 2 or input_ids.numel() == 0:
+        raise ValueError(
+            f"input_ids must have shape (rows, tokens) with at least one of each (got {tuple(input_ids.shape)})"
+        )
+    if input_ids.shape[1] > max_seqlen:
+        raise ValueError(f"input_ids must have at most {max_seqlen} tokens (got {input_ids.shape[1]})")
+    for name, tensor in (
+        ("input_ids", input_ids),
+        ("attention_mask", attention_mask),
+        ("token_type_ids", token_type_ids),
+    ):
+        if tensor is None:
+            continue
+        if tensor.shape != input_ids.shape:
+            raise ValueError(
+                f"{name} must have shape {tuple(input_ids.shape)} like input_ids (got {tuple(tensor.shape)})"
+            )
+        if tensor.device != device:
+            raise ValueError(f"{name} must be on {device}, where the model is (got {tensor.device})")

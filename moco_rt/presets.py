@@ -1,0 +1,117 @@
+"""The published methods, as paths of policies over the same off-ramps' machinery: what a search has to beat.
+
+All of them look at the first token after a layer, peeked, and are certified as a found policy is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
+
+from moco_rt.calibrate import neyman_pearson_threshold, rows_needed
+from moco_rt.rules import OffRamp
+from moco_rt.search import Answers
+
+_POLICIES = 200
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One method's policies, from the slowest to the fastest.
+
+    Attributes:
+        off_ramps: at its sites.
+        thresholds: (E, C) of each policy.
+        patience: of each policy.
+    """
+
+    off_ramps: Sequence[OffRamp]
+    thresholds: Sequence[NDArray[np.float32]]
+    patience: Sequence[int]
+
+
+def deebert(off_ramps: Sequence[OffRamp], answers: Answers) -> Preset:
+    """One threshold on the entropy for all layers and classes (Xin et al., ACL 2020).
+
+    Args:
+        off_ramps: of one layer each, scored by `entropy`.
+        answers: of the rows that order the path.
+    """
+    return _common_threshold(off_ramps, answers)
+
+
+def right_tool(off_ramps: Sequence[OffRamp], answers: Answers) -> Preset:
+    """One threshold on the temperature-calibrated highest probability at few layers (Schwartz et al., ACL 2020).
+
+    Args:
+        off_ramps: of one layer each, scored by `max_prob`, at about three sites, with their `temperature`.
+        answers: of the rows that order the path.
+    """
+    return _common_threshold(off_ramps, answers)
+
+
+def pabee(off_ramps: Sequence[OffRamp], answers: Answers) -> Preset:
+    """Rows leave when so many layers in a row agree (Zhou et al., NeurIPS 2020).
+
+    Args:
+        off_ramps: of one layer each, at every layer.
+        answers: of the rows that order the path.
+    """
+    always = np.full((len(off_ramps), off_ramps[0].num_classes), -np.inf, np.float32)
+    patience = list(range(len(answers.score) + 1, 0, -1))
+    return Preset(off_ramps, [always] * len(patience), patience)
+
+
+def moco(off_ramps: Sequence[OffRamp], answers: Answers) -> Preset:
+    """One-sided sufficient rules: every class at every layer with the same error on rows of other classes.
+
+    Args:
+        off_ramps: of one layer each.
+        answers: of the rows that order the path; of thresholds there are as many as they can bear.
+    """
+    classes = off_ramps[0].num_classes
+    thresholds = [np.full((len(off_ramps), classes), np.inf, np.float32)]
+    fewest = min(int((answers.label != c).sum()) for c in range(classes))
+    errors = np.geomspace(1e-4, 0.2, _POLICIES)
+    for error in errors[[rows_needed(float(error), 0.95) <= fewest for error in errors]]:
+        rules = np.empty_like(thresholds[0])
+        for site in range(len(off_ramps)):
+            for c in range(classes):
+                other = answers.label != c
+                # A rule of class c says nothing of rows that the off-ramp takes for another.
+                score = np.where(answers.predicted[site] == c, answers.score[site], -np.inf)[other]
+                rules[site, c] = neyman_pearson_threshold(score, float(error), 0.95)
+        thresholds.append(rules)
+    return Preset(off_ramps, thresholds, [1] * len(thresholds))
+
+
+def calibrate_temperature(off_ramp: OffRamp, x: NDArray[np.float32], label: NDArray[np.int64]) -> OffRamp:
+    """The temperature under which an off-ramp of one layer gives the labels the highest likelihood (Guo et al., 2017).
+
+    Args:
+        off_ramp: of one layer.
+        x: (rows, size) of rows that it was not fitted on.
+        label: (rows,) the full model's.
+    """
+    ((weight, bias),) = off_ramp.layers
+    logits = (x @ weight.T + bias).astype(np.float64)
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits / np.exp(log_temperature)
+        return float((logsumexp(scaled, axis=1) - scaled[np.arange(len(label)), label]).mean())
+
+    found = minimize_scalar(loss, bounds=(-3, 3), method="bounded")
+    return replace(off_ramp, temperature=float(np.exp(found.x)))
+
+
+def _common_threshold(off_ramps: Sequence[OffRamp], answers: Answers) -> Preset:
+    shape = (len(off_ramps), off_ramps[0].num_classes)
+    shares = 1 - np.linspace(0, 1, _POLICIES)
+    thresholds = [np.full(shape, np.inf, np.float32)]
+    thresholds += [np.full(shape, value, np.float32) for value in np.quantile(answers.score, shares)]
+    return Preset(off_ramps, thresholds, [1] * len(thresholds))

@@ -1,0 +1,43 @@
+"""What lies beside a model's own files: its policy, and what a monitor has seen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from moco_rt.architectures import find_file
+from moco_rt.monitor import Monitor
+from moco_rt.policy import Policy
+from moco_rt.policy_files import JSON, TENSORS, load_policy, save_policy
+
+_MONITOR = "monitor.json"
+
+
+def save(directory: str | Path, policy: Policy, monitor: Monitor | None) -> None:
+    """Write both into a directory, which is made where it is missing.
+
+    Raises:
+        ValueError: a rule is a plain callable, which has no form on disk.
+    """
+    save_policy(policy, directory)
+    if monitor is not None:
+        (Path(directory) / _MONITOR).write_text(json.dumps(monitor.state()) + "\n", encoding="utf-8")
+
+
+def load(name: str | Path, expected: Policy) -> tuple[Policy, Monitor | None]:
+    """Read both from a directory, or by a model's name on the hub; where there is no policy, the expected one.
+
+    Raises:
+        ValueError: the policy is of another model, see `load_policy`.
+    """
+    files = [find_file(name, file) for file in (JSON, TENSORS)]
+    if files[0] is None or files[1] is None:
+        return expected, None
+    policy = load_policy(files[0], files[1], expected)
+    state = find_file(name, _MONITOR)
+    if state is None:
+        return policy, None
+    seen = json.loads(state.read_text(encoding="utf-8"))
+    monitor = Monitor(policy, seen["rate"])
+    monitor.restore(seen)
+    return policy, monitor

@@ -1,0 +1,137 @@
+"""One ordered path of policies, from "nobody leaves" to the fastest: what a certificate is then looked for along.
+
+Rows with scores at every site, the full model's labels and the time each way out costs are all it knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+#: Steps in which the threshold of one class at one site goes from "never" to "always".
+_LEVELS = 40
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What off-ramps say of n rows at E sites, in the order in which a row meets them.
+
+    Attributes:
+        predicted: (E, n) classes.
+        score: (E, n) float32, the higher the surer.
+        label: (n,) the full model's.
+    """
+
+    predicted: NDArray[np.int64]
+    score: NDArray[np.float32]
+    label: NDArray[np.int64]
+
+    def leaves(self, thresholds: NDArray[np.float32], patience: int = 1) -> NDArray[np.int64]:
+        """Where every row leaves under thresholds (E, C): (n,), E where it runs to the end.
+
+        patience: so many sites in a row, the one where it leaves included, must have predicted the same class.
+        """
+        fires = self.score > np.take_along_axis(thresholds, self.predicted, axis=1)
+        if patience > 1:
+            streak = np.ones_like(self.predicted)
+            for site in range(1, len(streak)):
+                streak[site] += np.where(self.predicted[site] == self.predicted[site - 1], streak[site - 1], 0)
+            fires &= streak >= patience
+        return np.where(fires.any(axis=0), fires.argmax(axis=0), len(fires))
+
+    def wrong(self, exits: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which rows get another label than the full model's, leaving there: (n,)."""
+        answers = np.vstack([self.predicted, self.label])
+        wrong: NDArray[np.bool_] = answers[exits, np.arange(len(exits))] != self.label
+        return wrong
+
+    def at(self, sites: Sequence[int]) -> Answers:
+        """The answers at some of the sites."""
+        return Answers(self.predicted[list(sites)], self.score[list(sites)], self.label)
+
+
+def find_path(answers: Answers, seconds: NDArray[np.float64], num_classes: int) -> list[NDArray[np.float32]]:
+    """Thresholds (E, C) of ever faster policies: greedily, the step with most time saved per disagreement added next.
+
+    What a step adds is estimated from a logistic curve of wrong answers over the score, one for each site and class:
+    counts of the few errors among the surest rows would be noise. Rows that leave earlier than before trade one exit's
+    chance of an error for another's.
+
+    Args:
+        answers: of the rows that order the path; the certificate must come from others.
+        seconds: (n, E + 1), what each row costs that leaves at a site, or runs to the end.
+        num_classes: C.
+    """
+    sites, n = answers.score.shape
+    risk = np.zeros((sites + 1, n))
+    thresholds = np.full((sites, num_classes), np.inf, np.float32)
+    steps: dict[tuple[int, int], list[tuple[np.float32, NDArray[np.int64]]]] = {}
+    for site in range(sites):
+        for c in range(num_classes):
+            rows = np.flatnonzero(answers.predicted[site] == c)
+            if len(rows) == 0:
+                continue
+            score = answers.score[site, rows]
+            risk[site, rows] = wrong_curve(score, answers.label[rows] != c)
+            steps[site, c] = _levels(rows, score)
+    exits = np.full(n, sites)
+    path = [thresholds.copy()]
+    while steps:
+        best, best_worth = None, -np.inf
+        for key, levels in steps.items():
+            rows = levels[0][1]
+            rows = rows[exits[rows] > key[0]]
+            saved = float((seconds[rows, exits[rows]] - seconds[rows, key[0]]).sum())
+            added = float((risk[key[0], rows] - risk[exits[rows], rows]).sum())
+            worth = saved / max(added, 1e-9)
+            if worth > best_worth:
+                best, best_worth = key, worth
+        assert best is not None
+        threshold, rows = steps[best].pop(0)
+        if not steps[best]:
+            del steps[best]
+        thresholds[best] = threshold
+        exits[rows] = np.minimum(exits[rows], best[0])
+        path.append(thresholds.copy())
+    return path
+
+
+def wrong_curve(score: NDArray[np.float32], wrong: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """P(wrong | score), by logistic regression on the score's logit (Platt 1999), with a little of a prior.
+
+    Args:
+        score: (n,), inside [-1, 1] or so; probabilities are taken to their logits.
+        wrong: (n,).
+    """
+    z = np.log(np.clip(score, 1e-7, 1 - 1e-7).astype(np.float64))
+    z -= np.log1p(-np.clip(score, 1e-7, 1 - 1e-7).astype(np.float64))
+    x = np.column_stack([np.ones_like(z), (z - z.mean()) / (z.std() + 1e-9)])
+    target = (wrong * len(wrong) + 0.5) / (len(wrong) + 1)
+    w = np.array([np.log(target.mean() / (1 - target.mean())), 0.0])
+    for _ in range(30):  # Newton
+        p = expit(x @ w)
+        gradient = x.T @ (p - target) + 1e-3 * w
+        hessian = (x * (p * (1 - p))[:, None]).T @ x + 1e-3 * np.eye(2)
+        step = np.linalg.solve(hessian, gradient)
+        w -= step
+        if np.abs(step).max() < 1e-8:
+            break
+    probability: NDArray[np.float64] = expit(x @ w)
+    return probability
+
+
+def _levels(rows: NDArray[np.int64], score: NDArray[np.float32]) -> list[tuple[np.float32, NDArray[np.int64]]]:
+    """Thresholds from high to low, each with the rows that it adds to those above it."""
+    order = np.argsort(-score, kind="stable")
+    ends = np.unique(np.linspace(0, len(rows), _LEVELS + 1).round().astype(int))[1:]
+    levels, start = [], 0
+    for end in ends:
+        last = end == len(rows)
+        between = np.float32(-np.inf) if last else (score[order[end - 1]] + score[order[end]]) / np.float32(2)
+        levels.append((between, rows[order[start:end]]))
+        start = end
+    return levels
