@@ -46,9 +46,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    print(
-        "| model | rows | dtype | largest difference | Hugging Face's in dtype | other labels | same label |"
-    )
+    print("| model | rows | dtype | largest difference | Hugging Face's in dtype | other labels | same label |")
     print("|---|---:|---|---:|---:|---:|---:|", flush=True)
     for name in options.models:
         folder = SHARED / "models" / name

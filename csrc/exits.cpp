@@ -1,5 +1,6 @@
 #include "exits.h"
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 
@@ -25,8 +26,11 @@ Exits::Exits(int64_t site, int64_t classes) : site_(site), classes_(classes) {
 
 void Exits::add(Rule rule) {
   TORCH_CHECK_VALUE(rule.id >= 0, "Exits: rule_id must be at least 0 (got ", rule.id, ")");
-  const at::Tensor& logits = rule.logits;
-  MOCO_CHECK_SHAPE("Exits", logits, {std::ssize(rule.thresholds), classes_});
+  if (rule.logits.dim() == 1) {
+    const at::Tensor& logits = rule.logits;
+    MOCO_CHECK_SHAPE("Exits", logits, {classes_});
+    rule.logits = logits.unsqueeze(0);
+  }
   rules_.push_back(std::move(rule));
 }
 
@@ -37,7 +41,7 @@ void Exits::add_linear(int64_t rule_id, const at::Tensor& logits, const std::str
   TORCH_CHECK_VALUE(weight.dim() == 1 && weight.numel() > 0, "Exits: weight must have shape (size) (got ",
                     weight.sizes(), ")");
   add({.id = rule_id,
-       .logits = logits.clone().unsqueeze(0),
+       .logits = logits.clone(),
        .thresholds = {static_cast<float>(threshold)},
        .feature = feature_from_name(feature),
        .weight = weight.clone(at::MemoryFormat::Contiguous),
@@ -49,6 +53,7 @@ void Exits::add_off_ramp(int64_t rule_id, const at::Tensor& logits, const std::s
   TORCH_CHECK_VALUE(off_ramp.classes() == classes_ && std::ssize(thresholds) == classes_,
                     "Exits: off_ramp and thresholds must have ", classes_, " classes (got ", off_ramp.classes(),
                     " and ", thresholds.size(), ")");
+  MOCO_CHECK_SHAPE("Exits", logits, {classes_, classes_});
   TORCH_CHECK_VALUE(patience > 0, "Exits: patience must be at least 1 (got ", patience, ")");
   add({.id = rule_id,
        .logits = logits.clone(),
@@ -59,7 +64,7 @@ void Exits::add_off_ramp(int64_t rule_id, const at::Tensor& logits, const std::s
 }
 
 void Exits::add_callable(int64_t rule_id, const at::Tensor& logits) {
-  add({.id = rule_id, .logits = logits.clone().unsqueeze(0), .thresholds = {0.5F}});
+  add({.id = rule_id, .logits = logits.clone(), .thresholds = {0.5F}});
 }
 
 // What the rule looks at: (rows, size).
@@ -68,10 +73,26 @@ const at::Tensor& Exits::pool(const Rule& rule, int64_t size, const PackedBatch&
   const int64_t multiple = *rule.feature == Feature::kClsMean ? 2 : 1;
   const bool flat = *rule.feature == Feature::kFlat;
   TORCH_CHECK_VALUE(flat ? size % D == 0 : size == multiple * D, "Exits: weight of rule ", rule.id, " must have size ",
-                    flat ? "a multiple of " : "", multiple * D, ", the hidden size (got ", size, ")");
+                    flat            ? "a multiple of "
+                    : multiple == 2 ? "2 * "
+                                    : "",
+                    D, ", the hidden size (got ", size, ")");
   at::Tensor& x = pooled[{*rule.feature, size}];
   if (!x.defined()) x = batch.pool(*rule.feature, size / D);
   return x;
+}
+
+// NaN is what score (rows) becomes where a number of x (rows, size) is not finite: only then is its product with 0.
+void Exits::never_where_broken(const at::Tensor& x, const at::Tensor& score) {
+  if (!x.is_cpu()) {
+    score.masked_fill_(x.isfinite().all(1).logical_not(), kNaN);
+    return;
+  }
+  const at::Tensor zero = at::zeros({x.size(1)}, x.options());
+  const at::Tensor broken = at::empty({x.size(0)}, x.options());
+  kernels().linear_score(x.const_data_ptr<float>(), zero.const_data_ptr<float>(), 0, x.size(0), x.size(1),
+                         broken.mutable_data_ptr<float>());
+  score.add_(broken);
 }
 
 // score: (rows), written.
@@ -112,7 +133,7 @@ at::Tensor Exits::scores(const PackedBatch& batch, const std::vector<at::Tensor>
     if (rule.off_ramp) {
       const at::Tensor& x = pool(rule, rule.off_ramp->inputs(), batch, pooled);
       both.copy_(rule.off_ramp->score(x), /*non_blocking=*/true);
-      score.masked_fill_(x.isfinite().all(1).logical_not(), kNaN);  // a ReLU may swallow it
+      never_where_broken(x, score);  // a ReLU may swallow it
     } else if (rule.feature) {
       linear_score(rule, batch, pooled, score);
     } else {
@@ -125,7 +146,7 @@ at::Tensor Exits::scores(const PackedBatch& batch, const std::vector<at::Tensor>
   // What the last sub-layer broke in one token has not met the others yet: it shows in the row's mean alone.
   at::Tensor& mean = pooled[{Feature::kMean, batch.hidden().size(1)}];
   if (!mean.defined()) mean = batch.pool(Feature::kMean, 0);
-  scores.select(1, 0).masked_fill_(mean.isfinite().all(1).logical_not(), kNaN);
+  for (size_t r = 0; r < rules_.size(); ++r) never_where_broken(mean, scores[static_cast<int64_t>(r)][0]);
   return scores;
 }
 
@@ -148,7 +169,7 @@ int64_t Exits::apply(PackedBatch& batch, Results& results, const std::vector<at:
       const auto predicted = static_cast<int64_t>(both[rows + row]);
       const int64_t streak = rule.patience > 1 ? results.streak(row_id, predicted) : 1;
       const float value = both[row];
-      if (!std::isfinite(value) || value <= rule.thresholds[static_cast<size_t>(predicted)]) continue;
+      if (!(std::isfinite(value) && value > rule.thresholds[static_cast<size_t>(predicted)])) continue;
       if (streak < rule.patience) continue;
       keep[static_cast<size_t>(row)] = false;
       row_ids.push_back(row_id);

@@ -28,8 +28,9 @@ if _minor(torch.__version__) != _minor(_BUILT_FOR):
 from moco_rt.accelerate import accelerate
 from moco_rt.capture import capture
 from moco_rt.ml_frame import MLFrame
+from moco_rt.prediction import EarlyExitOutput
 from moco_rt.rules import LinearCondition, LinearRule, OffRamp
-from moco_rt.torch_early_exit_models import EarlyExitOutput, EarlyExitTextClassificationModel
+from moco_rt.torch_early_exit_models import EarlyExitTextClassificationModel
 
 if TYPE_CHECKING:
     from moco_rt.analytics import AnalyticsEngine, NoSufficientRuleError

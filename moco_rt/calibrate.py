@@ -90,7 +90,7 @@ def wrong_exit_bound(errors: int, other_rows: int, hits: int, class_rows: int, c
 
 
 def fixed_sequence(disagreements: NDArray[np.integer], rows: int, max_error: float, confidence: float) -> int:
-    """How far along a path of policies the error is at most max_error, with confidence: the place of the last; -1: none.
+    """The place of the last policy along a path with an error of at most max_error, with confidence; -1: none.
 
     Learn-then-Test with fixed-sequence testing (Angelopoulos et al., "Learn then Test", arXiv:2110.01052): policies are
     tested one after the other, each with its exact binomial p-value P(Binomial(rows, max_error) <= disagreements),

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
-
-from moco_rt.calibrate import fixed_sequence, upper_bound
-from moco_rt.search import Answers
 
 
 @dataclass(frozen=True)
@@ -63,31 +56,22 @@ class Certificate:
         """Expected time of a row without exits over the time with them."""
         return self.seconds_full / self.seconds
 
-
-def certified(leaving: Sequence[NDArray[np.int64]], answers: Answers, alpha: float, confidence: float) -> int:
-    """The place of the last policy along a path that calibration rows certify; -1: not even the first.
-
-    Args:
-        leaving: where the rows leave, (n,), by policy; the path was ordered on other rows.
-        answers: of the calibration rows.
-        alpha: see `Certificate`.
-        confidence: 1 - delta.
-    """
-    disagreements = np.array([answers.wrong(exits).sum() for exits in leaving])
-    return fixed_sequence(disagreements, len(answers.label), alpha, confidence)
-
-
-def count_exits(
-    answers: Answers, thresholds: NDArray[np.float32], sites: Sequence[str], confidence: float
-) -> tuple[ExitCount, ...]:
-    """Rows that left and rows that left wrongly, by exit and class."""
-    exits = answers.leaves(thresholds)
-    wrong = answers.wrong(exits)
-    counted = []
-    for place, site in enumerate(sites):
-        for c in range(thresholds.shape[1]):
-            left = (exits == place) & (answers.predicted[place] == c)
-            if left.any():
-                counted.append((site, c, int(left.sum()), int(wrong[left].sum())))
-    each = 1 - (1 - confidence) / max(1, len(counted))
-    return tuple(ExitCount(*count, upper_bound(count[3], count[2], each)) for count in counted)
+    def table(self) -> str:
+        """What is promised, and the counts by exit and class, as aligned text."""
+        lines = [
+            f"same label as the full model on at least {1 - self.alpha:.2%} of rows, with {1 - self.delta:.0%} "
+            f"confidence ({self.disagreements} of {self.rows:,} calibration rows differ)",
+            f"expected {1e3 * self.seconds:.3f} ms a row instead of {1e3 * self.seconds_full:.3f}: {self.speedup:.2f}x",
+        ]
+        if self.accuracy is not None and self.accuracy_full is not None:
+            lines.append(f"accuracy {self.accuracy:.2%}, without exits {self.accuracy_full:.2%}")
+        if not self.exits:
+            return "\n".join([*lines, "no exits"])
+        lines.append(f"{'exit':<20}{'class':>6}{'left':>9}{'wrong':>7}{'at most wrong':>15}")
+        lines += [
+            f"{count.site:<20}{count.predicted_class:>6}{count.fired / self.rows:>9.1%}{count.wrong:>7}"
+            f"{count.upper_bound:>15.2%}"
+            for count in self.exits
+        ]
+        left = sum(count.fired for count in self.exits)
+        return "\n".join([*lines, f"{'ran to the end':<26}{1 - left / self.rows:>9.1%}"])

@@ -1,13 +1,22 @@
-"""The command line: `moco-rt demo`."""
+"""The command line: `moco-rt demo`, `accelerate`, `predict`."""
 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from moco_rt import demo
+from moco_rt.accelerate import accelerate
+from moco_rt.architectures import load_classifier, load_tokenizer
+from moco_rt.stream import predict_file, read_texts
+from moco_rt.torch_early_exit_models import EarlyExitTextClassificationModel
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -18,6 +27,7 @@ def _parser() -> argparse.ArgumentParser:
         help="find rules for a classifier, run with and without them, compare",
         description="Without arguments: on a small BERT trained on the spot. With --model and --data: on your own.",
     )
+    command.set_defaults(run=_demo)
     command.add_argument("--model", help="a directory, or a name on the Hugging Face hub")
     command.add_argument("--data", type=Path, help="a JSON object a line: text[, text2][, label]")
     command.add_argument(
@@ -33,24 +43,73 @@ def _parser() -> argparse.ArgumentParser:
         default=Path("demo-output"),
         help="for the pictures, and the model trained on the spot (%(default)s)",
     )
+
+    command = commands.add_parser("accelerate", help="find the fastest policy of exits that can be certified")
+    command.set_defaults(run=_accelerate)
+    command.add_argument("--model", required=True, help="a directory, or a name on the Hugging Face hub")
+    command.add_argument("--data", required=True, type=Path, help=".jsonl (text[, text2] a line) or plain text")
+    command.add_argument("--calibration", type=Path, help="for the certificate alone (35%% of --data)")
+    command.add_argument("--agreement", type=float, default=0.99, help="share of labels to keep (%(default)s)")
+    command.add_argument("--confidence", type=float, default=0.95, help="(%(default)s)")
+    command.add_argument("--dtype", choices=_DTYPES, help="(the model's)")
+    command.add_argument("--max-length", type=int, help="in tokens (what the model allows)")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--out", required=True, type=Path, help="directory for model, tokenizer and policy")
+
+    command = commands.add_parser(
+        "predict", help="label a file, line by line; goes on where an earlier run was interrupted"
+    )
+    command.set_defaults(run=_predict)
+    command.add_argument("model", help="what accelerate wrote, or any classifier")
+    command.add_argument("data", type=Path, help=".jsonl (text[, text2] a line) or plain text")
+    command.add_argument("--out", type=Path, help="(the data's name with .labels.jsonl)")
+    command.add_argument("--max-length", type=int, help="in tokens (what policy and model allow)")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status. Bad input is one line on standard error, and status 2."""
+    logging.basicConfig(format="moco-rt: %(message)s")
     parser = _parser()
     options = parser.parse_args(arguments)
-    if (options.model is None) != (options.data is None):
+    if options.command == "demo" and (options.model is None) != (options.data is None):
         parser.error("--model and --data go together")
     try:
-        if options.model:
-            task = demo.load_task(options.model, options.data)
-        else:
-            task = demo.embedded_task(options.out / "model")
-        comparison = demo.run(task, options.out, max_error=options.max_error, max_length=options.max_length)
+        options.run(options)
     except (OSError, TypeError, ValueError) as error:
         print(f"moco-rt: {error}", file=sys.stderr)
         return 2
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> None:
+    task = demo.load_task(options.model, options.data) if options.model else demo.embedded_task(options.out / "model")
+    comparison = demo.run(task, options.out, max_error=options.max_error, max_length=options.max_length)
     print(comparison.table())
     print(f"pictures: {options.out / 'exits.png'}, {options.out / 'knn_graph.png'}")
-    return 0
+
+
+def _accelerate(options: argparse.Namespace) -> None:
+    model, tokenizer = load_classifier(options.model)
+    fast = accelerate(
+        model,
+        read_texts(options.data),
+        tokenizer=tokenizer,
+        agreement=options.agreement,
+        confidence=options.confidence,
+        dtype=_DTYPES.get(options.dtype),
+        seed=options.seed,
+        calibration=None if options.calibration is None else read_texts(options.calibration),
+        max_length=options.max_length,
+    )
+    fast.save_pretrained(options.out)
+    tokenizer.save_pretrained(options.out)
+    fast.report()
+
+
+def _predict(options: argparse.Namespace) -> None:
+    out = options.out or options.data.with_suffix(".labels.jsonl")
+    model = EarlyExitTextClassificationModel.from_pretrained(options.model)
+    before, now = predict_file(model, load_tokenizer(model.model), options.data, out, options.max_length)
+    kept = f", {before:,} of them from an earlier run" if before else ""
+    print(f"{out}: {now:,} lines{kept}")

@@ -88,9 +88,7 @@ def measure_costs(
     return Costs(np.array(lengths)[order], of_length[:, :-1], np.maximum(all_ask - none, 0) / len(sites))
 
 
-def _exits(
-    model: EarlyExitTextClassificationModel, off_ramps: Mapping[str, OffRamp]
-) -> Mapping[str, ExitPoint]:
+def _exits(model: EarlyExitTextClassificationModel, off_ramps: Mapping[str, OffRamp]) -> Mapping[str, ExitPoint]:
     policy = Policy(model.sites, model.policy.num_classes, model.policy.hidden_size)
     for site, off_ramp in off_ramps.items():
         policy.add(Exit.of(off_ramp, site))

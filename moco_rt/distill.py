@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,7 +13,7 @@ from torch.nn.functional import relu
 Layers = tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]
 
 _BATCH_ROWS = 256
-_EPOCHS = 12
+_EPOCHS = 6
 
 
 def distill(x: NDArray[np.float32], probs: NDArray[np.float32], *, hidden: int, seed: int) -> Layers:
@@ -35,7 +37,7 @@ def distill(x: NDArray[np.float32], probs: NDArray[np.float32], *, hidden: int, 
     features = torch.from_numpy((x - mean) / scale)
     targets = torch.from_numpy(probs)
     sizes = [x.shape[1], *([hidden] if hidden else []), probs.shape[1]]
-    layers = [_layer(inputs, outputs, generator) for inputs, outputs in zip(sizes, sizes[1:], strict=False)]
+    layers = [_layer(inputs, outputs, generator) for inputs, outputs in pairwise(sizes)]
     parameters = [tensor for layer in layers for tensor in layer]
     optimiser = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.05)
     steps = _EPOCHS * -(-len(x) // _BATCH_ROWS)
@@ -44,7 +46,7 @@ def distill(x: NDArray[np.float32], probs: NDArray[np.float32], *, hidden: int, 
         for rows in torch.randperm(len(x), generator=generator).split(_BATCH_ROWS):
             loss = torch.nn.functional.cross_entropy(_forward(layers, features[rows]), targets[rows])
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
             schedule.step()
     fitted = [(weight.detach().numpy(), bias.detach().numpy()) for weight, bias in layers]

@@ -1,4 +1,4 @@
-"""Watches exits after deployment: some rows that left go through the full model too, and an exit that errs is closed."""
+"""Watches exits: some rows that left go through the full model too, and an exit that errs is closed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class EProcess:
     @property
     def evidence(self) -> float:
         """E_T: it depends on how many were wrong, not on the order they came in."""
-        bets = _BETS[_BETS < 1 / self.level]
+        bets = _BETS[1 / self.level > _BETS]
         right = self.rows - self.wrong
         log = self.wrong * np.log1p(bets * (1 - self.level)) + right * np.log1p(-bets * self.level)
         return float(np.exp(np.minimum(log, 700)).mean())
@@ -113,7 +113,7 @@ class Monitor:
         return left[self._random.random(len(left)) < self.rate]
 
     def see(self, exit_rule: NDArray[np.int64], wrong: NDArray[np.bool_]) -> None:
-        """Rows that were looked at: by which exit they left, and whether the full model says otherwise: (rows,) each."""
+        """Rows that were looked at: by which exit they left, and what the full model contradicts; (rows,) each."""
         for place in np.unique(exit_rule).tolist():
             process = self.processes[place]
             of_exit = wrong[exit_rule == place]

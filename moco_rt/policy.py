@@ -63,6 +63,10 @@ class Policy:
         self.closed: set[int] = set()
         self.made_for: dict[str, Any] = {}
 
+    def empty(self) -> Policy:
+        """A policy of the same model, without exits."""
+        return Policy(self.sites, self.num_classes, self.hidden_size)
+
     def add(self, exit: Exit) -> None:
         """Append an exit; raises ValueError where it does not fit the model, and changes nothing then."""
         if exit.site not in self.sites:
@@ -95,9 +99,7 @@ class Policy:
     def at(self, site: str) -> list[tuple[int, Exit]]:
         """The exits of a site with their places in `exits`, in the order they were added: the first that fires wins."""
         return [
-            (place, exit)
-            for place, exit in enumerate(self.exits)
-            if exit.site == site and place not in self.closed
+            (place, exit) for place, exit in enumerate(self.exits) if exit.site == site and place not in self.closed
         ]
 
     def _check_fit(self, condition: LinearCondition | OffRamp, exit: Exit) -> None:
@@ -106,8 +108,7 @@ class Policy:
             raise ValueError(f"feature must be {condition.feature}, the condition's own (got {exit.feature})")
         if condition.site is not None and condition.site != site:
             raise ValueError(f"a rule fitted at {condition.site} must stay at that site (got {site})")
-        flat, size, D = condition.feature == "flat", condition.size, self.hidden_size  # noqa: N806
-        expected = 2 * D if condition.feature == "cls+mean" else D
-        if size % D != 0 if flat else size != expected:
-            what = f"a multiple of {D}" if flat else str(expected)
-            raise ValueError(f"weight must have size {what}, the hidden size at {site} being {D} (got {size})")
+        size, unit = condition.size, self.hidden_size
+        times = {"flat": "a multiple of ", "cls+mean": "2 * "}.get(condition.feature, "")
+        if size % unit != 0 if condition.feature == "flat" else size != unit * (2 if times else 1):
+            raise ValueError(f"weight must have size {times}{unit}, the hidden size at {site} (got {size})")

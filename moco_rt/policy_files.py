@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -35,6 +36,7 @@ def fingerprint(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
+@functools.lru_cache(maxsize=4)
 def tokenizer_fingerprint(tokenizer: Any) -> str:
     """Of a tokenizer: sha256 over its vocabulary and its special tokens."""
     said = json.dumps([sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]), tokenizer.all_special_tokens])
@@ -129,7 +131,9 @@ def _describe(exit: Exit, prefix: str, tensors: dict[str, NDArray[np.float32]]) 
             "exit_bound": exit.bound,
             **{name: getattr(condition, name) for name in named},
         }
-    raise ValueError(f"the condition at {exit.site} must be a LinearCondition or an OffRamp to be saved (got a callable)")
+    raise ValueError(
+        f"the condition at {exit.site} must be a LinearCondition or an OffRamp to be saved (got a callable)"
+    )
 
 
 def _exit(about: Mapping[str, Any], prefix: str, tensors: Mapping[str, NDArray[np.float32]]) -> Exit:

@@ -1,4 +1,4 @@
-"""Many texts to labels."""
+"""What a model answers, and many texts to labels."""
 
 from __future__ import annotations
 
@@ -11,11 +11,29 @@ from typing import Any
 import torch
 from torch import Tensor
 from tqdm import tqdm
+from transformers.utils.generic import ModelOutput
 
 from moco_rt.batches import Encoded, Text, by_tokens, encode, length_limit, pad
+from moco_rt.policy_files import tokenizer_fingerprint
 
 #: Texts tokenised at a time, while those before them are computed.
 _TEXTS = 4096
+
+
+@dataclass
+class EarlyExitOutput(ModelOutput):
+    """What the model returns.
+
+    Attributes:
+        logits: (B, C). A row that left early has log-probabilities: 1 - the exit's bound for its class, the rest
+            shared by the other classes.
+        exit_site: (B,) int64, place in `model.sites`; -1 = ran to the end.
+        exit_rule: (B,) int64, place in `model.policy.exits`; -1 = ran to the end.
+    """
+
+    logits: Tensor | None = None
+    exit_site: Tensor | None = None
+    exit_rule: Tensor | None = None
 
 
 @dataclass
@@ -43,7 +61,10 @@ def predict(model: Any, texts: Sequence[Text], tokenizer: Any, max_length: int |
         raise ValueError("texts must hold at least one text (got none)")
     if model.config.problem_type == "regression":
         raise ValueError("model must classify (got problem_type=regression)")
-    longest = length_limit(tokenizer, model.max_seqlen, max_length)
+    made_for = model.policy.made_for
+    if made_for.get("tokenizer", "") not in ("", tokenizer_fingerprint(tokenizer)):
+        raise ValueError("tokenizer must be the one that the policy was found with (its fingerprint is another)")
+    longest = length_limit(tokenizer, model.max_seqlen, max_length or made_for.get("max_length"))
     logits: Tensor | None = None
     exit_site = torch.full((len(texts),), -1)
     exit_rule = torch.full((len(texts),), -1)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
+from moco_rt.answers import Answers
 from moco_rt.calibrate import neyman_pearson_threshold, rows_needed
 from moco_rt.rules import OffRamp
-from moco_rt.search import Answers
 
 _POLICIES = 200
 

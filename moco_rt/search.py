@@ -5,53 +5,17 @@ Rows with scores at every site, the full model's labels and the time each way ou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from moco_rt.answers import Answers
+from moco_rt.costs import Costs
+
 #: Steps in which the threshold of one class at one site goes from "never" to "always".
 _LEVELS = 40
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What off-ramps say of n rows at E sites, in the order in which a row meets them.
-
-    Attributes:
-        predicted: (E, n) classes.
-        score: (E, n) float32, the higher the surer.
-        label: (n,) the full model's.
-    """
-
-    predicted: NDArray[np.int64]
-    score: NDArray[np.float32]
-    label: NDArray[np.int64]
-
-    def leaves(self, thresholds: NDArray[np.float32], patience: int = 1) -> NDArray[np.int64]:
-        """Where every row leaves under thresholds (E, C): (n,), E where it runs to the end.
-
-        patience: so many sites in a row, the one where it leaves included, must have predicted the same class.
-        """
-        fires = self.score > np.take_along_axis(thresholds, self.predicted, axis=1)
-        if patience > 1:
-            streak = np.ones_like(self.predicted)
-            for site in range(1, len(streak)):
-                streak[site] += np.where(self.predicted[site] == self.predicted[site - 1], streak[site - 1], 0)
-            fires &= streak >= patience
-        return np.where(fires.any(axis=0), fires.argmax(axis=0), len(fires))
-
-    def wrong(self, exits: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which rows get another label than the full model's, leaving there: (n,)."""
-        answers = np.vstack([self.predicted, self.label])
-        wrong: NDArray[np.bool_] = answers[exits, np.arange(len(exits))] != self.label
-        return wrong
-
-    def at(self, sites: Sequence[int]) -> Answers:
-        """The answers at some of the sites."""
-        return Answers(self.predicted[list(sites)], self.score[list(sites)], self.label)
 
 
 def find_path(answers: Answers, seconds: NDArray[np.float64], num_classes: int) -> list[NDArray[np.float32]]:
@@ -98,6 +62,53 @@ def find_path(answers: Answers, seconds: NDArray[np.float64], num_classes: int) 
         exits[rows] = np.minimum(exits[rows], best[0])
         path.append(thresholds.copy())
     return path
+
+
+def search(
+    answers: Answers, costs: Costs, lengths: NDArray[np.int64], alpha: float
+) -> tuple[list[int], list[NDArray[np.float32]]]:
+    """The sites whose exits pay, and the path of policies over them.
+
+    Sites are dropped one by one as long as the time at a disagreement of alpha on the path's own rows falls: every
+    site that is asked costs every row that reaches it.
+
+    Args:
+        answers: of the rows that order the path, at all sites.
+        costs: of leaving at these.
+        lengths: (n,) of the rows.
+        alpha: share of labels that may differ.
+
+    Returns:
+        Places of the sites, at least one, and thresholds (sites, C) of ever faster policies.
+    """
+    sites = list(range(len(answers.score)))
+    num_classes = int(max(answers.label.max(), answers.predicted.max())) + 1
+    best, path = _time_along(answers, costs, lengths, alpha, sites, num_classes)
+    while len(sites) > 1:
+        without = [[site for site in sites if site != left_out] for left_out in sites]
+        tried = [_time_along(answers, costs, lengths, alpha, fewer, num_classes) for fewer in without]
+        fastest = min(range(len(tried)), key=lambda i: tried[i][0])
+        if tried[fastest][0] > best:
+            break
+        best, path = tried[fastest]
+        sites = without[fastest]
+    return sites, path
+
+
+def _time_along(
+    answers: Answers, costs: Costs, lengths: NDArray[np.int64], alpha: float, sites: list[int], num_classes: int
+) -> tuple[float, list[NDArray[np.float32]]]:
+    """Time of a row where the path over some sites reaches alpha, and the path."""
+    some = answers.at(sites)
+    seconds = costs.of(lengths, sites)
+    path = find_path(some, seconds, num_classes)
+    time = math.inf
+    for thresholds in path:
+        exits = some.leaves(thresholds)
+        if some.wrong(exits).mean() > alpha:
+            break
+        time = float(seconds[np.arange(len(exits)), exits].mean())
+    return time, path
 
 
 def wrong_curve(score: NDArray[np.float32], wrong: NDArray[np.bool_]) -> NDArray[np.float64]:

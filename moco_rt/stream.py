@@ -52,6 +52,12 @@ def predict_file(
     return before, done
 
 
+def read_texts(source: Path) -> list[Text]:
+    """All texts of a file, see `predict_file`."""
+    with source.open(encoding="utf-8") as lines:
+        return [text for texts in _texts(source, lines, 0) for text in texts]
+
+
 def _write(
     model: EarlyExitTextClassificationModel, tokenizer: Any, texts: list[Text], answers: TextIO, max_length: int | None
 ) -> None:
@@ -101,10 +107,11 @@ def _read_text(line: str, place: str) -> Text:  # noqa: ARG001
 
 def _read_json(line: str, place: str) -> Text:
     try:
-        row = json.loads(line)
+        row: Any = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"{place} must be a JSON object (got {line[:40]!r})") from error
-    texts = [row.get(name) for name in ("text", "text2") if name in row] if isinstance(row, dict) else []
-    if not texts or not all(isinstance(text, str) for text in texts) or "text" not in row:
-        raise ValueError(f"{place} must have a string text, and text2 if any (got {line.strip()[:40]!r})")
-    return texts[0] if len(texts) == 1 else (texts[0], texts[1])
+    if not isinstance(row, dict) or not all(isinstance(row.get(name, ""), str) for name in ("text", "text2")):
+        raise ValueError(f"{place} must be an object with strings text and text2, if any (got {line.strip()[:40]!r})")
+    if "text" not in row:
+        raise ValueError(f"{place} must have a text (got {line.strip()[:40]!r})")
+    return (row["text"], row["text2"]) if "text2" in row else row["text"]

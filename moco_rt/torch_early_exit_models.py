@@ -6,14 +6,12 @@ import copy
 import logging
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.utils.generic import ModelOutput
 
 from moco_rt import pretrained, reference, runtime
 from moco_rt._C import Encoder, Results
@@ -24,7 +22,7 @@ from moco_rt.inputs import check_inputs
 from moco_rt.monitor import Alarm, Monitor, watch
 from moco_rt.policy import Exit, Policy
 from moco_rt.policy_files import fingerprint
-from moco_rt.prediction import Prediction, predict
+from moco_rt.prediction import EarlyExitOutput, Prediction, predict
 from moco_rt.rules import Condition, LinearCondition, OffRamp
 from moco_rt.sites import all_sites
 
@@ -33,22 +31,6 @@ _BACKENDS = ("auto", "packed", "reference")
 _CPU = torch.device("cpu")
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass
-class EarlyExitOutput(ModelOutput):
-    """What the model returns.
-
-    Attributes:
-        logits: (B, C). A row that left early has log-probabilities: 1 - the exit's bound for its class, the rest
-            shared by the other classes.
-        exit_site: (B,) int64, place in `model.sites`; -1 = ran to the end.
-        exit_rule: (B,) int64, place in `model.policy.exits`; -1 = ran to the end.
-    """
-
-    logits: Tensor | None = None
-    exit_site: Tensor | None = None
-    exit_rule: Tensor | None = None
 
 
 class EarlyExitTextClassificationModel(torch.nn.Module):
@@ -263,9 +245,12 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
         """
         return predict(self, texts, tokenizer, max_length)
 
-    def monitor(
-        self, rate: float = 0.01, on_alarm: Callable[[Alarm], None] | None = None, *, seed: int = 0
-    ) -> Monitor:
+    def report(self) -> None:
+        """Print what the policy promises, by exit and class."""
+        certificate = self.policy.certificate
+        print("no certificate" if certificate is None else certificate.table())
+
+    def monitor(self, rate: float = 0.01, on_alarm: Callable[[Alarm], None] | None = None, *, seed: int = 0) -> Monitor:
         """From now on, run a random share of the rows that left through the full model too, and close exits that err.
 
         Args:

@@ -291,7 +291,7 @@ def test_mean_of_padded_tokens_is_refused():
     [np.zeros((2, 3, 4)), np.zeros((2, 4)), PackedColumn(np.zeros((3, 4)), np.array([0, 1, 3]), SITE, "tokens")],
 )
 def test_unknown_features_are_refused(embedding):
-    with refuses(ValueError, r"feature must be one of cls, mean, flat \(got 'max'\)"):
+    with refuses(ValueError, r"feature must be one of cls, mean, flat, cls\+mean \(got 'max'\)"):
         AnalyticsEngine.from_2d_embedding(embedding, {}, feature="max")
 
 

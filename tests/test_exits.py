@@ -315,7 +315,7 @@ def test_the_decision_on_a_row_has_the_same_bits_alone_and_in_any_batch(feature,
         ({"weight": torch.ones(0)}, ValueError, "weight must have shape (size) (got [0])"),
         ({"logits": torch.ones(2)}, ValueError, "logits must have shape [3] (got [2])"),
         ({"logits": torch.ones(1, 3)}, ValueError, "logits must have shape [3] (got [1, 3])"),
-        ({"feature": "max"}, ValueError, "feature must be one of cls, mean, flat (got max)"),
+        ({"feature": "max"}, ValueError, "feature must be one of cls, mean, flat, cls+mean (got max)"),
     ],
     ids=["dtype", "two dims", "empty", "classes", "rows of logits", "feature"],
 )

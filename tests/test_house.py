@@ -15,7 +15,10 @@ MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path
 
 #: The modules that drive a batch, and those that hand it a model's weights.
 IMPORT_EXTENSION = {
-    *(f"moco_rt.{name}" for name in ("exits", "reference", "runtime", "torch_early_exit_models", "capture", "record", "monitor")),
+    *(
+        f"moco_rt.{name}"
+        for name in ("exits", "reference", "runtime", "torch_early_exit_models", "capture", "record", "monitor")
+    ),
     *(f"moco_rt.architectures.{name}" for name in ("architecture", "bert_like", "roberta", "electra", "distilbert")),
 }
 #: Hugging Face's model classes: the adapters, and the demo, which makes a model of its own.
@@ -43,7 +46,18 @@ def own_imports(module):
 LADDER = [
     f"moco_rt.{name}"
     for name in (
-        *("_build", "sites", "rules", "calibrate", "search", "certificate", "policy", "policy_files", "monitor"),
+        *(
+            "_build",
+            "sites",
+            "rules",
+            "calibrate",
+            "search",
+            "presets",
+            "certificate",
+            "policy",
+            "policy_files",
+            "monitor",
+        ),
         *("batches", "inputs"),
         *("architectures.architecture", "architectures.bert_like"),
         *(f"architectures.{family}" for family in ("bert", "roberta", "electra", "distilbert", "__init__")),
@@ -85,7 +99,9 @@ def test_only_architectures_know_hugging_faces_model_classes():
 LAYERS = {
     "kernels/kernels.h": 0,
     **dict.fromkeys(("isa.h", "checks.h", "profile.h", "parallel.h", "scratch.h", "gemm.h", "stages.h"), 1),
-    **dict.fromkeys(("packed_batch.h", "results.h", "off_ramp.h", "exits.h", "weights.h", "attention.h", "layer.h", "encoder.h"), 2),
+    **dict.fromkeys(
+        ("packed_batch.h", "results.h", "off_ramp.h", "exits.h", "weights.h", "attention.h", "layer.h", "encoder.h"), 2
+    ),
 }
 
 

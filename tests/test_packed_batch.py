@@ -308,7 +308,7 @@ def test_hidden_states_are_asked_for_before_they_are_read(one_line_error, read):
 
 
 def test_an_unknown_feature_is_refused(one_line_error):
-    with one_line_error(ValueError, "feature must be one of cls, mean, flat (got max)"):
+    with one_line_error(ValueError, "feature must be one of cls, mean, flat, cls+mean (got max)"):
         pack(random_rows([2, 3])).pool("max")
 
 

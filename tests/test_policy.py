@@ -69,7 +69,7 @@ UNFIT = {
     "bound 0": (exit_at(bound=0.0), rf"bound must be inside \(0, 0\.5\), {LIKELIER} \(got 0\.0\)"),
     "bound of a coin": (exit_at(bound=0.5), rf"bound must be inside \(0, 0\.5\), {LIKELIER} \(got 0\.5\)"),
     "bound of no number": (exit_at(bound=math.nan), rf"bound must be inside \(0, 0\.5\), {LIKELIER} \(got nan\)"),
-    "unknown feature": (exit_at(feature="max"), r"feature must be one of cls, mean, flat \(got 'max'\)"),
+    "unknown feature": (exit_at(feature="max"), r"feature must be one of cls, mean, flat, cls\+mean \(got 'max'\)"),
     "cls of another size": (linear_exit(5), rf"weight must have size 4, the hidden size at {SITE} \(got 5\)"),
     "cls of flat size": (linear_exit(8), rf"weight must have size 4, the hidden size at {SITE} \(got 8\)"),
     "mean of another size": (linear_exit(3, "mean"), rf"weight must have size 4, the hidden size at {SITE} \(got 3\)"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from moco_rt import EarlyExitTextClassificationModel, LinearCondition, prediction
+from moco_rt import EarlyExitTextClassificationModel, LinearCondition, batches, prediction
 
 WORDS = ["a", "the", "film", "good", "bad", "not", "was", "but"]
 backends = pytest.mark.parametrize("backend", ["packed", "reference"])
@@ -75,7 +75,7 @@ def test_chunks_and_batches_do_not_show(make_fast, word_tokenizer, monkeypatch, 
     rows = make_texts(50)
     expected = fast.predict(rows, tokenizer=word_tokenizer)
     monkeypatch.setattr(prediction, "_TEXTS", texts)
-    monkeypatch.setattr(prediction, "_TOKENS", tokens)
+    monkeypatch.setattr(batches, "_TOKENS", tokens)
     found = fast.predict(rows, tokenizer=word_tokenizer)
     torch.testing.assert_close(found.probs, expected.probs, atol=1e-5, rtol=0)
     for name in ("labels", "exit_site", "exit_rule"):
@@ -87,16 +87,8 @@ def test_packed_answers_have_the_same_bits_in_chunks_of_any_size(make_fast, word
     rows = make_texts(50)
     expected = fast.predict(rows, tokenizer=word_tokenizer).probs
     monkeypatch.setattr(prediction, "_TEXTS", 11)
-    monkeypatch.setattr(prediction, "_TOKENS", 64)
+    monkeypatch.setattr(batches, "_TOKENS", 64)
     assert torch.equal(fast.predict(rows, tokenizer=word_tokenizer).probs, expected)
-
-
-@pytest.mark.parametrize(("lengths", "tokens"), [([1, 1, 1], 2), ([3, 5, 9], 4), ([2, 2, 3, 8, 8], 16), ([7], 100)])
-def test_batches_hold_every_row_once_and_few_tokens(monkeypatch, lengths, tokens):
-    monkeypatch.setattr(prediction, "_TOKENS", tokens)
-    runs = list(prediction._cut(lengths))
-    assert [place for run in runs for place in run] == list(range(len(lengths)))
-    assert all(len(run) == 1 or lengths[run[-1]] * len(run) <= tokens for run in runs)
 
 
 @backends

@@ -1,0 +1,148 @@
+"""What has to be known of a model before a policy is chosen: off-ramps, what rows would do at them, what steps cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from moco_rt.answers import Answers
+from moco_rt.batches import Text, encode
+from moco_rt.costs import Costs, measure_costs
+from moco_rt.distill import distill
+from moco_rt.exits import compile_off_ramp
+from moco_rt.record import Recording, record
+from moco_rt.rules import OffRamp
+from moco_rt.sites import EMBEDDINGS, attention_site
+from moco_rt.torch_early_exit_models import EarlyExitTextClassificationModel
+
+#: Of texts that are given for everything: the shares that off-ramps learn from and that order the path.
+_FIT, _PATH = 0.5, 0.15
+#: Of texts that the certificate does not rest on.
+_FIT_OF_OTHERS = 0.8
+#: Rows that each of the three jobs needs to make sense at all.
+_FEWEST = 50
+#: Units of an off-ramp between its two layers. SST-2, 6 x 384: 64 saved a tenth more time than none, 256 no more.
+_HIDDEN = 64
+#: Rows that speak for the lengths when costs are measured.
+_COST_ROWS = 2000
+
+
+@dataclass(frozen=True)
+class Study:
+    """Rows apart for three jobs, and what was found on them.
+
+    Attributes:
+        off_ramps: by site, in the order of the sites, fitted on the first rows; nobody leaves by them yet.
+        path: rows that order policies.
+        calibration: rows that nothing has looked at: the certificate's.
+        labels: (n,) true classes of the calibration rows, or None.
+        costs: of leaving at each site, or of running to the end.
+    """
+
+    off_ramps: dict[str, OffRamp]
+    path: Recording
+    calibration: Recording
+    labels: NDArray[np.int64] | None
+    costs: Costs
+
+
+def study(
+    model: EarlyExitTextClassificationModel,
+    tokenizer: Any,
+    texts: Sequence[Text],
+    *,
+    calibration: Sequence[Text] | None,
+    labels: Sequence[int] | None,
+    max_length: int,
+    seed: int,
+) -> Study:
+    """Record texts, teach off-ramps on half of them, time what leaving costs.
+
+    Args:
+        model: with whatever exits: they take no part.
+        tokenizer: the model's.
+        texts: see `accelerate`.
+        calibration: see `accelerate`.
+        labels: see `accelerate`.
+        max_length: in tokens.
+        seed: of the split and of the off-ramps.
+
+    Raises:
+        ValueError: the texts are too few, or labels are not as many as texts.
+    """
+    order = np.random.default_rng(seed).permutation(len(texts))
+    fit, path = int(_FIT * len(texts)), int((_FIT + _PATH) * len(texts))
+    shuffled = [texts[i] for i in order]
+    labelled = order[path:]
+    if calibration is not None:
+        fit, path = int(_FIT_OF_OTHERS * len(texts)), len(texts)
+        shuffled += list(calibration)
+        labelled = np.arange(len(calibration))
+    if min(fit, path - fit, len(shuffled) - path) < _FEWEST:
+        raise ValueError(
+            f"texts must leave at least {_FEWEST} rows to fit, to search and to certify on "
+            f"(got {fit}, {path - fit} and {len(shuffled) - path})"
+        )
+    expected = len(texts if calibration is None else calibration)
+    if labels is not None and len(labels) != expected:
+        raise ValueError(f"labels must be one for each of the {expected} texts (got {len(labels)})")
+
+    rows = encode(tokenizer, shuffled, max_length)
+    sites = candidate_sites(model)
+    recorded = record(model, rows, sites)
+    off_ramps = _fit(recorded.take(slice(0, fit)), seed)
+    return Study(
+        off_ramps,
+        path=recorded.take(slice(fit, path)),
+        calibration=recorded.take(slice(path, None)),
+        labels=None if labels is None else np.asarray(labels)[labelled],
+        costs=measure_costs(model, rows[path : path + _COST_ROWS], sites, off_ramps[sites[0]]),
+    )
+
+
+def candidate_sites(model: EarlyExitTextClassificationModel) -> list[str]:
+    """Where off-ramps are tried: the embeddings, and a peek over the attention of every layer but the last.
+
+    A peek over the whole layer says no more and costs three times as much: its feed-forward network is most of it
+    (6 x 384, SST-2: 97% of labels right at the fifth layer either way).
+    """
+    layers = len(model.sites) // 2
+    return [EMBEDDINGS, *(attention_site(layer) for layer in range(layers - 1))]
+
+
+def ask(off_ramps: Sequence[OffRamp], features: Sequence[NDArray[np.float32]], label: NDArray[np.int64]) -> Answers:
+    """What off-ramps say of recorded rows, scored by the code that will score them later.
+
+    Args:
+        off_ramps: E.
+        features: of each, (n, size).
+        label: (n,) the full model's.
+    """
+    cpu = torch.device("cpu")
+    scores = np.empty((len(off_ramps), 2, len(label)), np.float32)
+    for both, off_ramp, x in zip(scores, off_ramps, features, strict=True):
+        both[:] = compile_off_ramp(off_ramp, cpu).score(torch.from_numpy(x)).numpy()
+    return Answers(scores[:, 1].astype(np.int64), scores[:, 0], label)
+
+
+def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """softmax: (n, C) -> (n, C)."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probs: NDArray[np.float32] = shifted / shifted.sum(axis=1, keepdims=True)
+    return probs
+
+
+def _fit(rows: Recording, seed: int) -> dict[str, OffRamp]:
+    probs = probabilities(rows.logits)
+    never = np.full(probs.shape[1], np.inf, np.float32)
+    unknown = np.full(probs.shape[1], 0.01, np.float32)
+    return {
+        site: OffRamp(distill(x, probs, hidden=_HIDDEN, seed=seed), never, unknown, site=site)
+        for site, x in tqdm(rows.features.items(), desc="off-ramps", delay=2, leave=False)
+    }
