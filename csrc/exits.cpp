@@ -26,7 +26,7 @@ Exits::Exits(int64_t site, int64_t classes) : site_(site), classes_(classes) {
 
 void Exits::add(Rule rule) {
   TORCH_CHECK_VALUE(rule.id >= 0, "Exits: rule_id must be at least 0 (got ", rule.id, ")");
-  if (rule.logits.dim() == 1) {
+  if (!rule.off_ramp) {
     const at::Tensor& logits = rule.logits;
     MOCO_CHECK_SHAPE("Exits", logits, {classes_});
     rule.logits = logits.unsqueeze(0);

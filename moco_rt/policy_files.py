@@ -26,6 +26,11 @@ JSON, TENSORS = "policy.json", "policy.safetensors"
 _SAMPLE = 256
 
 
+def made_for(model: torch.nn.Module) -> dict[str, Any]:
+    """What of a model a policy depends on: `weights`, a fingerprint, and `dtype`."""
+    return {"weights": fingerprint(model), "dtype": str(model.dtype).removeprefix("torch.")}
+
+
 def fingerprint(model: torch.nn.Module) -> str:
     """Of a model's weights: sha256 over every tensor's name, shape, dtype and some numbers spread over it."""
     digest = hashlib.sha256()

@@ -64,7 +64,8 @@ def predict(model: Any, texts: Sequence[Text], tokenizer: Any, max_length: int |
     made_for = model.policy.made_for
     if made_for.get("tokenizer", "") not in ("", tokenizer_fingerprint(tokenizer)):
         raise ValueError("tokenizer must be the one that the policy was found with (its fingerprint is another)")
-    longest = length_limit(tokenizer, model.max_seqlen, max_length or made_for.get("max_length"))
+    max_length = made_for.get("max_length") if max_length is None else max_length
+    longest = length_limit(tokenizer, model.max_seqlen, max_length)
     logits: Tensor | None = None
     exit_site = torch.full((len(texts),), -1)
     exit_rule = torch.full((len(texts),), -1)

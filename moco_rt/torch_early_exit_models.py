@@ -21,7 +21,7 @@ from moco_rt.exits import ExitPoint, SiteExits, compile_exits
 from moco_rt.inputs import check_inputs
 from moco_rt.monitor import Alarm, Monitor, watch
 from moco_rt.policy import Exit, Policy
-from moco_rt.policy_files import fingerprint
+from moco_rt.policy_files import made_for
 from moco_rt.prediction import EarlyExitOutput, Prediction, predict
 from moco_rt.rules import Condition, LinearCondition, OffRamp
 from moco_rt.sites import all_sites
@@ -253,13 +253,7 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
     def monitor(self, rate: float = 0.01, on_alarm: Callable[[Alarm], None] | None = None, *, seed: int = 0) -> Monitor:
         """From now on, run a random share of the rows that left through the full model too, and close exits that err.
 
-        Args:
-            rate: the share, inside (0, 1].
-            on_alarm: called when an exit has been closed.
-            seed: of the choice of rows.
-
-        Returns:
-            The monitor, whose `processes` hold the evidence by exit; it is saved with the model.
+        For what it takes see `Monitor`, which it returns: `processes` hold the evidence by exit; saved with the model.
         """
         self._monitor = Monitor(self.policy, rate, on_alarm, seed=seed)
         return self._monitor
@@ -270,7 +264,7 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
         Raises:
             ValueError: a rule is a plain callable, which has no form on disk.
         """
-        self.policy.made_for |= self._made_for()
+        self.policy.made_for |= made_for(self.model)
         pretrained.save(directory, self.policy, self._monitor)
         self.model.save_pretrained(directory)
 
@@ -293,17 +287,10 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
         return model
 
     def load_policy(self, name: str | Path) -> None:
-        """Take a policy that was found for this model, from a directory or by a name on the hub, where there is one.
-
-        Raises:
-            ValueError: it was found for another model, or for another dtype.
-        """
-        expected = Policy(self.sites, self.policy.num_classes, self.policy.hidden_size)
-        expected.made_for = self._made_for()
+        """Take a policy from a directory or by a name on the hub, if there is one; refuses one of another model."""
+        expected = self.policy.empty()
+        expected.made_for = made_for(self.model)
         self.policy, self._monitor = pretrained.load(name, expected)
-
-    def _made_for(self) -> dict[str, str]:
-        return {"weights": fingerprint(self.model), "dtype": str(self.dtype).removeprefix("torch.")}
 
     def _compiled_exits(self) -> dict[str, SiteExits]:
         now = (tuple(self.policy.exits), frozenset(self.policy.closed), self.device)
