@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from readme_table import put_into_readme
 
 from moco_rt import AnalyticsEngine, EarlyExitTextClassificationModel, LinearRule, capture
 from moco_rt.architectures import load_classifier
@@ -25,7 +26,6 @@ RESULTS = ROOT / "bench" / "results" / "case_study.json"
 SITE = "encoder.0.attention"
 MAX_LENGTH, BATCH_ROWS = 256, 64
 MAX_ERROR, CONFIDENCE = 0.005, 0.95
-BEGIN, END = "<!-- case study: begin -->", "<!-- case study: end -->"
 
 
 def read_jsonl(path: Path, rows: int | None) -> list[dict]:
@@ -135,14 +135,6 @@ def table(result: dict) -> str:
     return "\n".join(lines)
 
 
-def write_readme(result: dict) -> None:
-    """Put the table between README's two markers."""
-    readme = ROOT / "README.md"
-    before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
-    after = rest.split(END)[1]
-    readme.write_text(f"{before}{BEGIN}\n{table(result)}\n{END}{after}", encoding="utf-8")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
@@ -155,7 +147,7 @@ def main() -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     if options.out == RESULTS and options.rule_rows is None and options.test_rows is None:
-        write_readme(result)
+        put_into_readme("case study", table(result))
     print(table(result))
 
 

@@ -40,7 +40,7 @@ def test_rules_settle_most_reviews_and_keep_their_promise(tmp_path):
 def test_readme_shows_the_stored_results():
     result = json.loads(case_study.RESULTS.read_text(encoding="utf-8"))
     readme = (case_study.ROOT / "README.md").read_text(encoding="utf-8")
-    assert f"{case_study.BEGIN}\n{case_study.table(result)}\n{case_study.END}" in readme
+    assert f"<!-- case study: begin -->\n{case_study.table(result)}\n<!-- case study: end -->" in readme
 
 
 @pytest.mark.shared

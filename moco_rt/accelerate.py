@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from moco_rt.answers import certified, count_exits
 from moco_rt.architectures import check_settles_one_label, load_tokenizer
 from moco_rt.batches import Text, length_limit
 from moco_rt.calibrate import rows_needed
 from moco_rt.certificate import Certificate
+from moco_rt.findings import SAMPLE, Findings, trace
 from moco_rt.policy_files import tokenizer_fingerprint
+from moco_rt.presets import all_presets
 from moco_rt.search import search
 from moco_rt.study import Study, ask, study
 from moco_rt.torch_early_exit_models import EarlyExitTextClassificationModel
@@ -75,6 +78,8 @@ def accelerate(
     longest = length_limit(tokenizer, fast.max_seqlen, max_length)
     found = study(fast, tokenizer, texts, calibration=calibration, labels=labels, max_length=longest, seed=seed)
     choose(fast, found, 1 - agreement, confidence)
+    assert fast.findings is not None
+    fast.findings = replace(fast.findings, paths={**fast.findings.paths, **_preset_paths(found)})
     fast.policy.made_for |= {"tokenizer": tokenizer_fingerprint(tokenizer), "max_length": longest}
     return fast
 
@@ -90,16 +95,16 @@ def choose(fast: EarlyExitTextClassificationModel, found: Study, alpha: float, c
     """
     rows = found.calibration
     alpha = _what_can_be_certified(alpha, confidence, len(rows.lengths))
-    path_answers = ask(list(found.off_ramps.values()), list(found.path.features.values()), found.path.labels)
-    chosen, path = search(path_answers, found.costs, found.path.lengths, alpha)
+    chosen, path = search(ask(list(found.off_ramps.values()), found.path), found.costs, found.path.lengths, alpha)
 
     sites = [list(found.off_ramps)[place] for place in chosen]
-    answers = ask([found.off_ramps[site] for site in sites], [rows.features[site] for site in sites], rows.labels)
-    place = certified([answers.leaves(thresholds) for thresholds in path], answers, alpha, confidence)
+    answers = ask([found.off_ramps[site] for site in sites], rows)
+    leaving = [answers.leaves(thresholds) for thresholds in path]
+    place = certified(leaving, answers, alpha, confidence)
     thresholds = path[max(place, 0)]
     if np.isposinf(thresholds).all():
         _log.warning("no exits: none was certified for an agreement of %.2f%% and saved time", 100 * (1 - alpha))
-    exits = answers.leaves(thresholds)
+    exits = leaving[max(place, 0)]
     seconds = found.costs.of(rows.lengths, chosen)
     wrong = answers.wrong(exits)
     predicted = np.vstack([answers.predicted, rows.labels])[exits, np.arange(len(exits))]
@@ -114,6 +119,20 @@ def choose(fast: EarlyExitTextClassificationModel, found: Study, alpha: float, c
         accuracy_full=None if found.labels is None else float((rows.labels == found.labels).mean()),
         accuracy=None if found.labels is None else float((predicted == found.labels).mean()),
     )
+    fast.findings = Findings(
+        sites=sites,
+        class_names=[str(fast.config.id2label[c]) for c in range(fast.policy.num_classes)],
+        seconds_full=certificate.seconds_full,
+        paths={"search": trace(leaving, answers, seconds)},
+        chosen=np.array([certificate.seconds, wrong.mean()]),
+        alpha=alpha,
+        exits=exits,
+        lengths=rows.lengths,
+        labels=rows.labels,
+        predicted=answers.predicted,
+        scores=answers.score,
+        sample=rows.features[sites[-1]][:SAMPLE],
+    )
     fast.policy = fast.policy.empty()
     fast.policy.certificate = certificate
     for site, leaves_above in zip(sites, thresholds, strict=True):
@@ -124,6 +143,17 @@ def choose(fast: EarlyExitTextClassificationModel, found: Study, alpha: float, c
             if count.site == site:
                 bounds[count.predicted_class] = min(bounds[count.predicted_class], count.upper_bound)
         fast.add_off_ramp(replace(found.off_ramps[site], thresholds=leaves_above, bounds=bounds), site)
+
+
+def _preset_paths(found: Study) -> dict[str, NDArray[np.float64]]:
+    """What the published methods would do on the calibration rows, for a report."""
+    places = {site: place for place, site in enumerate(found.off_ramps)}
+    paths = {}
+    for name, preset in all_presets(found).items():
+        answers = ask(preset.off_ramps, found.calibration)
+        seconds = found.costs.of(found.calibration.lengths, [places[str(ramp.site)] for ramp in preset.off_ramps])
+        paths[name] = trace(preset.leaving(answers), answers, seconds)
+    return paths
 
 
 def _what_can_be_certified(alpha: float, confidence: float, rows: int) -> float:

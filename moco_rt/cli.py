@@ -1,4 +1,4 @@
-"""The command line: `moco-rt demo`, `accelerate`, `predict`."""
+"""The command line: `moco-rt demo`, `accelerate`, `predict`, `report`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import torch
 from moco_rt import demo
 from moco_rt.accelerate import accelerate
 from moco_rt.architectures import load_classifier, load_tokenizer
+from moco_rt.findings import Findings
+from moco_rt.pretrained import FINDINGS
 from moco_rt.stream import predict_file, read_texts
 from moco_rt.torch_early_exit_models import EarlyExitTextClassificationModel
 
@@ -64,6 +66,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("data", type=Path, help=".jsonl (text[, text2] a line) or plain text")
     command.add_argument("--out", type=Path, help="(the data's name with .labels.jsonl)")
     command.add_argument("--max-length", type=int, help="in tokens (what policy and model allow)")
+
+    command = commands.add_parser("report", help="write a page with pictures about what accelerate found")
+    command.set_defaults(run=_report)
+    command.add_argument("model", type=Path, help="directory that accelerate wrote")
+    command.add_argument("--out", type=Path, help="(report.html in the directory)")
     return parser
 
 
@@ -113,3 +120,15 @@ def _predict(options: argparse.Namespace) -> None:
     before, now = predict_file(model, load_tokenizer(model.model), options.data, out, options.max_length)
     kept = f", {before:,} of them from an earlier run" if before else ""
     print(f"{out}: {now:,} lines{kept}")
+
+
+def _report(options: argparse.Namespace) -> None:
+    from moco_rt.report_page import report_page  # Matplotlib and igraph: only who draws waits for them
+
+    file = options.model / FINDINGS
+    certificate = EarlyExitTextClassificationModel.from_pretrained(options.model).policy.certificate
+    if certificate is None or not file.exists():
+        raise ValueError(f"{options.model} must be a directory that accelerate wrote (it has no {FINDINGS})")
+    out = options.out or options.model / "report.html"
+    out.write_text(report_page(options.model.name, certificate, Findings.load(file)), encoding="utf-8")
+    print(out)

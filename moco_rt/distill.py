@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -44,7 +45,7 @@ def distill(x: NDArray[np.float32], probs: NDArray[np.float32], *, hidden: int, 
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=2e-3, total_steps=steps)
     for _ in range(_EPOCHS):
         for rows in torch.randperm(len(x), generator=generator).split(_BATCH_ROWS):
-            loss = torch.nn.functional.cross_entropy(_forward(layers, features[rows]), targets[rows])
+            loss = torch.nn.functional.cross_entropy(_apply(layers, features[rows]), targets[rows])
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -55,12 +56,17 @@ def distill(x: NDArray[np.float32], probs: NDArray[np.float32], *, hidden: int, 
     return tuple(fitted)
 
 
+def forward(layers: Layers, x: Tensor) -> Tensor:
+    """What fitted layers make of a feature: (rows, size) -> logits (rows, C)."""
+    return _apply([(torch.from_numpy(weight), torch.from_numpy(bias)) for weight, bias in layers], x)
+
+
 def _layer(inputs: int, outputs: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     weight = torch.randn(outputs, inputs, generator=generator) / inputs**0.5
     return weight.requires_grad_(), torch.zeros(outputs).requires_grad_()
 
 
-def _forward(layers: list[tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
+def _apply(layers: Sequence[tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
     for weight, bias in layers[:-1]:
         x = relu(torch.nn.functional.linear(x, weight, bias))
     return torch.nn.functional.linear(x, *layers[-1])

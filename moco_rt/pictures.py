@@ -18,7 +18,7 @@ from sklearn.neighbors import kneighbors_graph
 from moco_rt.report import Comparison
 
 #: Blue, orange, green, ... (Okabe and Ito): distinct for colour-blind readers.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 
 
 def draw_exits(comparison: Comparison, class_names: Mapping[int, str]) -> Figure:
@@ -30,7 +30,7 @@ def draw_exits(comparison: Comparison, class_names: Mapping[int, str]) -> Figure
     for i, (value, name) in enumerate(class_names.items()):
         counts = [by_class.get(value, 0) for by_class in comparison.exits.values()] + [0]
         share = 100 * np.array(counts) / comparison.rows
-        axes.barh(names, share, left=start, color=_COLOURS[i % len(_COLOURS)], label=f"left as {name}")
+        axes.barh(names, share, left=start, color=COLOURS[i % len(COLOURS)], label=f"left as {name}")
         start += share
     end = 100 * (1 - comparison.exited)
     axes.barh(names, [0.0] * (len(names) - 1) + [end], color="#BBBBBB", label="the full model's label")
@@ -66,7 +66,7 @@ def draw_knn_graph(features: NDArray[np.float32], classes: NDArray[Any], *, k: i
     axes.add_collection(LineCollection(list(lines), colors="#00000010", linewidths=0.3))
     handles = []
     for i, value in enumerate(np.unique(classes)):
-        colour = _COLOURS[i % len(_COLOURS)]
+        colour = COLOURS[i % len(COLOURS)]
         where = points[classes == value]
         axes.scatter(where[:, 0], where[:, 1], s=6, color=colour, linewidths=0, zorder=2)
         handles.append(Line2D([], [], marker="o", linestyle="", color=colour, label=f"{target}: {value}"))

@@ -15,7 +15,9 @@ from scipy.special import logsumexp
 
 from moco_rt.answers import Answers
 from moco_rt.calibrate import neyman_pearson_threshold, rows_needed
+from moco_rt.distill import distill
 from moco_rt.rules import OffRamp
+from moco_rt.study import Study, ask, probabilities
 
 _POLICIES = 200
 
@@ -33,6 +35,39 @@ class Preset:
     off_ramps: Sequence[OffRamp]
     thresholds: Sequence[NDArray[np.float32]]
     patience: Sequence[int]
+
+    def leaving(self, answers: Answers) -> list[NDArray[np.int64]]:
+        """Where rows leave, (n,), by policy; answers are those of its off-ramps."""
+        return [answers.leaves(t, p) for t, p in zip(self.thresholds, self.patience, strict=True)]
+
+
+def all_presets(found: Study) -> dict[str, Preset]:
+    """All of them by name, on the rows of a study.
+
+    Their off-ramps are one layer on the first token after every layer's attention: as published, but for the peek.
+    """
+    sites = list(found.off_ramps)[1:]
+    if not sites:
+        return {}
+    probs = probabilities(found.fit.logits)
+    never, unknown = np.full(probs.shape[1], np.inf, np.float32), np.full(probs.shape[1], 0.01, np.float32)
+    by_prob = [
+        OffRamp(
+            distill(found.fit.feature(site, "cls"), probs, hidden=0, seed=0), never, unknown, feature="cls", site=site
+        )
+        for site in sites
+    ]
+    by_entropy = [replace(off_ramp, score="entropy") for off_ramp in by_prob]
+    few = [
+        calibrate_temperature(by_prob[place], found.path.feature(sites[place], "cls"), found.path.labels)
+        for place in sorted({i * len(sites) // 3 for i in range(3)})
+    ]
+    return {
+        "DeeBERT": deebert(by_entropy, ask(by_entropy, found.path)),
+        "The Right Tool": right_tool(few, ask(few, found.path)),
+        "PABEE": pabee(by_prob, ask(by_prob, found.path)),
+        "moco": moco(by_prob, ask(by_prob, found.path)),
+    }
 
 
 def deebert(off_ramps: Sequence[OffRamp], answers: Answers) -> Preset:

@@ -1,4 +1,4 @@
-"""What lies beside a model's own files: its policy, and what a monitor has seen."""
+"""What lies beside a model's own files: its policy, what a monitor has seen, and what a report shows."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import json
 from pathlib import Path
 
 from moco_rt.architectures import find_file
+from moco_rt.findings import Findings
 from moco_rt.monitor import Monitor
 from moco_rt.policy import Policy
 from moco_rt.policy_files import JSON, TENSORS, load_policy, save_policy
 
 _MONITOR = "monitor.json"
+#: What only `moco-rt report` reads.
+FINDINGS = "findings.safetensors"
 
 
-def save(directory: str | Path, policy: Policy, monitor: Monitor | None) -> None:
-    """Write both into a directory, which is made where it is missing.
+def save(directory: str | Path, policy: Policy, monitor: Monitor | None, findings: Findings | None) -> None:
+    """Write what there is of them into a directory, which is made where it is missing.
 
     Raises:
         ValueError: a rule is a plain callable, which has no form on disk.
@@ -22,10 +25,12 @@ def save(directory: str | Path, policy: Policy, monitor: Monitor | None) -> None
     save_policy(policy, directory)
     if monitor is not None:
         (Path(directory) / _MONITOR).write_text(json.dumps(monitor.state()) + "\n", encoding="utf-8")
+    if findings is not None:
+        findings.save(Path(directory) / FINDINGS)
 
 
 def load(name: str | Path, expected: Policy) -> tuple[Policy, Monitor | None]:
-    """Read both from a directory, or by a model's name on the hub; where there is no policy, the expected one.
+    """Policy and monitor from a directory, or by a model's name on the hub; without a policy the expected one.
 
     Raises:
         ValueError: the policy is of another model, see `load_policy`.

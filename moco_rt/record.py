@@ -20,7 +20,7 @@ class Recording:
     """Of N rows.
 
     Attributes:
-        features: site -> (N, size) float32.
+        features: site -> `cls+mean`, (N, 2 * D) float32.
         logits: (N, C) float32, of the full model.
         lengths: (N,) tokens.
     """
@@ -34,6 +34,11 @@ class Recording:
         """The full model's: (N,)."""
         labels: NDArray[np.int64] = self.logits.argmax(axis=1)
         return labels
+
+    def feature(self, site: str, name: str) -> NDArray[np.float32]:
+        """`cls` or `cls+mean` at a site: (N, size)."""
+        both = self.features[site]
+        return both if name == "cls+mean" else np.ascontiguousarray(both[:, : both.shape[1] // 2])
 
     def take(self, rows: slice) -> Recording:
         """Some of the rows, as views."""

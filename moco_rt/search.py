@@ -14,8 +14,9 @@ from scipy.special import expit
 from moco_rt.answers import Answers
 from moco_rt.costs import Costs
 
-#: Steps in which the threshold of one class at one site goes from "never" to "always".
-_LEVELS = 40
+#: Steps in which the threshold of one class at one site goes from "never" to "always": every step adds as much to the
+#: share of rows and the share of expected errors together, so that they are fine where errors are.
+_LEVELS = 80
 
 
 def find_path(answers: Answers, seconds: NDArray[np.float64], num_classes: int) -> list[NDArray[np.float32]]:
@@ -41,7 +42,7 @@ def find_path(answers: Answers, seconds: NDArray[np.float64], num_classes: int) 
                 continue
             score = answers.score[site, rows]
             risk[site, rows] = wrong_curve(score, answers.label[rows] != c)
-            steps[site, c] = _levels(rows, score)
+            steps[site, c] = _levels(rows, score, risk[site, rows])
     exits = np.full(n, sites)
     path = [thresholds.copy()]
     while steps:
@@ -135,12 +136,15 @@ def wrong_curve(score: NDArray[np.float32], wrong: NDArray[np.bool_]) -> NDArray
     return probability
 
 
-def _levels(rows: NDArray[np.int64], score: NDArray[np.float32]) -> list[tuple[np.float32, NDArray[np.int64]]]:
+def _levels(
+    rows: NDArray[np.int64], score: NDArray[np.float32], risk: NDArray[np.float64]
+) -> list[tuple[np.float32, NDArray[np.int64]]]:
     """Thresholds from high to low, each with the rows that it adds to those above it."""
     order = np.argsort(-score, kind="stable")
-    ends = np.unique(np.linspace(0, len(rows), _LEVELS + 1).round().astype(int))[1:]
+    share = (np.arange(1, len(rows) + 1) / len(rows) + np.cumsum(risk[order]) / risk.sum()) / 2
+    ends = np.unique(np.searchsorted(share, np.arange(1, _LEVELS) / _LEVELS) + 1)
     levels, start = [], 0
-    for end in ends:
+    for end in [*ends[ends < len(rows)].tolist(), len(rows)]:
         last = end == len(rows)
         between = np.float32(-np.inf) if last else (score[order[end - 1]] + score[order[end]]) / np.float32(2)
         levels.append((between, rows[order[start:end]]))

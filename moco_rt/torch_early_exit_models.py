@@ -18,6 +18,7 @@ from moco_rt._C import Encoder, Results
 from moco_rt.architectures import architecture_of, check_settles_one_label, load_model
 from moco_rt.batches import Text
 from moco_rt.exits import ExitPoint, SiteExits, compile_exits
+from moco_rt.findings import Findings
 from moco_rt.inputs import check_inputs
 from moco_rt.monitor import Alarm, Monitor, watch
 from moco_rt.policy import Exit, Policy
@@ -71,6 +72,7 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
         self.sites = all_sites(architecture.num_layers)
         self.max_seqlen = architecture.max_seqlen
         self.policy = Policy(self.sites, architecture.num_classes, architecture.hidden_size)
+        self.findings: Findings | None = None  # of the search for its policy
         self._monitor: Monitor | None = None
         self._compiled: tuple[Any, dict[str, SiteExits]] | None = None  # the policy's exits, and what they were then
 
@@ -247,8 +249,7 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
 
     def report(self) -> None:
         """Print what the policy promises, by exit and class."""
-        certificate = self.policy.certificate
-        print("no certificate" if certificate is None else certificate.table())
+        print("no certificate" if self.policy.certificate is None else self.policy.certificate.table())
 
     def monitor(self, rate: float = 0.01, on_alarm: Callable[[Alarm], None] | None = None, *, seed: int = 0) -> Monitor:
         """From now on, run a random share of the rows that left through the full model too, and close exits that err.
@@ -265,7 +266,7 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
             ValueError: a rule is a plain callable, which has no form on disk.
         """
         self.policy.made_for |= made_for(self.model)
-        pretrained.save(directory, self.policy, self._monitor)
+        pretrained.save(directory, self.policy, self._monitor, self.findings)
         self.model.save_pretrained(directory)
 
     @classmethod

@@ -9,6 +9,7 @@ from scipy.stats import beta, binom, norm
 
 from moco_rt.calibrate import (
     allowed_errors,
+    fixed_sequence,
     lower_bound,
     neyman_pearson_threshold,
     rows_needed,
@@ -27,10 +28,13 @@ def at_most(delta, repeats=REPEATS):
 # How many rows, how many errors
 
 
-@pytest.mark.parametrize(
+PUBLISHED = pytest.mark.parametrize(
     ("rows", "allowed"),
     [(1000, (4, 1, -1)), (2500, (16, 6, -1)), (5000, (38, 16, 1)), (10_000, (83, 38, 4)), (25_000, (223, 106, 16))],
 )
+
+
+@PUBLISHED
 def test_allowed_errors_are_those_of_the_published_table(rows, allowed):
     assert tuple(allowed_errors(rows, max_error, 0.95) for max_error in (0.01, 0.005, 0.001)) == allowed
 
@@ -183,3 +187,43 @@ def test_wrong_exit_bound_holds_as_often_as_it_says(distance, others, confidence
         wrong, right = others * norm.sf(threshold), (1 - others) * norm.sf(threshold - distance)
         broken += wrong / (wrong + right) > bound
     assert broken / REPEATS <= at_most(1 - confidence)
+
+
+# Along a path of policies
+
+
+@PUBLISHED
+def test_a_path_of_one_more_error_each_is_certified_up_to_the_published_table(rows, allowed):
+    path = np.arange(500)
+    assert tuple(fixed_sequence(path, rows, max_error, 0.95) for max_error in (0.01, 0.005, 0.001)) == allowed
+
+
+@pytest.mark.parametrize("rows", [1, 60, 1000])
+@pytest.mark.parametrize(("max_error", "confidence"), GRID)
+def test_a_path_of_one_more_error_each_is_certified_as_far_as_errors_are_allowed(rows, max_error, confidence):
+    allowed = allowed_errors(rows, max_error, confidence)
+    assert fixed_sequence(np.arange(rows + 1), rows, max_error, confidence) == allowed
+
+
+# Of 1,000 rows 4 may differ at 1%.
+@pytest.mark.parametrize(
+    ("disagreements", "place"),
+    [
+        ([0, 1, 5, 4, 0], 1),  # what follows the first failure is not looked at, however good
+        ([3, 0, 4, 2, 5], 3),
+        ([4, 5], 0),
+        ([0], 0),
+        ([0, 4, 4, 4], 3),
+        ([5, 0, 0], -1),
+        ([1000], -1),
+        ([], -1),
+    ],
+    ids=str,
+)
+def test_the_last_policy_before_the_first_that_fails_is_taken(disagreements, place):
+    assert fixed_sequence(np.array(disagreements, dtype=int), 1000, 0.01, 0.95) == place
+
+
+def test_rows_too_few_for_a_clean_sample_certify_no_policy():
+    assert fixed_sequence(np.zeros(3, int), 298, 0.01, 0.95) == -1
+    assert fixed_sequence(np.zeros(3, int), 299, 0.01, 0.95) == 2

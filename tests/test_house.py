@@ -46,14 +46,15 @@ def own_imports(module):
 LADDER = [
     f"moco_rt.{name}"
     for name in (
-        *("_build", "sites", "rules", "calibrate", "certificate", "policy", "policy_files", "monitor"),
+        *("_build", "sites", "rules", "calibrate", "certificate", "answers", "findings", "policy"),
+        *("policy_files", "monitor"),
         *("batches", "inputs"),
         *("architectures.architecture", "architectures.bert_like"),
         *(f"architectures.{family}" for family in ("bert", "roberta", "electra", "distilbert", "__init__")),
         *("pretrained", "exits", "reference", "runtime", "prediction", "torch_early_exit_models"),
-        *("stream", "record", "distill", "costs", "answers", "search", "presets", "study", "accelerate"),
+        *("stream", "record", "distill", "costs", "search", "study", "presets", "accelerate"),
         *("columns", "frame_files", "ml_frame", "capture"),
-        *("report", "pictures", "analytics"),
+        *("report", "pictures", "report_page", "analytics"),
         *("__init__", "demo_data", "demo", "cli"),
     )
 ]

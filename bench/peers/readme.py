@@ -6,17 +6,17 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from readme_table import put_into_readme
+
 from peers.engines import BASELINE, OURS
 from peers.report import ratio, readable
 
-ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "bench" / "results" / "peers.json"
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "peers.json"
 #: What README shows of them; bench/results/peers.md has all.
 SHOWN = (
     *("minilm-sst2/sst2/64", "minilm-imdb/imdb-256/64", "tiny-imdb/imdb-256/64", "bert-base/sst2/64"),
     *("minilm-sst2/16/1", "minilm-sst2/256/1", "tiny-imdb/256/1"),
 )
-BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
 
 
 def table(cells: dict[str, dict]) -> str:
@@ -66,11 +66,7 @@ def _lines(cell: dict) -> Iterator[str]:
 
 
 def main() -> None:
-    readme = ROOT / "README.md"
-    before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
-    after = rest.split(END)[1]
-    cells = json.loads(RESULTS.read_text(encoding="utf-8"))
-    readme.write_text(f"{before}{BEGIN}\n{table(cells)}\n{END}{after}", encoding="utf-8")
+    put_into_readme("peers", table(json.loads(RESULTS.read_text(encoding="utf-8"))))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,165 @@
+"""Certified policies of our search and of the published methods, on one backbone and one engine.
+
+`python bench/bench_policies.py` writes bench/results/policies.json and the table of README.md: wall time of the packed
+encoder without exits over the time with them, at four certified agreements. Policies are found and certified on rows
+that are not reported on. Half an hour; needs `../shared`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from case_study import BATCH_ROWS, ROOT, SHARED, read_jsonl
+from readme_table import put_into_readme
+
+from moco_rt import EarlyExitTextClassificationModel, presets
+from moco_rt.accelerate import choose
+from moco_rt.answers import certified
+from moco_rt.architectures import load_classifier
+from moco_rt.batches import length_sorted_batches
+from moco_rt.exits import ExitPoint, compile_exits
+from moco_rt.policy import Exit
+from moco_rt.study import Study, ask, study
+
+RESULTS = ROOT / "bench" / "results" / "policies.json"
+AGREEMENTS = (0.995, 0.99, 0.98, 0.97)
+CONFIDENCE = 0.95
+OURS = "search"
+#: model, rows to find policies on, rows to certify on (None: a share of the former), rows to report on, tokens
+SETS = {
+    "minilm-sst2": ("minilm-sst2", "sst2/train.jsonl", "sst2/test.jsonl", "sst2/dev.jsonl", 64),
+    "minilm-imdb": ("minilm-imdb", "imdb/unlabelled.jsonl", None, "imdb/test.jsonl", 256),
+    "tiny-imdb": ("tiny-imdb", "imdb/unlabelled.jsonl", None, "imdb/test.jsonl", 256),
+    "minilm-sst2 on MRPC": ("minilm-sst2", "mrpc/train.jsonl", "mrpc/test.jsonl", "mrpc/dev.jsonl", 128),
+}
+
+Exits = Mapping[str, ExitPoint]
+
+
+def texts(path: str, rows: int | None) -> list:
+    """Texts, or pairs, of a file of ../shared."""
+    found = read_jsonl(SHARED / "data" / path, rows)
+    return [(row["text"], row["text2"]) if "text2" in row else row["text"] for row in found]
+
+
+def certified_preset(
+    model: EarlyExitTextClassificationModel, found: Study, preset: presets.Preset, alpha: float
+) -> Exits:
+    """The fastest policy along a preset's path that the calibration rows certify."""
+    answers = ask(preset.off_ramps, found.calibration)
+    leaving = preset.leaving(answers)
+    place = max(0, certified(leaving, answers, alpha, CONFIDENCE))
+    policy = model.policy.empty()
+    for ramp, thresholds in zip(preset.off_ramps, preset.thresholds[place], strict=True):
+        policy.add(Exit.of(replace(ramp, thresholds=thresholds, patience=preset.patience[place]), ramp.site))
+    never = np.isposinf(preset.thresholds[place]).all() or (leaving[place] == len(preset.off_ramps)).all()
+    return {} if never else compile_exits(policy, model.device)
+
+
+def measure(model: EarlyExitTextClassificationModel, variants: Sequence[Exits], batches: Sequence[dict]) -> list[dict]:
+    """Every variant on every batch, in turns; the first is without exits and what the others are compared with."""
+    seconds = np.zeros((len(batches), len(variants)))
+    labels = [[] for _ in variants]
+    for exits in variants:
+        model.run(exits, **batches[0])
+    for i, batch in enumerate(batches):
+        for place in np.roll(np.arange(len(variants)), i):
+            start = time.perf_counter()
+            results = model.run(variants[place], **batch)
+            seconds[i, place] = time.perf_counter() - start
+            labels[place].append(results.logits.argmax(dim=1))
+    full = torch.cat(labels[0])
+    return [
+        {
+            "speedup_median_batch": round(float(np.median(seconds[:, 0] / seconds[:, place])), 3),
+            "speedup_total": round(float(seconds[:, 0].sum() / seconds[:, place].sum()), 3),
+            "agreement": round(float((torch.cat(labels[place]) == full).double().mean()), 5),
+        }
+        for place in range(len(variants))
+    ]
+
+
+def run(name: str, rows: int, find_rows: int | None) -> dict:
+    """Find, certify and measure everything on one set."""
+    model_name, find, certify, report, limit = SETS[name]
+    model, tokenizer = load_classifier(str(SHARED / "models" / model_name))
+    fast = EarlyExitTextClassificationModel(model)
+    found = study(
+        fast,
+        tokenizer,
+        texts(find, find_rows),
+        calibration=None if certify is None else texts(certify, None),
+        labels=None,
+        max_length=limit,
+        seed=0,
+    )
+    methods = presets.all_presets(found)
+    names, variants, policies = [], [{}], []
+    for agreement in AGREEMENTS:
+        choose(fast, found, 1 - agreement, CONFIDENCE)
+        names.append((OURS, agreement))
+        variants.append(compile_exits(fast.policy, fast.device))
+        policies.append(fast.policy.certificate.table())
+        for method, preset in methods.items():
+            names.append((method, agreement))
+            variants.append(certified_preset(fast, found, preset, 1 - agreement))
+    batches, order = length_sorted_batches(tokenizer, texts(report, rows), limit, BATCH_ROWS)
+    measured = measure(fast, variants, batches)
+    return {
+        "rows": len(order),
+        "calibration_rows": len(found.calibration.lengths),
+        "policies": policies,
+        "methods": {
+            method: {
+                str(agreement): result
+                for (m, agreement), result in zip(names, measured[1:], strict=True)
+                if m == method
+            }
+            for method in (OURS, *methods)
+        },
+    }
+
+
+def table(results: dict) -> str:
+    """README's table."""
+    heads = " | ".join(f"{agreement:.1%}" for agreement in AGREEMENTS)
+    lines = [f"| | certified: | {heads} |", "|---|---|" + "---:|" * len(AGREEMENTS)]
+    for name, result in results.items():
+        for method, found in result["methods"].items():
+            cells = [
+                f"{found[str(a)]['speedup_median_batch']:.2f}x ({found[str(a)]['agreement']:.2%})" for a in AGREEMENTS
+            ]
+            title, bold = (f"{name}, {result['rows']:,} rows", "**") if method == OURS else ("", "")
+            lines.append(f"| {title} | {bold}{method}{bold} | " + " | ".join(f"{bold}{c}{bold}" for c in cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--rows", type=int, default=1280, help="to report on, at most (%(default)s)")
+    parser.add_argument("--find-rows", type=int, help="to find policies on (all)")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="README.md follows only %(default)s")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    results = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
+    for name in options.sets:
+        results[name] = run(name, options.rows, options.find_rows)
+        print("\n\n".join(results[name]["policies"]), flush=True)
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if options.out == RESULTS:
+        put_into_readme("policies", table(results))
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,339 @@
+"""The path of policies: what is on it, in which order, and which sites are worth asking."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from moco_rt.answers import Answers
+from moco_rt.costs import Costs
+from moco_rt.search import find_path, search, wrong_curve
+
+ROWS = 2000
+
+
+def make_answers(strengths=(1.0, 2.0), classes=2, rows=ROWS, seed=0):
+    """Off-ramps that know as much of the label as `strengths` say, by site; they score the highest probability."""
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, classes, rows)
+    logits = rng.normal(0, 1, (len(strengths), rows, classes))
+    logits[:, np.arange(rows), label] += np.array(strengths)[:, None]
+    probs = np.exp(2 * logits)
+    probs /= probs.sum(axis=2, keepdims=True)
+    return Answers(probs.argmax(axis=2), probs.max(axis=2).astype(np.float32), label)
+
+
+def rising(rows, sites):
+    """One second to the first site and between each two."""
+    return np.tile(np.arange(1.0, sites + 2), (rows, 1))
+
+
+def times(path, answers, seconds):
+    """Mean time of a row, by policy, when it leaves where thresholds say."""
+    return [seconds[np.arange(len(exits)), exits].mean() for exits in (answers.leaves(levels) for levels in path)]
+
+
+def errors(path, answers):
+    return [answers.wrong(answers.leaves(levels)).mean() for levels in path]
+
+
+# What is on a path
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+@pytest.mark.parametrize("sites", [1, 2, 4])
+def test_a_path_leads_from_nobody_to_everybody(classes, sites):
+    answers = make_answers(np.linspace(1, 2, sites), classes)
+    path = find_path(answers, rising(ROWS, sites), classes)
+    assert all(thresholds.shape == (sites, classes) and thresholds.dtype == np.float32 for thresholds in path)
+    assert np.isposinf(path[0]).all()
+    assert np.isneginf(path[-1]).all()
+    assert (answers.leaves(path[0]) == sites).all()
+    assert (answers.leaves(path[-1]) == 0).all()
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_every_step_loosens_one_threshold(classes):
+    path = find_path(make_answers(classes=classes), rising(ROWS, 2), classes)
+    assert len(path) > 20
+    for before, after in zip(path, path[1:], strict=False):
+        assert (after <= before).all()
+        assert (after != before).sum() <= 1  # none where ties left nothing to loosen
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("classes", [2, 4])
+def test_time_never_grows_along_a_path(classes, seed):
+    rng = np.random.default_rng(seed)
+    answers = make_answers((0.5, 1.0, 2.0), classes, seed=seed)
+    seconds = np.cumsum(rng.exponential(1, (ROWS, 4)), axis=1)  # another for every row
+    taken = times(find_path(answers, seconds, classes), answers, seconds)
+    assert taken[0] == pytest.approx(seconds[:, 3].mean())
+    assert taken[-1] == pytest.approx(seconds[:, 0].mean())
+    assert (np.diff(taken) <= 1e-12).all()
+
+
+def test_a_class_that_is_never_predicted_never_leaves():
+    answers = make_answers(classes=2)
+    path = find_path(answers, rising(ROWS, 2), 3)
+    assert np.isposinf([thresholds[:, 2] for thresholds in path]).all()
+    assert np.isneginf(path[-1][:, :2]).all()
+
+
+def test_the_path_does_not_change_what_it_is_found_from():
+    answers, seconds = make_answers(), rising(ROWS, 2)
+    before = (answers.predicted.copy(), answers.score.copy(), answers.label.copy(), seconds.copy())
+    find_path(answers, seconds, 2)
+    for found, expected in zip((answers.predicted, answers.score, answers.label, seconds), before, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_the_policies_of_a_path_do_not_share_their_thresholds():
+    path = find_path(make_answers(), rising(ROWS, 2), 2)
+    path[1][:] = 0
+    assert np.isposinf(path[0]).all()
+    assert np.isneginf(path[-1]).all()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_few_rows_have_a_path(rows):
+    answers = make_answers(rows=rows)
+    path = find_path(answers, rising(rows, 2), 2)
+    assert np.isposinf(path[0]).all()
+    assert (answers.leaves(path[-1]) == 0).all()
+
+
+# In which order
+
+
+def test_the_surest_rows_leave_first():
+    answers = make_answers((1.5,))
+    path = find_path(answers, rising(ROWS, 1), 2)
+    # Both classes are alike here: so are their thresholds all along, as the first step of one is the first of both.
+    halfway = path[len(path) // 2]
+    assert abs(halfway[0, 0] - halfway[0, 1]) < 0.1
+    left = answers.leaves(halfway) == 0
+    assert 0.2 < left.mean() < 0.95
+    assert errors([halfway], answers)[0] < 0.5 * errors([path[-1]], answers)[0]
+
+
+def test_the_class_that_errs_leaves_last():
+    answers = make_answers((1.5,))
+    label = answers.label.copy()
+    said_so = answers.predicted[0] == 1
+    label[said_so] = np.random.default_rng(0).integers(0, 2, said_so.sum())  # of class 1 it knows nothing
+    path = find_path(Answers(answers.predicted, answers.score, label), rising(ROWS, 1), 2)
+    first_of_1 = next(place for place, thresholds in enumerate(path) if thresholds[0, 1] < np.inf)
+    assert (path[first_of_1][0, 0] < 0.7) or np.isneginf(path[first_of_1][0, 0])
+
+
+@pytest.mark.parametrize("cheap", [0, 1])
+def test_of_two_sites_that_know_the_same_the_one_that_saves_more_comes_first(cheap):
+    answers = make_answers((1.5,)).at([0, 0])
+    seconds = np.tile([9.0, 9.0, 10.0], (ROWS, 1))
+    seconds[:, cheap] = 1
+    path = find_path(answers, seconds, 2)
+    # All of a site's thresholds fall before any of the other's: who has left by the cheap one saves nothing elsewhere.
+    first_of_other = next(place for place, thresholds in enumerate(path) if (thresholds[1 - cheap] < np.inf).any())
+    assert np.isneginf(path[first_of_other][cheap]).any()
+
+
+def test_costs_of_the_rows_themselves_count():
+    # A site that is as sure of long rows of class 1 as of short ones of class 0: the long ones save more.
+    answers = make_answers((1.5,))
+    long = answers.predicted[0] == 1
+    seconds = np.column_stack([np.ones(ROWS), np.where(long, 100.0, 2.0)])
+    path = find_path(answers, seconds, 2)
+    assert np.isfinite(path[1]).tolist() == [[False, True]]
+
+
+def test_a_step_at_a_site_that_saves_nothing_comes_last():
+    answers = make_answers((2.5, 0.5))
+    seconds = np.tile([10.0, 1.0, 10.0], (ROWS, 1))
+    path = find_path(answers, seconds, 2)
+    first = next(place for place, thresholds in enumerate(path) if (thresholds[0] < np.inf).any())
+    assert np.isneginf(path[first][1]).all()
+
+
+# Scores that are the same
+
+
+@pytest.mark.parametrize("score", [0.5, 0.9, 1.0])
+def test_rows_with_one_score_leave_together(score):
+    answers = make_answers()
+    tied = Answers(answers.predicted, np.full_like(answers.score, score), answers.label)
+    seconds = rising(ROWS, 2)
+    path = find_path(tied, seconds, 2)
+    assert (tied.leaves(path[0]) == 2).all()
+    assert (tied.leaves(path[-1]) == 0).all()
+    assert (np.diff(times(path, tied, seconds)) <= 0).all()
+    for thresholds in path:
+        left = tied.leaves(thresholds)
+        for site in range(2):
+            for c in range(2):
+                here = (left >= site) & (tied.predicted[site] == c)
+                assert (left[here] == site).all() or (left[here] > site).all()
+
+
+def test_rows_with_few_scores_leave_by_score():
+    answers = make_answers((1.5,))
+    rounded = Answers(answers.predicted, answers.score.round(1), answers.label)
+    path = find_path(rounded, rising(ROWS, 1), 2)
+    shares = {(rounded.leaves(thresholds) == 0).mean() for thresholds in path}
+    assert {0, 1} < shares
+    assert len(shares) <= 1 + 2 * len(np.unique(rounded.score))
+
+
+# The curve of wrong answers
+
+
+def curve_of(strength, rows=20_000, seed=0):
+    answers = make_answers((strength,), rows=rows, seed=seed)
+    wrong = answers.predicted[0] != answers.label
+    return answers.score[0], wrong, wrong_curve(answers.score[0], wrong)
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.5, 3.0])
+def test_the_curve_finds_the_share_of_wrong_answers(strength):
+    score, wrong, curve = curve_of(strength)
+    assert curve.mean() == pytest.approx(wrong.mean(), abs=1e-3)
+    for rows in np.array_split(np.argsort(score), 5):
+        assert curve[rows].mean() == pytest.approx(wrong[rows].mean(), abs=0.03)
+
+
+def test_the_curve_is_the_logistic_one_that_the_labels_came_from():
+    rng = np.random.default_rng(0)
+    z = rng.normal(1, 2, 50_000)
+    wrong = rng.random(50_000) < expit(-1 - 0.7 * z)
+    curve = wrong_curve(expit(z).astype(np.float32), wrong)
+    np.testing.assert_allclose(curve, expit(-1 - 0.7 * z), atol=0.02)
+
+
+def assert_falls_with_the_score(score, curve):
+    assert np.isfinite(curve).all()
+    assert ((curve >= 0) & (curve <= 1)).all()
+    assert (np.diff(curve[np.argsort(score, kind="stable")]) <= 1e-12).all()
+
+
+@pytest.mark.parametrize("rows", [10, 1000, 20_000])
+def test_the_curve_falls_where_sure_answers_are_right(rows):
+    score, _, curve = curve_of(1.0, rows)
+    assert_falls_with_the_score(score, curve)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 100, 10_000])
+@pytest.mark.parametrize("wrong", [False, True])
+def test_the_curve_is_level_where_all_answers_are_alike(rows, wrong):
+    score = np.random.default_rng(0).uniform(0.5, 1, rows).astype(np.float32)
+    curve = wrong_curve(score, np.full(rows, wrong))
+    assert_falls_with_the_score(score, curve)
+    # Half an error of each kind is added, and a prior pulls a little.
+    np.testing.assert_allclose(curve, (rows + 0.5) / (rows + 1) if wrong else 0.5 / (rows + 1), rtol=0.03)
+
+
+@pytest.mark.parametrize(("rows", "errors"), [(100, 1), (1000, 5), (5000, 10), (20_000, 1), (20_000, 20)])
+@pytest.mark.parametrize("lowest", [0.0, 0.5])
+def test_the_curve_falls_where_only_the_least_sure_answers_are_wrong(rows, errors, lowest):
+    score = np.sort(np.random.default_rng(0).uniform(lowest, 1, rows)).astype(np.float32)
+    curve = wrong_curve(score, np.arange(rows) < errors)
+    assert_falls_with_the_score(score, curve)
+    assert curve[0] > 2 * curve[-1]
+
+
+@pytest.mark.parametrize("rows", [1000, 20_000])
+@pytest.mark.parametrize("heavy", [0, 5])
+def test_the_curve_holds_with_scores_of_zero_and_one(rows, heavy):
+    rng = np.random.default_rng(0)
+    score = expit(rng.normal(0, 1 + 10 * heavy, rows)).astype(np.float32)
+    score[:10], score[10:20] = 0, 1
+    curve = wrong_curve(score, rng.random(rows) > score)
+    assert_falls_with_the_score(score, curve)
+
+
+def test_the_curve_of_one_score_is_the_share():
+    wrong = np.arange(100) < 25
+    np.testing.assert_allclose(wrong_curve(np.full(100, 0.75, np.float32), wrong), 0.25, atol=0.01)
+
+
+# Which sites are worth asking
+
+
+def costs(seconds, exit_point, lengths=(10.0, 100.0)):
+    """Costs that grow with the length: those given are of rows of the first."""
+    growth = np.array(lengths) / lengths[0]
+    return Costs(np.array(lengths), growth[:, None] * np.array(seconds), growth * exit_point)
+
+
+LENGTHS = np.random.default_rng(0).integers(10, 100, ROWS)
+
+
+def test_a_useful_site_is_kept():
+    sites, path = search(make_answers((3.0,)), costs([1.0, 10.0], 0.01), LENGTHS, 0.05)
+    assert sites == [0]
+    assert path[0].shape == (1, 2)
+
+
+def test_sites_that_are_all_useful_are_all_kept():
+    answers = make_answers((1.5, 2.5, 3.5))
+    sites, path = search(answers, costs([1.0, 4.0, 7.0, 10.0], 0.0), LENGTHS, 0.02)
+    assert sites == [0, 1, 2]
+    assert path[0].shape == (3, 2)
+
+
+@pytest.mark.parametrize("useless", [0, 1, 2])
+def test_a_site_that_knows_nothing_is_dropped_where_asking_costs(useless):
+    strengths = [3.0, 3.2, 3.4]
+    strengths[useless] = 0.0
+    answers = make_answers(strengths)
+    seconds = [1.0, 4.0, 7.0, 10.0]
+    sites, path = search(answers, costs(seconds, 0.5), LENGTHS, 0.01)
+    assert useless not in sites
+    assert sites
+    assert path[0].shape == (len(sites), 2)
+
+
+def test_a_site_is_kept_or_dropped_by_what_asking_costs():
+    answers = make_answers((0.8, 3.5))
+    cheap, _ = search(answers, costs([1.0, 5.0, 10.0], 0.0), LENGTHS, 0.01)
+    dear, _ = search(answers, costs([1.0, 5.0, 10.0], 3.0), LENGTHS, 0.01)
+    assert cheap == [0, 1]
+    assert dear == [1]
+
+
+def test_the_last_site_stays_though_it_does_not_pay():
+    sites, path = search(make_answers((0.0, 0.0)), costs([1.0, 5.0, 10.0], 20.0), LENGTHS, 0.001)
+    assert len(sites) == 1
+    assert np.isposinf(path[0]).all()
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+@pytest.mark.parametrize("alpha", [0.005, 0.05])
+def test_the_path_found_is_faster_and_as_good_as_asked_for(classes, alpha):
+    answers = make_answers((2.0, 3.0, 4.0), classes)
+    measured = costs([1.0, 4.0, 7.0, 10.0], 0.1)
+    sites, path = search(answers, measured, LENGTHS, alpha)
+    some, seconds = answers.at(sites), measured.of(LENGTHS, sites)
+    good = [place for place, error in enumerate(errors(path, some)) if error <= alpha]
+    assert path[0].shape == (len(sites), classes)
+    assert times(path, some, seconds)[good[-1]] < measured.of(LENGTHS, []).mean()
+    assert math.isclose(full, 10 * LENGTHS.mean() / 10)
+    # Not even the best site alone does better.
+    for site in range(3):
+        alone, only = answers.at([site]), measured.of(LENGTHS, [site])
+        path_alone = find_path(alone, only, classes)
+        reached = [
+            t for t, e in zip(times(path_alone, alone, only), errors(path_alone, alone), strict=True) if e <= alpha
+        ]
+        assert times(path, some, seconds)[good[-1]] <= min(reached) + 1e-9
+
+
+def test_looser_errors_are_never_slower():
+    answers, measured = make_answers((1.0, 2.0, 3.0)), costs([1.0, 4.0, 7.0, 10.0], 0.1)
+    fastest = []
+    for alpha in (0.001, 0.01, 0.1):
+        sites, path = search(answers, measured, LENGTHS, alpha)
+        some, seconds = answers.at(sites), measured.of(LENGTHS, sites)
+        good = [t for t, e in zip(times(path, some, seconds), errors(path, some), strict=True) if e <= alpha]
+        fastest.append(min(good))
+    assert fastest[0] >= fastest[1] >= fastest[2]
