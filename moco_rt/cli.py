@@ -15,6 +15,7 @@ from moco_rt.accelerate import accelerate
 from moco_rt.architectures import load_classifier, load_tokenizer
 from moco_rt.findings import Findings
 from moco_rt.pretrained import FINDINGS
+from moco_rt.report_page import report_page
 from moco_rt.stream import predict_file, read_texts
 from moco_rt.torch_early_exit_models import EarlyExitTextClassificationModel
 
@@ -26,18 +27,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser(
         "demo",
-        help="find rules for a classifier, run with and without them, compare",
+        help="find a policy for a classifier, run with and without it, compare",
         description="Without arguments: on a small BERT trained on the spot. With --model and --data: on your own.",
     )
     command.set_defaults(run=_demo)
     command.add_argument("--model", help="a directory, or a name on the Hugging Face hub")
     command.add_argument("--data", type=Path, help="a JSON object a line: text[, text2][, label]")
-    command.add_argument(
-        "--max-error",
-        type=float,
-        default=0.01,
-        help="share of labels that may change, at 95%% confidence (%(default)s)",
-    )
+    command.add_argument("--agreement", type=float, default=0.99, help="share of labels to keep (%(default)s)")
     command.add_argument("--max-length", type=int, help="in tokens (what the model allows)")
     command.add_argument(
         "--out",
@@ -91,9 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _demo(options: argparse.Namespace) -> None:
     task = demo.load_task(options.model, options.data) if options.model else demo.embedded_task(options.out / "model")
-    comparison = demo.run(task, options.out, max_error=options.max_error, max_length=options.max_length)
+    comparison = demo.run(task, options.out, agreement=options.agreement, max_length=options.max_length)
     print(comparison.table())
-    print(f"pictures: {options.out / 'exits.png'}, {options.out / 'knn_graph.png'}")
+    print(f"pictures: {options.out / 'exits.png'}, {options.out / 'report.html'}")
 
 
 def _accelerate(options: argparse.Namespace) -> None:
@@ -123,8 +119,6 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from moco_rt.report_page import report_page  # Matplotlib and igraph: only who draws waits for them
-
     file = options.model / FINDINGS
     certificate = EarlyExitTextClassificationModel.from_pretrained(options.model).policy.certificate
     if certificate is None or not file.exists():

@@ -58,6 +58,7 @@ class Findings:
             **{name: getattr(self, name) for name in _ARRAYS},
         }
         about = {name: getattr(self, name) for name in ("sites", "class_names", "seconds_full", "alpha")}
+        about["methods"] = list(self.paths)  # in their order, which the file does not keep
         compact = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         save_file(compact, file, metadata={"about": json.dumps(about)})
 
@@ -67,7 +68,7 @@ class Findings:
         with safe_open(str(file), framework="numpy") as stored:
             about = json.loads(stored.metadata()["about"])
             arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-        paths = {name.removeprefix("paths."): arrays.pop(name) for name in list(arrays) if name.startswith("paths.")}
+        paths = {name: arrays.pop(f"paths.{name}") for name in about.pop("methods")}
         return cls(paths=paths, **arrays, **about)
 
 

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 
 from moco_rt import cli, demo
-from moco_rt.columns import Column
 from moco_rt.demo_data import make_corpus, train_classifier
-from moco_rt.ml_frame import MLFrame
-from moco_rt.sites import all_sites
 
 
 @pytest.fixture(scope="module")
@@ -43,20 +39,20 @@ def write(path, rows):
 def test_run_compares_draws_and_keeps_the_labels(trained, reviews, tmp_path):
     texts, labels = [row.text for row in reviews], [row.label for row in reviews]
     task = demo.Task(*trained, texts[:600], texts[600:], labels[600:])
-    comparison = demo.run(task, tmp_path / "out", max_error=0.2)
+    comparison = demo.run(task, tmp_path / "out", agreement=0.8)
     assert comparison.rows == 300
     assert comparison.agreement >= 0.8
     assert comparison.exited > 0
     assert abs(comparison.accuracy - comparison.accuracy_baseline) <= 1 - comparison.agreement
     assert comparison.exited == pytest.approx(sum(sum(left.values()) for left in comparison.exits.values()) / 300)
-    for picture in ("knn_graph.png", "exits.png"):
-        assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "out" / "exits.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "out" / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
 def test_the_command_prints_the_table_of_the_users_own_model_and_rows(saved, reviews, tmp_path, capsys):
     data = write(tmp_path / "rows.jsonl", [{"text": row.text, "label": row.label} for row in reviews])
     out = tmp_path / "out"
-    arguments = ["demo", "--model", saved, "--data", str(data), "--max-error", "0.2", "--out", str(out)]
+    arguments = ["demo", "--model", saved, "--data", str(data), "--agreement", "0.8", "--out", str(out)]
     assert cli.main([*arguments, "--max-length", "32"]) == 0
     printed = capsys.readouterr().out
     for words in (
@@ -65,7 +61,7 @@ def test_the_command_prints_the_table_of_the_users_own_model_and_rows(saved, rev
         "rows/s",
         "accuracy",
         "agreement",
-        "left at encoder.0.attention",
+        "ran to the end",
         "exits.png",
     ):
         assert words in printed
@@ -73,7 +69,7 @@ def test_the_command_prints_the_table_of_the_users_own_model_and_rows(saved, rev
 
 def test_rows_without_labels_are_compared_without_accuracy(saved, reviews, tmp_path, capsys):
     data = write(tmp_path / "rows.jsonl", [{"text": row.text, "text2": "it was about the film"} for row in reviews])
-    assert cli.main(["demo", "--model", saved, "--data", str(data), "--max-error", "0.2", "--out", str(tmp_path)]) == 0
+    assert cli.main(["demo", "--model", saved, "--data", str(data), "--agreement", "0.8", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "agreement" in printed
     assert "accuracy" not in printed
@@ -86,7 +82,7 @@ def test_rows_without_labels_are_compared_without_accuracy(saved, reviews, tmp_p
         ('{"text": "fine"}\n{"label": 1}\n', "line 2 must have a string `text`"),
         ('{"text": "fine"}\n{"text": "fine", "text2": null}\n', "line 2 must have a string `text`[, `text2`]"),
         ("", "must have at least 3 lines (got 0)"),
-        ('{"text": "the film was bad"}\n{"text": "the film was good"}\n' * 30, "held-out rows"),
+        ('{"text": "the film was bad"}\n{"text": "the film was good"}\n' * 30, "texts must leave at least 50 rows"),
     ],
 )
 def test_bad_data_is_one_line_and_status_2(saved, tmp_path, capsys, lines, words):
@@ -104,78 +100,10 @@ def test_model_and_data_go_together(capsys):
     assert "--model and --data go together" in capsys.readouterr().err
 
 
-def labelled_frame(rows, classes, seed, sites=("encoder.0.attention", "encoder.1.attention")):
-    """Features that tell the classes apart better from site to site."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(classes, size=rows)
-    columns = {"predictions": labels}
-    for depth, site in enumerate(sites, 2):
-        features = rng.normal(size=(rows, 6)).astype(np.float32)
-        features[np.arange(rows), labels] += depth
-        columns[f"{site}.cls"] = Column.of(features, site, "cls")
-    return MLFrame(columns), list(sites)
-
-
-@pytest.mark.parametrize("classes", [2, 3, 6])
-def test_all_rules_together_keep_the_error_whatever_the_number_of_classes(classes):
-    frame, sites = labelled_frame(12000, classes, seed=0)
-    rules = demo.find_rules(frame, sites, max_error=0.05)
-    assert len(rules) == classes * len(sites)
-    fresh, _ = labelled_frame(20000, classes, seed=1)
-    wrong = np.zeros(len(fresh), dtype=bool)
-    for rule in rules:
-        fires = rule.condition(np.asarray(fresh[f"{rule.metadata['site']}.cls"]))
-        wrong |= fires & (fresh["predictions"] != rule.metadata["class"])
-    assert wrong.mean() <= 0.05
-
-
-def test_an_exit_is_bounded_on_the_rows_that_leave_by_it():
-    frame, sites = labelled_frame(12000, 2, seed=0)
-    rules = demo.find_rules(frame, sites, max_error=0.05)
-    unseen, _ = labelled_frame(4000, 2, seed=1)
-    exits = demo.bound_exits(rules, unseen, num_classes=2)
-    assert [rule for rule, _ in exits] == rules
-    fresh, _ = labelled_frame(100000, 2, seed=2)
-    staying = np.ones(len(fresh), dtype=bool)
-    for rule, bound in exits:
-        leaves = staying & rule.condition(np.asarray(fresh[f"{rule.metadata['site']}.cls"]))
-        staying &= ~leaves
-        assert (fresh["predictions"][leaves] != rule.metadata["class"]).mean() <= bound
-
-
-def test_a_rule_by_which_too_few_leave_to_vouch_for_has_the_highest_bound():
-    frame, sites = labelled_frame(12000, 2, seed=0)
-    rule = demo.find_rules(frame, sites[:1], max_error=0.05)[0]
-    unseen, _ = labelled_frame(4000, 2, seed=1)
-    (_, first), (_, second) = demo.bound_exits([rule, rule], unseen, num_classes=2)
-    assert first < 0.1
-    assert second == pytest.approx(0.495)
-
-
-def test_rules_by_which_next_to_nobody_leaves_are_not_kept():
-    frame, sites = labelled_frame(12000, 2, seed=0)
-    frame["again.cls"] = Column.of(np.asarray(frame[f"{sites[0]}.cls"]), "again", "cls")
-    assert {rule.metadata["site"] for rule in demo.find_rules(frame, [sites[0], "again"], 0.05)} == {sites[0]}
-
-
-@pytest.mark.parametrize(
-    ("layers", "expected"), [(1, ["embeddings"]), (2, [0]), (4, [0, 1, 2]), (6, [0, 1, 3]), (12, [0, 3, 7])]
-)
-def test_few_sites_are_chosen_over_the_depth(layers, expected):
-    chosen = demo._few_sites(all_sites(layers))
-    assert chosen == [site if isinstance(site, str) else f"encoder.{site}.attention" for site in expected]
-
-
-@pytest.mark.parametrize("max_error", [0.0, 1.0, 2.0, -0.1])
-def test_an_error_that_is_no_share_is_refused_before_anything_is_run(max_error, tmp_path):
-    with pytest.raises(ValueError, match=rf"max_error must be inside \(0, 1\) \(got {max_error}\)"):
-        demo.run(demo.Task(None, None, [], [], None), tmp_path, max_error=max_error)
-
-
-def test_a_class_that_is_never_predicted_is_left_out():
-    frame, sites = labelled_frame(12000, 3, seed=0)
-    frame["predictions"] = np.minimum(frame["predictions"], 1)
-    assert {rule.metadata["class"] for rule in demo.find_rules(frame, sites, max_error=0.05)} <= {0, 1}
+@pytest.mark.parametrize("agreement", [0.0, 1.0, 2.0, -0.1])
+def test_an_agreement_that_is_no_share_is_refused_before_anything_is_run(agreement, tmp_path):
+    with pytest.raises(ValueError, match=rf"agreement must be inside \(0, 1\) \(got {agreement}\)"):
+        demo.run(demo.Task(None, None, [], [], None), tmp_path, agreement=agreement)
 
 
 def test_the_embedded_model_is_trained_once(tmp_path, monkeypatch):

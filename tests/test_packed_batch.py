@@ -239,6 +239,90 @@ def test_unpad_of_another_size_or_dtype_takes_a_new_buffer(device, dim, dtype):
     assert_same(before, copy)
 
 
+# The mean that was kept
+
+
+def kept_then(rows, later, tokens=None):
+    """A batch that kept the mean of rows and now holds later."""
+    batch = pack(rows, tokens)
+    batch.keep_mean()
+    batch.unpad(padded_with_nan(later))
+    return batch
+
+
+def cls_and_mean(now, then):
+    """What `cls+mean` must be: first tokens of now beside the means of then."""
+    return torch.cat([torch.stack([row[0].float() for row in now]), pack(then).pool("mean")], 1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_cls_and_mean_are_the_first_token_of_now_beside_the_mean_that_was_kept(device, dtype):
+    rows = random_rows([3, 1, 5], dim=33, dtype=dtype, device=device)
+    later = random_rows([3, 1, 5], dim=33, dtype=dtype, device=device, seed=1)
+    pooled = kept_then(rows, later).pool("cls+mean")
+    assert (pooled.dtype, pooled.shape) == (torch.float32, (3, 66))
+    assert_same(pooled, cls_and_mean(later, rows))
+
+
+def test_the_mean_of_a_worked_batch_is_kept(device):
+    batch = PackedBatch(torch.tensor([[1, 1], [1, 0]]))
+    batch.unpad(torch.tensor([[[1.0, 2.0], [3.0, 6.0]], [[5.0, 7.0], [100.0, 100.0]]], device=device))
+    batch.keep_mean()
+    assert batch.pool("cls+mean").tolist() == [[1, 2, 2, 4], [5, 7, 5, 7]]
+    batch.unpad(torch.zeros(2, 2, 2, device=device))
+    assert batch.pool("cls+mean").tolist() == [[0, 0, 2, 4], [0, 0, 5, 7]]
+
+
+def test_the_mean_that_is_kept_is_the_last_one(device):
+    rows, later = random_rows([3, 1], device=device), random_rows([3, 1], device=device, seed=1)
+    batch = kept_then(rows, later)
+    batch.keep_mean()
+    assert_same(batch.pool("cls+mean"), cls_and_mean(later, later))
+
+
+@pytest.mark.parametrize("kept", [[], [0, 1, 2, 3], [0, 2], [3], [1, 2]], ids=str)
+def test_the_kept_mean_follows_its_rows_through_compaction(device, kept):
+    rows, later = random_rows([3, 1, 4, 2], device=device), random_rows([3, 1, 4, 2], device=device, seed=1)
+    batch = kept_then(rows, later)
+    batch.compact(keep(*(r in kept for r in range(4))))
+    if not kept:
+        assert batch.pool("cls+mean").shape == (0, 10)
+        return
+    assert_same(batch.pool("cls+mean"), cls_and_mean([later[r] for r in kept], [rows[r] for r in kept]))
+
+
+def test_the_kept_mean_goes_along_with_the_first_tokens(device):
+    rows, later = random_rows([3, 1, 4], device=device), random_rows([3, 1, 4], device=device, seed=1)
+    batch = kept_then(rows, later)
+    first = batch.cls()
+    assert_same(first.pool("cls+mean"), batch.pool("cls+mean"))
+    # What becomes of the one is nothing to the other ...
+    first.compact(keep(True, False, True))
+    assert_same(first.pool("cls+mean"), cls_and_mean([later[0], later[2]], [rows[0], rows[2]]))
+    assert_same(batch.pool("cls+mean"), cls_and_mean(later, rows))
+    # ... until it is told.
+    batch.keep_rows_of(first)
+    assert_same(batch.pool("cls+mean"), first.pool("cls+mean"))
+
+
+def test_the_kept_mean_does_not_change_the_other_features(device):
+    rows, later = random_rows([3, 1], device=device), random_rows([3, 1], device=device, seed=1)
+    assert_holds(kept_then(rows, later), later, [0, 1])
+    assert_same(kept_then(rows, later).pool("mean"), pack(later).pool("mean"))
+
+
+def test_cls_and_mean_are_refused_before_a_mean_was_kept(one_line_error):
+    batch = pack(random_rows([2, 3]))
+    for each in (batch, batch.cls()):
+        with one_line_error(ValueError, "pool: cls+mean needs the mean of an earlier keep_mean (got none)"):
+            each.pool("cls+mean")
+
+
+def test_no_mean_is_kept_before_there_are_hidden_states(one_line_error):
+    with one_line_error(ValueError, "hidden states must be given by unpad first"):
+        PackedBatch(TWO_ROWS).keep_mean()
+
+
 # What is refused
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from moco_rt.rules import FEATURES, LinearCondition, LinearRule, check_feature, exit_logits
+from moco_rt.rules import FEATURES, LinearCondition, LinearRule, OffRamp, check_feature, exit_logits
 
 WEIGHT = [1.0, -2.0, 0.5]
 X = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [2.0, 0.5, 4.0], [0.5, 0.0, 0.0], [-1.0, -2.0, 8.0]]
@@ -102,8 +102,8 @@ def test_condition_cannot_be_changed():
         ({"bound": 1.0}, r"LinearCondition: bound must be inside \(0, 1\) \(got 1.0\)"),
         ({"bound": -0.1}, r"LinearCondition: bound must be inside \(0, 1\) \(got -0.1\)"),
         ({"bound": math.nan}, r"LinearCondition: bound must be inside \(0, 1\) \(got nan\)"),
-        ({"feature": "tokens"}, r"feature must be one of cls, mean, flat \(got 'tokens'\)"),
-        ({"feature": ""}, r"feature must be one of cls, mean, flat \(got ''\)"),
+        ({"feature": "tokens"}, r"feature must be one of cls, mean, flat, cls\+mean \(got 'tokens'\)"),
+        ({"feature": ""}, r"feature must be one of cls, mean, flat, cls\+mean \(got ''\)"),
     ],
 )
 def test_condition_refuses_what_no_rule_can_be(changes, message):
@@ -142,3 +142,97 @@ def test_exit_logits_are_log_probabilities_with_the_bound_left_to_the_others(pre
     assert logits[predicted_class].exp().item() == pytest.approx(1 - bound)
     assert logits[others].exp().tolist() == pytest.approx([bound / (num_classes - 1)] * (num_classes - 1))
     assert logits.argmax() == predicted_class
+
+
+# Off-ramps
+
+
+ONE_LAYER = (([[1.0, 0.0, 2.0], [0.0, 1.0, -1.0]], [0.5, 0.0]),)
+TWO_LAYERS = (([[1.0, 0.0, 2.0]] * 4, [0.5] * 4), ([[1.0] * 4, [-1.0] * 4], [0.0, 1.0]))
+
+
+def off_ramp(**changes):
+    return OffRamp(**{"layers": ONE_LAYER, "thresholds": [0.9, math.inf], "bounds": [0.01, 0.2], **changes})
+
+
+@pytest.mark.parametrize("layers", [ONE_LAYER, TWO_LAYERS], ids=["one layer", "two layers"])
+def test_an_off_ramp_holds_float32_arrays_and_knows_its_size(layers):
+    made = off_ramp(layers=layers)
+    assert (made.size, made.num_classes) == (3, 2)
+    arrays = [*(array for layer in made.layers for array in layer), made.thresholds, made.bounds]
+    assert {(type(array), array.dtype.name) for array in arrays} == {(np.ndarray, "float32")}
+    assert [[array.tolist() for array in layer] for layer in made.layers] == [list(layer) for layer in layers]
+    assert (made.score, made.temperature, made.feature, made.patience, made.site) == (
+        *("max_prob", 1.0, "cls+mean", 1),
+        None,
+    )
+
+
+@pytest.mark.parametrize("score", ["max_prob", "entropy", "margin"])
+@pytest.mark.parametrize("feature", ["cls", "mean", "cls+mean"])
+def test_scores_and_features_of_an_off_ramp_pass(score, feature):
+    made = off_ramp(score=score, feature=feature, patience=3, temperature=0.1)
+    assert (made.score, made.feature, made.patience) == (score, feature, 3)
+
+
+@pytest.mark.parametrize("thresholds", [[math.inf, math.inf], [-math.inf, 0.0]])
+def test_a_class_may_always_leave_or_never(thresholds):
+    assert off_ramp(thresholds=thresholds).thresholds.tolist() == thresholds
+
+
+def test_an_off_ramp_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        off_ramp().temperature = 2.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"feature": "flat"}, "OffRamp: feature must be cls, mean or cls+mean (got flat)"),
+        ({"feature": "tokens"}, "feature must be one of cls, mean, flat, cls+mean (got 'tokens')"),
+        ({"score": "gap"}, "OffRamp: score must be one of max_prob, entropy, margin (got 'gap')"),
+        ({"temperature": 0.0}, "OffRamp: temperature must be above 0 (got 0.0)"),
+        ({"temperature": -1.0}, "OffRamp: temperature must be above 0 (got -1.0)"),
+        ({"temperature": math.inf}, "OffRamp: temperature must be above 0 (got inf)"),
+        ({"temperature": math.nan}, "OffRamp: temperature must be above 0 (got nan)"),
+        ({"patience": 0}, "OffRamp: patience must be at least 1 (got 0)"),
+        ({"layers": ()}, "OffRamp: layers must be one or two (got 0)"),
+        ({"layers": (*TWO_LAYERS, TWO_LAYERS[1])}, "OffRamp: layers must be one or two (got 3)"),
+        (
+            {"layers": (([1.0, 2.0], [0.0, 0.0]),)},
+            "OffRamp: weight and bias must have shape (outputs, 2) and (outputs,) (got (2,) and (2,))",
+        ),
+        (
+            {"layers": ((ONE_LAYER[0][0], [0.0]),)},
+            "OffRamp: weight and bias must have shape (outputs, 3) and (outputs,) (got (2, 3) and (1,))",
+        ),
+        (
+            {"layers": (TWO_LAYERS[0], ONE_LAYER[0])},
+            "OffRamp: weight and bias must have shape (outputs, 4) and (outputs,) (got (2, 3) and (2,))",
+        ),
+        ({"layers": (([[math.nan], [1.0]], [0.0, 0.0]),)}, "OffRamp: weight and bias must be finite"),
+        ({"layers": (([[1.0], [1.0]], [0.0, -math.inf]),)}, "OffRamp: weight and bias must be finite"),
+        (
+            {"layers": (([[1.0, 2.0]], [0.0]),), "thresholds": [0.0], "bounds": [0.1]},
+            "OffRamp: thresholds and bounds must have one value for each of at least two classes "
+            "(got (1,) and (1,), 1 classes)",
+        ),
+        (
+            {"thresholds": [0.0] * 3},
+            "OffRamp: thresholds and bounds must have one value for each of at least two classes "
+            "(got (3,) and (2,), 2 classes)",
+        ),
+        (
+            {"bounds": [0.1]},
+            "OffRamp: thresholds and bounds must have one value for each of at least two classes "
+            "(got (2,) and (1,), 2 classes)",
+        ),
+        ({"thresholds": [0.0, math.nan]}, "OffRamp: thresholds must be numbers, bounds inside (0, 1)"),
+        ({"bounds": [0.0, 0.1]}, "OffRamp: thresholds must be numbers, bounds inside (0, 1)"),
+        ({"bounds": [0.1, 1.0]}, "OffRamp: thresholds must be numbers, bounds inside (0, 1)"),
+        ({"bounds": [0.1, math.nan]}, "OffRamp: thresholds must be numbers, bounds inside (0, 1)"),
+    ],
+)
+def test_what_no_off_ramp_can_be_is_refused(one_line_error, changes, message):
+    with one_line_error(ValueError, message):
+        off_ramp(**changes)
