@@ -86,6 +86,30 @@ def measure(model: EarlyExitTextClassificationModel, variants: Sequence[Exits], 
     ]
 
 
+def machinery(model: EarlyExitTextClassificationModel, batches: Sequence[dict]) -> float:
+    """Time that the policy's exits take when nobody leaves, over the time without exits."""
+    policy = model.policy.empty()
+    for exit in model.policy.exits:
+        never = np.full_like(exit.condition.thresholds, np.inf)
+        policy.add(Exit.of(replace(exit.condition, thresholds=never), exit.site))
+    asked = measure(model, [{}, compile_exits(policy, model.device)], batches)[1]
+    return round(1 / asked["speedup_median_batch"] - 1, 4)
+
+
+def monitor_overhead(model: EarlyExitTextClassificationModel, batches: Sequence[dict]) -> float:
+    """Time that watching 1% of the rows that left takes, over the time of the policy; all batches, twice in turns."""
+    seconds = {False: 0.0, True: 0.0}
+    watch = model.monitor(0.01)
+    for turn in range(4):
+        model._monitor = watch if turn % 2 else None
+        start = time.perf_counter()
+        for batch in batches:
+            model(**batch)
+        seconds[bool(turn % 2)] += time.perf_counter() - start
+    model._monitor = None
+    return round(seconds[True] / seconds[False] - 1, 4)
+
+
 def run(name: str, rows: int, find_rows: int | None) -> dict:
     """Find, certify and measure everything on one set."""
     model_name, find, certify, report, limit = SETS[name]
@@ -112,8 +136,11 @@ def run(name: str, rows: int, find_rows: int | None) -> dict:
             variants.append(certified_preset(fast, found, preset, 1 - agreement))
     batches, order = length_sorted_batches(tokenizer, texts(report, rows), limit, BATCH_ROWS)
     measured = measure(fast, variants, batches)
+    choose(fast, found, 0.01, CONFIDENCE)
     return {
         "rows": len(order),
+        "machinery": machinery(fast, batches),
+        "monitor": monitor_overhead(fast, batches),
         "calibration_rows": len(found.calibration.lengths),
         "policies": policies,
         "methods": {

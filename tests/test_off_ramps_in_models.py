@@ -261,7 +261,7 @@ def test_the_features_of_both_backends_are_hugging_faces(model, inputs):
         fast.run(seers, **inputs)
         for site, seer in seers.items():
             expected = features(model, inputs, site, "cls+mean")
-            torch.testing.assert_close(seer.seen, expected, atol=2e-5, rtol=0)
+            torch.testing.assert_close(seer.seen, expected, atol=1e-4, rtol=0)
 
 
 def test_the_specification_itself_names_the_same_sites(model, inputs):
