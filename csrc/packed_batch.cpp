@@ -186,6 +186,12 @@ at::Tensor PackedBatch::pool(Feature feature, int64_t tokens) const {
   TORCH_INTERNAL_ASSERT(false, "unknown feature");
 }
 
+void PackedBatch::keep_mean() {
+  const Timed extension(Part::kExtension);
+  const Timed timed(Part::kExits);
+  kept_mean_ = mean();
+}
+
 at::Tensor PackedBatch::mean() const {
   const at::Tensor tokens = hidden().to(at::kFloat);
   if (!tokens.is_cpu()) {

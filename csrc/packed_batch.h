@@ -43,7 +43,7 @@ class PackedBatch {
   at::Tensor attention_mask() const;
 
   // Keeps the rows' mean as it is now for kClsMean: at a layer's start, for what is decided before the layer is run.
-  void keep_mean() { kept_mean_ = mean(); }
+  void keep_mean();
   // -> (rows, D) float32; kClsMean: (rows, 2 * D); kFlat: (rows, tokens * D), the first `tokens` of each row, zeros
   // behind them.
   at::Tensor pool(Feature feature, int64_t tokens) const;

@@ -17,7 +17,7 @@ from moco_rt.batches import Text, length_limit
 from moco_rt.calibrate import rows_needed
 from moco_rt.certificate import Certificate
 from moco_rt.findings import SAMPLE, Findings, trace
-from moco_rt.policy_files import tokenizer_fingerprint
+from moco_rt.policy_files import made_for, tokenizer_fingerprint
 from moco_rt.presets import all_presets
 from moco_rt.search import search
 from moco_rt.study import Study, ask, study
@@ -65,22 +65,28 @@ def accelerate(
         none can be certified, it has none, and says so.
 
     Raises:
-        TypeError: model is not a sequence classifier.
+        TypeError: model is not a sequence classifier, or texts is a single text.
         ValueError: it does not choose one label of at least two, the texts are too few, or a share is not inside
             (0, 1).
     """
     for name, share in (("agreement", agreement), ("confidence", confidence)):
         if not 0 < share < 1:
             raise ValueError(f"{name} must be inside (0, 1) (got {share})")
-    check_settles_one_label(model.config)
+    if isinstance(texts, str):
+        raise TypeError("texts must be a sequence of texts (got one str)")
     fast = EarlyExitTextClassificationModel(model, dtype=dtype)
+    check_settles_one_label(fast.config)
     tokenizer = tokenizer or load_tokenizer(model)
     longest = length_limit(tokenizer, fast.max_seqlen, max_length)
     found = study(fast, tokenizer, texts, calibration=calibration, labels=labels, max_length=longest, seed=seed)
     choose(fast, found, 1 - agreement, confidence)
     assert fast.findings is not None
     fast.findings = replace(fast.findings, paths={**fast.findings.paths, **_preset_paths(found)})
-    fast.policy.made_for |= {"tokenizer": tokenizer_fingerprint(tokenizer), "max_length": longest}
+    fast.policy.made_for |= {
+        **made_for(fast.model),
+        "tokenizer": tokenizer_fingerprint(tokenizer),
+        "max_length": longest,
+    }
     return fast
 
 
@@ -95,17 +101,21 @@ def choose(fast: EarlyExitTextClassificationModel, found: Study, alpha: float, c
     """
     rows = found.calibration
     alpha = _what_can_be_certified(alpha, confidence, len(rows.lengths))
-    chosen, path = search(ask(list(found.off_ramps.values()), found.path), found.costs, found.path.lengths, alpha)
+    chosen, path = search(
+        ask(list(found.off_ramps.values()), found.path), found.costs, found.path.lengths, alpha, fast.policy.num_classes
+    )
 
     sites = [list(found.off_ramps)[place] for place in chosen]
     answers = ask([found.off_ramps[site] for site in sites], rows)
     leaving = [answers.leaves(thresholds) for thresholds in path]
-    place = certified(leaving, answers, alpha, confidence)
-    thresholds = path[max(place, 0)]
-    if np.isposinf(thresholds).all():
-        _log.warning("no exits: none was certified for an agreement of %.2f%% and saved time", 100 * (1 - alpha))
-    exits = leaving[max(place, 0)]
     seconds = found.costs.of(rows.lengths, chosen)
+    seconds_full = float(found.costs.of(rows.lengths, []).mean())
+    traced = trace(leaving, answers, seconds)
+    place = max(0, certified(leaving, answers, alpha, confidence))
+    if traced[place, 0] >= seconds_full or np.isposinf(path[place]).all():
+        _log.warning("no exits: none was certified for an agreement of %.2f%% and saved time", 100 * (1 - alpha))
+        place = 0
+    thresholds, exits = path[place], leaving[place]
     wrong = answers.wrong(exits)
     predicted = np.vstack([answers.predicted, rows.labels])[exits, np.arange(len(exits))]
     certificate = Certificate(
@@ -113,8 +123,8 @@ def choose(fast: EarlyExitTextClassificationModel, found: Study, alpha: float, c
         delta=1 - confidence,
         rows=len(exits),
         disagreements=int(wrong.sum()),
-        seconds_full=float(found.costs.of(rows.lengths, []).mean()),
-        seconds=float(seconds[np.arange(len(exits)), exits].mean()),
+        seconds_full=seconds_full,
+        seconds=float(traced[place, 0]) if place else seconds_full,
         exits=count_exits(answers, thresholds, sites, confidence),
         accuracy_full=None if found.labels is None else float((rows.labels == found.labels).mean()),
         accuracy=None if found.labels is None else float((predicted == found.labels).mean()),
@@ -123,7 +133,7 @@ def choose(fast: EarlyExitTextClassificationModel, found: Study, alpha: float, c
         sites=sites,
         class_names=[str(fast.config.id2label[c]) for c in range(fast.policy.num_classes)],
         seconds_full=certificate.seconds_full,
-        paths={"search": trace(leaving, answers, seconds)},
+        paths={"search": traced},
         chosen=np.array([certificate.seconds, wrong.mean()]),
         alpha=alpha,
         exits=exits,
@@ -161,7 +171,7 @@ def _what_can_be_certified(alpha: float, confidence: float, rows: int) -> float:
     needed = rows_needed(alpha, confidence)
     if rows >= needed:
         return alpha
-    least = float(np.nextafter(1 - (1 - confidence) ** (1 / rows), 1))
+    least = float((1 - (1 - confidence) ** (1 / rows)) * (1 + 1e-9))  # whatever rounding says
     _log.warning(
         "%d calibration rows cannot certify an agreement of %.2f%%: that needs %d at least; certifying %.2f%%",
         rows,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 
 import numpy as np
@@ -14,7 +16,8 @@ from torch.nn.functional import relu
 Layers = tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]
 
 _BATCH_ROWS = 256
-_EPOCHS = 6
+#: Of many rows so many epochs, of few so many steps.
+_EPOCHS, _FEWEST_STEPS = 6, 600
 
 
 def distill(x: NDArray[np.float32], probs: NDArray[np.float32], *, hidden: int, seed: int) -> Layers:
@@ -41,15 +44,17 @@ def distill(x: NDArray[np.float32], probs: NDArray[np.float32], *, hidden: int, 
     layers = [_layer(inputs, outputs, generator) for inputs, outputs in pairwise(sizes)]
     parameters = [tensor for layer in layers for tensor in layer]
     optimiser = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.05)
-    steps = _EPOCHS * -(-len(x) // _BATCH_ROWS)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=2e-3, total_steps=steps)
-    for _ in range(_EPOCHS):
-        for rows in torch.randperm(len(x), generator=generator).split(_BATCH_ROWS):
-            loss = torch.nn.functional.cross_entropy(_apply(layers, features[rows]), targets[rows])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
+    batches = math.ceil(len(x) / _BATCH_ROWS)
+    epochs = max(_EPOCHS, math.ceil(_FEWEST_STEPS / batches))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=2e-3, total_steps=epochs * batches)
+    with _one_thread():
+        for _ in range(epochs):
+            for rows in torch.randperm(len(x), generator=generator).split(_BATCH_ROWS):
+                loss = torch.nn.functional.cross_entropy(_apply(layers, features[rows]), targets[rows])
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                schedule.step()
     fitted = [(weight.detach().numpy(), bias.detach().numpy()) for weight, bias in layers]
     weight = fitted[0][0] / scale
     fitted[0] = (weight.astype(np.float32), (fitted[0][1] - weight @ mean).astype(np.float32))
@@ -59,6 +64,17 @@ def distill(x: NDArray[np.float32], probs: NDArray[np.float32], *, hidden: int, 
 def forward(layers: Layers, x: Tensor) -> Tensor:
     """What fitted layers make of a feature: (rows, size) -> logits (rows, C)."""
     return _apply([(torch.from_numpy(weight), torch.from_numpy(bias)) for weight, bias in layers], x)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Steps are too small to share: threads that wait for each other are no faster, and very slow on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _layer(inputs: int, outputs: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -103,7 +103,7 @@ class Monitor:
         self.rate = rate
         self._policy = policy
         self._on_alarm = on_alarm
-        self._enough = len(policy.exits) / delta
+        self._delta = delta
         self._random = np.random.default_rng(seed)
         self.processes = [EProcess(level) for level in _levels(policy)]
 
@@ -114,11 +114,14 @@ class Monitor:
 
     def see(self, exit_rule: NDArray[np.int64], wrong: NDArray[np.bool_]) -> None:
         """Rows that were looked at: by which exit they left, and what the full model contradicts; (rows,) each."""
+        levels = _levels(self._policy)[len(self.processes) :]  # of exits that were added since
+        self.processes += [EProcess(level) for level in levels]
+        enough = len(self._policy.exits) / self._delta
         for place in np.unique(exit_rule).tolist():
             process = self.processes[place]
             of_exit = wrong[exit_rule == place]
             process.update(int(of_exit.sum()), len(of_exit))
-            if process.evidence >= self._enough and place not in self._policy.closed:
+            if process.evidence >= enough and place not in self._policy.closed:
                 self._policy.closed.add(place)
                 if self._on_alarm is not None:
                     site = self._policy.exits[place].site
@@ -132,11 +135,11 @@ class Monitor:
         """Go on from what `state` returned.
 
         Raises:
-            ValueError: it is of another number of exits.
+            ValueError: it is of more exits.
         """
-        if len(state["rows"]) != len(self.processes):
-            raise ValueError(f"state must be of {len(self.processes)} exits (got {len(state['rows'])})")
-        for process, rows, wrong in zip(self.processes, state["rows"], state["wrong"], strict=True):
+        if len(state["rows"]) > len(self.processes):
+            raise ValueError(f"state must be of {len(self.processes)} exits at most (got {len(state['rows'])})")
+        for process, rows, wrong in zip(self.processes, state["rows"], state["wrong"], strict=False):
             process.rows, process.wrong = rows, wrong
 
 

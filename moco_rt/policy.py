@@ -63,9 +63,11 @@ class Policy:
         self.closed: set[int] = set()
         self.made_for: dict[str, Any] = {}
 
-    def empty(self) -> Policy:
+    def empty(self, made_for: dict[str, Any] | None = None) -> Policy:
         """A policy of the same model, without exits."""
-        return Policy(self.sites, self.num_classes, self.hidden_size)
+        policy = Policy(self.sites, self.num_classes, self.hidden_size)
+        policy.made_for = made_for or {}
+        return policy
 
     def add(self, exit: Exit) -> None:
         """Append an exit; raises ValueError where it does not fit the model, and changes nothing then."""

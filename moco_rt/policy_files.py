@@ -28,7 +28,7 @@ _SAMPLE = 256
 
 def made_for(model: torch.nn.Module) -> dict[str, Any]:
     """What of a model a policy depends on: `weights`, a fingerprint, and `dtype`."""
-    return {"weights": fingerprint(model), "dtype": str(model.dtype).removeprefix("torch.")}
+    return {"dtype": str(model.dtype).removeprefix("torch."), "weights": fingerprint(model)}
 
 
 def fingerprint(model: torch.nn.Module) -> str:
@@ -104,16 +104,24 @@ def load_policy(json_file: str | Path, tensors_file: str | Path, expected: Polic
     return policy
 
 
+def check_made_for(made_for: Mapping[str, Any], own: Mapping[str, Any], name: str | Path) -> None:
+    """Refuse what was made for another model.
+
+    Raises:
+        ValueError: something that both know differs.
+    """
+    for what, value in made_for.items():
+        if own.get(what, value) != value:
+            raise ValueError(f"{name} was made for a model with another {what}: {value} (got {own[what]})")
+
+
 def _check_model(text: Mapping[str, Any], expected: Policy, name: str | Path) -> None:
     for what in ("sites", "num_classes", "hidden_size"):
         own = getattr(expected, what)
         found = tuple(text[what]) if what == "sites" else text[what]
         if found != own:
             raise ValueError(f"{name} must be of a model with {what} {own} (got {found})")
-    for what, value in text["made_for"].items():
-        own = expected.made_for.get(what, value)
-        if own != value:
-            raise ValueError(f"{name} was made for a model with another {what}: {value} (got {own})")
+    check_made_for(text["made_for"], expected.made_for, name)
 
 
 def _describe(exit: Exit, prefix: str, tensors: dict[str, NDArray[np.float32]]) -> dict[str, Any]:
@@ -125,7 +133,7 @@ def _describe(exit: Exit, prefix: str, tensors: dict[str, NDArray[np.float32]]) 
         tensors[f"{prefix}.thresholds"] = np.ascontiguousarray(condition.thresholds)
         tensors[f"{prefix}.bounds"] = np.ascontiguousarray(condition.bounds)
         named = ("score", "temperature", "feature", "patience")
-        return {"kind": "off_ramp", "site": exit.site, **{name: getattr(condition, name) for name in named}}
+        return {"kind": "off_ramp", "site": exit.site, **{name: _plain(getattr(condition, name)) for name in named}}
     if isinstance(condition, LinearCondition):
         tensors[f"{prefix}.weight"] = condition.weight
         named = ("bias", "threshold", "bound", "feature")
@@ -133,12 +141,16 @@ def _describe(exit: Exit, prefix: str, tensors: dict[str, NDArray[np.float32]]) 
             "kind": "linear",
             "site": exit.site,
             "predicted_class": exit.predicted_class,
-            "exit_bound": exit.bound,
-            **{name: getattr(condition, name) for name in named},
+            "exit_bound": float(exit.bound),
+            **{name: _plain(getattr(condition, name)) for name in named},
         }
     raise ValueError(
         f"the condition at {exit.site} must be a LinearCondition or an OffRamp to be saved (got a callable)"
     )
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _exit(about: Mapping[str, Any], prefix: str, tensors: Mapping[str, NDArray[np.float32]]) -> Exit:

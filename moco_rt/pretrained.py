@@ -23,21 +23,25 @@ def save(directory: str | Path, policy: Policy, monitor: Monitor | None, finding
         ValueError: a rule is a plain callable, which has no form on disk.
     """
     save_policy(policy, directory)
+    for name in (_MONITOR, FINDINGS):  # of what was there before
+        (Path(directory) / name).unlink(missing_ok=True)
     if monitor is not None:
         (Path(directory) / _MONITOR).write_text(json.dumps(monitor.state()) + "\n", encoding="utf-8")
     if findings is not None:
         findings.save(Path(directory) / FINDINGS)
 
 
-def load(name: str | Path, expected: Policy) -> tuple[Policy, Monitor | None]:
-    """Policy and monitor from a directory, or by a model's name on the hub; without a policy the expected one.
+def load(name: str | Path, expected: Policy) -> tuple[Policy, Monitor | None] | None:
+    """Policy and monitor from a directory, or by a model's name on the hub; None: there is no policy.
 
     Raises:
-        ValueError: the policy is of another model, see `load_policy`.
+        ValueError: the policy is of another model, see `load_policy`, or one of its two files is missing.
     """
     files = [find_file(name, file) for file in (JSON, TENSORS)]
+    if files == [None, None]:
+        return None
     if files[0] is None or files[1] is None:
-        return expected, None
+        raise ValueError(f"{name} must hold both {JSON} and {TENSORS} (one is missing)")
     policy = load_policy(files[0], files[1], expected)
     state = find_file(name, _MONITOR)
     if state is None:

@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 from scipy.special import expit
 
 from moco_rt.answers import Answers
@@ -37,7 +38,7 @@ def find_path(answers: Answers, seconds: NDArray[np.float64], num_classes: int) 
     steps: dict[tuple[int, int], list[tuple[np.float32, NDArray[np.int64]]]] = {}
     for site in range(sites):
         for c in range(num_classes):
-            rows = np.flatnonzero(answers.predicted[site] == c)
+            rows = np.flatnonzero((answers.predicted[site] == c) & np.isfinite(answers.score[site]))
             if len(rows) == 0:
                 continue
             score = answers.score[site, rows]
@@ -66,7 +67,7 @@ def find_path(answers: Answers, seconds: NDArray[np.float64], num_classes: int) 
 
 
 def search(
-    answers: Answers, costs: Costs, lengths: NDArray[np.int64], alpha: float
+    answers: Answers, costs: Costs, lengths: NDArray[np.int64], alpha: float, num_classes: int
 ) -> tuple[list[int], list[NDArray[np.float32]]]:
     """The sites whose exits pay, and the path of policies over them.
 
@@ -78,12 +79,12 @@ def search(
         costs: of leaving at these.
         lengths: (n,) of the rows.
         alpha: share of labels that may differ.
+        num_classes: C.
 
     Returns:
         Places of the sites, at least one, and thresholds (sites, C) of ever faster policies.
     """
     sites = list(range(len(answers.score)))
-    num_classes = int(max(answers.label.max(), answers.predicted.max())) + 1
     best, path = _time_along(answers, costs, lengths, alpha, sites, num_classes)
     while len(sites) > 1:
         without = [[site for site in sites if site != left_out] for left_out in sites]
@@ -116,24 +117,27 @@ def wrong_curve(score: NDArray[np.float32], wrong: NDArray[np.bool_]) -> NDArray
     """P(wrong | score), by logistic regression on the score's logit (Platt 1999), with a little of a prior.
 
     Args:
-        score: (n,), inside [-1, 1] or so; probabilities are taken to their logits.
+        score: (n,) probabilities.
         wrong: (n,).
+
+    Returns:
+        (n,), the smaller the surer.
     """
-    z = np.log(np.clip(score, 1e-7, 1 - 1e-7).astype(np.float64))
-    z -= np.log1p(-np.clip(score, 1e-7, 1 - 1e-7).astype(np.float64))
+    probability = np.clip(score.astype(np.float64), 1e-7, 1 - 1e-7)
+    z = np.log(probability) - np.log1p(-probability)
     x = np.column_stack([np.ones_like(z), (z - z.mean()) / (z.std() + 1e-9)])
     target = (wrong * len(wrong) + 0.5) / (len(wrong) + 1)
-    w = np.array([np.log(target.mean() / (1 - target.mean())), 0.0])
-    for _ in range(30):  # Newton
-        p = expit(x @ w)
-        gradient = x.T @ (p - target) + 1e-3 * w
-        hessian = (x * (p * (1 - p))[:, None]).T @ x + 1e-3 * np.eye(2)
-        step = np.linalg.solve(hessian, gradient)
-        w -= step
-        if np.abs(step).max() < 1e-8:
-            break
-    probability: NDArray[np.float64] = expit(x @ w)
-    return probability
+
+    def loss(w: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        margin = x @ w
+        value = float((np.logaddexp(0, margin) - target * margin).sum() + 5e-4 * w @ w)
+        return value, x.T @ (expit(margin) - target) + 1e-3 * w
+
+    start = np.array([np.log(target.mean() / (1 - target.mean())), 0.0])
+    slope = minimize(loss, start, jac=True, method="BFGS").x
+    slope[1] = min(slope[1], 0.0)  # whatever a handful of errors says: who is surer is not wrong more often
+    curve: NDArray[np.float64] = expit(x @ slope)
+    return curve
 
 
 def _levels(

@@ -38,8 +38,10 @@ def predict_file(
         How many lines out held before, and how many it holds now.
 
     Raises:
-        ValueError: a line is not what it must be, or out holds more lines than source.
+        ValueError: a line is not what it must be, out holds more lines than source, or is the source.
     """
+    if out.exists() and out.samefile(source):
+        raise ValueError(f"out must be another file than {source} (got the same)")
     before = _whole_lines(out)
     done = before
     with source.open(encoding="utf-8") as lines, out.open("a", encoding="utf-8") as answers:

@@ -22,7 +22,7 @@ from moco_rt.findings import Findings
 from moco_rt.inputs import check_inputs
 from moco_rt.monitor import Alarm, Monitor, watch
 from moco_rt.policy import Exit, Policy
-from moco_rt.policy_files import made_for
+from moco_rt.policy_files import check_made_for, made_for
 from moco_rt.prediction import EarlyExitOutput, Prediction, predict
 from moco_rt.rules import Condition, LinearCondition, OffRamp
 from moco_rt.sites import all_sites
@@ -263,8 +263,9 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
         """Write model, policy and what a monitor has seen, for `from_pretrained`.
 
         Raises:
-            ValueError: a rule is a plain callable, which has no form on disk.
+            ValueError: a rule is a plain callable, which has no form on disk, or the policy is of other weights.
         """
+        check_made_for(self.policy.made_for, made_for(self.model), "the policy")
         self.policy.made_for |= made_for(self.model)
         pretrained.save(directory, self.policy, self._monitor, self.findings)
         self.model.save_pretrained(directory)
@@ -289,9 +290,8 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
 
     def load_policy(self, name: str | Path) -> None:
         """Take a policy from a directory or by a name on the hub, if there is one; refuses one of another model."""
-        expected = self.policy.empty()
-        expected.made_for = made_for(self.model)
-        self.policy, self._monitor = pretrained.load(name, expected)
+        found = pretrained.load(name, self.policy.empty(made_for(self.model)))
+        self.policy, self._monitor = found or (self.policy, self._monitor)
 
     def _compiled_exits(self) -> dict[str, SiteExits]:
         now = (tuple(self.policy.exits), frozenset(self.policy.closed), self.device)

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import stat
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def make_off_ramp(hidden=0, **options):
     """Of one layer, or of two."""
     size = HIDDEN * (2 if options.get("feature", "cls+mean") == "cls+mean" else 1)
     sizes = [size, *([hidden] if hidden else []), CLASSES]
-    layers = tuple((random(outputs, inputs), random(outputs)) for inputs, outputs in zip(sizes, sizes[1:], strict=False))
+    layers = tuple((random(outputs, inputs), random(outputs)) for inputs, outputs in pairwise(sizes))
     return OffRamp(layers, random(CLASSES), RNG.uniform(0.001, 0.1, CLASSES).astype(np.float32), **options)
 
 
@@ -164,9 +165,8 @@ def test_many_exits_come_back_in_their_order(tmp_path):
             assert_same_bits(exit.condition.layers[0][0], expected.condition.layers[0][0])
 
 
-CERTIFICATE = Certificate(
-    0.01, 1 - 0.95, 5000, 17, 0.1 + 0.2, 1e-3 / 3, (ExitCount(ATTENTION, 1, 900, 2, 0.7e-2), ExitCount(OUTPUT, 0, 5, 0, 0.4))
-)  # fmt: skip
+COUNTS = (ExitCount(ATTENTION, 1, 900, 2, 0.7e-2), ExitCount(OUTPUT, 0, 5, 0, 0.4))
+CERTIFICATE = Certificate(0.01, 1 - 0.95, 5000, 17, 0.1 + 0.2, 1e-3 / 3, COUNTS)
 
 
 @pytest.mark.parametrize(

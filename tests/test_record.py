@@ -115,6 +115,9 @@ def test_what_computes_in_another_dtype_is_recorded_in_float32(tiny_bert, packed
 def test_labels_are_the_likeliest_classes_and_rows_can_be_taken(model):
     recorded = record(EarlyExitTextClassificationModel(model), make_rows(), ["embeddings"])
     assert recorded.labels.tolist() == recorded.logits.argmax(1).tolist()
+    both = recorded.features["embeddings"]
+    np.testing.assert_array_equal(recorded.feature("embeddings", "cls"), both[:, :32])
+    np.testing.assert_array_equal(recorded.feature("embeddings", "cls+mean"), both)
     some = recorded.take(slice(2, 6))
     assert some.lengths.tolist() == LENGTHS[2:6]
     np.testing.assert_array_equal(some.logits, recorded.logits[2:6])

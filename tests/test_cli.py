@@ -1,0 +1,216 @@
+"""`moco-rt accelerate` and `predict`, one after the other. `demo` is in test_demo.py."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from moco_rt import EarlyExitTextClassificationModel, cli
+from moco_rt.architectures import load_tokenizer
+from moco_rt.demo_data import make_corpus, train_classifier
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Models as small as these gain nothing from a second thread, and wait for it where the machine is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def texts():
+    return [row.text for row in make_corpus(600, seed=1, hard_share=0.0, median_words=10)]
+
+
+@pytest.fixture(scope="module")
+def data(texts, tmp_path_factory):
+    return write(tmp_path_factory.mktemp("data") / "reviews.jsonl", texts)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """The directory of a classifier that has learnt something."""
+    reviews = make_corpus(1000, seed=0, hard_share=0.0, median_words=10)
+    model, tokenizer = train_classifier([row.text for row in reviews], [row.label for row in reviews], seed=0)
+    directory = tmp_path_factory.mktemp("model")
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return str(directory)
+
+
+@pytest.fixture(scope="module")
+def accelerated(saved, data, tmp_path_factory):
+    """The directory that accelerate wrote."""
+    out = tmp_path_factory.mktemp("fast")
+    arguments = ["accelerate", "--model", saved, "--data", str(data), "--agreement", "0.9", "--out", str(out)]
+    assert cli.main([*arguments, "--max-length", "40", "--seed", "3"]) == 0
+    return out
+
+
+def write(path, texts):
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    return path
+
+
+def test_accelerate_prints_what_it_promises_and_writes_a_model_that_keeps_it(saved, data, tmp_path, capsys):
+    arguments = ["accelerate", "--model", saved, "--data", str(data), "--agreement", "0.9", "--out", str(tmp_path)]
+    assert cli.main(arguments) == 0
+    fast = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
+    assert capsys.readouterr().out == fast.policy.certificate.table() + "\n"
+    assert fast.policy.certificate.alpha == pytest.approx(0.1)
+    assert fast.policy.certificate.rows == 210
+
+
+def test_options_reach_the_policy(saved, data, texts, tmp_path):
+    calibration = tmp_path / "calibration.txt"
+    calibration.write_text("\n".join(texts[:80]), encoding="utf-8")
+    arguments = ["accelerate", "--model", saved, "--data", str(data), "--calibration", str(calibration)]
+    arguments += ["--agreement", "0.8", "--confidence", "0.9", "--dtype", "float32", "--max-length", "20"]
+    assert cli.main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    policy = EarlyExitTextClassificationModel.from_pretrained(tmp_path / "out").policy
+    certificate = policy.certificate
+    assert (certificate.rows, certificate.alpha, certificate.delta) == (80, pytest.approx(0.2), pytest.approx(0.1))
+    assert (policy.made_for["max_length"], policy.made_for["dtype"]) == (20, "float32")
+
+
+def test_predict_labels_a_file_with_the_policy_and_goes_on_where_it_was_interrupted(
+    accelerated, texts, tmp_path, capsys
+):
+    data = write(tmp_path / "new.jsonl", texts)
+    out = tmp_path / "new.labels.jsonl"
+    assert cli.main(["predict", str(accelerated), str(data)]) == 0
+    assert capsys.readouterr().out == f"{out}: 600 lines\n"
+    fast = EarlyExitTextClassificationModel.from_pretrained(accelerated)
+    found = fast.predict(texts, tokenizer=load_tokenizer(fast.model))
+    lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert [line["label"] for line in lines] == [fast.config.id2label[label] for label in found.labels.tolist()]
+    exits = [None if site < 0 else fast.sites[site] for site in found.exit_site.tolist()]
+    assert [line["exit"] for line in lines] == exits
+    assert any(exits)
+
+    whole = out.read_bytes()
+    out.write_bytes(whole[: len(whole) // 2])
+    kept = whole[: len(whole) // 2].count(b"\n")
+    assert cli.main(["predict", str(accelerated), str(data)]) == 0
+    assert capsys.readouterr().out == f"{out}: 600 lines, {kept} of them from an earlier run\n"
+    assert out.read_bytes() == whole
+
+
+def test_predict_runs_any_classifier_into_any_file(saved, texts, tmp_path, capsys):
+    data = tmp_path / "new.txt"
+    data.write_text("\n".join(texts[:20]) + "\n", encoding="utf-8")
+    out = tmp_path / "labels"
+    assert cli.main(["predict", saved, str(data), "--out", str(out), "--max-length", "16"]) == 0
+    assert "20 lines" in capsys.readouterr().out
+    lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert {line["exit"] for line in lines} == {None}
+    assert {line["label"] for line in lines} == {"NEGATIVE", "POSITIVE"}
+
+
+def assert_refused(capsys, arguments, words):
+    """Status 2, and one line on standard error that says why."""
+    assert cli.main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    progress = "Loading weights:"  # Hugging Face's
+    (line,) = [line for line in captured.err.split("\n") if line and progress not in line]
+    assert line.startswith("moco-rt: ")
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (["--agreement", "1.5"], "agreement must be inside (0, 1) (got 1.5)"),
+        (["--confidence", "0"], "confidence must be inside (0, 1) (got 0.0)"),
+        (["--max-length", "1"], "max_length must be more than the 2 special tokens (got 1)"),
+        (["--data", "nothing.jsonl"], "No such file or directory: 'nothing.jsonl'"),
+        (["--calibration", "nothing.txt"], "No such file or directory: 'nothing.txt'"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_accelerate_refuses_what_cannot_be_in_one_line(saved, data, tmp_path, capsys, option, words):
+    arguments = ["accelerate", "--model", saved, "--data", str(data), "--out", str(tmp_path / "out"), *option]
+    capsys.readouterr()
+    assert_refused(capsys, arguments, words)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ('{"text": "fine"}\nnot json\n', ":2 must be a JSON object (got 'not json"),
+        (
+            '{"text": "fine"}\n' * 20,
+            "texts must leave at least 50 rows to fit, to search and to certify on (got 10, 3 and 7)",
+        ),
+        ("", "texts must leave at least 50 rows"),
+    ],
+    ids=["broken", "few", "none"],
+)
+def test_accelerate_refuses_bad_data_in_one_line(saved, tmp_path, capsys, lines, words):
+    data = tmp_path / "rows.jsonl"
+    data.write_text(lines, encoding="utf-8")
+    capsys.readouterr()
+    assert_refused(capsys, ["accelerate", "--model", saved, "--data", str(data), "--out", str(tmp_path / "o")], words)
+
+
+def test_predict_refuses_bad_data_in_one_line_and_keeps_what_it_wrote(saved, texts, tmp_path, capsys):
+    data, out = tmp_path / "rows.jsonl", tmp_path / "out"
+    data.write_text('{"text": "fine"}\n{"label": 1}\n', encoding="utf-8")
+    capsys.readouterr()
+    assert_refused(capsys, ["predict", saved, str(data), "--out", str(out)], f"{data}:2 must have a text")
+    write(data, texts[:3])
+    assert cli.main(["predict", saved, str(data), "--out", str(out)]) == 0
+    write(data, texts[:2])
+    capsys.readouterr()
+    assert_refused(capsys, ["predict", saved, str(data), "--out", str(out)], "must not hold more lines than")
+    assert out.read_text(encoding="utf-8").count("\n") == 3
+
+
+def test_predict_refuses_a_missing_file_in_one_line(saved, tmp_path, capsys):
+    capsys.readouterr()
+    assert_refused(capsys, ["predict", saved, str(tmp_path / "nothing.txt")], "No such file or directory")
+
+
+def test_predict_refuses_a_policy_of_another_model_in_one_line(saved, accelerated, data, tmp_path, capsys):
+    policy = tmp_path / "mixed"
+    EarlyExitTextClassificationModel.from_pretrained(accelerated).save_pretrained(policy)
+    load_tokenizer(EarlyExitTextClassificationModel.from_pretrained(saved).model).save_pretrained(policy)
+    about = json.loads((policy / "policy.json").read_text(encoding="utf-8"))
+    about["made_for"]["weights"] = "another"
+    (policy / "policy.json").write_text(json.dumps(about), encoding="utf-8")
+    capsys.readouterr()
+    assert_refused(capsys, ["predict", str(policy), str(data), "--out", str(tmp_path / "out")], "another weights")
+
+
+@pytest.mark.parametrize("command", ["accelerate", "predict"])
+def test_a_directory_without_a_model_is_refused_in_one_line(data, tmp_path, capsys, command):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    arguments = {
+        "accelerate": ["accelerate", "--model", str(empty), "--data", str(data), "--out", str(tmp_path / "out")],
+        "predict": ["predict", str(empty), str(data), "--out", str(tmp_path / "out")],
+    }
+    assert_refused(capsys, arguments[command], str(empty))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "required: command"),
+        (["accelerate", "--data", "rows.jsonl", "--out", "out"], "required: --model"),
+        (["accelerate", "--model", "m", "--data", "d", "--out", "o", "--dtype", "int8"], "invalid choice: 'int8'"),
+        (["predict", "model"], "required: data"),
+        (["fly"], "invalid choice: 'fly'"),
+    ],
+    ids=["none", "no model", "dtype", "no data", "unknown"],
+)
+def test_wrong_arguments_are_status_2(capsys, arguments, words):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(arguments)
+    assert words in capsys.readouterr().err

@@ -1,0 +1,234 @@
+"""What is found out about a model before a policy is chosen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from moco_rt import EarlyExitTextClassificationModel, distill
+from moco_rt import study as study_module
+from moco_rt.batches import encode
+from moco_rt.record import Recording, record
+from moco_rt.rules import OffRamp
+from moco_rt.study import ask, candidate_sites, probabilities, study
+
+WORDS = ["a", "the", "film", "good", "bad", "not", "was", "but"]
+SITES = ["embeddings", "encoder.0.attention", "encoder.1.attention"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Models as small as these gain nothing from a second thread, and wait for it where the machine is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def make_texts(count, seed=0):
+    """Random texts of 3 to 20 words."""
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(WORDS, size=rng.integers(3, 21))) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def fast(tiny_bert):
+    return EarlyExitTextClassificationModel(tiny_bert(3, labels=3))
+
+
+@pytest.fixture
+def run(fast, word_tokenizer):
+    """`run(texts, seed=0, ...)`: a study of the model."""
+
+    def run(texts, **options):
+        options = {"calibration": None, "labels": None, "max_length": 32, "seed": 0, **options}
+        return study(fast, word_tokenizer, texts, **options)
+
+    return run
+
+
+def assert_recorded(recording, fast, tokenizer, texts):
+    """The recording is of these texts, in this order."""
+    expected = record(fast, encode(tokenizer, texts, 32), SITES)
+    assert list(recording.features) == SITES
+    np.testing.assert_array_equal(recording.logits, expected.logits)
+    np.testing.assert_array_equal(recording.lengths, expected.lengths)
+    for site in SITES:
+        np.testing.assert_array_equal(recording.features[site], expected.features[site])
+
+
+# Which rows do which job
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_texts_are_shared_out_at_random_and_labels_go_with_them(fast, word_tokenizer, run, seed):
+    texts = make_texts(400)
+    found = run(texts, seed=seed, labels=list(range(400)))
+    order = np.random.default_rng(seed).permutation(400)
+    assert_recorded(found.path, fast, word_tokenizer, [texts[i] for i in order[200:260]])
+    assert_recorded(found.calibration, fast, word_tokenizer, [texts[i] for i in order[260:]])
+    np.testing.assert_array_equal(found.labels, order[260:])
+
+
+def test_calibration_texts_do_that_job_alone_and_as_they_are(fast, word_tokenizer, run):
+    texts, calibration = make_texts(300), make_texts(70, seed=1)
+    found = run(texts, calibration=calibration, labels=list(range(70)))
+    order = np.random.default_rng(0).permutation(300)
+    assert_recorded(found.path, fast, word_tokenizer, [texts[i] for i in order[240:]])
+    assert_recorded(found.calibration, fast, word_tokenizer, calibration)
+    np.testing.assert_array_equal(found.labels, np.arange(70))
+
+
+def test_without_labels_there_are_none(run):
+    assert run(make_texts(400)).labels is None
+
+
+def test_the_texts_are_left_alone(run):
+    texts, calibration = make_texts(300), make_texts(70, seed=1)
+    run(texts, calibration=calibration)
+    assert (texts, calibration) == (make_texts(300), make_texts(70, seed=1))
+
+
+def test_pairs_are_studied(fast, word_tokenizer, run):
+    pairs = list(zip(make_texts(340), make_texts(340, seed=1), strict=True))
+    order = np.random.default_rng(0).permutation(340)
+    assert_recorded(run(pairs).calibration, fast, word_tokenizer, [pairs[i] for i in order[221:]])
+
+
+@pytest.mark.parametrize(
+    ("texts", "calibration", "words"),
+    [
+        (0, None, "(got 0, 0 and 0)"),
+        (99, None, "(got 49, 15 and 35)"),
+        (333, None, "(got 166, 50 and 117)"),
+        (240, 70, "(got 192, 48 and 70)"),
+        (300, 49, "(got 240, 60 and 49)"),
+    ],
+)
+def test_too_few_texts_are_refused(run, one_line_error, texts, calibration, words):
+    if "50 and" in words:  # just enough
+        run(make_texts(texts + 7))
+        return
+    with one_line_error(ValueError, f"texts must leave at least 50 rows to fit, to search and to certify on {words}"):
+        run(make_texts(texts), calibration=None if calibration is None else make_texts(calibration))
+
+
+@pytest.mark.parametrize("calibration", [None, 70])
+@pytest.mark.parametrize("wrong_by", [-1, 1])
+def test_labels_of_another_number_are_refused(run, one_line_error, calibration, wrong_by):
+    expected = calibration or 400
+    with one_line_error(ValueError, f"labels must be one for each of the {expected} texts (got {expected + wrong_by})"):
+        run(
+            make_texts(400),
+            calibration=None if calibration is None else make_texts(calibration),
+            labels=[0] * (expected + wrong_by),
+        )
+
+
+# Off-ramps
+
+
+@pytest.mark.parametrize(("layers", "expected"), [(1, 1), (2, 2), (3, 3), (6, 6)])
+def test_off_ramps_are_tried_at_the_embeddings_and_at_peeks_over_all_layers_but_the_last(tiny_bert, layers, expected):
+    sites = candidate_sites(EarlyExitTextClassificationModel(tiny_bert(layers)))
+    assert sites == ["embeddings", *(f"encoder.{i}.attention" for i in range(layers - 1))]
+    assert len(sites) == expected
+
+
+def test_nobody_leaves_by_an_off_ramp_yet(run):
+    off_ramps = run(make_texts(400)).off_ramps
+    assert list(off_ramps) == SITES
+    for site, off_ramp in off_ramps.items():
+        assert (off_ramp.site, off_ramp.num_classes) == (site, 3)
+        assert off_ramp.size == {"cls": 32, "cls+mean": 64}[off_ramp.feature]
+        assert np.isposinf(off_ramp.thresholds).all()
+
+
+def weights(off_ramps):
+    return [array for off_ramp in off_ramps.values() for layer in off_ramp.layers for array in layer]
+
+
+def test_a_seed_gives_the_same_off_ramps_and_another_seed_others(run):
+    texts = make_texts(400)
+    first, again, other = (weights(run(texts, seed=seed).off_ramps) for seed in (3, 3, 4))
+    for one, same in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(first[0], other[0])
+
+
+def test_off_ramps_do_not_see_the_rows_that_certify_them(run):
+    texts, calibration = make_texts(300), make_texts(60, seed=1)
+    one, other = (weights(run(texts, calibration=rows).off_ramps) for rows in (calibration, make_texts(80, seed=2)))
+    for array, same in zip(one, other, strict=True):
+        np.testing.assert_array_equal(array, same)
+
+
+def test_off_ramps_learn_the_full_models_labels(run, monkeypatch):
+    monkeypatch.setattr(distill, "_EPOCHS", 60)
+    found = run(make_texts(1000))
+    rows = found.calibration
+    answers = ask(list(found.off_ramps.values()), rows)
+    right = (answers.predicted == rows.labels).mean(axis=1)
+    most = np.bincount(rows.labels).max() / len(rows.labels)
+    assert right[-1] > most + 0.1
+
+
+def test_the_costs_are_of_all_sites(run):
+    costs = run(make_texts(400)).costs
+    assert costs.seconds.shape[1] == len(SITES) + 1
+    assert (costs.seconds > 0).all()
+
+
+# What off-ramps say
+
+
+def test_off_ramps_are_asked_one_by_one_as_numpy_would():
+    rng = np.random.default_rng(0)
+    features = {site: rng.normal(size=(40, 12)).astype(np.float32) for site in SITES[:2]}
+    recording = Recording(features, rng.normal(size=(40, 3)).astype(np.float32), np.full(40, 9))
+    layers = [((rng.normal(size=(3, size)), rng.normal(size=3)),) for size in (6, 12)]
+    never = [np.inf] * 3, [0.1] * 3
+    off_ramps = [
+        OffRamp(layers[0], *never, feature="cls", site=SITES[1]),
+        OffRamp(layers[1], *never, score="margin", temperature=2.0, site=SITES[0]),
+    ]
+    answers = ask(off_ramps, recording)
+    assert (answers.predicted.shape, answers.score.shape) == ((2, 40), (2, 40))
+    assert (answers.predicted.dtype, answers.score.dtype) == (np.int64, np.float32)
+    np.testing.assert_array_equal(answers.label, recording.labels)
+    for place, (x, temperature) in enumerate(((features[SITES[1]][:, :6], 1.0), (features[SITES[0]], 2.0))):
+        ((weight, bias),) = layers[place]
+        probs = torch.from_numpy((x @ weight.T + bias) / temperature).softmax(1)
+        first, second = probs.topk(2, dim=1).values.T.numpy()
+        np.testing.assert_array_equal(answers.predicted[place], probs.argmax(1).numpy())
+        np.testing.assert_allclose(answers.score[place], (first, first - second)[place], rtol=0, atol=1e-5)
+
+
+def test_an_off_ramp_is_of_the_kind_that_suits_the_rows_of_the_path_best(run, monkeypatch):
+    monkeypatch.setattr(study_module, "_KINDS", (("cls", 0), ("cls+mean", 8)))
+    found = run(make_texts(400))
+    logits = {}
+    for feature, hidden in (("cls", 0), ("cls+mean", 8)):
+        monkeypatch.setattr(study_module, "_KINDS", ((feature, hidden),))
+        logits[feature] = run(make_texts(400)).off_ramps
+    for site in SITES:
+        losses = {feature: loss_on(found.path, off_ramps[site]) for feature, off_ramps in logits.items()}
+        assert found.off_ramps[site].feature == min(losses, key=losses.get)
+
+
+def loss_on(rows, off_ramp):
+    """Cross-entropy with the full model's labels, in float64."""
+    x = rows.feature(off_ramp.site, off_ramp.feature).astype(np.float64)
+    for weight, bias in off_ramp.layers[:-1]:
+        x = np.maximum(x @ weight.T + bias, 0)
+    weight, bias = off_ramp.layers[-1]
+    logits = torch.from_numpy(x @ weight.T.astype(np.float64) + bias)
+    return float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(rows.labels)))
+
+
+def test_probabilities_are_a_softmax_however_large_the_logits():
+    logits = np.array([[0.0, 0.0], [1000.0, 1000.0], [-1e4, 1e4], [np.log(3), 0.0]], np.float32)
+    probs = probabilities(logits)
+    assert probs.dtype == np.float32
+    np.testing.assert_allclose(probs, [[0.5, 0.5], [0.5, 0.5], [0.0, 1.0], [0.75, 0.25]], rtol=1e-6)
