@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from moco_rt import EarlyExitTextClassificationModel
 from moco_rt.costs import Costs, measure_costs
@@ -11,6 +12,16 @@ from moco_rt.rules import OffRamp
 from moco_rt.sites import all_sites
 
 LAYERS = 3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Models as small as these gain nothing from a second thread, and wait for it where the machine is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
 
 #: Rows of 10 and of 20 tokens that leave at one of two sites or run to the end.
 COSTS = Costs(

@@ -18,11 +18,13 @@ SITES = ["embeddings", "encoder.0.attention", "encoder.1.attention"]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Models as small as these gain nothing from a second thread, and wait for it where the machine is busy."""
+def _quick():
+    """Off-ramps that learn a little, on one thread: a second one gains such small models nothing and may be busy."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distill, "_FEWEST_STEPS", 60)
+        yield
     torch.set_num_threads(threads)
 
 
@@ -165,7 +167,7 @@ def test_off_ramps_do_not_see_the_rows_that_certify_them(run):
 
 
 def test_off_ramps_learn_the_full_models_labels(run, monkeypatch):
-    monkeypatch.setattr(distill, "_EPOCHS", 60)
+    monkeypatch.setattr(distill, "_FEWEST_STEPS", 600)
     found = run(make_texts(1000))
     rows = found.calibration
     answers = ask(list(found.off_ramps.values()), rows)
