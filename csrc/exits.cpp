@@ -167,7 +167,7 @@ int64_t Exits::apply(PackedBatch& batch, Results& results, const std::vector<at:
       const int32_t row_id = batch.row_ids()[static_cast<size_t>(row)];
       const float* both = score.const_data_ptr<float>() + static_cast<int64_t>(r) * 2 * rows;
       const auto predicted = static_cast<int64_t>(both[rows + row]);
-      const int64_t streak = rule.patience > 1 ? results.streak(row_id, predicted) : 1;
+      const int64_t streak = rule.off_ramp ? results.streak(row_id, predicted) : 1;
       const float value = both[row];
       if (!(std::isfinite(value) && value > rule.thresholds[static_cast<size_t>(predicted)])) continue;
       if (streak < rule.patience) continue;

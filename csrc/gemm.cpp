@@ -13,7 +13,7 @@
 namespace moco {
 
 // brgemm is torch's door to oneDNN's micro-kernels, compiled at run time for the processor and one (M, N, K) each
-// (30 to 80 us, kept per thread). A row of C is summed in the same order whatever M is (tests/test_gemm.py).
+// (30 to 80 us, kept per thread). A row of C is summed in the same order whatever M is (tests/test_encoder.py).
 void multiply(int64_t M, int64_t N, int64_t K, const float* a, int64_t ld_a, const float* b, int64_t ld_b, float* c,
               int64_t ld_c, bool add) {
   at::native::cpublas::brgemm(M, N, K, ld_a, ld_b, ld_c, add, a, b, c, /*is_vnni=*/false);

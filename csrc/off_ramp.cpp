@@ -68,7 +68,7 @@ float OffRamp::score_row(const float* logits, int64_t predicted) const {
     const double d = static_cast<double>((logits[c] - logits[predicted]) * inverse_temperature_);
     const double e = std::exp(d);
     sum += e;
-    weighted += e * d;
+    if (e > 0) weighted += e * d;
     if (c != predicted) second = std::max(second, e);
   }
   switch (score_) {

@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_predict)
     command.add_argument("model", help="what accelerate wrote, or any classifier")
     command.add_argument("data", type=Path, help=".jsonl (text[, text2] a line) or plain text")
-    command.add_argument("--out", type=Path, help="(the data's name with .labels.jsonl)")
+    command.add_argument("--out", type=Path, help="(the data's name and .labels.jsonl)")
     command.add_argument("--max-length", type=int, help="in tokens (what policy and model allow)")
 
     command = commands.add_parser("report", help="write a page with pictures about what accelerate found")
@@ -111,7 +111,7 @@ def _accelerate(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    out = options.out or options.data.with_suffix(".labels.jsonl")
+    out = options.out or options.data.with_name(f"{options.data.name}.labels.jsonl")
     model = EarlyExitTextClassificationModel.from_pretrained(options.model)
     before, now = predict_file(model, load_tokenizer(model.model), options.data, out, options.max_length)
     kept = f", {before:,} of them from an earlier run" if before else ""

@@ -37,8 +37,10 @@ def distill(x: NDArray[np.float32], probs: NDArray[np.float32], *, hidden: int, 
         (weight, bias) of one layer, or of two.
     """
     generator = torch.Generator().manual_seed(seed)
-    mean, scale = x.mean(axis=0), x.std(axis=0) + 1e-6
-    features = torch.from_numpy((x - mean) / scale)
+    mean, scale = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
+    # What is the same in every row, as the first token's embedding is, says nothing: its weights are 0.
+    scale[scale < 1e-5 * (1 + np.abs(mean))] = np.inf
+    features = torch.from_numpy(((x - mean) / scale).astype(np.float32))
     targets = torch.from_numpy(probs)
     sizes = [x.shape[1], *([hidden] if hidden else []), probs.shape[1]]
     layers = [_layer(inputs, outputs, generator) for inputs, outputs in pairwise(sizes)]

