@@ -234,8 +234,6 @@ def test_the_curve_is_level_where_all_answers_are_alike(rows, wrong):
     np.testing.assert_allclose(curve, (rows + 0.5) / (rows + 1) if wrong else 0.5 / (rows + 1), rtol=0.03)
 
 
-
-
 @pytest.mark.parametrize(
     ("rows", "errors", "lowest"),
     [
