@@ -69,12 +69,13 @@ def test_the_published_snippet_runs_with_only_the_package_renamed(shared_dir, tm
 
 
 @pytest.mark.shared
-def test_the_python_in_readme_runs(shared_dir):
+def test_the_python_in_readme_runs(shared_dir, tmp_path, monkeypatch):
     readme = (case_study.ROOT / "README.md").read_text(encoding="utf-8")
     snippets = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     with (shared_dir / "data" / "imdb" / "unlabelled.jsonl").open(encoding="utf-8") as lines:
         texts = [json.loads(line)["text"][:300] for line in lines][::5]
     names = {"name": str(shared_dir / "models" / "tiny-imdb"), "texts": texts}
+    monkeypatch.chdir(tmp_path)
     for snippet in snippets:  # the second goes on where the first ends
         exec(snippet, names)
     assert names["out"].logits.shape == (64, 2)

@@ -83,7 +83,7 @@ def test_predict_labels_a_file_with_the_policy_and_goes_on_where_it_was_interrup
     accelerated, texts, tmp_path, capsys
 ):
     data = write(tmp_path / "new.jsonl", texts)
-    out = tmp_path / "new.labels.jsonl"
+    out = tmp_path / "new.jsonl.labels.jsonl"
     assert cli.main(["predict", str(accelerated), str(data)]) == 0
     assert capsys.readouterr().out == f"{out}: 600 lines\n"
     fast = EarlyExitTextClassificationModel.from_pretrained(accelerated)
