@@ -12,6 +12,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
+from moco_rt import distill
 from moco_rt.architectures import architecture_of
 
 
@@ -121,3 +122,14 @@ def word_tokenizer():
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, model_max_length=64, pad_token="[PAD]", unk_token="[UNK]", padding_side="right"
     )
+
+
+@pytest.fixture(scope="module")
+def quick_off_ramps():
+    """Off-ramps that learn a little, on one thread: a second one gains such small models nothing and may be busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distill, "_FEWEST_STEPS", 60)
+        yield
+    torch.set_num_threads(threads)

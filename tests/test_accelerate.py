@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from moco_rt import EarlyExitTextClassificationModel, distill
+from moco_rt import EarlyExitTextClassificationModel
 from moco_rt.accelerate import _what_can_be_certified, accelerate, choose
 from moco_rt.architectures import load_classifier
 from moco_rt.calibrate import fixed_sequence, rows_needed
@@ -22,16 +22,7 @@ from moco_rt.study import Study, study
 
 TEXTS = 1200
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick():
-    """Off-ramps that learn a little, on one thread: a second one gains such small models nothing and may be busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distill, "_FEWEST_STEPS", 60)
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("quick_off_ramps")
 
 
 @pytest.fixture(scope="module")

@@ -5,22 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
 
-from moco_rt import EarlyExitTextClassificationModel, cli, distill
+from moco_rt import EarlyExitTextClassificationModel, cli
 from moco_rt.architectures import load_tokenizer
 from moco_rt.demo_data import make_corpus, train_classifier
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick():
-    """Off-ramps that learn a little, on one thread: a second one gains such small models nothing and may be busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distill, "_FEWEST_STEPS", 60)
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("quick_off_ramps")
 
 
 @pytest.fixture(scope="module")

@@ -16,16 +16,7 @@ from moco_rt.study import ask, candidate_sites, probabilities, study
 WORDS = ["a", "the", "film", "good", "bad", "not", "was", "but"]
 SITES = ["embeddings", "encoder.0.attention", "encoder.1.attention"]
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick():
-    """Off-ramps that learn a little, on one thread: a second one gains such small models nothing and may be busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distill, "_FEWEST_STEPS", 60)
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("quick_off_ramps")
 
 
 def make_texts(count, seed=0):
