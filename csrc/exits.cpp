@@ -1,7 +1,8 @@
 #include "exits.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -24,13 +25,16 @@ Exits::Exits(int64_t site, int64_t classes) : site_(site), classes_(classes) {
                     " and ", classes, ")");
 }
 
-void Exits::add(Rule rule) {
+void Exits::add(Rule rule, const at::Tensor& logits) {
   TORCH_CHECK_VALUE(rule.id >= 0, "Exits: rule_id must be at least 0 (got ", rule.id, ")");
-  if (!rule.off_ramp) {
-    const at::Tensor& logits = rule.logits;
+  if (rule.off_ramp) {
+    MOCO_CHECK_SHAPE("Exits", logits, {classes_, classes_});
+  } else {
     MOCO_CHECK_SHAPE("Exits", logits, {classes_});
-    rule.logits = logits.unsqueeze(0);
   }
+  const at::Tensor rows = logits.reshape({-1, classes_});
+  rule.logits = logits_.defined() ? logits_.size(0) : 0;
+  logits_ = logits_.defined() ? at::cat({logits_, rows}) : rows.clone();
   rules_.push_back(std::move(rule));
 }
 
@@ -41,11 +45,11 @@ void Exits::add_linear(int64_t rule_id, const at::Tensor& logits, const std::str
   TORCH_CHECK_VALUE(weight.dim() == 1 && weight.numel() > 0, "Exits: weight must have shape (size) (got ",
                     weight.sizes(), ")");
   add({.id = rule_id,
-       .logits = logits.clone(),
        .thresholds = {static_cast<float>(threshold)},
        .feature = feature_from_name(feature),
        .weight = weight.clone(at::MemoryFormat::Contiguous),
-       .bias = static_cast<float>(bias)});
+       .bias = static_cast<float>(bias)},
+      logits);
 }
 
 void Exits::add_off_ramp(int64_t rule_id, const at::Tensor& logits, const std::string& feature, OffRamp off_ramp,
@@ -53,18 +57,17 @@ void Exits::add_off_ramp(int64_t rule_id, const at::Tensor& logits, const std::s
   TORCH_CHECK_VALUE(off_ramp.classes() == classes_ && std::ssize(thresholds) == classes_,
                     "Exits: off_ramp and thresholds must have ", classes_, " classes (got ", off_ramp.classes(),
                     " and ", thresholds.size(), ")");
-  MOCO_CHECK_SHAPE("Exits", logits, {classes_, classes_});
   TORCH_CHECK_VALUE(patience > 0, "Exits: patience must be at least 1 (got ", patience, ")");
   add({.id = rule_id,
-       .logits = logits.clone(),
        .thresholds = std::move(thresholds),
        .feature = feature_from_name(feature),
        .off_ramp = std::move(off_ramp),
-       .patience = patience});
+       .patience = patience},
+      logits);
 }
 
 void Exits::add_callable(int64_t rule_id, const at::Tensor& logits) {
-  add({.id = rule_id, .logits = logits.clone(), .thresholds = {0.5F}});
+  add({.id = rule_id, .thresholds = {0.5F}}, logits);
 }
 
 // What the rule looks at: (rows, size).
@@ -158,9 +161,9 @@ int64_t Exits::apply(PackedBatch& batch, Results& results, const std::vector<at:
   const at::Tensor score = scores(batch, fires).cpu();  // the one host synchronisation of an exit point
   const int64_t rows = batch.rows();
   std::vector<bool> keep(static_cast<size_t>(rows), true);
-  std::vector<int32_t> row_ids;    // of the rows that leave
-  std::vector<int64_t> rule_ids;   // by which rules
-  std::vector<at::Tensor> logits;  // with what
+  std::vector<int32_t> row_ids;   // of the rows that leave
+  std::vector<int64_t> rule_ids;  // by which rules
+  std::vector<int64_t> logits;    // with which of logits_
   for (int64_t row = 0; row < rows; ++row) {
     for (size_t r = 0; r < rules_.size(); ++r) {
       const Rule& rule = rules_[r];
@@ -174,12 +177,12 @@ int64_t Exits::apply(PackedBatch& batch, Results& results, const std::vector<at:
       keep[static_cast<size_t>(row)] = false;
       row_ids.push_back(row_id);
       rule_ids.push_back(rule.id);
-      logits.push_back(rule.logits.select(0, predicted));
+      logits.push_back(rule.logits + predicted);
       break;  // the first that fires wins
     }
   }
   if (row_ids.empty()) return 0;
-  results.write_exits(row_ids, site_, rule_ids, at::stack(logits));
+  results.write_exits(row_ids, site_, rule_ids, logits_.index_select(0, at::tensor(logits).to(logits_.device())));
   batch.compact(keep);
   return std::ssize(row_ids);
 }

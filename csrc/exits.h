@@ -39,7 +39,7 @@ class Exits {
  private:
   struct Rule {
     int64_t id;
-    at::Tensor logits;                    // (1, C) or, of an off-ramp, (C, C)
+    int64_t logits = 0;                   // its first row of logits_
     std::vector<float> thresholds;        // (1) or (C)
     std::optional<Feature> feature = {};  // none: the score is the caller's answer
     at::Tensor weight = {};               // of a linear rule
@@ -50,7 +50,7 @@ class Exits {
   // By feature and size: what rules share.
   using Pooled = std::map<std::pair<Feature, int64_t>, at::Tensor>;
 
-  void add(Rule rule);
+  void add(Rule rule, const at::Tensor& logits);
   at::Tensor scores(const PackedBatch& batch, const std::vector<at::Tensor>& fires) const;
   static const at::Tensor& pool(const Rule& rule, int64_t size, const PackedBatch& batch, Pooled& pooled);
   static void never_where_broken(const at::Tensor& x, const at::Tensor& score);
@@ -59,6 +59,7 @@ class Exits {
   int64_t site_;
   int64_t classes_;
   std::vector<Rule> rules_;
+  at::Tensor logits_;  // (any, C): a row for each rule, or for each class of an off-ramp
 };
 
 }  // namespace moco

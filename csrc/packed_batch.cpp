@@ -62,6 +62,18 @@ void move_tokens(const at::Tensor& from, const at::Tensor& to, const Runs& runs)
   at::Tensor(to).index_copy_(0, target, from.index_select(0, source));
 }
 
+// out: (rows, D) float32
+template <typename T>
+void mean_on_cpu(const T* hidden, const std::vector<int32_t>& cu_seqlens, const at::Tensor& out) {
+  const int64_t rows = out.size(0);
+  const int64_t D = out.size(1);
+  const int64_t bytes = cu_seqlens.back() * D * static_cast<int64_t>(sizeof(T));
+  at::parallel_for(0, rows, rows * kBytesPerThread / (bytes + 1) + 1, [&](int64_t begin, int64_t end) {
+    hidden_kernels<T>().mean_pool(hidden, &cu_seqlens[static_cast<size_t>(begin)], end - begin, D,
+                                  out.mutable_data_ptr<float>() + begin * D);
+  });
+}
+
 }  // namespace
 
 Feature feature_from_name(const std::string& name) {
@@ -193,19 +205,19 @@ void PackedBatch::keep_mean() {
 }
 
 at::Tensor PackedBatch::mean() const {
-  const at::Tensor tokens = hidden().to(at::kFloat);
+  const at::Tensor tokens = hidden();
   if (!tokens.is_cpu()) {
     const at::Tensor lengths = at::tensor(cu_seqlens_).diff().to(tokens.device(), at::kLong, /*non_blocking=*/true);
-    return at::segment_reduce(tokens, "mean", lengths, /*indices=*/std::nullopt, /*offsets=*/std::nullopt, /*axis=*/0,
+    return at::segment_reduce(tokens.to(at::kFloat), "mean", lengths, /*indices=*/std::nullopt,
+                              /*offsets=*/std::nullopt, /*axis=*/0,
                               /*unsafe=*/true);
   }
-  const int64_t D = tokens.size(1);
-  const at::Tensor out = at::empty({rows(), D}, tokens.options());
-  const int64_t grain = rows() * kBytesPerThread / static_cast<int64_t>(tokens.nbytes() + 1) + 1;
-  at::parallel_for(0, rows(), grain, [&](int64_t begin, int64_t end) {
-    kernels().mean_pool(tokens.const_data_ptr<float>(), &cu_seqlens_[static_cast<size_t>(begin)], end - begin, D,
-                        out.mutable_data_ptr<float>() + begin * D);
-  });
+  const at::Tensor out = at::empty({rows(), tokens.size(1)}, tokens.options().dtype(at::kFloat));
+  if (tokens.dtype() == at::kBFloat16) {
+    mean_on_cpu(static_cast<const bfloat16*>(tokens.const_data_ptr()), cu_seqlens_, out);
+  } else {
+    mean_on_cpu(tokens.to(at::kFloat).const_data_ptr<float>(), cu_seqlens_, out);
+  }
   return out;
 }
 

@@ -101,12 +101,12 @@ def choose(fast: EarlyExitTextClassificationModel, found: Study, alpha: float, c
     """
     rows = found.calibration
     alpha = _what_can_be_certified(alpha, confidence, len(rows.lengths))
-    chosen, path = search(
-        ask(list(found.off_ramps.values()), found.path), found.costs, found.path.lengths, alpha, fast.policy.num_classes
-    )
+    answers = ask(found.off_ramps, found.path)
+    all_sites = [str(off_ramp.site) for off_ramp in found.off_ramps]
+    chosen, path = search(answers, all_sites, found.costs, found.path.lengths, alpha, fast.policy.num_classes)
 
-    sites = [list(found.off_ramps)[place] for place in chosen]
-    answers = ask([found.off_ramps[site] for site in sites], rows)
+    sites = [all_sites[place] for place in chosen]
+    answers = ask([found.off_ramps[place] for place in chosen], rows)
     leaving = [answers.leaves(thresholds) for thresholds in path]
     seconds = found.costs.of(rows.lengths, chosen)
     seconds_full = float(found.costs.of(rows.lengths, []).mean())
@@ -145,23 +145,24 @@ def choose(fast: EarlyExitTextClassificationModel, found: Study, alpha: float, c
     )
     fast.policy = fast.policy.empty()
     fast.policy.certificate = certificate
-    for site, leaves_above in zip(sites, thresholds, strict=True):
+    for off_ramp, site, leaves_above in zip(chosen, sites, thresholds, strict=True):
         if np.isposinf(leaves_above).all():
             continue
         bounds = np.full(len(leaves_above), 0.99 * (1 - 1 / len(leaves_above)), np.float32)
         for count in certificate.exits:
             if count.site == site:
                 bounds[count.predicted_class] = min(bounds[count.predicted_class], count.upper_bound)
-        fast.add_off_ramp(replace(found.off_ramps[site], thresholds=leaves_above, bounds=bounds), site)
+        fast.add_off_ramp(replace(found.off_ramps[off_ramp], thresholds=leaves_above, bounds=bounds), site)
 
 
 def _preset_paths(found: Study) -> dict[str, NDArray[np.float64]]:
     """What the published methods would do on the calibration rows, for a report."""
-    places = {site: place for place, site in enumerate(found.off_ramps)}
+    # One layer or two, the first token or more: what is timed with these is the way to the site and a look at it.
+    places = {ramp.site: place for place, ramp in enumerate(found.off_ramps) if ramp.feature == "cls"}
     paths = {}
     for name, preset in all_presets(found).items():
         answers = ask(preset.off_ramps, found.calibration)
-        seconds = found.costs.of(found.calibration.lengths, [places[str(ramp.site)] for ramp in preset.off_ramps])
+        seconds = found.costs.of(found.calibration.lengths, [places[ramp.site] for ramp in preset.off_ramps])
         paths[name] = trace(preset.leaving(answers), answers, seconds)
     return paths
 

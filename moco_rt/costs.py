@@ -1,4 +1,4 @@
-"""What it costs a row to leave at a site, or to run to the end: timed on this machine, for these lengths."""
+"""What it costs a row to leave by an off-ramp, or to run to the end: timed on this machine, for these lengths."""
 
 from __future__ import annotations
 
@@ -12,86 +12,93 @@ from numpy.typing import NDArray
 
 from moco_rt.batches import Encoded, pad
 from moco_rt.exits import ExitPoint, compile_exits
-from moco_rt.policy import Exit, Policy
+from moco_rt.policy import Exit
 from moco_rt.rules import OffRamp
 from moco_rt.torch_early_exit_models import EarlyExitTextClassificationModel
 
 #: Lengths are timed at these shares of the rows; what lies between is interpolated.
 _SHARES = (0.02, 0.25, 0.5, 0.75, 0.98)
+#: Rows that share what a batch pays once.
 _BATCH_ROWS = 64
+#: Of long rows fewer are timed.
 _BATCH_TOKENS = 4096
+#: What grows with the rows is told from what does not by batches of so many times fewer.
+_FEWER = 4
 _REPETITIONS = 3
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds for a row, by its length.
+    """Seconds of rows in batches of 64.
+
+    A batch of few rows takes longer for each: weights are read whatever the rows. As rows leave, batches shrink, and
+    what is saved is what grows with the rows; the rest is paid once by the batch, and here shared by all its rows.
 
     Attributes:
         lengths: (k,) ascending tokens at which times were taken.
-        seconds: (k, E + 1), of a row that leaves at a site, the only one with an exit, or runs to the end.
-        exit_point: (k,), of meeting an off-ramp without leaving.
+        reach: (k, E + 1), of getting to an off-ramp's site, or to the end, unasked.
+        ask: (k, E), of being asked by an off-ramp.
+        once: (E + 1,), a row's share of what a batch pays once for an off-ramp, and for all the rest.
     """
 
     lengths: NDArray[np.float64]
-    seconds: NDArray[np.float64]
-    exit_point: NDArray[np.float64]
+    reach: NDArray[np.float64]
+    ask: NDArray[np.float64]
+    once: NDArray[np.float64]
 
-    def of(self, lengths: NDArray[np.int64], sites: Sequence[int]) -> NDArray[np.float64]:
-        """(n, len(sites) + 1): rows of these lengths where only some sites have exits."""
-        met = np.interp(lengths, self.lengths, self.exit_point)
-        columns = [
-            np.interp(lengths, self.lengths, self.seconds[:, site]) + before * met
-            for before, site in enumerate([*sites, self.seconds.shape[1] - 1])
-        ]
-        return np.column_stack(columns)
+    def of(self, lengths: NDArray[np.int64], chosen: Sequence[int]) -> NDArray[np.float64]:
+        """(n, len(chosen) + 1): rows of these lengths that leave by one of the chosen off-ramps, or run to the end."""
+        asked = [np.interp(lengths, self.lengths, self.ask[:, place]) for place in chosen]
+        paid = np.cumsum([np.zeros(len(lengths)), *asked], axis=0)
+        paid = np.vstack([paid[1:], paid[-1:]])
+        reached = [np.interp(lengths, self.lengths, self.reach[:, place]) for place in [*chosen, -1]]
+        seconds: NDArray[np.float64] = np.array(reached) + paid + self.once[[*chosen, -1]].sum()
+        return seconds.T
 
 
 def measure_costs(
-    model: EarlyExitTextClassificationModel,
-    rows: Sequence[Encoded],
-    sites: Sequence[str],
-    off_ramp: OffRamp,
+    model: EarlyExitTextClassificationModel, rows: Sequence[Encoded], off_ramps: Sequence[OffRamp]
 ) -> Costs:
-    """Time whole forwards in which all rows leave at one site, none leaves though all sites ask, and none is asked.
+    """Time whole forwards: all rows leave by one off-ramp, none leaves though many ask, there are no exits.
 
     The fastest of interleaved runs, whom nobody else's work held up, on batches of rows of nearly one length.
 
     Args:
         model: on its own backend and threads.
         rows: tokenised, some hundred at least to speak for the lengths.
-        sites: E names.
-        off_ramp: one like those that will stand there.
+        off_ramps: E of them, in the order of their sites; those with one feature are taken to cost alike.
     """
-    always = replace(off_ramp, thresholds=np.full_like(off_ramp.thresholds, -np.inf), site=None)
-    never = replace(off_ramp, thresholds=np.full_like(off_ramp.thresholds, np.inf), site=None)
-    variants = [_exits(model, {site: always}) for site in sites]
-    variants += [{}, _exits(model, dict.fromkeys(sites, never))]
+    features = sorted({off_ramp.feature for off_ramp in off_ramps})
+    kind = [features.index(off_ramp.feature) for off_ramp in off_ramps]
+    variants = [_exits(model, [off_ramp], -np.inf) for off_ramp in off_ramps]
+    variants += [_exits(model, [off_ramp for off_ramp in off_ramps if off_ramp.feature == f], np.inf) for f in features]
+    variants.append({})
     by_length = sorted(rows, key=lambda row: len(row["input_ids"]))
-    lengths, seconds = [], []
-    for share in _SHARES:
-        batch = _around(by_length, share)
-        inputs = pad(batch, model.device)
-        times = np.empty((_REPETITIONS + 1, len(variants)))
-        for repetition in range(len(times)):
-            for place, exits in enumerate(variants):
-                start = time.perf_counter()
-                model.run(exits, **inputs)
-                if model.device.type == "cuda":
-                    torch.cuda.synchronize()
-                times[repetition, place] = time.perf_counter() - start
-        lengths.append(np.mean([len(row["input_ids"]) for row in batch]))
-        seconds.append(times[1:].min(axis=0) / len(batch))
-    order = np.argsort(lengths)
-    of_length = np.array(seconds)[order]
-    none, all_ask = of_length[:, -2], of_length[:, -1]
-    return Costs(np.array(lengths)[order], of_length[:, :-1], np.maximum(all_ask - none, 0) / len(sites))
+    batches = [_around(by_length, share) for share in _SHARES]
+    lengths = [np.mean([len(row["input_ids"]) for row in batch]) for batch in batches]
+    each, once = (np.array(part) for part in zip(*(_time(model, variants, batch) for batch in batches), strict=True))
+    once = np.median(once, axis=0)
+
+    leave, asked, full = np.split(each, [len(off_ramps), -1], axis=1)
+    ask = (np.maximum(asked - full, 0) / np.bincount(kind))[:, kind]
+    ask_once = (np.maximum(once[len(off_ramps) : -1] - once[-1], 0) / np.bincount(kind))[kind]
+    return Costs(
+        np.array(lengths),
+        np.hstack([np.maximum(leave - ask, 0), full]),
+        ask,
+        np.append(ask_once, max(once[-1], 0)) / _BATCH_ROWS,
+    )
 
 
-def _exits(model: EarlyExitTextClassificationModel, off_ramps: Mapping[str, OffRamp]) -> Mapping[str, ExitPoint]:
-    policy = Policy(model.sites, model.policy.num_classes, model.policy.hidden_size)
-    for site, off_ramp in off_ramps.items():
-        policy.add(Exit.of(off_ramp, site))
+def _exits(
+    model: EarlyExitTextClassificationModel, off_ramps: Sequence[OffRamp], threshold: float
+) -> Mapping[str, ExitPoint]:
+    """Off-ramps by which everybody leaves whose score is above the threshold."""
+    policy = model.policy.empty()
+    for off_ramp in off_ramps:
+        assert off_ramp.site is not None
+        thresholds = np.full_like(off_ramp.thresholds, threshold)
+        policy.add(Exit.of(replace(off_ramp, thresholds=thresholds), off_ramp.site))
     return compile_exits(policy, model.device)
 
 
@@ -101,3 +108,32 @@ def _around(by_length: Sequence[Encoded], share: float) -> Sequence[Encoded]:
     count = max(1, min(_BATCH_ROWS, _BATCH_TOKENS // len(by_length[middle]["input_ids"])))
     first = max(0, min(middle - count // 2, len(by_length) - count))
     return by_length[first : first + count]
+
+
+def _time(
+    model: EarlyExitTextClassificationModel, variants: Sequence[Mapping[str, ExitPoint]], batch: Sequence[Encoded]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Seconds by variant: of each row, and of the batch whatever its rows. Of a single row all are its own."""
+    few = batch[: max(1, len(batch) // _FEWER)]
+    many_seconds = _fastest(model, variants, batch)
+    if len(few) == len(batch):
+        return many_seconds, np.zeros_like(many_seconds)
+    each = np.maximum(many_seconds - _fastest(model, variants, few), 0) / (len(batch) - len(few))
+    return each, many_seconds - len(batch) * each
+
+
+def _fastest(
+    model: EarlyExitTextClassificationModel, variants: Sequence[Mapping[str, ExitPoint]], batch: Sequence[Encoded]
+) -> NDArray[np.float64]:
+    """Seconds of a forward by variant, after one to warm up."""
+    inputs = pad(batch, model.device)
+    times = np.empty((_REPETITIONS + 1, len(variants)))
+    for repetition in range(len(times)):
+        for place, exits in enumerate(variants):
+            start = time.perf_counter()
+            model.run(exits, **inputs)
+            if model.device.type == "cuda":
+                torch.cuda.synchronize()
+            times[repetition, place] = time.perf_counter() - start
+    fastest: NDArray[np.float64] = times[1:].min(axis=0)
+    return fastest

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import relu
 
-Layers = tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]
+from moco_rt.rules import Layers
 
 _BATCH_ROWS = 256
 #: Of many rows so many epochs, of few so many steps.

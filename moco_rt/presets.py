@@ -17,6 +17,7 @@ from moco_rt.answers import Answers
 from moco_rt.calibrate import neyman_pearson_threshold, rows_needed
 from moco_rt.distill import distill
 from moco_rt.rules import OffRamp
+from moco_rt.sites import EMBEDDINGS
 from moco_rt.study import Study, ask, probabilities
 
 _POLICIES = 200
@@ -46,15 +47,12 @@ def all_presets(found: Study) -> dict[str, Preset]:
 
     Their off-ramps are one layer on the first token after every layer's attention: as published, but for the peek.
     """
-    sites = list(found.off_ramps)[1:]
+    sites = list(dict.fromkeys(str(ramp.site) for ramp in found.off_ramps if ramp.site != EMBEDDINGS))
     if not sites:
         return {}
     probs = probabilities(found.fit.logits)
-    never, unknown = np.full(probs.shape[1], np.inf, np.float32), np.full(probs.shape[1], 0.01, np.float32)
     by_prob = [
-        OffRamp(
-            distill(found.fit.feature(site, "cls"), probs, hidden=0, seed=0), never, unknown, feature="cls", site=site
-        )
+        OffRamp.closed(distill(found.fit.feature(site, "cls"), probs, hidden=0, seed=0), feature="cls", site=site)
         for site in sites
     ]
     by_entropy = [replace(off_ramp, score="entropy") for off_ramp in by_prob]

@@ -19,6 +19,9 @@ SCORES = ("max_prob", "entropy", "margin")
 #: Any callable on features (rows, size) that returns a bool mask (rows,).
 Condition = Callable[[Any], Any]
 
+#: (weight, bias) of one layer, or of two.
+Layers = tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]
+
 Array = TypeVar("Array", NDArray[Any], torch.Tensor)
 
 
@@ -139,7 +142,7 @@ class OffRamp:
         ValueError: shapes do not fit together, a number is not finite, or score or feature is unknown.
     """
 
-    layers: tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]
+    layers: Layers
     thresholds: NDArray[np.float32]
     bounds: NDArray[np.float32]
     score: str = "max_prob"
@@ -181,6 +184,12 @@ class OffRamp:
             raise ValueError("OffRamp: thresholds must be numbers, bounds inside (0, 1)")
         for name, value in (("layers", layers), ("thresholds", thresholds), ("bounds", bounds)):
             object.__setattr__(self, name, value)
+
+    @classmethod
+    def closed(cls, layers: Layers, *, feature: str, site: str) -> OffRamp:
+        """Scored by `max_prob`; nobody leaves by it yet."""
+        classes = len(layers[-1][1])
+        return cls(layers, np.full(classes, np.inf), np.full(classes, 0.01), feature=feature, site=site)
 
     @property
     def num_classes(self) -> int:

@@ -6,6 +6,8 @@ Rows with scores at every site, the full model's labels and the time each way ou
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,42 +69,64 @@ def find_path(answers: Answers, seconds: NDArray[np.float64], num_classes: int) 
 
 
 def search(
-    answers: Answers, costs: Costs, lengths: NDArray[np.int64], alpha: float, num_classes: int
+    answers: Answers,
+    sites: Sequence[str],
+    costs: Costs,
+    lengths: NDArray[np.int64],
+    alpha: float,
+    num_classes: int,
 ) -> tuple[list[int], list[NDArray[np.float32]]]:
-    """The sites whose exits pay, and the path of policies over them.
+    """The off-ramps that pay, at most one at each site, and the path of policies over them.
 
-    Sites are dropped one by one as long as the time at a disagreement of alpha on the path's own rows falls: every
-    site that is asked costs every row that reaches it.
+    From one on, a site at a time is given an off-ramp, another one, or none, whichever takes most from the time at a
+    disagreement of alpha on the path's own rows: every off-ramp costs every row that reaches it.
 
     Args:
-        answers: of the rows that order the path, at all sites.
-        costs: of leaving at these.
+        answers: of the rows that order the path, by E off-ramps.
+        sites: where each of these stands.
+        costs: of leaving by them.
         lengths: (n,) of the rows.
         alpha: share of labels that may differ.
         num_classes: C.
 
     Returns:
-        Places of the sites, at least one, and thresholds (sites, C) of ever faster policies.
+        Places of the off-ramps, at least one, and thresholds (chosen, C) of ever faster policies.
     """
-    sites = list(range(len(answers.score)))
-    best, path = _time_along(answers, costs, lengths, alpha, sites, num_classes)
-    while len(sites) > 1:
-        without = [[site for site in sites if site != left_out] for left_out in sites]
-        tried = [_time_along(answers, costs, lengths, alpha, fewer, num_classes) for fewer in without]
-        fastest = min(range(len(tried)), key=lambda i: tried[i][0])
-        if tried[fastest][0] > best:
-            break
-        best, path = tried[fastest]
-        sites = without[fastest]
-    return sites, path
+    tried = [
+        _time_along(answers, costs, lengths, alpha, neighbour, num_classes) for neighbour in _neighbours([], sites)
+    ]
+    best = min(tried, key=lambda found: found.time)
+    while True:
+        tried = [
+            _time_along(answers, costs, lengths, alpha, neighbour, num_classes)
+            for neighbour in _neighbours(best.chosen, sites)
+        ]
+        fastest = min(tried, key=lambda found: found.time, default=best)
+        if fastest.time >= best.time:
+            return best.chosen, best.path
+        best = fastest
+
+
+@dataclass(frozen=True)
+class _Found:
+    time: float
+    chosen: list[int]
+    path: list[NDArray[np.float32]]
+
+
+def _neighbours(chosen: list[int], sites: Sequence[str]) -> list[list[int]]:
+    """Choices of some off-ramps, at most one at each site, that differ at one site."""
+    apart = {site: [place for place in chosen if sites[place] != site] for site in sites}
+    choices = [*apart.values(), *(sorted([*apart[site], place]) for place, site in enumerate(sites))]
+    return [choice for choice in choices if choice and choice != chosen]
 
 
 def _time_along(
-    answers: Answers, costs: Costs, lengths: NDArray[np.int64], alpha: float, sites: list[int], num_classes: int
-) -> tuple[float, list[NDArray[np.float32]]]:
-    """Time of a row where the path over some sites reaches alpha, and the path."""
-    some = answers.at(sites)
-    seconds = costs.of(lengths, sites)
+    answers: Answers, costs: Costs, lengths: NDArray[np.int64], alpha: float, chosen: list[int], num_classes: int
+) -> _Found:
+    """The path over some off-ramps, and the time of a row where it reaches alpha."""
+    some = answers.at(chosen)
+    seconds = costs.of(lengths, chosen)
     path = find_path(some, seconds, num_classes)
     time = math.inf
     for thresholds in path:
@@ -110,7 +134,7 @@ def _time_along(
         if some.wrong(exits).mean() > alpha:
             break
         time = float(seconds[np.arange(len(exits)), exits].mean())
-    return time, path
+    return _Found(time, chosen, path)
 
 
 def wrong_curve(score: NDArray[np.float32], wrong: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,10 +27,9 @@ _FIT, _PATH = 0.5, 0.15
 _FIT_OF_OTHERS = 0.8
 #: Rows that each of the three jobs needs to make sense at all.
 _FEWEST = 50
-#: What an off-ramp looks at, and its units between two layers (0: it has one layer). The best on the rows of the path
-#: stands at a site: the fewer rows to learn from, the simpler. (SST-2, 6 x 384, 59,000 rows: 64 units saved a tenth
-#: more time than none, 256 no more.)
-_KINDS = tuple(itertools.product(("cls", "cls+mean"), (0, 64)))
+#: Units that an off-ramp may have between two layers (0: it has one layer). Those that suit the rows of the path best:
+#: the fewer rows to learn from, the simpler.
+_HIDDEN = (0, 64)
 #: Rows that speak for the lengths when costs are measured.
 _COST_ROWS = 2000
 
@@ -42,7 +40,7 @@ class Study:
 
     Attributes:
         fit: rows that off-ramps learnt from.
-        off_ramps: by site, in the order of the sites; nobody leaves by them yet.
+        off_ramps: those to choose from, in the order of their sites; nobody leaves by them yet.
         path: rows that order policies.
         calibration: rows that nothing has looked at: the certificate's.
         labels: (n,) true classes of the calibration rows, or None.
@@ -50,7 +48,7 @@ class Study:
     """
 
     fit: Recording
-    off_ramps: dict[str, OffRamp]
+    off_ramps: Sequence[OffRamp]
     path: Recording
     calibration: Recording
     labels: NDArray[np.int64] | None
@@ -102,17 +100,18 @@ def study(
     sites = candidate_sites(model)
     recorded = record(model, rows, sites)
     fit_rows, path_rows = recorded.take(slice(0, fit)), recorded.take(slice(fit, path))
-    off_ramps = {
-        site: _fit(site, fit_rows, path_rows, seed) for site in tqdm(sites, desc="off-ramps", delay=2, leave=False)
-    }
-    dearest = max(off_ramps.values(), key=lambda off_ramp: (off_ramp.size, len(off_ramp.layers)))
+    off_ramps = [
+        _fit(site, feature, fit_rows, path_rows, seed)
+        for site in tqdm(sites, desc="off-ramps", delay=2, leave=False)
+        for feature in _features(site)
+    ]
     return Study(
         fit_rows,
         off_ramps,
         path=path_rows,
         calibration=recorded.take(slice(path, None)),
         labels=None if labels is None else np.asarray(labels)[labelled],
-        costs=measure_costs(model, rows[path : path + _COST_ROWS], sites, dearest),
+        costs=measure_costs(model, rows[path : path + _COST_ROWS], off_ramps),
     )
 
 
@@ -144,17 +143,16 @@ def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return probs
 
 
-def _fit(site: str, rows: Recording, judges: Recording, seed: int) -> OffRamp:
+def _features(site: str) -> Sequence[str]:
+    """What off-ramps look at. Before any attention the first token is the same in every row; the mean costs time."""
+    return ("cls+mean",) if site == EMBEDDINGS else ("cls", "cls+mean")
+
+
+def _fit(site: str, feature: str, rows: Recording, judges: Recording, seed: int) -> OffRamp:
     """The off-ramp that learns from rows and gives the labels of judges the highest likelihood; nobody leaves yet."""
     probs = probabilities(rows.logits)
-    never = np.full(probs.shape[1], np.inf, np.float32)
-    unknown = np.full(probs.shape[1], 0.01, np.float32)
-    found, least = None, np.inf
-    for feature, hidden in _KINDS:
-        layers = distill(rows.feature(site, feature), probs, hidden=hidden, seed=seed)
-        logits = forward(layers, torch.from_numpy(judges.feature(site, feature)))
-        loss = float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(judges.labels)))
-        if loss < least:
-            found, least = OffRamp(layers, never, unknown, feature=feature, site=site), loss
-    assert found is not None
-    return found
+    x, judged = rows.feature(site, feature), torch.from_numpy(judges.feature(site, feature))
+    fitted = [distill(x, probs, hidden=hidden, seed=seed) for hidden in _HIDDEN]
+    labels = torch.from_numpy(judges.labels)
+    losses = [float(torch.nn.functional.cross_entropy(forward(layers, judged), labels)) for layers in fitted]
+    return OffRamp.closed(fitted[int(np.argmin(losses))], feature=feature, site=site)

@@ -23,40 +23,41 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
-#: Rows of 10 and of 20 tokens that leave at one of two sites or run to the end.
+#: Rows of 10 and of 20 tokens, in batches that pay 0.25 for each of them once; two off-ramps.
 COSTS = Costs(
     lengths=np.array([10.0, 20.0]),
-    seconds=np.array([[1.0, 2.0, 4.0], [2.0, 6.0, 10.0]]),
-    exit_point=np.array([0.5, 1.0]),
+    reach=np.array([[1.0, 2.0, 4.0], [2.0, 6.0, 10.0]]),
+    ask=np.array([[0.5, 0.25], [1.0, 0.5]]),
+    once=np.array([2.0, 4.0, 0.25]),
 )
 
 
 @pytest.mark.parametrize(
-    ("sites", "expected"),
+    ("chosen", "expected"),
     [
         # Nobody is asked: what the full model takes.
         ([], [[4.0], [7.0], [10.0]]),
-        # Who leaves at the only site has paid for being asked there within its seconds; who goes on pays apart.
-        ([0], [[1.0, 4.5], [1.5, 7.75], [2.0, 11.0]]),
-        ([1], [[2.0, 4.5], [4.0, 7.75], [6.0, 11.0]]),
-        ([0, 1], [[1.0, 2.5, 5.0], [1.5, 4.75, 8.5], [2.0, 7.0, 12.0]]),
+        ([0], [[3.5, 6.5], [4.25, 9.75], [5.0, 13.0]]),
+        ([1], [[6.25, 8.25], [8.375, 11.375], [10.5, 14.5]]),
+        ([0, 1], [[7.5, 8.75, 10.75], [8.25, 11.125, 14.125], [9.0, 13.5, 17.5]]),
     ],
 )
-def test_rows_pay_for_the_sites_they_were_asked_at_before(sites, expected):
-    assert COSTS.of(np.array([10, 15, 20]), sites).tolist() == expected
+def test_rows_pay_for_the_off_ramps_they_were_asked_by_and_share_what_the_batch_pays(chosen, expected):
+    assert COSTS.of(np.array([10, 15, 20]), chosen) == pytest.approx(np.array(expected) + 0.25)
 
 
 def test_lengths_that_were_not_timed_cost_what_the_nearest_timed_ones_do():
-    assert COSTS.of(np.array([1, 500]), [0]).tolist() == [[1.0, 4.5], [2.0, 11.0]]
+    assert COSTS.of(np.array([1, 500]), [0]).tolist() == COSTS.of(np.array([10, 20]), [0]).tolist()
 
 
 def test_rows_keep_their_order():
     found = COSTS.of(np.array([20, 10, 20]), [1])
-    assert found.tolist() == [[6.0, 11.0], [2.0, 4.5], [6.0, 11.0]]
+    assert found.tolist() == [[10.75, 14.75], [6.5, 8.5], [10.75, 14.75]]
 
 
-def test_no_rows_cost_nothing():
-    assert COSTS.of(np.array([], dtype=np.int64), [0, 1]).shape == (0, 3)
+@pytest.mark.parametrize("chosen", [[], [0, 1]])
+def test_no_rows_cost_nothing(chosen):
+    assert COSTS.of(np.array([], dtype=np.int64), chosen).shape == (0, len(chosen) + 1)
 
 
 def make_rows(lengths):
@@ -64,11 +65,10 @@ def make_rows(lengths):
     return [{"input_ids": rng.integers(5, 100, n).tolist()} for n in lengths]
 
 
-@pytest.fixture(scope="module")
-def off_ramp():
+def make_off_ramp(site, feature="cls"):
     rng = np.random.default_rng(0)
-    layers = ((rng.normal(size=(3, 64)), np.zeros(3)),)
-    return OffRamp(layers, [0.9] * 3, [0.01] * 3, site="embeddings")
+    size = 32 if feature == "cls" else 64
+    return OffRamp.closed(((rng.normal(size=(3, size)), np.zeros(3)),), feature=feature, site=site)
 
 
 @pytest.mark.parametrize("backend", ["packed", "reference"])
@@ -77,25 +77,38 @@ def off_ramp():
     [["embeddings"], ["embeddings", "encoder.0.attention", "encoder.1.attention"], list(all_sites(LAYERS)[:-1])],
     ids=len,
 )
-def test_measured_costs_are_positive_for_ascending_lengths(tiny_bert, off_ramp, backend, sites):
+@pytest.mark.parametrize("features", [["cls"], ["cls", "cls+mean"]], ids=["one feature", "two"])
+def test_measured_costs_are_positive_for_ascending_lengths(tiny_bert, backend, sites, features):
     model = EarlyExitTextClassificationModel(tiny_bert(LAYERS, labels=3), backend=backend)
-    costs = measure_costs(model, make_rows(np.random.default_rng(1).integers(1, 60, 100)), sites, off_ramp)
+    off_ramps = [make_off_ramp(site, feature) for site in sites for feature in features]
+    costs = measure_costs(model, make_rows(np.random.default_rng(1).integers(1, 60, 100)), off_ramps)
     timed = len(costs.lengths)
-    assert costs.seconds.shape == (timed, len(sites) + 1)
-    assert costs.exit_point.shape == (timed,)
+    assert costs.reach.shape == (timed, len(off_ramps) + 1)
+    assert costs.ask.shape == (timed, len(off_ramps))
+    assert costs.once.shape == (len(off_ramps) + 1,)
     assert (np.diff(costs.lengths) >= 0).all()
     assert costs.lengths.min() >= 1
     assert costs.lengths.max() < 60
-    assert (costs.seconds > 0).all()
-    assert np.isfinite(costs.seconds).all()
-    assert (costs.exit_point >= 0).all()
+    for seconds in (costs.reach, costs.ask, costs.once):
+        assert np.isfinite(seconds).all()
+        assert (seconds >= 0).all()
+    assert (costs.of(np.array([1, 100]), list(range(len(off_ramps)))) > 0).all()
     assert not model.policy.exits
 
 
-@pytest.mark.parametrize("lengths", [[7], [5] * 100, [1, 60], [3, 3, 9]], ids=["one", "alike", "two", "three"])
-def test_rows_may_be_few_or_all_alike(tiny_bert, off_ramp, lengths):
+@pytest.mark.parametrize("feature", ["cls", "cls+mean"])
+def test_off_ramps_that_look_at_the_same_cost_the_same_to_ask(tiny_bert, feature):
     model = EarlyExitTextClassificationModel(tiny_bert(LAYERS, labels=3))
-    costs = measure_costs(model, make_rows(lengths), ["embeddings"], off_ramp)
+    off_ramps = [make_off_ramp(site, feature) for site in ("embeddings", "encoder.1.attention")]
+    costs = measure_costs(model, make_rows([5] * 64), off_ramps)
+    np.testing.assert_array_equal(costs.ask[:, 0], costs.ask[:, 1])
+    assert costs.once[0] == costs.once[1]
+
+
+@pytest.mark.parametrize("lengths", [[7], [5] * 100, [1, 60], [3, 3, 9]], ids=["one", "alike", "two", "three"])
+def test_rows_may_be_few_or_all_alike(tiny_bert, lengths):
+    model = EarlyExitTextClassificationModel(tiny_bert(LAYERS, labels=3))
+    costs = measure_costs(model, make_rows(lengths), [make_off_ramp("embeddings")])
     of_rows = costs.of(np.array(lengths), [0])
     assert of_rows.shape == (len(lengths), 2)
     assert np.isfinite(of_rows).all()

@@ -50,8 +50,9 @@ def make_recording(rows, classes=2, seed=0, sites=SITES):
 
 def make_study(classes=2, sites=SITES):
     fit, path, calibration = (make_recording(rows, classes, seed, sites) for seed, rows in enumerate([4000, 600, 600]))
-    ramps = {site: make_off_ramp(site, classes) for site in sites}
-    costs = Costs(np.array([1.0]), np.arange(1.0, len(sites) + 2)[None], np.zeros(1))
+    ramps = [make_off_ramp(site, classes) for site in sites]
+    reach = np.arange(1.0, len(sites) + 2)
+    costs = Costs(np.array([1.0]), reach[None], np.zeros((1, len(sites))), np.zeros(len(sites) + 1))
     return Study(fit, ramps, path, calibration, None, costs)
 
 

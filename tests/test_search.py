@@ -275,54 +275,73 @@ def test_the_curve_of_one_score_is_the_share():
     np.testing.assert_allclose(wrong_curve(np.full(100, 0.75, np.float32), wrong), 0.25, atol=0.01)
 
 
-# Which sites are worth asking
+# Which off-ramps are worth asking
 
 
-def costs(seconds, exit_point, lengths=(10.0, 100.0)):
-    """Costs that grow with the length: those given are of rows of the first."""
-    growth = np.array(lengths) / lengths[0]
-    return Costs(np.array(lengths), growth[:, None] * np.array(seconds), growth * exit_point)
+def costs(reach, ask, once=0.0, lengths=(10.0, 100.0)):
+    """Costs that grow with the length: those given are of rows of the first; all off-ramps cost alike to ask."""
+    growth = np.array(lengths)[:, None] / lengths[0]
+    asked = np.full(len(reach) - 1, ask)
+    return Costs(np.array(lengths), growth * np.array(reach), growth * asked, np.append(np.full_like(asked, once), 0))
+
+
+def find(answers, measured, alpha, classes=2, sites=None):
+    """What `search` finds where every off-ramp has a site of its own, or those given."""
+    return search(answers, sites or [str(e) for e in range(len(answers.score))], measured, LENGTHS, alpha, classes)
 
 
 LENGTHS = np.random.default_rng(0).integers(10, 100, ROWS)
 
 
-def test_a_useful_site_is_kept():
-    sites, path = search(make_answers((3.0,)), costs([1.0, 10.0], 0.01), LENGTHS, 0.05, 2)
-    assert sites == [0]
+def test_a_useful_off_ramp_is_chosen():
+    chosen, path = find(make_answers((3.0,)), costs([1.0, 10.0], 0.01), 0.05)
+    assert chosen == [0]
     assert path[0].shape == (1, 2)
 
 
-def test_sites_that_are_all_useful_are_all_kept():
+def test_off_ramps_that_are_all_useful_are_all_chosen():
     answers = make_answers((1.5, 2.5, 3.5))
-    sites, path = search(answers, costs([1.0, 4.0, 7.0, 10.0], 0.0), LENGTHS, 0.02, 2)
-    assert sites == [0, 1, 2]
+    chosen, path = find(answers, costs([1.0, 4.0, 7.0, 10.0], 0.0), 0.02)
+    assert chosen == [0, 1, 2]
     assert path[0].shape == (3, 2)
 
 
 @pytest.mark.parametrize("useless", [0, 1, 2])
-def test_a_site_that_knows_nothing_is_dropped_where_asking_costs(useless):
+def test_an_off_ramp_that_knows_nothing_is_left_out_where_asking_costs(useless):
     strengths = [3.0, 3.2, 3.4]
     strengths[useless] = 0.0
-    answers = make_answers(strengths)
-    seconds = [1.0, 4.0, 7.0, 10.0]
-    sites, path = search(answers, costs(seconds, 0.5), LENGTHS, 0.01, 2)
-    assert useless not in sites
-    assert sites
-    assert path[0].shape == (len(sites), 2)
+    chosen, path = find(make_answers(strengths), costs([1.0, 4.0, 7.0, 10.0], 0.5), 0.01)
+    assert useless not in chosen
+    assert chosen
+    assert path[0].shape == (len(chosen), 2)
 
 
-def test_a_site_is_kept_or_dropped_by_what_asking_costs():
+@pytest.mark.parametrize("dear", [{"ask": 3.0}, {"ask": 0.0, "once": 10.0}], ids=["each row", "once"])
+def test_an_off_ramp_is_chosen_by_what_asking_costs(dear):
     answers = make_answers((0.8, 3.5))
-    cheap, _ = search(answers, costs([1.0, 5.0, 10.0], 0.0), LENGTHS, 0.01, 2)
-    dear, _ = search(answers, costs([1.0, 5.0, 10.0], 3.0), LENGTHS, 0.01, 2)
-    assert cheap == [0, 1]
-    assert dear == [1]
+    assert find(answers, costs([1.0, 5.0, 10.0], 0.0), 0.01)[0] == [0, 1]
+    assert find(answers, costs([1.0, 5.0, 10.0], **dear), 0.01)[0] == [1]
 
 
-def test_the_last_site_stays_though_it_does_not_pay():
-    sites, path = search(make_answers((0.0, 0.0)), costs([1.0, 5.0, 10.0], 20.0), LENGTHS, 0.001, 2)
-    assert len(sites) == 1
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["better first", "better last"])
+def test_of_two_off_ramps_at_one_site_the_better_is_chosen(order):
+    answers = make_answers((3.0, 2.0)).at(order)
+    chosen, _ = find(answers, costs([1.0, 1.0, 10.0], 0.1), 0.02, sites=["here", "here"])
+    assert chosen == [order.index(0)]
+
+
+def test_of_two_off_ramps_that_know_the_same_the_cheaper_is_chosen():
+    measured = costs([1.0, 1.0, 5.0, 5.0, 10.0], 0.5)
+    measured.ask[:, [1, 2]] = 0.1
+    answers = make_answers((2.0, 3.0)).at([0, 0, 1, 1])
+    chosen, path = find(answers, measured, 0.02, sites=["early", "early", "late", "late"])
+    assert chosen == [1, 2]
+    assert path[0].shape == (2, 2)
+
+
+def test_the_last_off_ramp_stays_though_it_does_not_pay():
+    chosen, path = find(make_answers((0.0, 0.0)), costs([1.0, 5.0, 10.0], 20.0), 0.001)
+    assert len(chosen) == 1
     assert np.isposinf(path[0]).all()
 
 
@@ -331,10 +350,10 @@ def test_the_last_site_stays_though_it_does_not_pay():
 def test_the_path_found_is_faster_and_as_good_as_asked_for(classes, alpha):
     answers = make_answers((2.0, 3.0, 4.0), classes)
     measured = costs([1.0, 4.0, 7.0, 10.0], 0.1)
-    sites, path = search(answers, measured, LENGTHS, alpha, classes)
-    some, seconds = answers.at(sites), measured.of(LENGTHS, sites)
+    chosen, path = find(answers, measured, alpha, classes)
+    some, seconds = answers.at(chosen), measured.of(LENGTHS, chosen)
     good = [place for place, error in enumerate(errors(path, some)) if error <= alpha]
-    assert path[0].shape == (len(sites), classes)
+    assert path[0].shape == (len(chosen), classes)
     assert times(path, some, seconds)[good[-1]] < measured.of(LENGTHS, []).mean()
 
 
@@ -342,8 +361,8 @@ def test_looser_errors_are_never_slower():
     answers, measured = make_answers((1.0, 2.0, 3.0)), costs([1.0, 4.0, 7.0, 10.0], 0.1)
     fastest = []
     for alpha in (0.001, 0.01, 0.1):
-        sites, path = search(answers, measured, LENGTHS, alpha, 2)
-        some, seconds = answers.at(sites), measured.of(LENGTHS, sites)
+        chosen, path = find(answers, measured, alpha)
+        some, seconds = answers.at(chosen), measured.of(LENGTHS, chosen)
         good = [t for t, e in zip(times(path, some, seconds), errors(path, some), strict=True) if e <= alpha]
         fastest.append(min(good))
     assert fastest[0] >= fastest[1] >= fastest[2]

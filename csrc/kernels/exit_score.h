@@ -1,7 +1,7 @@
 // What an exit rule looks at (the mean over a row's tokens) and the score it compares with its threshold.
 #pragma once
 
-#include <cstdint>
+#include "kernels/vec.h"
 
 namespace moco::MOCO_ISA {
 namespace {
@@ -10,6 +10,8 @@ namespace {
 // time. kLanes accumulators in a fixed order vectorise at every width, round less, and give a row the same
 // bits whatever it is batched with.
 constexpr int64_t kLanes = 32;
+
+using DoubleVec = double __attribute__((vector_size(2 * MOCO_VECTOR_BYTES)));
 
 float dot(const float* a, const float* b, int64_t size) {
   float lane[kLanes] = {};
@@ -28,19 +30,18 @@ void linear_score(const float* x, const float* weight, float bias, int64_t rows,
   for (int64_t r = 0; r < rows; ++r) score[r] = dot(x + r * size, weight, size) + bias;
 }
 
-void mean_pool(const float* hidden, const int32_t* cu_seqlens, int64_t rows, int64_t D, float* mean) {
+template <typename T>
+void mean_pool(const T* hidden, const int32_t* cu_seqlens, int64_t rows, int64_t D, float* mean) {
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t begin = cu_seqlens[r];
     const int64_t end = cu_seqlens[r + 1];
-    const auto length = static_cast<double>(end - begin);
-    for (int64_t d = 0; d < D; d += kLanes) {
-      const int64_t width = D - d < kLanes ? D - d : kLanes;
-      double sum[kLanes] = {};  // in float a row of 512 tokens errs more than torch's cascade of sums does
+    for_vectors(D, [&](int64_t d, auto lanes) {
+      DoubleVec sum = {};  // in float a row of 512 tokens errs more than torch's cascade of sums does
       for (int64_t t = begin; t < end; ++t) {
-        for (int64_t j = 0; j < width; ++j) sum[j] += static_cast<double>(hidden[t * D + d + j]);
+        sum += __builtin_convertvector(load(hidden + t * D + d, lanes), DoubleVec);
       }
-      for (int64_t j = 0; j < width; ++j) mean[r * D + d + j] = static_cast<float>(sum[j] / length);
-    }
+      store(mean + r * D + d, __builtin_convertvector(sum / static_cast<double>(end - begin), Vec), lanes);
+    });
   }
 }
 

@@ -69,6 +69,10 @@ struct HiddenKernels {
   //   x: (tokens, D); weights: (heads, tokens); inverse: (heads); context: (heads, D)
   void (*peek_context)(const T* x, const float* weights, int64_t ld, const float* inverse, int64_t tokens, int64_t D,
                        int64_t heads, T* context);
+
+  // mean[r] = the mean of row r's tokens; torch: hidden[row].mean(0).
+  //   hidden: (T, D), cu_seqlens: (rows + 1), mean: (rows, D)
+  void (*mean_pool)(const T* hidden, const int32_t* cu_seqlens, int64_t rows, int64_t D, float* mean);
 };
 
 struct KernelTable {
@@ -85,10 +89,6 @@ struct KernelTable {
   // score[r] = dot(x[r], weight) + bias; torch: x @ weight + bias.
   //   x: (rows, size), weight: (size), score: (rows)
   void (*linear_score)(const float* x, const float* weight, float bias, int64_t rows, int64_t size, float* score);
-
-  // mean[r] = the mean of row r's tokens; torch: hidden[row].mean(0).
-  //   hidden: (T, D), cu_seqlens: (rows + 1), mean: (rows, D)
-  void (*mean_pool)(const float* hidden, const int32_t* cu_seqlens, int64_t rows, int64_t D, float* mean);
 
   // For each run r, copies its length[r] tokens of `stride` bytes each from token source[r] of `from` to token
   // target[r] of `to`. `from` may be `to` where runs move forward (target[r] <= source[r], both ascending).

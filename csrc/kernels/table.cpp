@@ -24,6 +24,7 @@ constexpr HiddenKernels<T> hidden_kernels = {
     .scale_rows = scale_rows<T>,
     .peek_scores = peek_scores<T>,
     .peek_context = peek_context<T>,
+    .mean_pool = mean_pool<T>,
 };
 
 }  // namespace
@@ -34,7 +35,6 @@ const KernelTable table = {
     .bfloat16_ = hidden_kernels<bfloat16>,
     .pack_keys = pack_keys,
     .linear_score = linear_score,
-    .mean_pool = mean_pool,
     .copy_runs = copy_runs,
 };
 
