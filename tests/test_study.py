@@ -201,26 +201,20 @@ def test_off_ramps_are_asked_one_by_one_as_numpy_would():
         np.testing.assert_allclose(answers.score[place], (first, first - second)[place], rtol=0, atol=1e-5)
 
 
-def test_an_off_ramp_has_the_units_that_suit_the_rows_of_the_path_best(run, monkeypatch):
-    monkeypatch.setattr(study_module, "_HIDDEN", (0, 8))
-    found = run(make_texts(400))
-    both = []
-    for hidden in (0, 8):
-        monkeypatch.setattr(study_module, "_HIDDEN", (hidden,))
-        both.append(run(make_texts(400)).off_ramps)
-    for off_ramp, *of_units in zip(found.off_ramps, *both, strict=True):
-        best = min(of_units, key=lambda ramp: loss_on(found.path, ramp))
-        assert len(off_ramp.layers) == len(best.layers)
+@pytest.mark.parametrize(("bent", "layers"), [(False, 1), (True, 2)], ids=["a plane parts them", "no plane does"])
+def test_an_off_ramp_has_two_layers_where_one_is_not_enough(bent, layers, monkeypatch):
+    monkeypatch.setattr(distill, "_FEWEST_STEPS", 600)
+    rng = np.random.default_rng(0)
 
+    def recording(rows):
+        x = rng.normal(size=(rows, 8)).astype(np.float32)
+        sure = x[:, 0] * x[:, 1] if bent else x[:, 0]
+        logits = np.column_stack([np.zeros(rows, np.float32), 2 * sure])
+        return Recording({SITES[1]: x}, logits, np.full(rows, 9))
 
-def loss_on(rows, off_ramp):
-    """Cross-entropy with the full model's labels, in float64."""
-    x = rows.feature(off_ramp.site, off_ramp.feature).astype(np.float64)
-    for weight, bias in off_ramp.layers[:-1]:
-        x = np.maximum(x @ weight.T + bias, 0)
-    weight, bias = off_ramp.layers[-1]
-    logits = torch.from_numpy(x @ weight.T.astype(np.float64) + bias)
-    return float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(rows.labels)))
+    off_ramp = study_module._fit(SITES[1], "cls+mean", recording(2000), recording(500), seed=0)
+    assert len(off_ramp.layers) == layers
+    assert np.isposinf(off_ramp.thresholds).all()
 
 
 def test_probabilities_are_a_softmax_however_large_the_logits():
