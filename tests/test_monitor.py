@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 
@@ -11,7 +12,8 @@ import torch
 from parity import make_inputs
 from scipy.stats import beta
 
-from moco_rt import EarlyExitTextClassificationModel
+from moco_rt import EarlyExitTextClassificationModel, accelerate
+from moco_rt.architectures import load_classifier
 from moco_rt.certificate import Certificate, ExitCount
 from moco_rt.monitor import Alarm, EProcess, Monitor
 from moco_rt.policy import Exit, Policy
@@ -375,3 +377,31 @@ def test_an_exit_that_was_added_later_leaves_a_monitor_working(tiny_bert):
     fast.policy.closed.add(0)
     fast.add_off_ramp(always(1), SITES[1])
     assert (fast(**INPUTS).exit_rule == 1).all()
+
+
+# Real texts
+
+
+@pytest.mark.shared
+def test_exits_stay_open_on_texts_like_those_they_know_and_close_on_those_of_another_topic(shared_dir):
+    model, tokenizer = load_classifier(str(shared_dir / "models" / "tiny-imdb"))
+
+    def read(file, rows):
+        with (shared_dir / "data" / file).open(encoding="utf-8") as lines:
+            return [json.loads(line) for line in itertools.islice(lines, rows)]
+
+    known = [row["text"] for row in read("imdb/unlabelled.jsonl", 6000)]
+    fast = accelerate(model, known, tokenizer=tokenizer, agreement=0.98, max_length=128)
+    assert fast.policy.exits
+    reviews = read("imdb/test.jsonl", 20_000)
+    monitor = fast.monitor(rate=0.01, on_alarm=lambda alarm: pytest.fail(str(alarm)))
+    fast.predict([row["text"] for row in reviews], tokenizer=tokenizer)
+    assert sum(process.rows for process in monitor.processes) > 100
+
+    news = itertools.cycle(row["text"] for row in read("mrpc/train.jsonl", None))
+    drifted = [row["text"] if row["label"] == 0 else next(news) for row in reviews[:4000]]
+    alarms = []
+    fast.monitor(rate=0.2, on_alarm=alarms.append)
+    fast.predict(drifted, tokenizer=tokenizer)
+    assert alarms
+    assert fast.policy.closed == {alarm.exit for alarm in alarms}

@@ -208,8 +208,8 @@ def test_an_off_ramp_has_two_layers_where_one_is_not_enough(bent, layers, monkey
 
     def recording(rows):
         x = rng.normal(size=(rows, 8)).astype(np.float32)
-        sure = x[:, 0] * x[:, 1] if bent else x[:, 0]
-        logits = np.column_stack([np.zeros(rows, np.float32), 2 * sure])
+        sure = (x[:, 0] * x[:, 1] if bent else x[:, 0]) + rng.normal(size=rows)  # what the feature does not tell
+        logits = np.column_stack([np.zeros(rows), 2 * sure]).astype(np.float32)
         return Recording({SITES[1]: x}, logits, np.full(rows, 9))
 
     off_ramp = study_module._fit(SITES[1], "cls+mean", recording(2000), recording(500), seed=0)
