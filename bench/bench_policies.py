@@ -58,7 +58,7 @@ def texts(path: str, rows: int | None) -> list:
         reviews = [re.sub(r"<br */?>", " ", text) for text in texts(SENTENCES.split()[-1], None)]
         found = [sentence for review in reviews for sentence in re.split(r"(?<=[.!?])\s+", review.lower())]
         found = [sentence for sentence in found if 4 <= len(sentence.split()) <= 45]
-        return random.Random(0).sample(found, rows or MOST_SENTENCES)
+        return random.Random(0).sample(found, min(rows or MOST_SENTENCES, len(found)))
     found = read_jsonl(SHARED / "data" / path, rows)
     return [(row["text"], row["text2"]) if "text2" in row else row["text"] for row in found]
 
@@ -167,8 +167,7 @@ def run(name: str, rows: int, find_rows: int | None) -> dict:
             policies[method, level] = certified_preset(found, preset, 1 - level)
     batches, order = length_sorted_batches(tokenizer, texts(report, rows), limit, BATCH_ROWS)
     measured = measure(fast, [{}, *(compiled(fast, off_ramps) for off_ramps in policies.values())], batches)
-    sites = list(dict.fromkeys(off_ramp.site for off_ramp in found.off_ramps))
-    recorded = record(fast, encode(tokenizer, texts(report, MOST_REPORTED), limit), sites)
+    recorded = record(fast, encode(tokenizer, texts(report, MOST_REPORTED), limit), list(dict.fromkeys(found.sites)))
     results = {method: {} for method in (OURS, *methods)}
     for ((method, level), off_ramps), times in zip(policies.items(), measured[1:], strict=True):
         results[method][str(level)] = {**times, "agreement": agreement(off_ramps, recorded)}
@@ -177,7 +176,7 @@ def run(name: str, rows: int, find_rows: int | None) -> dict:
         "rows": len(order),
         "reported_rows": len(recorded.lengths),
         "machinery": machinery(fast, batches),
-        "monitor": monitor_overhead(fast, batches),
+        "monitor": monitor_overhead(fast, batches) if fast.policy.exits else 0.0,
         "calibration_rows": len(found.calibration.lengths),
         "policies": tables,
         "methods": results,

@@ -182,7 +182,8 @@ int64_t Exits::apply(PackedBatch& batch, Results& results, const std::vector<at:
     }
   }
   if (row_ids.empty()) return 0;
-  results.write_exits(row_ids, site_, rule_ids, logits_.index_select(0, at::tensor(logits).to(logits_.device())));
+  results.write_exits(row_ids, site_, rule_ids,
+                      logits_.index_select(0, at::tensor(logits).to(logits_.device(), /*non_blocking=*/true)));
   batch.compact(keep);
   return std::ssize(row_ids);
 }

@@ -238,7 +238,8 @@ void PackedBatch::compact(const std::vector<bool>& keep) {
     row_ids.push_back(row_ids_[r]);
   }
   if (buffer_.defined()) move_tokens(buffer_, buffer_, runs);
-  if (kept_mean_.defined()) kept_mean_ = kept_mean_.index_select(0, at::tensor(kept).to(kept_mean_.device()));
+  if (kept_mean_.defined())
+    kept_mean_ = kept_mean_.index_select(0, at::tensor(kept).to(kept_mean_.device(), /*non_blocking=*/true));
   cu_seqlens_ = std::move(cu_seqlens);
   row_ids_ = std::move(row_ids);
 }

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from moco_rt.answers import certified, count_exits
 from moco_rt.architectures import check_settles_one_label, load_tokenizer
 from moco_rt.batches import Text, length_limit
-from moco_rt.calibrate import rows_needed
+from moco_rt.calibrate import allowed_errors, rows_needed
 from moco_rt.certificate import Certificate
 from moco_rt.findings import SAMPLE, Findings, trace
 from moco_rt.policy_files import made_for, tokenizer_fingerprint
@@ -101,21 +101,45 @@ def choose(fast: EarlyExitTextClassificationModel, found: Study, alpha: float, c
     """
     rows = found.calibration
     alpha = _what_can_be_certified(alpha, confidence, len(rows.lengths))
-    answers = ask(found.off_ramps, found.path)
-    all_sites = [str(off_ramp.site) for off_ramp in found.off_ramps]
-    chosen, path = search(answers, all_sites, found.costs, found.path.lengths, alpha, fast.policy.num_classes)
-
-    sites = [all_sites[place] for place in chosen]
+    chosen, path = search(
+        ask(found.off_ramps, found.path),
+        found.sites,
+        found.costs,
+        found.path.lengths,
+        allowed_errors(len(rows.lengths), alpha, confidence) / len(rows.lengths),
+        fast.policy.num_classes,
+    )
     answers = ask([found.off_ramps[place] for place in chosen], rows)
-    leaving = [answers.leaves(thresholds) for thresholds in path]
-    seconds = found.costs.of(rows.lengths, chosen)
+    traced = trace(map(answers.leaves, path), answers, found.costs.of(rows.lengths, chosen))
+    last = max(0, certified(map(answers.leaves, path), answers, alpha, confidence))
+    thresholds = path[int(traced[: last + 1, 0].argmin())]
+    used = np.flatnonzero(~np.isposinf(thresholds).all(axis=1))  # nobody leaves by the others: they are not asked
+    _take(fast, found, [chosen[place] for place in used], thresholds[used], alpha, confidence)
+    assert fast.findings is not None
+    fast.findings = replace(fast.findings, paths={"search": traced})
+
+
+def _take(
+    fast: EarlyExitTextClassificationModel,
+    found: Study,
+    chosen: Sequence[int],
+    thresholds: NDArray[np.float32],
+    alpha: float,
+    confidence: float,
+) -> None:
+    """Give a model the off-ramps at some places with thresholds (chosen, C); none, where they save no time."""
+    rows = found.calibration
+    off_ramps = [found.off_ramps[place] for place in chosen]
+    sites = [found.sites[place] for place in chosen]
+    answers = ask(off_ramps, rows)
+    exits = answers.leaves(thresholds)
+    seconds = float(found.costs.of(rows.lengths, chosen)[np.arange(len(exits)), exits].mean())
     seconds_full = float(found.costs.of(rows.lengths, []).mean())
-    traced = trace(leaving, answers, seconds)
-    place = max(0, certified(leaving, answers, alpha, confidence))
-    if traced[place, 0] >= seconds_full or np.isposinf(path[place]).all():
+    if chosen and seconds >= seconds_full:
+        _take(fast, found, [], thresholds[:0], alpha, confidence)
+        return
+    if not chosen:
         _log.warning("no exits: none was certified for an agreement of %.2f%% and saved time", 100 * (1 - alpha))
-        place = 0
-    thresholds, exits = path[place], leaving[place]
     wrong = answers.wrong(exits)
     predicted = np.vstack([answers.predicted, rows.labels])[exits, np.arange(len(exits))]
     certificate = Certificate(
@@ -124,7 +148,7 @@ def choose(fast: EarlyExitTextClassificationModel, found: Study, alpha: float, c
         rows=len(exits),
         disagreements=int(wrong.sum()),
         seconds_full=seconds_full,
-        seconds=float(traced[place, 0]) if place else seconds_full,
+        seconds=seconds,
         exits=count_exits(answers, thresholds, sites, confidence),
         accuracy_full=None if found.labels is None else float((rows.labels == found.labels).mean()),
         accuracy=None if found.labels is None else float((predicted == found.labels).mean()),
@@ -132,32 +156,30 @@ def choose(fast: EarlyExitTextClassificationModel, found: Study, alpha: float, c
     fast.findings = Findings(
         sites=sites,
         class_names=[str(fast.config.id2label[c]) for c in range(fast.policy.num_classes)],
-        seconds_full=certificate.seconds_full,
-        paths={"search": traced},
-        chosen=np.array([certificate.seconds, wrong.mean()]),
+        seconds_full=seconds_full,
+        paths={},
+        chosen=np.array([seconds, wrong.mean()]),
         alpha=alpha,
         exits=exits,
         lengths=rows.lengths,
         labels=rows.labels,
         predicted=answers.predicted,
         scores=answers.score,
-        sample=rows.features[sites[-1]][:SAMPLE],
+        sample=rows.feature(sites[-1], off_ramps[-1].feature)[:SAMPLE] if sites else np.empty((0, 1), np.float32),
     )
     fast.policy = fast.policy.empty()
     fast.policy.certificate = certificate
-    for off_ramp, site, leaves_above in zip(chosen, sites, thresholds, strict=True):
-        if np.isposinf(leaves_above).all():
-            continue
+    for off_ramp, site, leaves_above in zip(off_ramps, sites, thresholds, strict=True):
         bounds = np.full(len(leaves_above), 0.99 * (1 - 1 / len(leaves_above)), np.float32)
         for count in certificate.exits:
             if count.site == site:
                 bounds[count.predicted_class] = min(bounds[count.predicted_class], count.upper_bound)
-        fast.add_off_ramp(replace(found.off_ramps[off_ramp], thresholds=leaves_above, bounds=bounds), site)
+        fast.add_off_ramp(replace(off_ramp, thresholds=leaves_above, bounds=bounds), site)
 
 
 def _preset_paths(found: Study) -> dict[str, NDArray[np.float64]]:
     """What the published methods would do on the calibration rows, for a report."""
-    # One layer or two, the first token or more: what is timed with these is the way to the site and a look at it.
+    # One layer or two: what is timed is the way to the site and a look at it.
     places = {ramp.site: place for place, ramp in enumerate(found.off_ramps) if ramp.feature == "cls"}
     paths = {}
     for name, preset in all_presets(found).items():

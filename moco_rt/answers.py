@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from moco_rt.certificate import ExitCount
 
 @dataclass(frozen=True)
 class Answers:
-    """What off-ramps say of n rows at E sites, in the order in which a row meets them.
+    """What E off-ramps say of n rows, in the order in which a row meets them.
 
     Attributes:
         predicted: (E, n) classes.
@@ -37,7 +37,8 @@ class Answers:
             for site in range(1, len(streak)):
                 streak[site] += np.where(self.predicted[site] == self.predicted[site - 1], streak[site - 1], 0)
             fires &= streak >= patience
-        return np.where(fires.any(axis=0), fires.argmax(axis=0), len(fires))
+        left: NDArray[np.int64] = np.vstack([fires, np.ones(fires.shape[1], bool)]).argmax(axis=0)
+        return left
 
     def wrong(self, exits: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which rows get another label than the full model's, leaving there: (n,)."""
@@ -45,12 +46,12 @@ class Answers:
         wrong: NDArray[np.bool_] = answers[exits, np.arange(len(exits))] != self.label
         return wrong
 
-    def at(self, sites: Sequence[int]) -> Answers:
-        """The answers at some of the sites."""
-        return Answers(self.predicted[list(sites)], self.score[list(sites)], self.label)
+    def at(self, places: Sequence[int]) -> Answers:
+        """The answers of some of the off-ramps."""
+        return Answers(self.predicted[list(places)], self.score[list(places)], self.label)
 
 
-def certified(leaving: Sequence[NDArray[np.int64]], answers: Answers, alpha: float, confidence: float) -> int:
+def certified(leaving: Iterable[NDArray[np.int64]], answers: Answers, alpha: float, confidence: float) -> int:
     """The place of the last policy along a path that calibration rows certify; -1: not even the first.
 
     Args:
@@ -66,7 +67,7 @@ def certified(leaving: Sequence[NDArray[np.int64]], answers: Answers, alpha: flo
 def count_exits(
     answers: Answers, thresholds: NDArray[np.float32], sites: Sequence[str], confidence: float
 ) -> tuple[ExitCount, ...]:
-    """Rows that left and rows that left wrongly, by exit and class."""
+    """Rows that left and rows that left wrongly, by exit and class; the bounds share out 1 - confidence."""
     exits = answers.leaves(thresholds)
     wrong = answers.wrong(exits)
     counted = []
@@ -75,5 +76,5 @@ def count_exits(
             left = (exits == place) & (answers.predicted[place] == c)
             if left.any():
                 counted.append((site, c, int(left.sum()), int(wrong[left].sum())))
-    each = 1 - (1 - confidence) / max(1, len(counted))
+    each = 1 - (1 - confidence) / max(1, thresholds.size)
     return tuple(ExitCount(*count, upper_bound(count[3], count[2], each)) for count in counted)

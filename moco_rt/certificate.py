@@ -14,8 +14,9 @@ class ExitCount:
         predicted_class: the class the rows leave with.
         fired: rows that left there with it.
         wrong: of these, rows with another label than the full model's.
-        upper_bound: the share of wrong labels among such rows is at most this (Clopper-Pearson; all exits and classes
-            together hold with the certificate's confidence).
+        upper_bound: the share of wrong labels among such rows is at most this (Clopper-Pearson; of a policy taken as
+            given, all exits and classes together with the certificate's confidence. That the same rows chose where
+            along the path it lies is not paid for: what is certified is the whole).
     """
 
     site: str

@@ -14,6 +14,7 @@ from moco_rt.batches import Encoded, pad
 from moco_rt.exits import ExitPoint, compile_exits
 from moco_rt.policy import Exit
 from moco_rt.rules import OffRamp
+from moco_rt.sites import EMBEDDINGS
 from moco_rt.torch_early_exit_models import EarlyExitTextClassificationModel
 
 #: Lengths are timed at these shares of the rows; what lies between is interpolated.
@@ -25,7 +26,7 @@ _BATCH_TOKENS = 4096
 #: What grows with the rows is told from what does not by batches of so many times fewer.
 _FEWER = 4
 #: Of so many runs at least, and at most, the fastest counts: short ones are held up by more than they take.
-_FEWEST_RUNS, _MOST_RUNS, _SECONDS = 3, 20, 1.0
+_FEWEST_RUNS, _MOST_RUNS, _SECONDS = 3, 20, 2.0
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,7 @@ class Costs:
     def of(self, lengths: NDArray[np.int64], chosen: Sequence[int]) -> NDArray[np.float64]:
         """(n, len(chosen) + 1): rows of these lengths that leave by one of the chosen off-ramps, or run to the end."""
         asked = [np.interp(lengths, self.lengths, self.ask[:, place]) for place in chosen]
-        paid = np.cumsum([np.zeros(len(lengths)), *asked], axis=0)
-        paid = np.vstack([paid[1:], paid[-1:]])
+        paid = np.cumsum([*asked, np.zeros(len(lengths))], axis=0)
         reached = [np.interp(lengths, self.lengths, self.reach[:, place]) for place in [*chosen, -1]]
         seconds: NDArray[np.float64] = np.array(reached) + paid + self.once[[*chosen, -1]].sum()
         return seconds.T
@@ -67,24 +67,30 @@ def measure_costs(
     Args:
         model: on its own backend and threads.
         rows: tokenised, some hundred at least to speak for the lengths.
-        off_ramps: E of them, in the order of their sites; those with one feature are taken to cost alike.
+        off_ramps: E of them, in the order of their sites; those that look at the same are taken to cost alike.
     """
-    features = sorted({off_ramp.feature for off_ramp in off_ramps})
-    kind = [features.index(off_ramp.feature) for off_ramp in off_ramps]
+    # Nothing is peeked at the embeddings.
+    looks = [(off_ramp.feature, off_ramp.site == EMBEDDINGS) for off_ramp in off_ramps]
+    kinds = sorted(set(looks))
+    kind = [kinds.index(look) for look in looks]
     variants = [_exits(model, [off_ramp], -np.inf) for off_ramp in off_ramps]
-    variants += [_exits(model, [off_ramp for off_ramp in off_ramps if off_ramp.feature == f], np.inf) for f in features]
+    variants += [
+        _exits(model, [ramp for ramp, one in zip(off_ramps, looks, strict=True) if one == look], np.inf)
+        for look in kinds
+    ]
     variants.append({})
     by_length = sorted(rows, key=lambda row: len(row["input_ids"]))
     batches = [_around(by_length, share) for share in _SHARES]
-    lengths = [np.mean([len(row["input_ids"]) for row in batch]) for batch in batches]
+    lengths = np.array([np.mean([len(row["input_ids"]) for row in batch]) for batch in batches])
     each, once = (np.array(part) for part in zip(*(_time(model, variants, batch) for batch in batches), strict=True))
-    once = np.median(once, axis=0)
+    order = np.argsort(lengths)  # batches of few rows, and of fewer the longer they are, overlap
+    each, once = each[order], np.median(once, axis=0)
 
     leave, asked, full = np.split(each, [len(off_ramps), -1], axis=1)
     ask = (np.maximum(asked - full, 0) / np.bincount(kind))[:, kind]
     ask_once = (np.maximum(once[len(off_ramps) : -1] - once[-1], 0) / np.bincount(kind))[kind]
     return Costs(
-        np.array(lengths),
+        lengths[order],
         np.hstack([np.maximum(leave - ask, 0), full]),
         ask,
         np.append(ask_once, max(once[-1], 0)) / _BATCH_ROWS,
@@ -115,27 +121,31 @@ def _time(
     model: EarlyExitTextClassificationModel, variants: Sequence[Mapping[str, ExitPoint]], batch: Sequence[Encoded]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Seconds by variant: of each row, and of the batch whatever its rows. Of a single row all are its own."""
-    few = batch[: max(1, len(batch) // _FEWER)]
-    many_seconds = _fastest(model, variants, batch)
+    few = batch[::_FEWER]
+    many_seconds, few_seconds = _fastest(model, variants, [batch, few])
     if len(few) == len(batch):
         return many_seconds, np.zeros_like(many_seconds)
-    each = np.maximum(many_seconds - _fastest(model, variants, few), 0) / (len(batch) - len(few))
+    each = np.maximum(many_seconds - few_seconds, 0) / (len(batch) - len(few))
     return each, many_seconds - len(batch) * each
 
 
 def _fastest(
-    model: EarlyExitTextClassificationModel, variants: Sequence[Mapping[str, ExitPoint]], batch: Sequence[Encoded]
+    model: EarlyExitTextClassificationModel,
+    variants: Sequence[Mapping[str, ExitPoint]],
+    batches: Sequence[Sequence[Encoded]],
 ) -> NDArray[np.float64]:
-    """Seconds of a forward by variant; what warms up is not the fastest."""
-    inputs = pad(batch, model.device)
-    fastest = np.full(len(variants), np.inf)
+    """Seconds of a forward by batch and variant; what warms up is not the fastest."""
+    inputs = [pad(batch, model.device) for batch in batches]
+    fastest = np.full((len(batches), len(variants)), np.inf)
+    turns = np.random.default_rng(0)  # who comes after whom matters where forwards are short
     runs, started = 0, time.perf_counter()
     while runs < _FEWEST_RUNS or (runs < _MOST_RUNS and time.perf_counter() - started < _SECONDS):
-        for place, exits in enumerate(variants):
+        for turn in turns.permutation(fastest.size):
+            batch, variant = divmod(int(turn), len(variants))
             start = time.perf_counter()
-            model.run(exits, **inputs)
+            model.run(variants[variant], **inputs[batch])
             if model.device.type == "cuda":
                 torch.cuda.synchronize()
-            fastest[place] = min(fastest[place], time.perf_counter() - start)
+            fastest[batch, variant] = min(fastest[batch, variant], time.perf_counter() - start)
         runs += 1
     return fastest

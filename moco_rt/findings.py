@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +75,7 @@ class Findings:
 _ARRAYS = ("chosen", "exits", "lengths", "labels", "predicted", "scores", "sample")
 
 
-def trace(leaving: Sequence[NDArray[np.int64]], answers: Answers, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+def trace(leaving: Iterable[NDArray[np.int64]], answers: Answers, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
     """Expected seconds and disagreement of every policy along a path: (policies, 2).
 
     Args:

@@ -47,7 +47,7 @@ def all_presets(found: Study) -> dict[str, Preset]:
 
     Their off-ramps are one layer on the first token after every layer's attention: as published, but for the peek.
     """
-    sites = list(dict.fromkeys(str(ramp.site) for ramp in found.off_ramps if ramp.site != EMBEDDINGS))
+    sites = [site for site in dict.fromkeys(found.sites) if site != EMBEDDINGS]
     if not sites:
         return {}
     probs = probabilities(found.fit.logits)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +16,14 @@ from scipy.special import expit
 from moco_rt.answers import Answers
 from moco_rt.costs import Costs
 
-#: Steps in which the threshold of one class at one site goes from "never" to "always": every step adds as much to the
-#: share of rows and the share of expected errors together, so that they are fine where errors are.
-_LEVELS = 80
+#: Policies along a path, about, shared by all thresholds: a step may add no more errors than a certificate can tell
+#: apart. To compare choices of off-ramps fewer do.
+_POLICIES, _FEWER = 4000, 1000
 
 
-def find_path(answers: Answers, seconds: NDArray[np.float64], num_classes: int) -> list[NDArray[np.float32]]:
+def find_path(
+    answers: Answers, seconds: NDArray[np.float64], num_classes: int, policies: int = _POLICIES
+) -> list[NDArray[np.float32]]:
     """Thresholds (E, C) of ever faster policies: greedily, the step with most time saved per disagreement added next.
 
     What a step adds is estimated from a logistic curve of wrong answers over the score, one for each site and class:
@@ -33,8 +34,10 @@ def find_path(answers: Answers, seconds: NDArray[np.float64], num_classes: int) 
         answers: of the rows that order the path; the certificate must come from others.
         seconds: (n, E + 1), what each row costs that leaves at a site, or runs to the end.
         num_classes: C.
+        policies: about so many.
     """
     sites, n = answers.score.shape
+    levels = max(10, policies // (sites * num_classes))
     risk = np.zeros((sites + 1, n))
     thresholds = np.full((sites, num_classes), np.inf, np.float32)
     steps: dict[tuple[int, int], list[tuple[np.float32, NDArray[np.int64]]]] = {}
@@ -45,26 +48,30 @@ def find_path(answers: Answers, seconds: NDArray[np.float64], num_classes: int) 
                 continue
             score = answers.score[site, rows]
             risk[site, rows] = wrong_curve(score, answers.label[rows] != c)
-            steps[site, c] = _levels(rows, score, risk[site, rows])
+            steps[site, c] = _levels(rows, score, risk[site, rows], levels)
     exits = np.full(n, sites)
     path = [thresholds.copy()]
-    while steps:
-        best, best_worth = None, -np.inf
-        for key, levels in steps.items():
-            rows = levels[0][1]
-            rows = rows[exits[rows] > key[0]]
-            saved = float((seconds[rows, exits[rows]] - seconds[rows, key[0]]).sum())
-            added = float((risk[key[0], rows] - risk[exits[rows], rows]).sum())
-            worth = saved / max(added, 1e-9)
-            if worth > best_worth:
-                best, best_worth = key, worth
-        assert best is not None
+
+    def worth(key: tuple[int, int]) -> float:
+        rows = steps[key][0][1]
+        rows = rows[exits[rows] > key[0]]
+        saved = float((seconds[rows, exits[rows]] - seconds[rows, key[0]]).sum())
+        added = float((risk[key[0], rows] - risk[exits[rows], rows]).sum())
+        return saved / max(added, 1e-9)
+
+    worths = {key: worth(key) for key in steps}
+    while worths:
+        best = max(worths, key=lambda key: worths[key])
         threshold, rows = steps[best].pop(0)
-        if not steps[best]:
-            del steps[best]
         thresholds[best] = threshold
-        exits[rows] = np.minimum(exits[rows], best[0])
         path.append(thresholds.copy())
+        moved = rows[exits[rows] > best[0]]
+        exits[moved] = best[0]
+        if not steps[best]:
+            del steps[best], worths[best]
+        touched = {(site, c) for site in range(sites) for c in np.unique(answers.predicted[site, moved]).tolist()}
+        for key in {best, *touched} & steps.keys():
+            worths[key] = worth(key)
     return path
 
 
@@ -92,26 +99,16 @@ def search(
     Returns:
         Places of the off-ramps, at least one, and thresholds (chosen, C) of ever faster policies.
     """
-    tried = [
-        _time_along(answers, costs, lengths, alpha, neighbour, num_classes) for neighbour in _neighbours([], sites)
-    ]
-    best = min(tried, key=lambda found: found.time)
-    while True:
-        tried = [
-            _time_along(answers, costs, lengths, alpha, neighbour, num_classes)
-            for neighbour in _neighbours(best.chosen, sites)
-        ]
-        fastest = min(tried, key=lambda found: found.time, default=best)
-        if fastest.time >= best.time:
-            return best.chosen, best.path
-        best = fastest
 
+    def fastest(choices: list[list[int]]) -> tuple[float, list[int]]:
+        times = [_time_along(answers.at(some), costs.of(lengths, some), alpha, num_classes) for some in choices]
+        return min(zip(times, choices, strict=True), default=(math.inf, []))
 
-@dataclass(frozen=True)
-class _Found:
-    time: float
-    chosen: list[int]
-    path: list[NDArray[np.float32]]
+    best = fastest(_neighbours([], sites))
+    while (better := fastest(_neighbours(best[1], sites)))[0] < best[0]:
+        best = better
+    chosen = best[1]
+    return chosen, find_path(answers.at(chosen), costs.of(lengths, chosen), num_classes)
 
 
 def _neighbours(chosen: list[int], sites: Sequence[str]) -> list[list[int]]:
@@ -121,20 +118,17 @@ def _neighbours(chosen: list[int], sites: Sequence[str]) -> list[list[int]]:
     return [choice for choice in choices if choice and choice != chosen]
 
 
-def _time_along(
-    answers: Answers, costs: Costs, lengths: NDArray[np.int64], alpha: float, chosen: list[int], num_classes: int
-) -> _Found:
-    """The path over some off-ramps, and the time of a row where it reaches alpha."""
-    some = answers.at(chosen)
-    seconds = costs.of(lengths, chosen)
-    path = find_path(some, seconds, num_classes)
-    time = math.inf
-    for thresholds in path:
-        exits = some.leaves(thresholds)
-        if some.wrong(exits).mean() > alpha:
-            break
-        time = float(seconds[np.arange(len(exits)), exits].mean())
-    return _Found(time, chosen, path)
+def _time_along(answers: Answers, seconds: NDArray[np.float64], alpha: float, num_classes: int) -> float:
+    """The time of a row where the path reaches alpha, between two policies."""
+    rows = np.arange(len(seconds))
+    error, time = 0.0, float(seconds[:, -1].mean())
+    for thresholds in find_path(answers, seconds, num_classes, _FEWER):
+        exits = answers.leaves(thresholds)
+        before, error = (error, time), float(answers.wrong(exits).mean())
+        time = float(seconds[rows, exits].mean())
+        if error > alpha:
+            return float(np.interp(alpha, [before[0], error], [before[1], time]))
+    return time
 
 
 def wrong_curve(score: NDArray[np.float32], wrong: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -165,12 +159,15 @@ def wrong_curve(score: NDArray[np.float32], wrong: NDArray[np.bool_]) -> NDArray
 
 
 def _levels(
-    rows: NDArray[np.int64], score: NDArray[np.float32], risk: NDArray[np.float64]
+    rows: NDArray[np.int64], score: NDArray[np.float32], risk: NDArray[np.float64], count: int
 ) -> list[tuple[np.float32, NDArray[np.int64]]]:
-    """Thresholds from high to low, each with the rows that it adds to those above it."""
+    """So many thresholds from "never" to "always", each with the rows that it adds to those above it.
+
+    Every step adds as much to the share of rows and the share of expected errors together: fine where errors are.
+    """
     order = np.argsort(-score, kind="stable")
     share = (np.arange(1, len(rows) + 1) / len(rows) + np.cumsum(risk[order]) / risk.sum()) / 2
-    ends = np.unique(np.searchsorted(share, np.arange(1, _LEVELS) / _LEVELS) + 1)
+    ends = np.unique(np.searchsorted(share, np.arange(1, count) / count) + 1)
     levels, start = [], 0
     for end in [*ends[ends < len(rows)].tolist(), len(rows)]:
         last = end == len(rows)

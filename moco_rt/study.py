@@ -1,4 +1,4 @@
-"""What has to be known of a model before a policy is chosen: off-ramps, what rows would do at them, what steps cost."""
+"""What has to be known of a model before a policy is chosen: off-ramps, what rows do there, what leaving costs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Study:
         path: rows that order policies.
         calibration: rows that nothing has looked at: the certificate's.
         labels: (n,) true classes of the calibration rows, or None.
-        costs: of leaving at each site, or of running to the end.
+        costs: of leaving by each of them, or of running to the end.
     """
 
     fit: Recording
@@ -52,6 +52,11 @@ class Study:
     calibration: Recording
     labels: NDArray[np.int64] | None
     costs: Costs
+
+    @property
+    def sites(self) -> list[str]:
+        """Where each of the off-ramps stands."""
+        return [str(off_ramp.site) for off_ramp in self.off_ramps]
 
 
 def study(
@@ -110,7 +115,7 @@ def study(
         path=path_rows,
         calibration=recorded.take(slice(path, None)),
         labels=None if labels is None else np.asarray(labels)[labelled],
-        costs=measure_costs(model, rows[path : path + _COST_ROWS], off_ramps),
+        costs=measure_costs(model, rows[:path][-_COST_ROWS:], off_ramps),
     )
 
 
@@ -151,7 +156,7 @@ def _fit(site: str, feature: str, rows: Recording, judges: Recording, seed: int)
     """An off-ramp that has learnt from rows, and by which nobody leaves yet.
 
     It has two layers where these give the labels of the judges a higher likelihood than one does, by more than the
-    standard error of the difference: the fewer rows to learn from, the simpler.
+    standard error of the difference: the fewer rows to judge by, the simpler.
     """
     probs = probabilities(rows.logits)
     x, judged = rows.feature(site, feature), torch.from_numpy(judges.feature(site, feature))

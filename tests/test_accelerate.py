@@ -47,8 +47,8 @@ def found(trained, texts):
     """A study whose costs are made by hand: what is chosen does not depend on this machine's mood."""
     fast = EarlyExitTextClassificationModel(trained[0])
     made = study(fast, trained[1], texts, calibration=None, labels=None, max_length=64, seed=0)
-    sites = list(dict.fromkeys(off_ramp.site for off_ramp in made.off_ramps))
-    return replace(made, costs=costs_of([0.45 + sites.index(off_ramp.site) for off_ramp in made.off_ramps], 5.0))
+    sites = list(dict.fromkeys(made.sites))
+    return replace(made, costs=costs_of([0.45 + sites.index(site) for site in made.sites], 5.0))
 
 
 def costs_of(reach, end, ask=0.05):
@@ -173,7 +173,7 @@ def test_exits_stand_at_studied_sites_in_their_order_with_bounds_below_a_tie(cho
         assert (exit.condition.bounds < 0.5).all()
         assert not np.isposinf(exit.condition.thresholds).all()
         assert any(
-            (exit.site, exit.condition.layers) == (off_ramp.site, off_ramp.layers) for off_ramp in found.off_ramps
+            exit.site == off_ramp.site and exit.condition.layers is off_ramp.layers for off_ramp in found.off_ramps
         )
 
 

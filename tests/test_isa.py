@@ -48,8 +48,7 @@ def test_the_kernels_of_each_instruction_set_are_chosen_and_exact(capability):
     missing = needed - processor_flags()
     if missing:
         pytest.skip(f"the processor has no {', '.join(sorted(missing))}")
-    # Only the encoder has kernels for another dtype than float32; exits convert rows first, or torch pools them.
-    wanted = "(twice_the_error or same_bits) and not float64 and (test_encoder or not bfloat16)"
+    wanted = "(twice_the_error or same_bits) and not float64"
     script = (
         "import sys, pytest\n"
         "files = ['tests/test_exits.py', 'tests/test_packed_batch.py', 'tests/test_encoder.py']\n"

@@ -310,7 +310,7 @@ def test_off_ramps_that_are_all_useful_are_all_chosen():
 def test_an_off_ramp_that_knows_nothing_is_left_out_where_asking_costs(useless):
     strengths = [3.0, 3.2, 3.4]
     strengths[useless] = 0.0
-    chosen, path = find(make_answers(strengths), costs([1.0, 4.0, 7.0, 10.0], 0.5), 0.01)
+    chosen, path = find(make_answers(strengths), costs([1.0, 4.0, 7.0, 10.0], 2.0), 0.01)
     assert useless not in chosen
     assert chosen
     assert path[0].shape == (len(chosen), 2)

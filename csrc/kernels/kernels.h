@@ -28,7 +28,8 @@ constexpr int64_t kKeyBlock = 64;
 constexpr int64_t kKeyStep = 16;
 static constexpr int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
-// The kernels that read or write hidden states, for T = float and bfloat16; they compute in float.
+// The kernels that read or write hidden states, for T = float and bfloat16; they compute in float,
+// means of tokens in double.
 template <typename T>
 struct HiddenKernels {
   // out[t] = LayerNorm(words[word[t]] + types[type[t]] + positions[position[t]]); no types: nullptr.
