@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from moco_rt import distill
+from moco_rt import costs, distill
 from moco_rt.architectures import architecture_of
 
 
@@ -126,10 +126,13 @@ def word_tokenizer():
 
 @pytest.fixture(scope="module")
 def quick_off_ramps():
-    """Off-ramps that learn a little, on one thread: a second one gains such small models nothing and may be busy."""
+    """Off-ramps that learn a little and are timed a few times, on one thread: a second one gains such models nothing
+    and may be busy.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(distill, "_FEWEST_STEPS", 60)
+        patch.setattr(costs, "_MOST_RUNS", 3)
         yield
     torch.set_num_threads(threads)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from moco_rt import EarlyExitTextClassificationModel
 from moco_rt import costs as costs_module
@@ -15,13 +14,7 @@ from moco_rt.sites import all_sites
 LAYERS = 3
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Models as small as these gain nothing from a second thread, and wait for it where the machine is busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("quick_off_ramps")
 
 
 #: Rows of 10 and of 20 tokens, in batches that pay 0.25 for each of them once; two off-ramps.
