@@ -176,6 +176,11 @@ def test_the_costs_are_of_all_off_ramps(run):
     assert found.costs.ask.shape[1] == len(found.off_ramps)
 
 
+def test_costs_are_timed_on_rows_that_certify_nothing(run):
+    costs = run(make_texts(300), calibration=[" ".join(3 * WORDS)] * 60).costs
+    assert costs.lengths.max() <= 20 + 3  # words, and what the tokenizer adds
+
+
 # What off-ramps say
 
 
