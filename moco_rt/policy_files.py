@@ -44,7 +44,7 @@ def fingerprint(model: torch.nn.Module) -> str:
 @functools.lru_cache(maxsize=4)
 def tokenizer_fingerprint(tokenizer: Any) -> str:
     """Of a tokenizer: sha256 over its vocabulary and its special tokens."""
-    said = json.dumps([sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]), tokenizer.all_special_tokens])
+    said = json.dumps([tokenizer.convert_ids_to_tokens(range(len(tokenizer))), tokenizer.all_special_tokens])
     return hashlib.sha256(said.encode()).hexdigest()
 
 
