@@ -125,14 +125,18 @@ def word_tokenizer():
 
 
 @pytest.fixture(scope="module")
-def quick_off_ramps():
-    """Off-ramps that learn a little and are timed a few times, on one thread: a second one gains such models nothing
-    and may be busy.
-    """
+def one_thread():
+    """Several would wait for each other longer than they work on matrices this small, more so on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def quick_off_ramps(one_thread):  # noqa: ARG001
+    """Off-ramps that learn a little and are timed a few times."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(distill, "_FEWEST_STEPS", 60)
         patch.setattr(costs, "_MOST_RUNS", 3)
         yield
-    torch.set_num_threads(threads)

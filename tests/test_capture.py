@@ -30,6 +30,8 @@ from moco_rt.columns import Column, PackedColumn
 from moco_rt.ml_frame import MLFrame
 from moco_rt.sites import all_sites
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 WORDS = [f"w{i}" for i in range(30)]
 LAYERS, HIDDEN, LONGEST = 2, 16, 24
@@ -88,15 +90,6 @@ def tokenizer():
         sep_token="[SEP]",
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Several would wait for each other five times as long as they work on matrices this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-import torch
 
 from moco_rt import presets
 from moco_rt.answers import Answers
@@ -18,6 +17,8 @@ from moco_rt.record import Recording
 from moco_rt.rules import OffRamp
 from moco_rt.sites import EMBEDDINGS, attention_site
 from moco_rt.study import Study, ask
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 HIDDEN = 128
 SITES = [EMBEDDINGS, *(attention_site(layer) for layer in range(6))]
@@ -54,15 +55,6 @@ def make_study(classes=2, sites=SITES):
     reach = np.arange(1.0, len(sites) + 2)
     costs = Costs(np.array([1.0]), reach[None], np.zeros((1, len(sites))), np.zeros(len(sites) + 1))
     return Study(fit, ramps, path, calibration, None, costs)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Training on so few rows waits for its threads for minutes where others use the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module", params=[2, 4], ids=["two classes", "four classes"])
