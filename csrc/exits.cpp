@@ -85,17 +85,14 @@ const at::Tensor& Exits::pool(const Rule& rule, int64_t size, const PackedBatch&
   return x;
 }
 
-// NaN is what score (rows) becomes where a number of x (rows, size) is not finite: only then is its product with 0.
-void Exits::never_where_broken(const at::Tensor& x, const at::Tensor& score) {
-  if (!x.is_cpu()) {
-    score.masked_fill_(x.isfinite().all(1).logical_not(), kNaN);
-    return;
-  }
+// (rows) of x (rows, size): 0, or NaN where one of a row's numbers is not finite: only then is its product with 0.
+at::Tensor Exits::nan_where_broken(const at::Tensor& x) {
+  if (!x.is_cpu()) return x.mul(0).sum(1);
   const at::Tensor zero = at::zeros({x.size(1)}, x.options());
-  const at::Tensor broken = at::empty({x.size(0)}, x.options());
+  const at::Tensor out = at::empty({x.size(0)}, x.options());
   kernels().linear_score(x.const_data_ptr<float>(), zero.const_data_ptr<float>(), 0, x.size(0), x.size(1),
-                         broken.mutable_data_ptr<float>());
-  score.add_(broken);
+                         out.mutable_data_ptr<float>());
+  return out;
 }
 
 // score: (rows), written.
@@ -136,7 +133,7 @@ at::Tensor Exits::scores(const PackedBatch& batch, const std::vector<at::Tensor>
     if (rule.off_ramp) {
       const at::Tensor& x = pool(rule, rule.off_ramp->inputs(), batch, pooled);
       both.copy_(rule.off_ramp->score(x), /*non_blocking=*/true);
-      never_where_broken(x, score);  // a ReLU may swallow it
+      score.add_(nan_where_broken(x));  // a ReLU may swallow it
     } else if (rule.feature) {
       linear_score(rule, batch, pooled, score);
     } else {
@@ -149,7 +146,7 @@ at::Tensor Exits::scores(const PackedBatch& batch, const std::vector<at::Tensor>
   // What the last sub-layer broke in one token has not met the others yet: it shows in the row's mean alone.
   at::Tensor& mean = pooled[{Feature::kMean, batch.hidden().size(1)}];
   if (!mean.defined()) mean = batch.pool(Feature::kMean, 0);
-  for (size_t r = 0; r < rules_.size(); ++r) never_where_broken(mean, scores[static_cast<int64_t>(r)][0]);
+  scores.select(1, 0).add_(nan_where_broken(mean));
   return scores;
 }
 

@@ -53,7 +53,7 @@ class Exits {
   void add(Rule rule, const at::Tensor& logits);
   at::Tensor scores(const PackedBatch& batch, const std::vector<at::Tensor>& fires) const;
   static const at::Tensor& pool(const Rule& rule, int64_t size, const PackedBatch& batch, Pooled& pooled);
-  static void never_where_broken(const at::Tensor& x, const at::Tensor& score);
+  static at::Tensor nan_where_broken(const at::Tensor& x);
   static void linear_score(const Rule& rule, const PackedBatch& batch, Pooled& pooled, const at::Tensor& score);
 
   int64_t site_;

@@ -16,9 +16,11 @@ from moco_rt.architectures import load_classifier, load_tokenizer
 from moco_rt.findings import Findings
 from moco_rt.pretrained import FINDINGS
 from moco_rt.report_page import report_page
-from moco_rt.stream import predict_file, read_texts
+from moco_rt.stream import predict_file
+from moco_rt.text_files import read_rows, true_classes
 from moco_rt.torch_early_exit_models import EarlyExitTextClassificationModel
 
+_ROWS = ".jsonl (text[, text2][, label] a line) or plain text"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -32,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=_demo)
     command.add_argument("--model", help="a directory, or a name on the Hugging Face hub")
-    command.add_argument("--data", type=Path, help="a JSON object a line: text[, text2][, label]")
+    command.add_argument("--data", type=Path, help=_ROWS)
     command.add_argument("--agreement", type=float, default=0.99, help="share of labels to keep (%(default)s)")
     command.add_argument("--max-length", type=int, help="in tokens (what the model allows)")
     command.add_argument(
@@ -45,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("accelerate", help="find the fastest policy of exits that can be certified")
     command.set_defaults(run=_accelerate)
     command.add_argument("--model", required=True, help="a directory, or a name on the Hugging Face hub")
-    command.add_argument("--data", required=True, type=Path, help=".jsonl (text[, text2] a line) or plain text")
+    command.add_argument("--data", required=True, type=Path, help=_ROWS)
     command.add_argument("--calibration", type=Path, help="for the certificate alone (35%% of --data)")
     command.add_argument("--agreement", type=float, default=0.99, help="share of labels to keep (%(default)s)")
     command.add_argument("--confidence", type=float, default=0.95, help="(%(default)s)")
@@ -93,16 +95,19 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _accelerate(options: argparse.Namespace) -> None:
+    rows = read_rows(options.data)
+    calibration = None if options.calibration is None else read_rows(options.calibration)
     model, tokenizer = load_classifier(options.model)
     fast = accelerate(
         model,
-        read_texts(options.data),
+        [row.text for row in rows],
         tokenizer=tokenizer,
         agreement=options.agreement,
         confidence=options.confidence,
         dtype=_DTYPES.get(options.dtype),
         seed=options.seed,
-        calibration=None if options.calibration is None else read_texts(options.calibration),
+        calibration=None if calibration is None else [row.text for row in calibration],
+        labels=true_classes(rows if calibration is None else calibration, model.config),
         max_length=options.max_length,
     )
     fast.save_pretrained(options.out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from moco_rt.demo_data import make_corpus, train_classifier
 from moco_rt.pictures import draw_exits
 from moco_rt.report import Comparison, compare
 from moco_rt.report_page import report_page
+from moco_rt.text_files import read_rows, true_classes
 from moco_rt.torch_early_exit_models import EarlyExitTextClassificationModel
 
 _BATCH_ROWS = 64
@@ -67,54 +67,27 @@ def load_task(model_name: str, data: Path, seed: int = 0) -> Task:
 
     Args:
         model_name: a directory or the name of a model on the Hugging Face hub.
-        data: a JSON object a line: `text`[, `text2`][, `label`]; the model must not have been fine-tuned on them.
-            A label is a class number or one of the model's own names of classes.
+        data: see `text_files`; the model must not have been fine-tuned on them. Labels, which only compare, are class
+            numbers or the model's own names of classes.
         seed: of the split.
 
     Raises:
-        ValueError: a line is not such an object, or there are fewer than 3.
+        ValueError: a line is not what it must be, a label is not the model's, or there are fewer than 3 lines.
     """
-    rows = _read_rows(data)
+    rows = read_rows(data)
+    if len(rows) < 3:
+        raise ValueError(f"{data} must have at least 3 lines (got {len(rows)})")
     model, tokenizer = load_classifier(model_name)
-    texts: list[Text] = [(row["text"], row["text2"]) if "text2" in row else row["text"] for row in rows]
-    labels = None
-    if all("label" in row for row in rows):
-        labels = [_class_of(row["label"], line, model.config) for line, row in enumerate(rows, 1)]
+    labels = true_classes(rows, model.config)
     order = random.Random(seed).sample(range(len(rows)), len(rows))
     for_rules, for_test = order[: len(rows) * 2 // 3], order[len(rows) * 2 // 3 :]
     return Task(
         model,
         tokenizer,
-        [texts[i] for i in for_rules],
-        [texts[i] for i in for_test],
+        [rows[i].text for i in for_rules],
+        [rows[i].text for i in for_test],
         None if labels is None else [labels[i] for i in for_test],
     )
-
-
-def _read_rows(data: Path) -> list[dict[str, Any]]:
-    rows = []
-    with data.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{data}, line {number} must be a JSON object (got {line[:40]!r})") from error
-            texts = (row.get("text"), row.get("text2", "")) if isinstance(row, dict) else (None,)
-            if not all(isinstance(text, str) for text in texts):
-                raise ValueError(f"{data}, line {number} must have a string `text`[, `text2`] (got {line[:40]!r})")
-            rows.append(row)
-    if len(rows) < 3:
-        raise ValueError(f"{data} must have at least 3 lines (got {len(rows)})")
-    return rows
-
-
-def _class_of(label: Any, line: int, config: Any) -> int:
-    if isinstance(label, str) and label in config.label2id:
-        return int(config.label2id[label])
-    if type(label) is int and label in config.id2label:
-        return label
-    known = ", ".join(f"{number} ({name})" for number, name in config.id2label.items())
-    raise ValueError(f"line {line}: label must be one of the model's, {known} (got {label!r})")
 
 
 def run(task: Task, out: Path, *, agreement: float = 0.99, max_length: int | None = None) -> Comparison:

@@ -15,10 +15,8 @@ from scipy.special import logsumexp
 
 from moco_rt.answers import Answers
 from moco_rt.calibrate import neyman_pearson_threshold, rows_needed
-from moco_rt.distill import distill
 from moco_rt.rules import OffRamp
-from moco_rt.sites import EMBEDDINGS
-from moco_rt.study import Study, ask, probabilities
+from moco_rt.study import Study, ask
 
 _POLICIES = 200
 
@@ -47,18 +45,13 @@ def all_presets(found: Study) -> dict[str, Preset]:
 
     Their off-ramps are one layer on the first token after every layer's attention: as published, but for the peek.
     """
-    sites = [site for site in dict.fromkeys(found.sites) if site != EMBEDDINGS]
-    if not sites:
+    by_prob = found.one_layer
+    if not by_prob:
         return {}
-    probs = probabilities(found.fit.logits)
-    by_prob = [
-        OffRamp.closed(distill(found.fit.feature(site, "cls"), probs, hidden=0, seed=0), feature="cls", site=site)
-        for site in sites
-    ]
     by_entropy = [replace(off_ramp, score="entropy") for off_ramp in by_prob]
     few = [
-        calibrate_temperature(by_prob[place], found.path.feature(sites[place], "cls"), found.path.labels)
-        for place in sorted({i * len(sites) // 3 for i in range(3)})
+        calibrate_temperature(off_ramp, found.path.feature(str(off_ramp.site), "cls"), found.path.labels)
+        for off_ramp in (by_prob[place] for place in sorted({i * len(by_prob) // 3 for i in range(3)}))
     ]
     return {
         "DeeBERT": deebert(by_entropy, ask(by_entropy, found.path)),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from moco_rt.batches import Text
+from moco_rt.text_files import row_reader
 from moco_rt.torch_early_exit_models import EarlyExitTextClassificationModel
 
 #: Lines predicted before they are written: what an interruption costs at most.
@@ -30,7 +31,7 @@ def predict_file(
     Args:
         model: with or without a policy.
         tokenizer: its tokenizer.
-        source: `.jsonl`, an object a line with `text`[, `text2`]; anything else is plain text, a text a line.
+        source: see `text_files`.
         out: of objects a line with `label`, `prob` and `exit`, the site where the row left or null.
         max_length: in tokens; None: what policy, model and tokenizer allow.
 
@@ -52,12 +53,6 @@ def predict_file(
             _write(model, tokenizer, texts, answers, max_length)
             done += len(texts)
     return before, done
-
-
-def read_texts(source: Path) -> list[Text]:
-    """All texts of a file, see `predict_file`."""
-    with source.open(encoding="utf-8") as lines:
-        return [text for texts in _texts(source, lines, 0) for text in texts]
 
 
 def _write(
@@ -97,23 +92,7 @@ def _whole_lines(out: Path) -> int:
 
 def _texts(source: Path, lines: TextIO, first: int) -> Iterator[list[Text]]:
     """What is left of a file, some thousand lines at a time."""
-    read = _read_json if source.suffix == ".jsonl" else _read_text
+    read = row_reader(source)
     numbered = enumerate(lines, first + 1)
     while chunk := list(itertools.islice(numbered, _LINES)):
-        yield [read(line, f"{source}:{number}") for number, line in chunk]
-
-
-def _read_text(line: str, place: str) -> Text:  # noqa: ARG001
-    return line.rstrip("\n")
-
-
-def _read_json(line: str, place: str) -> Text:
-    try:
-        row: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{place} must be a JSON object (got {line[:40]!r})") from error
-    if not isinstance(row, dict) or not all(isinstance(row.get(name, ""), str) for name in ("text", "text2")):
-        raise ValueError(f"{place} must be an object with strings text and text2, if any (got {line.strip()[:40]!r})")
-    if "text" not in row:
-        raise ValueError(f"{place} must have a text (got {line.strip()[:40]!r})")
-    return (row["text"], row["text2"]) if "text2" in row else row["text"]
+        yield [read(line, number).text for number, line in chunk]

@@ -251,7 +251,7 @@ def made_up_study(tiny_bert, classes, seen, rows=300):
         logits = np.eye(classes, dtype=np.float32)[labels]
         return Recording({"embeddings": x}, logits, np.full(rows, 7))
 
-    return fast, Study(recording(), [off_ramp], recording(), recording(), None, costs_of([1.0], 5.0))
+    return fast, Study([off_ramp], [], recording(), recording(), None, costs_of([1.0], 5.0))
 
 
 # Too few rows

@@ -69,6 +69,18 @@ def test_options_reach_the_policy(saved, data, texts, tmp_path):
     assert (policy.made_for["max_length"], policy.made_for["dtype"]) == (20, "float32")
 
 
+def test_labels_of_the_rows_that_certify_add_accuracies(saved, data, texts, tmp_path, capsys):
+    calibration = tmp_path / "calibration.jsonl"
+    rows = [{"text": text, "label": "POSITIVE"} for text in texts[:80]]
+    calibration.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    arguments = ["accelerate", "--model", saved, "--data", str(data), "--calibration", str(calibration)]
+    assert cli.main([*arguments, "--agreement", "0.8", "--out", str(tmp_path / "out")]) == 0
+    assert "accuracy" in capsys.readouterr().out
+    model = EarlyExitTextClassificationModel.from_pretrained(tmp_path / "out")
+    full = EarlyExitTextClassificationModel(model.model).predict(texts[:80], tokenizer=load_tokenizer(model.model))
+    assert model.policy.certificate.accuracy_full == pytest.approx(float((full.labels == 1).float().mean()))
+
+
 def test_predict_labels_a_file_with_the_policy_and_goes_on_where_it_was_interrupted(
     accelerated, texts, tmp_path, capsys
 ):

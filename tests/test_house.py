@@ -48,7 +48,7 @@ LADDER = [
     for name in (
         *("_build", "sites", "rules", "calibrate", "certificate", "answers", "findings", "policy"),
         *("policy_files", "monitor"),
-        *("batches", "inputs"),
+        *("batches", "inputs", "text_files"),
         *("architectures.architecture", "architectures.bert_like"),
         *(f"architectures.{family}" for family in ("bert", "roberta", "electra", "distilbert", "__init__")),
         *("pretrained", "exits", "reference", "runtime", "prediction", "torch_early_exit_models"),
