@@ -17,6 +17,8 @@ from transformers import AutoModelForSequenceClassification
 
 from moco_rt import EarlyExitTextClassificationModel, LinearCondition, runtime
 from moco_rt._C import start_profile, stop_profile
+from moco_rt.rules import OffRamp
+from moco_rt.study import candidate_sites
 
 
 def shares(model: EarlyExitTextClassificationModel, rows: int, tokens: int, forwards: int) -> dict[str, float]:
@@ -49,6 +51,23 @@ def shares(model: EarlyExitTextClassificationModel, rows: int, tokens: int, forw
     return {**found, "loop": (loop - inside) / wall, "checks": (wall - loop) / wall, "ms": 1e3 * wall / forwards}
 
 
+def add_rules(fast: EarlyExitTextClassificationModel) -> None:
+    """At every site but the last, behind which there is nothing to save."""
+    for site in fast.sites[:-1]:
+        fast.add_rule(LinearCondition(np.zeros(fast.config.hidden_size, np.float32), 0.0, 1.0, bound=0.01), 0, site)
+
+
+def add_off_ramps(fast: EarlyExitTextClassificationModel) -> None:
+    """Wherever `accelerate` tries them, on the first token beside the mean."""
+    size = (fast.config.num_labels, 2 * fast.config.hidden_size)
+    layer = (np.zeros(size, np.float32), np.zeros(size[0], np.float32))
+    for site in candidate_sites(fast):
+        fast.add_off_ramp(OffRamp.closed((layer,), feature="cls+mean", site=site), site)
+
+
+EXITS = {"rules": add_rules, "off-ramps": add_off_ramps}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", help="directory or name of a classifier")
@@ -57,14 +76,14 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--forwards", type=int, default=20)
-    parser.add_argument("--exits", action="store_true", help="with a rule at every site, that no row meets")
+    parser.add_argument("--exits", choices=EXITS, help="at their sites, such as no row meets (none)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     dtype = getattr(torch, arguments.dtype)
     model = AutoModelForSequenceClassification.from_pretrained(arguments.model, dtype=dtype)
     fast = EarlyExitTextClassificationModel(model)
-    for site in fast.sites if arguments.exits else []:
-        fast.add_rule(LinearCondition(np.zeros(model.config.hidden_size, np.float32), 0.0, 1.0, bound=0.01), 0, site)
+    if arguments.exits:
+        EXITS[arguments.exits](fast)
     found = shares(fast, arguments.rows, arguments.tokens, arguments.forwards)
     print(
         f"{found.pop('ms'):.3f} ms a forward, {arguments.rows} rows of {arguments.tokens} tokens, "
