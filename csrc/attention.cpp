@@ -14,7 +14,7 @@ namespace moco {
 
 namespace {
 
-constexpr int64_t kQueries = 32;       // a tile of queries: its scores against all keys stay in the cache
+constexpr int64_t kQueries = 64;       // a tile of queries: its scores against all keys stay in the cache
 constexpr int64_t kTaskQueries = 128;  // long rows are split, so that no thread waits for the one that has them
 
 // Queries [first, last) of one row, for one head.

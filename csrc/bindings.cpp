@@ -7,6 +7,8 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <tuple>
+#include <variant>
 #include <vector>
 
 #include "checks.h"
@@ -23,6 +25,7 @@ using moco::Affine;
 using moco::Encoder;
 using moco::Exits;
 using moco::LayerWeights;
+using moco::LinearWeights;
 using moco::OffRamp;
 using moco::PackedBatch;
 using moco::Results;
@@ -44,11 +47,19 @@ std::vector<bool> to_vector(const at::Tensor& keep) {
   return std::vector<bool>(data, data + host.numel());
 }
 
+// Weight and bias, and of int8 weights scale and smooth too.
+using Weights = std::variant<Affine, std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>>;
+
+LinearWeights linear(const Weights& weights) {
+  return std::visit([](const auto& tensors) { return std::make_from_tuple<LinearWeights>(tensors); }, weights);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "The compiled part of moco_rt.";
   m.def("cpu_isa", call([] { return std::string(moco::kernels().isa); }));
+  m.def("can_multiply", call(&moco::can_multiply), py::arg("dtype"));
   m.def("parallel_threads", call(&moco::parallel_threads));
   m.def("start_profile", call([] {
           for (auto& part : moco::profile().nanoseconds) part = 0;
@@ -138,10 +149,10 @@ PYBIND11_MODULE(_C, m) {
            py::kw_only(), py::arg("words"), py::arg("positions"), py::arg("types"), py::arg("norm"),
            py::arg("projection") = py::none(), py::arg("padding_idx") = py::none());
   py::class_<LayerWeights>(m, "LayerWeights")
-      .def(py::init([](Affine query, Affine key, Affine value, Affine attention_output, Affine attention_norm,
-                       Affine intermediate, Affine output, Affine output_norm) {
-             return LayerWeights{query,          key,          value,  attention_output,
-                                 attention_norm, intermediate, output, output_norm};
+      .def(py::init([](const Weights& query, const Weights& key, const Weights& value, const Weights& attention_output,
+                       Affine attention_norm, const Weights& intermediate, const Weights& output, Affine output_norm) {
+             return LayerWeights{linear(query),  linear(key),          linear(value),  linear(attention_output),
+                                 attention_norm, linear(intermediate), linear(output), output_norm};
            }),
            py::kw_only(), py::arg("query"), py::arg("key"), py::arg("value"), py::arg("attention_output"),
            py::arg("attention_norm"), py::arg("intermediate"), py::arg("output"), py::arg("output_norm"));

@@ -89,8 +89,8 @@ Encoder::Encoder(EmbeddingWeights embeddings, const std::vector<LayerWeights>& l
       embeddings_(std::move(embeddings)),
       embedding_norm_(embeddings_.norm, eps),
       head_activation_(activation_from_name(head.activation)),
-      dense_(head.dense.first, head.dense.second, dtype, Linear::kFineDepth),
-      output_(head.output.first, head.output.second, dtype, Linear::kFineDepth) {
+      dense_({head.dense.first, head.dense.second}, dtype, Linear::kFineDepth),
+      output_({head.output.first, head.output.second}, dtype, Linear::kFineDepth) {
   TORCH_CHECK_VALUE(can_multiply(dtype),
                     "Encoder: dtype must be torch.float32, or torch.bfloat16 where the processor multiplies it (got ",
                     name_of(dtype), ")");
@@ -117,7 +117,8 @@ Encoder::Encoder(EmbeddingWeights embeddings, const std::vector<LayerWeights>& l
   embeddings_.positions = table(embeddings_.positions);
   if (embeddings_.types) embeddings_.types = table(*embeddings_.types);
   if (embeddings_.projection) {
-    projection_ = std::make_unique<Linear>(embeddings_.projection->first, embeddings_.projection->second, dtype);
+    projection_ =
+        std::make_unique<Linear>(LinearWeights{embeddings_.projection->first, embeddings_.projection->second}, dtype);
   }
   for (const LayerWeights& weights : layers) {
     layers_.push_back(std::make_unique<Layer>(weights, heads, activation_from_name(activation), eps, dtype));

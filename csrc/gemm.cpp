@@ -5,6 +5,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <exception>
 
 #include "checks.h"
 #include "isa.h"
@@ -25,36 +26,59 @@ void multiply(int64_t M, int64_t N, int64_t K, const bfloat16* a, int64_t ld_a, 
                               reinterpret_cast<const at::BFloat16*>(b), c, /*is_vnni=*/true);
 }
 
-bool can_multiply(at::ScalarType dtype) {
-  if (dtype == at::kFloat) return true;
-  if (dtype != at::kBFloat16) return false;
-  static const bool can = [] {
-    try {
-      const bfloat16 zeros[2 * 16] = {};
-      float c[16];
-      multiply(1, 16, 2, zeros, 2, zeros, 16, c, 16, false);
-      return true;
-    } catch (const c10::Error&) {
-      return false;
-    }
-  }();
-  return can;
+void multiply(int64_t M, int64_t N, int64_t K, const uint8_t* a, int64_t ld_a, const int8_t* b, int64_t ld_b,
+              int32_t* c, int64_t ld_c, bool add) {
+  at::native::cpublas::brgemm(M, N, K, ld_a, ld_b, ld_c, add, a, b, c, /*is_vnni=*/true);
 }
 
-Linear::Linear(const at::Tensor& weight, const at::Tensor& bias, at::ScalarType dtype, int64_t depth)
-    : inputs_(weight.size(1)), outputs_(weight.size(0)), depth_(dtype == at::kFloat ? depth : kDepthBFloat16) {
-  TORCH_CHECK_VALUE(dtype == at::kFloat || inputs_ % 2 == 0, "Linear: inputs must be even in ", name_of(dtype),
-                    " (got ", inputs_, ")");
+// Whether torch multiplies one such tile of zeros.
+template <typename A, typename B, typename C>
+static bool can_multiply_tile() {
+  try {
+    const A a[4] = {};
+    const B b[4 * 16] = {};
+    C c[16];
+    multiply(1, 16, 4, a, 4, b, 16, c, 16, false);
+    return true;
+  } catch (const std::exception&) {  // torch refuses, or oneDNN
+    return false;
+  }
+}
+
+bool can_multiply(at::ScalarType weights) {
+  static const bool bfloat16s = can_multiply_tile<bfloat16, bfloat16, float>();
+  static const bool bytes = can_multiply_tile<uint8_t, int8_t, int32_t>();
+  return weights == at::kFloat || (weights == at::kBFloat16 && bfloat16s) || (weights == at::kChar && bytes);
+}
+
+at::Tensor LinearWeights::dense() const { return quantized() ? weight.mul(scale.unsqueeze(1)).div(smooth) : weight; }
+
+Linear::Linear(const LinearWeights& weights, at::ScalarType dtype, int64_t depth)
+    : inputs_(weights.weight.size(1)),
+      outputs_(weights.weight.size(0)),
+      depth_(dtype == at::kFloat ? depth : kDepthBFloat16) {
+  const at::ScalarType packed_as = weights.quantized() ? at::kChar : dtype;
+  const int64_t in_a_word = packed_as == at::kFloat ? 1 : packed_as == at::kBFloat16 ? 2 : 4;
+  TORCH_CHECK_VALUE(packed_as != at::kBFloat16 || inputs_ % 2 == 0,
+                    "Linear: inputs must be even in torch.bfloat16 (got ", inputs_, ")");
+  const int64_t padded = round_up(inputs_, in_a_word);  // with zeros, whatever x has there
   const int64_t panels_ = panels().last;
-  const at::Tensor w = at::constant_pad_nd(weight.detach().to(dtype), {0, 0, 0, panels_ * kPanel - outputs_});
-  packed_ = dtype == at::kFloat ? w.view({panels_, kPanel, inputs_}).transpose(1, 2).contiguous()
-                                : w.view({panels_, kPanel, inputs_ / 2, 2}).transpose(1, 2).contiguous();
-  bias_ = bias.defined() ? bias.detach().to(at::kFloat).contiguous() : at::zeros({outputs_});
+  packed_ =
+      at::constant_pad_nd(weights.weight.detach().to(packed_as), {0, padded - inputs_, 0, panels_ * kPanel - outputs_})
+          .view({panels_, kPanel, padded / in_a_word, in_a_word})
+          .transpose(1, 2)
+          .contiguous();
+  const auto floats = [](const at::Tensor& values) { return values.detach().to(at::kFloat).contiguous(); };
+  bias_ = weights.bias.defined() ? floats(weights.bias) : at::zeros({outputs_});
+  if (!weights.quantized()) return;
+  factor_ = floats(weights.smooth.reciprocal());
+  scale_ = floats(weights.scale);
+  sums_ = floats(weights.weight.sum(1).mul(weights.scale));
 }
 
 template <typename T>
 const T* Linear::panel(int64_t p) const {
-  return static_cast<const T*>(packed_.const_data_ptr()) + p * inputs_ * kPanel;
+  return static_cast<const T*>(packed_.const_data_ptr()) + p * (packed_.numel() / panels().last);
 }
 
 template <typename T>
@@ -63,38 +87,69 @@ void Linear::tile(const T* x, int64_t ld_x, int64_t tokens, int64_t p, int64_t i
            c, ld_c, input > 0);
 }
 
+template <typename T>
+void Linear::quantize(const Operand<T>& x, int64_t tokens, Range tiles) const {
+  if (!quantized()) return;
+  const Timed timed(Part::kQuantize);
+  const int64_t first = tiles.first * kTile;
+  const int64_t last = std::min(tokens, tiles.last * kTile);
+  hidden_kernels<T>().quantize(x.x + first * x.ld, x.ld, factor_.const_data_ptr<float>(), last - first, inputs_,
+                               x.quantized.from(first));
+}
+
+Product<int32_t> Linear::tile_of_bytes(const Quantized& x, int64_t tokens, int64_t p, int32_t* c) const {
+  multiply(tokens, width(p), quantized_inputs(), x.values, x.ld, panel<int8_t>(p), kPanel, c, kPanel, false);
+  return {c, kPanel, x, scale_.const_data_ptr<float>() + p * kPanel, sums_.const_data_ptr<float>() + p * kPanel};
+}
+
 // Weights outside, tokens inside: a piece of a panel stays in the second-level cache for all of them.
 template <typename T>
-void Linear::product(const T* x, int64_t ld_x, int64_t tokens, Range panels, float* product, int64_t ld_product) const {
+void Linear::product(const Operand<T>& x, int64_t tokens, Range panels, float* product, int64_t ld_product) const {
   const Timed timed(Part::kProducts);
+  alignas(64) int32_t sums[kTile * kPanel];
   for (int64_t p = panels.first; p < panels.last; ++p) {
-    for (int64_t input = 0; input < inputs_; input += depth_) {
+    for (int64_t input = 0; input < inputs_; input += quantized() ? inputs_ : depth_) {
       for (int64_t t = 0; t < tokens; t += kTile) {
-        tile(x + t * ld_x, ld_x, std::min(kTile, tokens - t), p, input, product + t * ld_product + p * kPanel,
-             ld_product);
+        const int64_t m = std::min(kTile, tokens - t);
+        float* out = product + t * ld_product + p * kPanel;
+        if (quantized()) {
+          kernels().dequantize(tile_of_bytes(x.quantized.from(t), m, p, sums), m, width(p), out, ld_product);
+        } else {
+          tile(x.x + t * x.ld, x.ld, m, p, input, out, ld_product);
+        }
       }
     }
   }
 }
 
 template <typename T>
-void Linear::apply(const T* x, int64_t ld_x, int64_t tokens, Range panels, Activation activation, T* out,
+void Linear::apply(const Operand<T>& x, int64_t tokens, Range panels, Activation activation, T* out,
                    int64_t ld_out) const {
   const Timed timed(Part::kProducts);
   alignas(64) float c[kTile * kPanel];
+  alignas(64) int32_t sums[kTile * kPanel];
+  const HiddenKernels<T>& kernels = hidden_kernels<T>();
   for (int64_t p = panels.first; p < panels.last; ++p) {
     for (int64_t t = 0; t < tokens; t += kTile) {
       const int64_t m = std::min(kTile, tokens - t);
-      for (int64_t input = 0; input < inputs_; input += depth_) tile(x + t * ld_x, ld_x, m, p, input, c, kPanel);
-      hidden_kernels<T>().bias_activation(c, bias() + p * kPanel, activation, m, width(p), kPanel,
-                                          out + t * ld_out + p * kPanel, ld_out);
+      T* to = out + t * ld_out + p * kPanel;
+      const float* shift = bias() + p * kPanel;
+      if (quantized()) {
+        kernels.bias_activation_of_bytes(tile_of_bytes(x.quantized.from(t), m, p, sums), shift, activation, m, width(p),
+                                         to, ld_out);
+        continue;
+      }
+      for (int64_t input = 0; input < inputs_; input += depth_) tile(x.x + t * x.ld, x.ld, m, p, input, c, kPanel);
+      kernels.bias_activation({c, kPanel}, shift, activation, m, width(p), to, ld_out);
     }
   }
 }
 
-template void Linear::product(const float*, int64_t, int64_t, Range, float*, int64_t) const;
-template void Linear::product(const bfloat16*, int64_t, int64_t, Range, float*, int64_t) const;
-template void Linear::apply(const float*, int64_t, int64_t, Range, Activation, float*, int64_t) const;
-template void Linear::apply(const bfloat16*, int64_t, int64_t, Range, Activation, bfloat16*, int64_t) const;
+template void Linear::quantize(const Operand<float>&, int64_t, Range) const;
+template void Linear::quantize(const Operand<bfloat16>&, int64_t, Range) const;
+template void Linear::product(const Operand<float>&, int64_t, Range, float*, int64_t) const;
+template void Linear::product(const Operand<bfloat16>&, int64_t, Range, float*, int64_t) const;
+template void Linear::apply(const Operand<float>&, int64_t, Range, Activation, float*, int64_t) const;
+template void Linear::apply(const Operand<bfloat16>&, int64_t, Range, Activation, bfloat16*, int64_t) const;
 
 }  // namespace moco

@@ -15,14 +15,37 @@ struct Range {
   int64_t size() const { return last - first; }
 };
 
-// Whether products in dtype can be had here: float32 on every processor, bfloat16 from AVX-512 on.
-bool can_multiply(at::ScalarType dtype);
+// Whether products of such weights can be had here: float32 on every processor, bfloat16 from AVX-512 on, int8 where
+// the processor sums products of bytes into 32 bits (AVX-512 VNNI).
+bool can_multiply(at::ScalarType weights);
 
-// C = A B, or C + A B. a: (M, K), c: (M, N); b: (K, N), bfloat16: (K / 2, N, 2), pairs of inputs side by side.
+// C = A B, or C + A B. a: (M, K), c: (M, N); b: (K, N), bfloat16: (K / 2, N, 2), pairs of inputs side by side, int8:
+// (K / 4, N, 4).
 void multiply(int64_t M, int64_t N, int64_t K, const float* a, int64_t ld_a, const float* b, int64_t ld_b, float* c,
               int64_t ld_c, bool add);
 void multiply(int64_t M, int64_t N, int64_t K, const bfloat16* a, int64_t ld_a, const bfloat16* b, int64_t ld_b,
               float* c, int64_t ld_c, bool add);
+void multiply(int64_t M, int64_t N, int64_t K, const uint8_t* a, int64_t ld_a, const int8_t* b, int64_t ld_b,
+              int32_t* c, int64_t ld_c, bool add);
+
+// As the model was trained; or int8, where what multiplies x[k] / smooth[k] is scale[n] * weight[n][k], and x is
+// quantised too, see Quantized.
+struct LinearWeights {
+  at::Tensor weight, bias;             // (outputs, inputs), (outputs); bias may be undefined: none
+  at::Tensor scale = {}, smooth = {};  // (outputs), (inputs) float32; undefined where weight is not int8
+
+  bool quantized() const { return scale.defined(); }
+  // What multiplies x.
+  at::Tensor dense() const;
+};
+
+// What a product reads: tokens (tokens, inputs), and, for int8 weights, what Linear::quantize made of them.
+template <typename T>
+struct Operand {
+  const T* x;
+  int64_t ld;
+  Quantized quantized;
+};
 
 // y = x weight^T + bias, torch.nn.functional.linear, with the weight packed once into panels of kPanel outputs.
 class Linear {
@@ -37,9 +60,8 @@ class Linear {
   static constexpr int64_t kFineDepth = 192;  // for what a peek or the head reads: few sums, on which more depends
   static constexpr int64_t kDepthBFloat16 = 768;
 
-  // weight: (outputs, inputs); bias: (outputs), or undefined: none. Packed as dtype, float32 or bfloat16. depth: of
-  // float32.
-  Linear(const at::Tensor& weight, const at::Tensor& bias, at::ScalarType dtype, int64_t depth = kDepth);
+  // Packed as dtype, float32 or bfloat16, or as int8 where they are. depth: of float32.
+  Linear(const LinearWeights& weights, at::ScalarType dtype, int64_t depth = kDepth);
 
   int64_t inputs() const { return inputs_; }
   int64_t outputs() const { return outputs_; }
@@ -47,28 +69,39 @@ class Linear {
   const float* bias() const { return bias_.const_data_ptr<float>(); }
   int64_t flops(int64_t tokens) const { return 2 * tokens * inputs_ * outputs_; }
 
+  // With int8 weights, tokens are quantised before they are multiplied, kTile by kTile.
+  bool quantized() const { return factor_.defined(); }
+  Range tiles_to_quantize(int64_t tokens) const { return {0, quantized() ? (tokens + kTile - 1) / kTile : 0}; }
+  int64_t quantized_inputs() const { return quantized() ? round_up(inputs_, 4) : 0; }
+  template <typename T>
+  void quantize(const Operand<T>& x, int64_t tokens, Range tiles) const;
+
   // product = x weight^T without bias, for the outputs of some panels.
   //   x: (tokens, inputs), product: (tokens, outputs)
   template <typename T>
-  void product(const T* x, int64_t ld_x, int64_t tokens, Range panels, float* product, int64_t ld_product) const;
+  void product(const Operand<T>& x, int64_t tokens, Range panels, float* product, int64_t ld_product) const;
 
   // out = activation(x weight^T + bias), for the outputs of some panels.
   //   x: (tokens, inputs), out: (tokens, outputs)
   template <typename T>
-  void apply(const T* x, int64_t ld_x, int64_t tokens, Range panels, Activation activation, T* out,
-             int64_t ld_out) const;
+  void apply(const Operand<T>& x, int64_t tokens, Range panels, Activation activation, T* out, int64_t ld_out) const;
 
  private:
   template <typename T>
   const T* panel(int64_t p) const;
+  // x weight^T for one panel of int8, in c: (tokens, kPanel).
+  Product<int32_t> tile_of_bytes(const Quantized& x, int64_t tokens, int64_t p, int32_t* c) const;
   // c = x weight^T, or c + that, for one panel and the inputs from `input` on. x: (tokens, inputs), c: (tokens, kPanel)
   template <typename T>
   void tile(const T* x, int64_t ld_x, int64_t tokens, int64_t p, int64_t input, float* c, int64_t ld_c) const;
   int64_t width(int64_t p) const { return p + 1 < panels().last ? kPanel : outputs_ - p * kPanel; }
 
   int64_t inputs_, outputs_, depth_;
-  at::Tensor packed_;  // (panels, inputs, kPanel); bfloat16: (panels, inputs / 2, kPanel, 2)
-  at::Tensor bias_;    // (outputs) float32
+  // (panels, inputs, kPanel); bfloat16: (panels, inputs / 2, kPanel, 2); int8: (panels, inputs / 4, kPanel, 4)
+  at::Tensor packed_;
+  at::Tensor bias_;          // (outputs) float32
+  at::Tensor factor_;        // (inputs) float32: what x is multiplied by before it is quantised; undefined: not int8
+  at::Tensor scale_, sums_;  // (outputs) float32: of int8 weights, and the sum of an output's weights, scaled
 };
 
 }  // namespace moco

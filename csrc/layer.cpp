@@ -1,6 +1,7 @@
 #include "layer.h"
 
 #include <ATen/ops/cat.h>
+#include <ATen/ops/equal.h>
 
 #include <algorithm>
 #include <cmath>
@@ -24,30 +25,47 @@ LayerNorm::LayerNorm(const Affine& weights, double eps)
       bias_(weights.second.detach().to(at::kFloat).contiguous()),
       eps_(static_cast<float>(eps)) {}
 
+// The weights, if they fit each other.
+static LayerWeights checked(LayerWeights weights) {
+  const auto& [query, key, value, attention_output, attention_norm, intermediate, output, output_norm] = weights;
+  const int64_t D = query.weight.size(1);
+  const int64_t F = intermediate.weight.size(0);
+  for (const LinearWeights* square : {&query, &key, &value, &attention_output}) check_linear(*square, D, D);
+  check_linear(intermediate, F, D);
+  check_linear(output, D, F);
+  for (const Affine* norm : {&attention_norm, &output_norm}) check_affine(*norm, {D});
+  for (const LinearWeights* other : {&key, &value}) {  // which read the same tokens, quantised once
+    TORCH_CHECK_VALUE(
+        other->quantized() == query.quantized() && (!query.quantized() || at::equal(other->smooth, query.smooth)),
+        "Encoder: query, key and value must all be int8 with the same smooth, or none of them");
+  }
+  return weights;
+}
+
 Layer::Layer(LayerWeights weights, int64_t heads, Activation activation, double eps, at::ScalarType dtype)
-    : weights_(std::move(weights)),
+    : weights_(checked(std::move(weights))),
       heads_(heads),
-      D_(weights_.query.first.size(1)),
+      D_(weights_.query.weight.size(1)),
       activation_(activation),
       dtype_(dtype),
-      attention_output_(weights_.attention_output.first, weights_.attention_output.second, dtype, Linear::kFineDepth),
+      attention_output_(weights_.attention_output, dtype, Linear::kFineDepth),
       intermediate_(linear(weights_.intermediate)),
       output_(linear(weights_.output)),
       attention_norm_(weights_.attention_norm, eps),
-      output_norm_(weights_.output_norm, eps) {
-  const auto& [query, key, value, attention_output, attention_norm, intermediate, output, output_norm] = weights_;
-  const int64_t F = intermediate.first.size(0);
-  for (const Affine* square : {&query, &key, &value, &attention_output}) check_affine(*square, {D_, D_});
-  check_affine(intermediate, {F, D_});
-  check_affine(output, {D_, F});
-  for (const Affine* norm : {&attention_norm, &output_norm}) check_affine(*norm, {D_});
-}
+      output_norm_(weights_.output_norm, eps) {}
 
 const Linear& Layer::query_key_value() const {
   std::call_once(query_key_value_once_, [&] {
-    const LayerWeights& w = weights_;
-    query_key_value_ = std::make_unique<Linear>(linear({at::cat({w.query.first, w.key.first, w.value.first}),
-                                                        at::cat({w.query.second, w.key.second, w.value.second})}));
+    const LinearWeights& query = weights_.query;
+    const auto all = [&](at::Tensor LinearWeights::* what) {
+      return at::cat({query.*what, weights_.key.*what, weights_.value.*what});
+    };
+    LinearWeights stacked{all(&LinearWeights::weight), all(&LinearWeights::bias)};
+    if (query.quantized()) {
+      stacked.scale = all(&LinearWeights::scale);
+      stacked.smooth = query.smooth;
+    }
+    query_key_value_ = std::make_unique<Linear>(linear(stacked));
   });
   return *query_key_value_;
 }
@@ -57,17 +75,30 @@ const Layer::Peek& Layer::peek_weights() const {
     const int64_t d = D_ / heads_;
     Peek peek;
     const auto fine = [&](const at::Tensor& weight, const at::Tensor& bias) {
-      return Linear(weight, bias, dtype_, Linear::kFineDepth);
+      return Linear({weight, bias}, dtype_, Linear::kFineDepth);
     };
-    peek.query = std::make_unique<Linear>(fine(weights_.query.first, weights_.query.second));
+    peek.query = std::make_unique<Linear>(fine(weights_.query.dense(), weights_.query.bias));
+    const at::Tensor key = weights_.key.dense();
+    const at::Tensor value = weights_.value.dense();
     for (int64_t head = 0; head < heads_; ++head) {
       const auto rows_of_head = [&](const at::Tensor& all) { return all.narrow(0, head * d, d); };
-      peek.key.push_back(fine(rows_of_head(weights_.key.first).t(), at::Tensor()));
-      peek.value.push_back(fine(rows_of_head(weights_.value.first), rows_of_head(weights_.value.second)));
+      peek.key.push_back(fine(rows_of_head(key).t(), at::Tensor()));
+      peek.value.push_back(fine(rows_of_head(value), rows_of_head(weights_.value.bias)));
     }
     peek_ = std::move(peek);
   });
   return peek_;
+}
+
+// x = LayerNorm(product + bias + x), what both sub-layers end in. x: (tokens, D)
+template <typename T>
+static Stage<T> norm_stage(const Linear& linear, const LayerNorm& norm, T* hidden) {
+  return {{0, 1}, 0, [&linear, &norm, hidden](Range t, Range, Intermediate<T> between) {
+            const Timed timed(Part::kNorms);
+            const int64_t D = linear.outputs();
+            T* x = hidden + t.first * D;
+            hidden_kernels<T>().add_layer_norm(between.product, linear.bias(), x, norm.get(), t.size(), D, x);
+          }};
 }
 
 template <typename T>
@@ -90,39 +121,41 @@ void Layer::attention(T* hidden, const std::vector<int32_t>& cu_seqlens) const {
 // hidden = LayerNorm(context W_o^T + b_o + hidden)
 template <typename T>
 void Layer::project_context(const T* context, int64_t ld_context, T* hidden, int64_t tokens) const {
-  run_stages<T>(tokens, 0, D_,
-                {{attention_output_.panels(), attention_output_.flops(tokens),
+  const auto operand = [&](Range t, const Intermediate<T>& between) {
+    return Operand<T>{context + t.first * ld_context, ld_context, between.quantized};
+  };
+  run_stages<T>(tokens, {.product = D_, .quantized = attention_output_.quantized_inputs()},
+                {quantize_stage<T>(attention_output_, tokens, operand),
+                 {attention_output_.panels(), attention_output_.flops(tokens),
                   [&](Range t, Range panels, Intermediate<T> between) {
-                    attention_output_.product(context + t.first * ld_context, ld_context, t.size(), panels,
-                                              between.product, D_);
+                    attention_output_.product(operand(t, between), t.size(), panels, between.product, D_);
                   }},
-                 {{0, 1}, 0, [&](Range t, Range, Intermediate<T> between) {
-                    const Timed timed(Part::kNorms);
-                    T* x = hidden + t.first * D_;
-                    hidden_kernels<T>().add_layer_norm(between.product, attention_output_.bias(), x,
-                                                       attention_norm_.get(), t.size(), D_, x);
-                  }}});
+                 norm_stage<T>(attention_output_, attention_norm_, hidden)});
 }
 
 // hidden = LayerNorm(activation(hidden W_i^T + b_i) W_o^T + b_o + hidden)
 template <typename T>
 void Layer::feed_forward(T* hidden, int64_t tokens) const {
   const int64_t ld = intermediate_.outputs() + 16;  // a stride of whole pages would crowd a tile into few cache sets
-  run_stages<T>(tokens, ld, D_,
-                {{intermediate_.panels(), intermediate_.flops(tokens),
+  const auto outer = [&](Range t, const Intermediate<T>& between) {
+    return Operand<T>{hidden + t.first * D_, D_, between.quantized};
+  };
+  const auto inner = [&](Range, const Intermediate<T>& between) {
+    return Operand<T>{between.inner, ld, between.quantized};
+  };
+  const int64_t quantized = std::max(intermediate_.quantized_inputs(), output_.quantized_inputs());
+  run_stages<T>(tokens, {.inner = ld, .product = D_, .quantized = quantized},
+                {quantize_stage<T>(intermediate_, tokens, outer),
+                 {intermediate_.panels(), intermediate_.flops(tokens),
                   [&](Range t, Range panels, Intermediate<T> between) {
-                    intermediate_.apply(hidden + t.first * D_, D_, t.size(), panels, activation_, between.inner, ld);
+                    intermediate_.apply(outer(t, between), t.size(), panels, activation_, between.inner, ld);
                   }},
+                 quantize_stage<T>(output_, tokens, inner),
                  {output_.panels(), output_.flops(tokens),
                   [&](Range t, Range panels, Intermediate<T> between) {
-                    output_.product(between.inner, ld, t.size(), panels, between.product, D_);
+                    output_.product(inner(t, between), t.size(), panels, between.product, D_);
                   }},
-                 {{0, 1}, 0, [&](Range t, Range, Intermediate<T> between) {
-                    const Timed timed(Part::kNorms);
-                    T* x = hidden + t.first * D_;
-                    hidden_kernels<T>().add_layer_norm(between.product, output_.bias(), x, output_norm_.get(), t.size(),
-                                                       D_, x);
-                  }}});
+                 norm_stage<T>(output_, output_norm_, hidden)});
 }
 
 template <typename T>
@@ -146,7 +179,8 @@ void Layer::peek_rows(const T* hidden, const int32_t* cu_seqlens, int64_t rows, 
 
   float* keys = key_scratch.of<float>(rows * heads_ * D_);  // W_k^T q
   parallel_tasks(heads_, product_flops, [&](int64_t h) {
-    peek.key[static_cast<size_t>(h)].product(query + h * d, D_, rows, peek.key[0].panels(), keys + h * D_, heads_ * D_);
+    peek.key[static_cast<size_t>(h)].product<T>({query + h * d, D_, {}}, rows, peek.key[0].panels(), keys + h * D_,
+                                                heads_ * D_);
   });
 
   T* mixed = mixed_scratch.of<T>(rows * heads_ * D_);  // sum_t p[t] x[t]
@@ -167,7 +201,7 @@ void Layer::peek_rows(const T* hidden, const int32_t* cu_seqlens, int64_t rows, 
   T* context = context_scratch.of<T>(rows * D_);
   parallel_tasks(heads_, product_flops, [&](int64_t h) {
     const Linear& value = peek.value[static_cast<size_t>(h)];
-    value.apply(mixed + h * D_, heads_ * D_, rows, value.panels(), Activation::kNone, context + h * d, D_);
+    value.apply<T>({mixed + h * D_, heads_ * D_, {}}, rows, value.panels(), Activation::kNone, context + h * d, D_);
   });
   project_context(context, D_, cls, rows);
 }

@@ -39,6 +39,7 @@ class Layer {
   // Of the other tokens it needs no key and no value: with q the token's query of head h,
   //   score[t] = q . (W_k x[t] + b_k) = (W_k^T q) . x[t] + constant, and softmax takes no notice of the constant;
   //   context = sum_t p[t] (W_v x[t] + b_v) = W_v (sum_t p[t] x[t]) + b_v.
+  // Where those weights are int8 it multiplies with the same numbers, but does not quantise what they multiply.
   template <typename T>
   void peek(const T* hidden, const std::vector<int32_t>& cu_seqlens, T* cls) const;
 
@@ -51,7 +52,7 @@ class Layer {
   };
   const Linear& query_key_value() const;
   const Peek& peek_weights() const;
-  Linear linear(const Affine& weights) const { return {weights.first, weights.second, dtype_}; }
+  Linear linear(const LinearWeights& weights) const { return {weights, dtype_}; }
 
   template <typename T>
   void peek_rows(const T* hidden, const int32_t* cu_seqlens, int64_t rows, T* cls) const;

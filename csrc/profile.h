@@ -9,8 +9,8 @@
 
 namespace moco {
 
-enum class Part { kExtension, kEmbed, kProducts, kAttention, kPeek, kNorms, kExits };
-constexpr std::array kPartNames = {"extension", "embed", "products", "attention", "peek", "norms", "exits"};
+enum class Part { kExtension, kEmbed, kProducts, kAttention, kPeek, kNorms, kQuantize, kExits };
+constexpr std::array kPartNames = {"extension", "embed", "products", "attention", "peek", "norms", "quantize", "exits"};
 
 struct Profile {
   std::atomic<bool> on = false;

@@ -18,6 +18,14 @@ template <typename T>
 struct Intermediate {
   T* inner;        // (tokens, ld_inner)
   float* product;  // (tokens, D)
+  Quantized quantized;
+};
+
+// How much of it a token needs.
+struct Widths {
+  int64_t inner = 0, product = 0, quantized = 0;
+  // A stride of whole pages would crowd a tile into few sets of the cache.
+  int64_t ld_quantized() const { return quantized + 64; }
 };
 
 template <typename T>
@@ -31,14 +39,20 @@ struct Stage {
 // them through all stages, what lies between stays in its cache. Few tokens: the threads share out the panels of each
 // stage instead, so that all of them work and each weight is read by one of them only.
 template <typename T>
-void run_stages(int64_t tokens, int64_t ld_inner, int64_t D, std::initializer_list<Stage<T>> stages) {
+void run_stages(int64_t tokens, Widths widths, std::initializer_list<Stage<T>> stages) {
   const auto intermediate = [&](int64_t count) {
-    static thread_local Scratch inner, product;  // here, so that it is the thread's own that runs this
-    return Intermediate<T>{inner.of<T>(count * ld_inner), product.of<float>(count * D)};
+    // Here, so that it is the thread's own that runs this.
+    static thread_local Scratch inner, product, values, scales;
+    float* scale = scales.of<float>(2 * count);
+    return Intermediate<T>{
+        inner.of<T>(count * widths.inner),
+        product.of<float>(count * widths.product),
+        {values.of<uint8_t>(count * widths.ld_quantized()), widths.ld_quantized(), scale, scale + count}};
   };
   const int64_t threads = at::get_num_threads();
   const int64_t tiles = (tokens + Linear::kTile - 1) / Linear::kTile;
-  const int64_t panels = stages.begin()->panels.size();
+  const auto fewer_flops = [](const Stage<T>& a, const Stage<T>& b) { return a.flops < b.flops; };
+  const int64_t panels = std::max_element(stages.begin(), stages.end(), fewer_flops)->panels.size();
   if (tiles < threads || (tiles < 4 * threads && panels >= threads && threads > 1)) {
     const Intermediate<T> shared = intermediate(tokens);
     for (const Stage<T>& stage : stages) {
@@ -60,14 +74,26 @@ void run_stages(int64_t tokens, int64_t ld_inner, int64_t D, std::initializer_li
   });
 }
 
+// Quantises what a product reads, where its weights are int8; operand(range of tokens, intermediate): that.
+template <typename T, typename F>
+Stage<T> quantize_stage(const Linear& linear, int64_t tokens, const F& operand) {
+  return {
+      linear.tiles_to_quantize(tokens), 20 * tokens * linear.quantized_inputs(),
+      [&](Range t, Range tiles, Intermediate<T> between) { linear.quantize(operand(t, between), t.size(), tiles); }};
+}
+
 // out = activation(x weight^T + bias) for all outputs. x: (tokens, inputs); out: (tokens, outputs)
 template <typename T>
 void parallel_apply(const Linear& linear, const T* x, int64_t ld_x, int64_t tokens, Activation activation, T* out,
                     int64_t ld_out) {
-  run_stages<T>(tokens, 0, 0, {{linear.panels(), linear.flops(tokens), [&](Range t, Range panels, Intermediate<T>) {
-                                  linear.apply(x + t.first * ld_x, ld_x, t.size(), panels, activation,
-                                               out + t.first * ld_out, ld_out);
-                                }}});
+  const auto operand = [&](Range t, const Intermediate<T>& between) {
+    return Operand<T>{x + t.first * ld_x, ld_x, between.quantized};
+  };
+  run_stages<T>(tokens, {.quantized = linear.quantized_inputs()},
+                {quantize_stage<T>(linear, tokens, operand),
+                 {linear.panels(), linear.flops(tokens), [&](Range t, Range panels, Intermediate<T> between) {
+                    linear.apply(operand(t, between), t.size(), panels, activation, out + t.first * ld_out, ld_out);
+                  }}});
 }
 
 }  // namespace moco

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "checks.h"
+#include "gemm.h"
 
 namespace moco {
 
@@ -21,6 +22,16 @@ inline void check_affine(const Affine& affine, const std::vector<int64_t>& shape
   MOCO_CHECK_SHAPE("Encoder", bias, {shape[0]});
 }
 
+inline void check_linear(const LinearWeights& linear, int64_t outputs, int64_t inputs) {
+  check_affine({linear.weight, linear.bias}, {outputs, inputs});
+  if (!linear.quantized()) return;
+  MOCO_CHECK_DTYPE("Encoder", linear.weight, at::kChar);
+  MOCO_CHECK_SHAPE("Encoder", linear.scale, {outputs});
+  MOCO_CHECK_SHAPE("Encoder", linear.smooth, {inputs});
+  TORCH_CHECK_VALUE(can_multiply(at::kChar),
+                    "Encoder: int8 weights need a processor that sums products of bytes (AVX-512 VNNI)");
+}
+
 struct EmbeddingWeights {
   at::Tensor words, positions;      // (any, E)
   std::optional<at::Tensor> types;  // (any, E)
@@ -30,7 +41,10 @@ struct EmbeddingWeights {
 };
 
 struct LayerWeights {
-  Affine query, key, value, attention_output, attention_norm, intermediate, output, output_norm;
+  LinearWeights query, key, value, attention_output;
+  Affine attention_norm;
+  LinearWeights intermediate, output;
+  Affine output_norm;
 };
 
 struct HeadWeights {

@@ -6,8 +6,14 @@ from torch import Tensor
 #: Weight and bias of a linear layer, (outputs, inputs) and (outputs), or of a LayerNorm.
 Affine = tuple[Tensor, Tensor]
 
+#: An `Int8Linear`'s weight, bias, scale and smooth.
+Int8Affine = tuple[Tensor, Tensor, Tensor, Tensor]
+
 def cpu_isa() -> str:
     """The instruction set of the kernels in use: generic, avx2 or avx512."""
+
+def can_multiply(dtype: torch.dtype) -> bool:
+    """Whether the processor multiplies weights of this dtype: float32 always, bfloat16 and int8 where it can."""
 
 def parallel_threads() -> int:
     """How many threads a parallel loop of the extension really runs on."""
@@ -157,13 +163,13 @@ class LayerWeights:
     def __init__(
         self,
         *,
-        query: Affine,
-        key: Affine,
-        value: Affine,
-        attention_output: Affine,
+        query: Affine | Int8Affine,
+        key: Affine | Int8Affine,
+        value: Affine | Int8Affine,
+        attention_output: Affine | Int8Affine,
         attention_norm: Affine,
-        intermediate: Affine,
-        output: Affine,
+        intermediate: Affine | Int8Affine,
+        output: Affine | Int8Affine,
         output_norm: Affine,
     ) -> None: ...
 
@@ -175,7 +181,8 @@ class HeadWeights:
 class Encoder:
     """A BERT-like encoder with its classifier over packed rows, every step in place.
 
-    dtype: float32 or bfloat16, of hidden states and products; sums, softmax and LayerNorm are float32.
+    dtype: float32 or bfloat16, of hidden states and of products whose weights are not int8; sums, softmax and
+    LayerNorm are float32.
     activation: gelu, gelu_new or relu.
     """
 

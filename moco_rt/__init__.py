@@ -29,6 +29,7 @@ from moco_rt.accelerate import accelerate
 from moco_rt.capture import capture
 from moco_rt.ml_frame import MLFrame
 from moco_rt.prediction import EarlyExitOutput
+from moco_rt.quantization import quantize
 from moco_rt.rules import LinearCondition, LinearRule, OffRamp
 from moco_rt.torch_early_exit_models import EarlyExitTextClassificationModel
 
@@ -48,6 +49,7 @@ __all__ = [
     "OffRamp",
     "accelerate",
     "capture",
+    "quantize",
 ]
 
 

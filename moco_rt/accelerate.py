@@ -8,19 +8,21 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from moco_rt.answers import certified, count_exits
 from moco_rt.architectures import check_settles_one_label, load_tokenizer
+from moco_rt.architectures.int8 import is_int8
 from moco_rt.batches import Text, length_limit
 from moco_rt.calibrate import allowed_errors, rows_needed
 from moco_rt.certificate import Certificate
 from moco_rt.findings import SAMPLE, Findings, trace
+from moco_rt.int8_models import Dtype
 from moco_rt.policy_files import made_for, tokenizer_fingerprint
 from moco_rt.presets import all_presets
+from moco_rt.quantization import quantize
 from moco_rt.search import search
-from moco_rt.study import Study, ask, study
+from moco_rt.study import Study, ask, fit_texts, study
 from moco_rt.torch_early_exit_models import EarlyExitTextClassificationModel
 
 _log = logging.getLogger(__name__)
@@ -33,7 +35,7 @@ def accelerate(
     tokenizer: Any = None,
     agreement: float = 0.99,
     confidence: float = 0.95,
-    dtype: torch.dtype | None = None,
+    dtype: Dtype | None = None,
     seed: int = 0,
     calibration: Sequence[Text] | None = None,
     labels: Sequence[int] | None = None,
@@ -52,7 +54,8 @@ def accelerate(
         tokenizer: the model's; None: loaded from where the model came from.
         agreement: the share of rows that must keep the full model's label.
         confidence: with which this must hold.
-        dtype: compute in this dtype; None: the model's.
+        dtype: compute in this dtype; None: the model's. `"int8"`: on the copy that `quantize` makes with some of
+            the texts; the full model whose labels are promised is then that copy.
         seed: of the split of the texts and of the off-ramps.
         calibration: texts for the certificate alone; None: 35% of `texts` are kept apart for it.
         labels: true classes of the calibration texts, or of `texts` where there are none: adds accuracies to the
@@ -74,10 +77,14 @@ def accelerate(
             raise ValueError(f"{name} must be inside (0, 1) (got {share})")
     if isinstance(texts, str):
         raise TypeError("texts must be a sequence of texts (got one str)")
-    fast = EarlyExitTextClassificationModel(model, dtype=dtype)
+    in_int8 = dtype == "int8" and not is_int8(model)
+    fast = EarlyExitTextClassificationModel(model, dtype=None if in_int8 else dtype)
     check_settles_one_label(fast.config)
     tokenizer = tokenizer or load_tokenizer(model)
     longest = length_limit(tokenizer, fast.max_seqlen, max_length)
+    if in_int8:
+        some = fit_texts(texts, calibration, seed)
+        fast = EarlyExitTextClassificationModel(quantize(model, some, tokenizer=tokenizer, max_length=longest))
     found = study(fast, tokenizer, texts, calibration=calibration, labels=labels, max_length=longest, seed=seed)
     choose(fast, found, 1 - agreement, confidence)
     assert fast.findings is not None

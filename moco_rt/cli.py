@@ -14,6 +14,7 @@ from moco_rt import demo
 from moco_rt.accelerate import accelerate
 from moco_rt.architectures import load_classifier, load_tokenizer
 from moco_rt.findings import Findings
+from moco_rt.int8_models import Dtype
 from moco_rt.pretrained import FINDINGS
 from moco_rt.report_page import report_page
 from moco_rt.stream import predict_file
@@ -21,7 +22,7 @@ from moco_rt.text_files import read_rows, true_classes
 from moco_rt.torch_early_exit_models import EarlyExitTextClassificationModel
 
 _ROWS = ".jsonl (text[, text2][, label] a line) or plain text"
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_DTYPES: dict[str, Dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": "int8"}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from moco_rt.architectures.int8 import is_int8
 from moco_rt.certificate import Certificate, ExitCount
 from moco_rt.policy import Exit, Policy
 from moco_rt.rules import LinearCondition, OffRamp
@@ -28,7 +29,8 @@ _SAMPLE = 256
 
 def made_for(model: torch.nn.Module) -> dict[str, Any]:
     """What of a model a policy depends on: `weights`, a fingerprint, and `dtype`."""
-    return {"dtype": str(model.dtype).removeprefix("torch."), "weights": fingerprint(model)}
+    dtype = "int8" if is_int8(model) else str(model.dtype).removeprefix("torch.")
+    return {"dtype": dtype, "weights": fingerprint(model)}
 
 
 def fingerprint(model: torch.nn.Module) -> str:

@@ -83,24 +83,25 @@ def study(
     Raises:
         ValueError: the texts are too few, or labels are not as many as texts.
     """
-    order = np.random.default_rng(seed).permutation(len(texts))
-    fit, path = int(_FIT * len(texts)), int((_FIT + _PATH) * len(texts))
-    shuffled = [texts[i] for i in order]
+    order = _shuffled(texts, seed)
+    fit = _fit_rows(texts, calibration)
+    path = int((_FIT + _PATH) * len(texts))
+    ordered = [texts[i] for i in order]
     labelled = order[path:]
     if calibration is not None:
-        fit, path = int(_FIT_OF_OTHERS * len(texts)), len(texts)
-        shuffled += list(calibration)
+        path = len(texts)
+        ordered += list(calibration)
         labelled = np.arange(len(calibration))
-    if min(fit, path - fit, len(shuffled) - path) < _FEWEST:
+    if min(fit, path - fit, len(ordered) - path) < _FEWEST:
         raise ValueError(
             f"texts must leave at least {_FEWEST} rows to fit, to search and to certify on "
-            f"(got {fit}, {path - fit} and {len(shuffled) - path})"
+            f"(got {fit}, {path - fit} and {len(ordered) - path})"
         )
     expected = len(texts if calibration is None else calibration)
     if labels is not None and len(labels) != expected:
         raise ValueError(f"labels must be one for each of the {expected} texts (got {len(labels)})")
 
-    rows = encode(tokenizer, shuffled, max_length)
+    rows = encode(tokenizer, ordered, max_length)
     sites = candidate_sites(model)
     recorded = record(model, rows, sites)
     fit_rows, path_rows = recorded.take(slice(0, fit)), recorded.take(slice(fit, path))
@@ -118,6 +119,19 @@ def study(
         labels=None if labels is None else np.asarray(labels)[labelled],
         costs=measure_costs(model, rows[:path][-_COST_ROWS:], off_ramps),
     )
+
+
+def fit_texts(texts: Sequence[Text], calibration: Sequence[Text] | None, seed: int) -> list[Text]:
+    """Those that a study's off-ramps learn from: nothing else of it has looked at them."""
+    return [texts[i] for i in _shuffled(texts, seed)[: _fit_rows(texts, calibration)]]
+
+
+def _shuffled(texts: Sequence[Text], seed: int) -> NDArray[np.int64]:
+    return np.random.default_rng(seed).permutation(len(texts))
+
+
+def _fit_rows(texts: Sequence[Text], calibration: Sequence[Text] | None) -> int:
+    return int((_FIT if calibration is None else _FIT_OF_OTHERS) * len(texts))
 
 
 def candidate_sites(model: EarlyExitTextClassificationModel) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +15,12 @@ from torch import Tensor
 from moco_rt import pretrained, reference, runtime
 from moco_rt._C import Encoder, Results
 from moco_rt.architectures import architecture_of, check_settles_one_label, load_model
+from moco_rt.architectures.int8 import is_int8
 from moco_rt.batches import Text
 from moco_rt.exits import ExitPoint, SiteExits, compile_exits
 from moco_rt.findings import Findings
 from moco_rt.inputs import check_inputs
+from moco_rt.int8_models import Dtype, converted, describe
 from moco_rt.monitor import Alarm, Monitor, watch
 from moco_rt.policy import Exit, Policy
 from moco_rt.policy_files import check_made_for, made_for
@@ -28,7 +29,6 @@ from moco_rt.rules import Condition, LinearCondition, OffRamp
 from moco_rt.sites import all_sites
 
 _BACKENDS = ("auto", "packed", "reference")
-
 _CPU = torch.device("cpu")
 
 _log = logging.getLogger(__name__)
@@ -39,11 +39,11 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
 
     Args:
         model: a Hugging Face `...ForSequenceClassification`; it is put in evaluation mode.
-        backend: `packed` runs on the extension's own kernels, on a CPU, in float32 or bfloat16, from a packed copy of
-            the weights as they are now; `reference` drives the model's own modules; `auto` takes `packed` where
+        backend: `packed` runs on the extension's own kernels, on a CPU, in float32, bfloat16 or int8, from a packed
+            copy of the weights as they are now; `reference` drives the model's own modules; `auto` takes `packed` where
             it covers the model, and says in the log why where it does not.
-        dtype: computes in this dtype, on a converted copy where the model has another; None: as it is. A rule's bound
-            speaks of the dtype it was found in: capture from `.model`, the copy, to find rules for it.
+        dtype: computes in this dtype, on a converted copy where the model has another; `"int8"`: see `int8_copy`;
+            None: as it is. A rule's bound speaks of the dtype it was found in: capture from `.model` to find rules.
 
     Raises:
         TypeError: model is not a sequence classifier.
@@ -51,18 +51,16 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
 
     Example:
         >>> model = EarlyExitTextClassificationModel(hf_model)
-        >>> model.add_rule(rule.condition, rule.metadata["class"], "encoder", 0, "attention")
         >>> model(**tokenizer("This is a test", return_tensors="pt")).logits
     """
 
-    def __init__(self, model: Any, *, backend: str = "auto", dtype: torch.dtype | None = None):
+    def __init__(self, model: Any, *, backend: str = "auto", dtype: Dtype | None = None):
         super().__init__()
         if backend not in _BACKENDS:
             raise ValueError(f"backend must be one of {', '.join(_BACKENDS)} (got {backend!r})")
         architecture = architecture_of(model)
-        if dtype is not None and dtype != model.dtype:
-            model = copy.deepcopy(model).to(dtype)
-            architecture = architecture_of(model)
+        if (other := converted(model, dtype)) is not model:
+            model, architecture = other, architecture_of(other)
         self.model = model.eval()
         self._parts = tuple(model.modules())  # walking the tree anew for every batch is a tenth of a small one's time
         self.config = model.config
@@ -114,7 +112,7 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
                 raise ValueError(f"the packed kernels need a model on the CPU (got {self._architecture.device})")
             return self._architecture.encoder(self.model.dtype)
         except ValueError as reason:
-            if self._asked_for == "packed":
+            if self._asked_for == "packed" or is_int8(self.model):  # whose own modules are far slower than float32's
                 raise
             _log.warning("backend: reference, because %s", reason)
             return None
@@ -248,7 +246,9 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
         return predict(self, texts, tokenizer, max_length)
 
     def report(self) -> None:
-        """Print what the policy promises, by exit and class."""
+        """Print what the policy promises, by exit and class, and which layers are in int8."""
+        if is_int8(self.model):
+            print(describe(self.model))
         print("no certificate" if self.policy.certificate is None else self.policy.certificate.table())
 
     def monitor(self, rate: float = 0.01, on_alarm: Callable[[Alarm], None] | None = None, *, seed: int = 0) -> Monitor:
@@ -272,7 +272,7 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path, *, backend: str = "auto", dtype: torch.dtype | None = None
+        cls, name: str | Path, *, backend: str = "auto", dtype: Dtype | None = None
     ) -> EarlyExitTextClassificationModel:
         """A model with its policy, from a directory or by its name on the Hugging Face hub.
 

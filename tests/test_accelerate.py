@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from moco_rt import EarlyExitTextClassificationModel
+from moco_rt import _C, EarlyExitTextClassificationModel
 from moco_rt.accelerate import _what_can_be_certified, accelerate, choose
 from moco_rt.architectures import load_classifier
+from moco_rt.architectures.int8 import is_int8
 from moco_rt.calibrate import fixed_sequence, rows_needed
 from moco_rt.costs import Costs
 from moco_rt.demo_data import make_corpus, train_classifier
@@ -78,7 +79,7 @@ def assert_certificate_is_what_it_does(fast, full, tokenizer, rows, truth=None):
     """On the calibration rows: as many labels differ, and as many rows leave by each exit with each class."""
     certificate = fast.policy.certificate
     own = fast.predict(rows, tokenizer=tokenizer)
-    plain = EarlyExitTextClassificationModel(full, dtype=fast.dtype).predict(
+    plain = EarlyExitTextClassificationModel(full, dtype=None if is_int8(full) else fast.dtype).predict(
         rows, tokenizer=tokenizer, max_length=fast.policy.made_for["max_length"]
     )
     wrong = own.labels != plain.labels
@@ -138,6 +139,20 @@ def test_the_dtype_that_was_asked_for_is_certified(trained, texts, packed_dtype)
     fast = accelerate(model, texts, tokenizer=tokenizer, agreement=0.95, dtype=packed_dtype)
     assert (fast.dtype, model.dtype) == (packed_dtype, torch.float32)
     assert_certificate_is_what_it_does(fast, model, tokenizer, [texts[i] for i in calibration_places(TEXTS)])
+
+
+@pytest.mark.skipif(not _C.can_multiply(torch.int8), reason="the processor does not multiply bytes")
+def test_in_int8_the_certificate_is_of_the_int8_model_and_survives_the_disk(trained, texts, tmp_path, capsys):
+    model, tokenizer = trained
+    fast = accelerate(model, texts, tokenizer=tokenizer, agreement=0.95, dtype="int8")
+    assert (is_int8(fast.model), is_int8(model)) == (True, False)
+    assert fast.policy.exits
+    assert fast.policy.made_for["dtype"] == "int8"
+    assert_certificate_is_what_it_does(fast, fast.model, tokenizer, [texts[i] for i in calibration_places(TEXTS)])
+    fast.report()
+    assert "int8: " in capsys.readouterr().out
+    fast.save_pretrained(tmp_path)
+    assert_same_bits(EarlyExitTextClassificationModel.from_pretrained(tmp_path), fast, texts[:300], tokenizer)
 
 
 def test_without_labels_there_are_no_accuracies(choose_for):

@@ -208,7 +208,10 @@ def test_a_directory_without_a_model_is_refused_in_one_line(data, tmp_path, caps
     [
         ([], "required: command"),
         (["accelerate", "--data", "rows.jsonl", "--out", "out"], "required: --model"),
-        (["accelerate", "--model", "m", "--data", "d", "--out", "o", "--dtype", "int8"], "invalid choice: 'int8'"),
+        (
+            ["accelerate", "--model", "m", "--data", "d", "--out", "o", "--dtype", "float16"],
+            "invalid choice: 'float16'",
+        ),
         (["predict", "model"], "required: data"),
         (["fly"], "invalid choice: 'fly'"),
     ],

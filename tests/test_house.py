@@ -46,13 +46,14 @@ def own_imports(module):
 LADDER = [
     f"moco_rt.{name}"
     for name in (
-        *("_build", "sites", "rules", "calibrate", "certificate", "answers", "findings", "policy"),
+        *("_build", "int8_linear", "architectures.int8", "sites", "rules", "calibrate", "certificate"),
+        *("answers", "findings", "policy"),
         *("policy_files", "monitor"),
         *("batches", "inputs", "text_files"),
         *("architectures.architecture", "architectures.bert_like"),
         *(f"architectures.{family}" for family in ("bert", "roberta", "electra", "distilbert", "__init__")),
-        *("pretrained", "exits", "reference", "runtime", "prediction", "torch_early_exit_models"),
-        *("stream", "record", "distill", "costs", "search", "study", "presets", "accelerate"),
+        *("int8_models", "pretrained", "exits", "reference", "runtime", "prediction", "torch_early_exit_models"),
+        *("stream", "record", "distill", "costs", "search", "study", "presets", "quantization", "accelerate"),
         *("columns", "frame_files", "ml_frame", "capture"),
         *("report", "pictures", "report_page", "analytics"),
         *("__init__", "demo_data", "demo", "cli"),

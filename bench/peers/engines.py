@@ -39,6 +39,7 @@ ENGINES: dict[str, tuple[str, dict[str, str]]] = {
     "moco-reference.bf16": ("moco", {"backend": "reference"}),
     "moco-packed.fp32": ("moco", {"backend": "packed"}),
     "moco-packed.bf16": ("moco", {"backend": "packed"}),
+    "moco-packed.int8": ("moco_int8", {}),
 }
 
 

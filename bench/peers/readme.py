@@ -45,12 +45,12 @@ def table(cells: dict[str, dict]) -> str:
 
 def _lines(cell: dict) -> Iterator[str]:
     engines = cell["engines"]
-    for precision, dtype in (("fp32", "float32"), ("bf16", "bfloat16")):
+    for precision, dtype in (("fp32", "float32"), ("bf16", "bfloat16"), ("int8", "int8")):
         ours = engines.get(f"{OURS}.{precision}", {})
         if "best_rival" not in ours:
             continue
         rival = ours["best_rival"]
-        eager = engines[BASELINE.replace("fp32", precision)]
+        eager = engines.get(BASELINE.replace("fp32", precision), engines[BASELINE])
         figures = [
             cell["model"],
             cell["law"],

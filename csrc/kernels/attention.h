@@ -76,18 +76,17 @@ void softmax(const float* scores, int64_t ld_scores, float scale, int64_t querie
   for (int64_t q = 0; q < queries; ++q) {
     const float* score = scores + q * ld_scores;
     T* weight = weights + q * ld_weights;
-    const auto is_key = [&](int64_t k) {
-      return lane_numbers() + static_cast<int32_t>(k) < static_cast<int32_t>(keys);
-    };
     Vec top = splat(score[0]);
-    for (int64_t k = 0; k < padded; k += kWidth) top = max(top, is_key(k) ? load(score + k, Whole{}) : top);
+    for_vectors(keys, [&](int64_t k, auto lanes) { top = max(top, first(load(score + k, lanes), lanes, top)); });
     const float largest = max(top);
     Vec total = {};
-    for (int64_t k = 0; k < padded; k += kWidth) {
-      const Vec e = is_key(k) ? exp((load(score + k, Whole{}) - largest) * scale) : Vec{};
+    for_vectors(keys, [&](int64_t k, auto lanes) {
+      const Vec x = (load(score + k, lanes) - largest) * scale;
+      const Vec e = first(sizeof(T) == sizeof(bfloat16) ? exp_to_8_bits(x) : exp(x), lanes, Vec{});
       total += e;
       store(weight + k, e, Whole{});
-    }
+    });
+    for (int64_t k = round_up(keys, kWidth); k < padded; k += kWidth) store(weight + k, Vec{}, Whole{});
     inverse[q] = 1.0F / sum(total);
   }
 }

@@ -22,6 +22,34 @@ struct Norm {
   float eps;
 };
 
+// Tokens as bytes: x[t][k] is about least[t] + scale[t] * values[t][k].
+struct Quantized {
+  uint8_t* values;  // (tokens, ld): the inputs, then anything up to a multiple of 4: weights are 0 there
+  int64_t ld;
+  float* scale;  // (tokens)
+  float* least;  // (tokens)
+
+  Quantized from(int64_t token) const { return {values + token * ld, ld, scale + token, least + token}; }
+};
+
+// What multiplying tokens with weights gave, (tokens, columns) with ld.
+template <typename T>
+struct Product;
+template <>
+struct Product<float> {
+  const float* values;
+  int64_t ld;
+};
+// Of bytes: the product is tokens.scale[t] * scale[n] * values[t][n] + tokens.least[t] * sums[n].
+template <>
+struct Product<int32_t> {
+  const int32_t* values;
+  int64_t ld;
+  Quantized tokens;
+  const float* scale;  // (columns)
+  const float* sums;   // (columns)
+};
+
 // Attention takes keys in blocks of kKeyBlock, the last one rounded up to kKeyStep, so that few shapes of products
 // occur.
 constexpr int64_t kKeyBlock = 64;
@@ -38,14 +66,20 @@ struct HiddenKernels {
                 const int64_t* type, const Norm& norm, int64_t tokens, int64_t D, float* scratch, T* out);
 
   // out = activation(product + bias).
-  //   product, out: (tokens, columns); bias: (columns)
-  void (*bias_activation)(const float* product, const float* bias, Activation activation, int64_t tokens,
-                          int64_t columns, int64_t ld_product, T* out, int64_t ld_out);
+  //   out: (tokens, columns); bias: (columns)
+  void (*bias_activation)(const Product<float>& product, const float* bias, Activation activation, int64_t tokens,
+                          int64_t columns, T* out, int64_t ld_out);
+  void (*bias_activation_of_bytes)(const Product<int32_t>& product, const float* bias, Activation activation,
+                                   int64_t tokens, int64_t columns, T* out, int64_t ld_out);
 
   // out = LayerNorm(product + bias + residual); out may be residual.
   //   product: (tokens, D), written over; bias: (D); residual, out: (tokens, D)
   void (*add_layer_norm)(float* product, const float* bias, const T* residual, const Norm& norm, int64_t tokens,
                          int64_t D, T* out);
+
+  // out = x * factor, each token by itself; one with a number that is not finite is NaN.
+  //   x: (tokens, size); factor: (size)
+  void (*quantize)(const T* x, int64_t ld, const float* factor, int64_t tokens, int64_t size, const Quantized& out);
 
   // Zeros behind the last token up to a multiple of kKeyStep.
   //   values: (tokens, size); packed: (round_up(tokens, kKeyStep), size), bfloat16: (.. / 2, size, 2)
@@ -86,6 +120,9 @@ struct KernelTable {
   // last key up to a multiple of kKeyStep.
   //   keys: (tokens, words); packed: (blocks of kKeyBlock tokens, words, kKeyBlock)
   void (*pack_keys)(const uint32_t* keys, int64_t ld, int64_t tokens, int64_t words, uint32_t* packed);
+
+  // out = product: (tokens, columns).
+  void (*dequantize)(const Product<int32_t>& product, int64_t tokens, int64_t columns, float* out, int64_t ld_out);
 
   // score[r] = dot(x[r], weight) + bias; torch: x @ weight + bias.
   //   x: (rows, size), weight: (size), score: (rows)

@@ -16,7 +16,7 @@ inline void normalize(const float* x, const Norm& norm, int64_t D, T* out) {
   const float mean = sum(total) / static_cast<float>(D);
   Vec squares = {};
   for_vectors(D, [&](int64_t d, auto lanes) {
-    const Vec centred = first(load(x + d, lanes) - mean, lanes);
+    const Vec centred = first(load(x + d, lanes) - mean, lanes, Vec{});
     squares += centred * centred;
   });
   const float scale = 1.0F / std::sqrt(sum(squares) / static_cast<float>(D) + norm.eps);

@@ -6,6 +6,7 @@
 #include "kernels/exit_score.h"
 #include "kernels/layer_norm.h"
 #include "kernels/peek.h"
+#include "kernels/quantize.h"
 
 #define MOCO_STRING(name) #name
 #define MOCO_NAME(isa) MOCO_STRING(isa)
@@ -17,8 +18,10 @@ namespace {
 template <typename T>
 constexpr HiddenKernels<T> hidden_kernels = {
     .embed = embed<T>,
-    .bias_activation = bias_activation<T>,
+    .bias_activation = bias_activation<float, T>,
+    .bias_activation_of_bytes = bias_activation<int32_t, T>,
     .add_layer_norm = add_layer_norm<T>,
+    .quantize = quantize<T>,
     .pack_values = pack_values,
     .softmax = softmax<T>,
     .scale_rows = scale_rows<T>,
@@ -34,6 +37,7 @@ const KernelTable table = {
     .float32 = hidden_kernels<float>,
     .bfloat16_ = hidden_kernels<bfloat16>,
     .pack_keys = pack_keys,
+    .dequantize = dequantize,
     .linear_score = linear_score,
     .copy_runs = copy_runs,
 };

@@ -62,6 +62,17 @@ inline Vec load(const bfloat16* p, Part part) {
   return from_bits(half);
 }
 
+inline IntVec load(const int32_t* p, Whole) {
+  IntVec v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+inline IntVec load(const int32_t* p, Part part) {
+  IntVec v = {};
+  memcpy(&v, p, static_cast<size_t>(part.lanes) * sizeof(int32_t));
+  return v;
+}
+
 inline void store(float* p, Vec v, Whole) { memcpy(p, &v, sizeof v); }
 inline void store(float* p, Vec v, Part part) { memcpy(p, &v, static_cast<size_t>(part.lanes) * sizeof(float)); }
 inline void store(bfloat16* p, Vec v, Whole) {
@@ -73,12 +84,11 @@ inline void store(bfloat16* p, Vec v, Part part) {
   memcpy(p, &half, static_cast<size_t>(part.lanes) * sizeof(bfloat16));
 }
 
-// v with zeros behind the lanes of a part.
-inline Vec first(Vec v, Whole) { return v; }
-inline Vec first(Vec v, Part part) {
-  Vec kept = {};
-  memcpy(&kept, &v, static_cast<size_t>(part.lanes) * sizeof(float));
-  return kept;
+// v, behind the lanes of a part what stands behind them in another vector.
+inline Vec first(Vec v, Whole, Vec) { return v; }
+inline Vec first(Vec v, Part part, Vec behind) {
+  memcpy(&behind, &v, static_cast<size_t>(part.lanes) * sizeof(float));
+  return behind;
 }
 
 inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
@@ -118,6 +128,20 @@ inline Vec exp(Vec x) {
   p = p * r + 1.6666665459e-1F;
   p = p * r + 5.0000001201e-1F;
   p = p * (r * r) + r + 1.0F;
+  return (Vec)((BitVec)p + ((BitVec)shifted << 23));
+}
+
+// exp(x) for x <= 0, relative error 8e-5, all that bfloat16 can tell, in half the time; NaN stays.
+// 2^y = 2^n 2^r with |r| <= 1 / 2, 2^r by its minimax polynomial.
+inline Vec exp_to_8_bits(Vec x) {
+  constexpr float kRound = 12582912.0F;  // as in exp
+  const Vec y = max(splat(-126.0F), x * 1.44269504F);
+  const Vec shifted = y + kRound;
+  const Vec r = y - (shifted - kRound);
+  Vec p = splat(0.0551716674F);
+  p = p * r + 0.242611134F;
+  p = p * r + 0.693260987F;
+  p = p * r + 0.999928072F;
   return (Vec)((BitVec)p + ((BitVec)shifted << 23));
 }
 

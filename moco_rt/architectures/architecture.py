@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from moco_rt._C import Encoder
+from moco_rt.int8_linear import Int8Linear
+
+if TYPE_CHECKING:
+    from moco_rt._C import Affine, Int8Affine
 
 #: Runs one sub-layer: hidden (rows, S, D) and what `Architecture.mask` returned -> hidden (rows, S, D).
 Step = Callable[[Tensor, Any], Tensor]
@@ -49,20 +53,35 @@ class Architecture(Protocol):
         """Whether the classifier still is as a fresh initialisation leaves it."""
         ...
 
+    def products(self) -> Iterator[dict[str, Any]]:
+        """The linear layers inside the encoder's layers, by module path; those that read the same input together."""
+        ...
+
     def encoder(self, dtype: torch.dtype) -> Encoder:
         """The model on the packed kernels; raises ValueError where they do not cover it or dtype."""
         ...
 
 
-def affine(module: Any) -> tuple[Tensor, Tensor]:
+def affine(module: Any) -> Affine:
     """Weight and bias of a linear layer or a LayerNorm.
 
     Raises:
-        ValueError: it is neither, but for example a quantised or adapted layer, which does more than its weights say.
+        ValueError: it is neither, but for example an adapted layer, which does more than its weights say.
     """
     if type(module) not in (torch.nn.Linear, torch.nn.LayerNorm):
         raise ValueError(f"layers must be torch's own Linear and LayerNorm (got {type(module).__name__})")
     return module.weight, module.bias
+
+
+def product(module: Any) -> Affine | Int8Affine:
+    """What the packed kernels need of a linear layer inside the encoder's layers.
+
+    Raises:
+        ValueError: it is neither torch's own nor an `Int8Linear`.
+    """
+    if type(module) is Int8Linear:
+        return module.weight[0], module.bias, module.scale, module.smooth
+    return affine(module)
 
 
 def activation_name(hidden_act: Any) -> str:

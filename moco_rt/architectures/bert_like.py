@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers.masking_utils import create_bidirectional_mask
 
 from moco_rt._C import EmbeddingWeights, Encoder, HeadWeights, LayerWeights
-from moco_rt.architectures.architecture import Step, activation_name, affine
+from moco_rt.architectures.architecture import Step, activation_name, affine, product
 from moco_rt.sites import EMBEDDINGS, attention_site, output_site
 
 
@@ -67,6 +67,14 @@ class BertLike:
             yield attention_site(i), partial(self._attention, layer)
             yield output_site(i), partial(self._feed_forward, layer)
 
+    def products(self) -> Iterator[dict[str, Any]]:
+        """The linear layers inside the encoder's layers, by module path; those that read the same input together."""
+        paths = {module: path for path, module in self._model.named_modules()}
+        for layer in self._layers:
+            linears = self._linears(layer)
+            for together in (("query", "key", "value"), ("attention_output",), ("intermediate",), ("output",)):
+                yield {paths[linears[name]]: linears[name] for name in together}
+
     def classify(self, hidden: Tensor) -> Tensor:
         """Dense layer and classifier of the first token: (rows, S, D) -> (rows, C)."""
         logits: Tensor = self._model.classifier(hidden)
@@ -121,16 +129,28 @@ class BertLike:
         output: Tensor = layer.feed_forward_chunk(hidden)
         return output
 
-    @staticmethod
-    def _layer_weights(layer: Any) -> LayerWeights:
-        attention = layer.attention
+    def _layer_weights(self, layer: Any) -> LayerWeights:
+        attention_norm, output_norm = self._norms(layer)
         return LayerWeights(
-            query=affine(attention.self.query),
-            key=affine(attention.self.key),
-            value=affine(attention.self.value),
-            attention_output=affine(attention.output.dense),
-            attention_norm=affine(attention.output.LayerNorm),
-            intermediate=affine(layer.intermediate.dense),
-            output=affine(layer.output.dense),
-            output_norm=affine(layer.output.LayerNorm),
+            **{name: product(linear) for name, linear in self._linears(layer).items()},
+            attention_norm=affine(attention_norm),
+            output_norm=affine(output_norm),
         )
+
+    @staticmethod
+    def _linears(layer: Any) -> dict[str, Any]:
+        """A layer's linear layers by what `LayerWeights` calls them."""
+        attention = layer.attention
+        return {
+            "query": attention.self.query,
+            "key": attention.self.key,
+            "value": attention.self.value,
+            "attention_output": attention.output.dense,
+            "intermediate": layer.intermediate.dense,
+            "output": layer.output.dense,
+        }
+
+    @staticmethod
+    def _norms(layer: Any) -> tuple[Any, Any]:
+        """What attention and feed-forward end in."""
+        return layer.attention.output.LayerNorm, layer.output.LayerNorm

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moco_rt._C import EmbeddingWeights, LayerWeights
-from moco_rt.architectures.architecture import affine
+from moco_rt._C import EmbeddingWeights
 from moco_rt.architectures.bert_like import BertLike
 
 
@@ -48,15 +47,17 @@ class DistilBert(BertLike):
         return output
 
     @staticmethod
-    def _layer_weights(layer: Any) -> LayerWeights:
+    def _linears(layer: Any) -> dict[str, Any]:
         attention = layer.attention
-        return LayerWeights(
-            query=affine(attention.q_lin),
-            key=affine(attention.k_lin),
-            value=affine(attention.v_lin),
-            attention_output=affine(attention.out_lin),
-            attention_norm=affine(layer.sa_layer_norm),
-            intermediate=affine(layer.ffn.lin1),
-            output=affine(layer.ffn.lin2),
-            output_norm=affine(layer.output_layer_norm),
-        )
+        return {
+            "query": attention.q_lin,
+            "key": attention.k_lin,
+            "value": attention.v_lin,
+            "attention_output": attention.out_lin,
+            "intermediate": layer.ffn.lin1,
+            "output": layer.ffn.lin2,
+        }
+
+    @staticmethod
+    def _norms(layer: Any) -> tuple[Any, Any]:
+        return layer.sa_layer_norm, layer.output_layer_norm

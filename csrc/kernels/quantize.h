@@ -1,0 +1,46 @@
+// Tokens as bytes.
+#pragma once
+
+#include "kernels/vec.h"
+
+namespace moco::MOCO_ISA {
+namespace {
+
+using ByteVec = uint8_t __attribute__((vector_size(MOCO_VECTOR_BYTES / 4)));
+
+// v is from 0 to 255.
+inline void store_bytes(uint8_t* p, Vec v, Whole) {
+  const ByteVec bytes = __builtin_convertvector(__builtin_convertvector(v, IntVec), ByteVec);
+  memcpy(p, &bytes, sizeof bytes);
+}
+inline void store_bytes(uint8_t* p, Vec v, Part part) {
+  const ByteVec bytes = __builtin_convertvector(__builtin_convertvector(v, IntVec), ByteVec);
+  memcpy(p, &bytes, static_cast<size_t>(part.lanes));
+}
+
+template <typename T>
+void quantize(const T* x, int64_t ld, const float* factor, int64_t tokens, int64_t size, const Quantized& out) {
+  for (int64_t t = 0; t < tokens; ++t) {
+    const auto value = [&](int64_t k, auto lanes) { return load(x + t * ld + k, lanes) * load(factor + k, lanes); };
+    Vec least = {};  // 0 is always between them
+    Vec most = {};
+    Vec broken = {};  // NaN where a number is not finite
+    for_vectors(size, [&](int64_t k, auto lanes) {
+      const Vec v = value(k, lanes);
+      least = min(least, v);
+      most = max(most, v);
+      broken += v * 0.0F;
+    });
+    const float low = -max(-least);
+    const float step = (max(most) - low) / 255.0F + sum(broken);
+    out.least[t] = low;
+    out.scale[t] = step;
+    const float per_step = step > 0.0F ? 1.0F / step : 0.0F;
+    for_vectors(size, [&](int64_t k, auto lanes) {
+      store_bytes(out.values + t * out.ld + k, (value(k, lanes) - low) * per_step + 0.5F, lanes);
+    });
+  }
+}
+
+}  // namespace
+}  // namespace moco::MOCO_ISA
