@@ -17,7 +17,7 @@ from moco_rt.int8_models import int8_copy
 from moco_rt.torch_early_exit_models import EarlyExitTextClassificationModel
 
 #: So many texts are looked at.
-ROWS = 512
+_ROWS = 512
 _BATCH_ROWS = 64
 #: How much of what is hard to quantise in the inputs is moved into the weights.
 _STRENGTHS = (0.0, 0.25, 0.5, 0.75)
@@ -38,7 +38,8 @@ def quantize(model: Any, texts: Sequence[Text], *, tokenizer: Any = None, max_le
 
     Args:
         model: a Hugging Face `...ForSequenceClassification`, on a CPU.
-        texts: a few hundred texts, or pairs, like those it will meet; more than 512 are not looked at.
+        texts: a few hundred texts, or pairs, like those it will meet; of more than 512, so many
+            spread evenly over them are looked at.
         tokenizer: the model's; None: loaded from where the model came from.
         max_length: in tokens; None: what model and tokenizer allow.
 
@@ -57,7 +58,9 @@ def quantize(model: Any, texts: Sequence[Text], *, tokenizer: Any = None, max_le
     max_seqlen = architecture_of(model).max_seqlen
     tokenizer = tokenizer or load_tokenizer(model)
     longest = length_limit(tokenizer, max_seqlen, max_length)
-    return quantize_on(model, length_sorted_batches(tokenizer, texts[:ROWS], longest, _BATCH_ROWS)[0])
+    places = np.linspace(0, len(texts) - 1, min(_ROWS, len(texts)), dtype=int)  # texts may be sorted by class
+    some = [texts[place] for place in places]
+    return quantize_on(model, length_sorted_batches(tokenizer, some, longest, _BATCH_ROWS)[0])
 
 
 def quantize_on(model: Any, batches: Batches) -> Any:
