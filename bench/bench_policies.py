@@ -12,13 +12,16 @@ import json
 import random
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from case_study import BATCH_ROWS, ROOT, SHARED, read_jsonl
+from numpy.typing import NDArray
 from readme_table import put_into_readme
 
 from moco_rt import EarlyExitTextClassificationModel, presets
@@ -100,19 +103,25 @@ def agreement(off_ramps: Sequence[OffRamp], rows: Recording) -> float:
     return round(1 - float(answers.wrong(exits).mean()), 5)
 
 
-def measure(
-    model: EarlyExitTextClassificationModel, variants: Sequence[Exits], batches: Sequence[dict]
-) -> list[dict[str, float]]:
-    """Every variant on every batch, in turns; the first is without exits and what the others are compared with."""
+def in_turns(variants: Sequence[Callable[..., Any]], batches: Sequence[dict]) -> NDArray[np.float64]:
+    """Seconds of every variant on every batch, in turns: (batches, variants)."""
     seconds = np.zeros((len(batches), len(variants)))
-    for exits in variants:
-        model.run(exits, **batches[0])
+    for run in variants:
+        run(**batches[0])
     turns = np.random.default_rng(0)  # who comes after whom matters where forwards are short
     for i, batch in enumerate(batches):
         for place in turns.permutation(len(variants)):
             start = time.perf_counter()
-            model.run(variants[place], **batch)
+            variants[place](**batch)
             seconds[i, place] = time.perf_counter() - start
+    return seconds
+
+
+def measure(
+    model: EarlyExitTextClassificationModel, variants: Sequence[Exits], batches: Sequence[dict]
+) -> list[dict[str, float]]:
+    """Every variant on every batch; the first is without exits and what the others are compared with."""
+    seconds = in_turns([partial(model.run, exits) for exits in variants], batches)
     return [
         {
             "speedup_median_batch": round(float(np.median(seconds[:, 0] / seconds[:, place])), 3),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from pathlib import Path
@@ -15,11 +16,14 @@ from tqdm import tqdm
 
 from moco_rt._C import PackedBatch
 from moco_rt.architectures import Architecture, architecture_of, check_settles_one_label
+from moco_rt.architectures.int8 import is_int8
 from moco_rt.batches import Encoded, Text, by_length, encode, length_limit, pad
 from moco_rt.columns import Column, PackedColumn
 from moco_rt.frame_files import FrameWriter
 from moco_rt.ml_frame import MLFrame
 from moco_rt.sites import all_sites
+
+_log = logging.getLogger(__name__)
 
 _FEATURES = ("cls", "mean", "tokens")
 # Rows are sorted by length inside a chunk: many rows make batches of one length, but their tokens are held in memory.
@@ -65,6 +69,10 @@ def capture(
     if isinstance(texts, str):
         raise TypeError("capture: texts must be an iterable of texts (got one string)")
     longest = length_limit(tokenizer, architecture.max_seqlen, max_length)
+    if is_int8(model):
+        _log.warning(
+            "capture runs the model's own modules: in int8 they are slow, and round otherwise than a peek does"
+        )
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

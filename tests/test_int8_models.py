@@ -18,7 +18,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from moco_rt import _C, EarlyExitTextClassificationModel, torch_early_exit_models
+from moco_rt import _C, EarlyExitTextClassificationModel, capture, torch_early_exit_models
 from moco_rt._C import PackedBatch
 from moco_rt.architectures import architecture_of
 from moco_rt.architectures.int8 import is_int8
@@ -210,6 +210,12 @@ def test_the_reference_backend_says_what_the_packed_one_must(int8, inputs):
     reference = EarlyExitTextClassificationModel(int8, backend="reference")
     assert reference.backend == "reference"
     torch.testing.assert_close(packed(**inputs).logits, reference(**inputs).logits, atol=0.1, rtol=0)
+
+
+def test_capture_says_that_it_is_slow(int8, word_tokenizer, caplog):
+    frame = capture(int8, word_tokenizer, ["a good film", "the bad film"], sites="encoder.0.attention")
+    assert len(frame) == 2
+    assert "capture runs the model's own modules" in caplog.text
 
 
 def test_a_model_can_be_copied(int8, inputs):
