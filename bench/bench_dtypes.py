@@ -1,4 +1,4 @@
-"""What a dtype and exits make together: `python bench/bench_dtypes.py` writes README's table of it.
+"""What a dtype and exits make together: `python bench/bench_dtypes.py` writes bench/results/dtypes.json.
 
 Rows per second of the packed encoder in float32, bfloat16 and int8, each without exits and with a policy that was
 found and certified at 99% in that dtype, all in turns on the same batches; labels are compared with float32's without
@@ -14,7 +14,6 @@ from functools import partial
 import torch
 from bench_policies import CONFIDENCE, SETS, in_turns, texts
 from case_study import BATCH_ROWS, ROOT, SHARED
-from readme_table import put_into_readme
 
 from moco_rt import EarlyExitTextClassificationModel, quantize
 from moco_rt.accelerate import choose
@@ -60,7 +59,7 @@ def run(name: str, rows: int, find_rows: int | None) -> dict:
 
 
 def table(results: dict) -> str:
-    """README's table."""
+    """In rows per second, times float32 without exits, and the share of its labels."""
     lines = ["| | " + " | ".join(f"{d} | {d} + exits" for d in DTYPES) + " |", "|---|" + "---:|" * 2 * len(DTYPES)]
     for name, result in results.items():
         found = result["variants"]
@@ -83,7 +82,6 @@ def main() -> None:
     for name in options.sets:
         results[name] = run(name, options.rows, options.find_rows)
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    put_into_readme("dtypes", table(results))
     print(table(results))
 
 
