@@ -3,7 +3,7 @@
 An adapter is a module that knows one engine:
 
     PACKAGES            what its answers come from; their versions are reported
-    convert(model_dir, folder, batches, precision)
+    convert(model_dir, folder, batches, precision, **options)
                         only where it is needed: writes into folder what Engine reads, calibrated on the batches
     Engine(model_dir, folder, threads, precision, **options)
         inputs(batch)   a padded batch, int64 arrays by name, in the form the engine likes best; not timed
@@ -17,24 +17,27 @@ from __future__ import annotations
 import importlib
 from importlib.metadata import version
 from types import ModuleType
+from typing import Any
 
 BASELINE = "hf.fp32"
 OURS = "moco-packed"
 
 #: Name, which ends in the precision, and the adapter with its options.
-ENGINES: dict[str, tuple[str, dict[str, str]]] = {
+ENGINES: dict[str, tuple[str, dict[str, Any]]] = {
     "hf.fp32": ("hugging_face", {}),
     "hf.bf16": ("hugging_face", {}),
     "compile.fp32": ("torch_compile", {}),
     "compile.bf16": ("torch_compile", {}),
     "onnxruntime.fp32": ("onnx_runtime", {}),
     "onnxruntime.int8": ("onnx_runtime", {}),
+    "onnxruntime-reduced.int8": ("onnx_runtime", {"reduce_range": True}),
     "openvino.fp32": ("open_vino", {}),
     "openvino.bf16": ("open_vino", {}),
     "openvino.int8": ("open_vino", {}),
     "ctranslate2.fp32": ("c_translate2", {}),
     "ctranslate2.bf16": ("c_translate2", {}),
     "ctranslate2.int8": ("c_translate2", {}),
+    "torchao.int8": ("torch_ao", {}),
     "moco-reference.fp32": ("moco", {"backend": "reference"}),
     "moco-reference.bf16": ("moco", {"backend": "reference"}),
     "moco-packed.fp32": ("moco", {"backend": "packed"}),
@@ -51,8 +54,8 @@ def is_rival(name: str) -> bool:
     return not name.startswith("moco")
 
 
-def adapter(name: str) -> tuple[ModuleType, dict[str, str]]:
-    """The adapter's module, and the options of its Engine."""
+def adapter(name: str) -> tuple[ModuleType, dict[str, Any]]:
+    """The adapter's module, and the options of its engine."""
     module, options = ENGINES[name]
     return importlib.import_module(f"peers.{module}"), options
 

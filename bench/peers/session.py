@@ -16,10 +16,10 @@ class Conversion:
     """Converts a model for an engine: apart from the session, whose memory is reported."""
 
     def __init__(self, name: str, model_dir: Path, folder: Path, batches: list[Batch]):
-        module, _ = adapter(name)
+        module, options = adapter(name)
         if hasattr(module, "convert"):
             folder.mkdir()
-            module.convert(model_dir, folder, batches, precision(name))
+            module.convert(model_dir, folder, batches, precision(name), **options)
 
 
 class Session:
