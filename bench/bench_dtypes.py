@@ -20,7 +20,7 @@ from moco_rt.accelerate import choose
 from moco_rt.architectures import load_classifier
 from moco_rt.batches import length_sorted_batches
 from moco_rt.exits import compile_exits
-from moco_rt.study import fit_texts, study
+from moco_rt.study import split_texts, study
 
 RESULTS = ROOT / "bench" / "results" / "dtypes.json"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": "int8"}
@@ -31,15 +31,14 @@ def run(name: str, rows: int, find_rows: int | None) -> dict:
     """Find a policy in every dtype, measure all of them on one set."""
     model_name, find, certify, report, limit = SETS[name]
     model, tokenizer = load_classifier(str(SHARED / "models" / model_name))
-    given = texts(find, find_rows)
-    calibration = None if certify is None else texts(certify, None)
+    split = split_texts(texts(find, find_rows), None if certify is None else texts(certify, None), None, seed=0)
     variants = {}
     for dtype, asked in DTYPES.items():
         in_dtype = model
         if dtype == "int8":
-            in_dtype = quantize(model, fit_texts(given, calibration, 0), tokenizer=tokenizer, max_length=limit)
+            in_dtype = quantize(model, split.texts[: split.path], tokenizer=tokenizer, max_length=limit)
         fast = EarlyExitTextClassificationModel(in_dtype, dtype=asked)
-        found = study(fast, tokenizer, given, calibration=calibration, labels=None, max_length=limit, seed=0)
+        found = study(fast, tokenizer, split, max_length=limit, seed=0)
         choose(fast, found, ALPHA, CONFIDENCE)
         variants[f"{dtype}"] = partial(fast.run, {})
         variants[f"{dtype} + exits"] = partial(fast.run, compile_exits(fast.policy, fast.device))

@@ -33,7 +33,7 @@ from moco_rt.exits import ExitPoint, compile_exits
 from moco_rt.policy import Exit
 from moco_rt.record import Recording, record
 from moco_rt.rules import OffRamp
-from moco_rt.study import Study, ask, study
+from moco_rt.study import Study, ask, split_texts, study
 
 RESULTS = ROOT / "bench" / "results" / "policies.json"
 AGREEMENTS = (0.995, 0.99, 0.98, 0.97)
@@ -158,15 +158,8 @@ def run(name: str, rows: int, find_rows: int | None) -> dict:
     model_name, find, certify, report, limit = SETS[name]
     model, tokenizer = load_classifier(str(SHARED / "models" / model_name))
     fast = EarlyExitTextClassificationModel(model)
-    found = study(
-        fast,
-        tokenizer,
-        texts(find, find_rows),
-        calibration=None if certify is None else texts(certify, None),
-        labels=None,
-        max_length=limit,
-        seed=0,
-    )
+    split = split_texts(texts(find, find_rows), None if certify is None else texts(certify, None), None, seed=0)
+    found = study(fast, tokenizer, split, max_length=limit, seed=0)
     methods = presets.all_presets(found)
     policies, tables = {}, []
     for level in AGREEMENTS:

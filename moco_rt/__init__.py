@@ -27,7 +27,9 @@ if _minor(torch.__version__) != _minor(_BUILT_FOR):
 
 from moco_rt.accelerate import accelerate
 from moco_rt.capture import capture
+from moco_rt.cascade import Cascade
 from moco_rt.ml_frame import MLFrame
+from moco_rt.pools import TierError
 from moco_rt.prediction import EarlyExitOutput
 from moco_rt.quantization import quantize
 from moco_rt.rules import LinearCondition, LinearRule, OffRamp
@@ -40,6 +42,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AnalyticsEngine",
+    "Cascade",
     "EarlyExitOutput",
     "EarlyExitTextClassificationModel",
     "LinearCondition",
@@ -47,6 +50,7 @@ __all__ = [
     "MLFrame",
     "NoSufficientRuleError",
     "OffRamp",
+    "TierError",
     "accelerate",
     "capture",
     "quantize",

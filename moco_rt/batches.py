@@ -14,7 +14,7 @@ Text = str | tuple[str, str] | list[str]
 
 #: Tokens in one batch. All of it goes through a layer before any goes through the next, so that the rows that are left
 #: deep in the network are still many. Its hidden states (25 MB at D = 384) should stay in a last-level cache.
-_TOKENS = 16_384
+TOKENS = 16_384
 
 #: What a tokenizer makes of one text: `input_ids` and, where the model has segments, `token_type_ids`.
 Encoded = Mapping[str, Sequence[int]]
@@ -51,12 +51,13 @@ def by_length(rows: Sequence[Encoded], batch_rows: int) -> Iterator[list[int]]:
         yield order[start : start + batch_rows]
 
 
-def by_tokens(rows: Sequence[Encoded]) -> Iterator[list[int]]:
-    """The places of all rows, shortest first, in batches of at most _TOKENS tokens, padding counted."""
+def by_tokens(rows: Sequence[Encoded], tokens: int | None = None) -> Iterator[list[int]]:
+    """The places of all rows, shortest first, in batches of at most so many tokens (`TOKENS`), padding counted."""
+    tokens = TOKENS if tokens is None else tokens
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
     first = 0
     for i in range(1, len(order) + 1):
-        if i == len(order) or len(rows[order[i]]["input_ids"]) * (i + 1 - first) > _TOKENS:
+        if i == len(order) or len(rows[order[i]]["input_ids"]) * (i + 1 - first) > tokens:
             yield order[first:i]
             first = i
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,14 @@ class Certificate:
     accuracy_full: float | None = None
     accuracy: float | None = None
 
+    @classmethod
+    def of(cls, stored: Mapping[str, Any] | None) -> Certificate | None:
+        """What `dataclasses.asdict` made of one, or of none."""
+        if stored is None:
+            return None
+        counts = tuple(ExitCount(**count) for count in stored["exits"])
+        return cls(**{**stored, "exits": counts})
+
     @property
     def speedup(self) -> float:
         """Expected time of a row without exits over the time with them."""
@@ -68,11 +78,12 @@ class Certificate:
             lines.append(f"accuracy {self.accuracy:.2%}, without exits {self.accuracy_full:.2%}")
         if not self.exits:
             return "\n".join([*lines, "no exits"])
-        lines.append(f"{'exit':<20}{'class':>6}{'left':>9}{'wrong':>7}{'at most wrong':>15}")
+        width = max(20, *(len(count.site) + 2 for count in self.exits))
+        lines.append(f"{'exit':<{width}}{'class':>6}{'left':>9}{'wrong':>7}{'at most wrong':>15}")
         lines += [
-            f"{count.site:<20}{count.predicted_class:>6}{count.fired / self.rows:>9.1%}{count.wrong:>7}"
+            f"{count.site:<{width}}{count.predicted_class:>6}{count.fired / self.rows:>9.1%}{count.wrong:>7}"
             f"{count.upper_bound:>15.2%}"
             for count in self.exits
         ]
         left = sum(count.fired for count in self.exits)
-        return "\n".join([*lines, f"{'ran to the end':<26}{1 - left / self.rows:>9.1%}"])
+        return "\n".join([*lines, f"{'ran to the end':<{width + 6}}{1 - left / self.rows:>9.1%}"])

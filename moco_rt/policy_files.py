@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from moco_rt.architectures.int8 import is_int8
-from moco_rt.certificate import Certificate, ExitCount
+from moco_rt.certificate import Certificate
 from moco_rt.policy import Exit, Policy
 from moco_rt.rules import LinearCondition, OffRamp
 
@@ -31,6 +31,11 @@ def made_for(model: torch.nn.Module) -> dict[str, Any]:
     """What of a model a policy depends on: `weights`, a fingerprint, and `dtype`."""
     dtype = "int8" if is_int8(model) else str(model.dtype).removeprefix("torch.")
     return {"dtype": dtype, "weights": fingerprint(model)}
+
+
+def made_with(model: torch.nn.Module, tokenizer: Any, max_length: int) -> dict[str, Any]:
+    """What a certificate rests on: `made_for`, and `tokenizer`, a fingerprint, and `max_length`."""
+    return {**made_for(model), "tokenizer": tokenizer_fingerprint(tokenizer), "max_length": max_length}
 
 
 def fingerprint(model: torch.nn.Module) -> str:
@@ -99,10 +104,7 @@ def load_policy(json_file: str | Path, tensors_file: str | Path, expected: Polic
         policy.add(_exit(about, f"exits.{place}", tensors))
     policy.closed = set(text["closed"])
     policy.made_for = text["made_for"]
-    certificate = text["certificate"]
-    if certificate is not None:
-        counts = tuple(ExitCount(**count) for count in certificate.pop("exits"))
-        policy.certificate = Certificate(**certificate, exits=counts)
+    policy.certificate = Certificate.of(text["certificate"])
     return policy
 
 

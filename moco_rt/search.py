@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +15,18 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from moco_rt.answers import Answers
-from moco_rt.costs import Costs
 
 #: Policies along a path, about, shared by all thresholds: a step may add no more errors than a certificate can tell
 #: apart. To compare choices of off-ramps fewer do.
 _POLICIES, _FEWER = 4000, 1000
+
+
+class Timing(Protocol):
+    """What it takes to leave; see `Costs.of`."""
+
+    def of(self, lengths: NDArray[np.int64], chosen: Sequence[int]) -> NDArray[np.float64]:
+        """Seconds (n, len(chosen) + 1) of rows that leave by one of the chosen ways out, or run to the end."""
+        ...
 
 
 def find_path(
@@ -78,10 +86,11 @@ def find_path(
 def search(
     answers: Answers,
     sites: Sequence[str],
-    costs: Costs,
+    costs: Timing,
     lengths: NDArray[np.int64],
     alpha: float,
     num_classes: int,
+    groups: Sequence[Sequence[int]] | None = None,
 ) -> tuple[list[int], list[NDArray[np.float32]]]:
     """The off-ramps that pay, at most one at each site, and the path of policies over them.
 
@@ -95,6 +104,8 @@ def search(
         lengths: (n,) of the rows.
         alpha: share of labels that may differ.
         num_classes: C.
+        groups: of off-ramps: the best choice within one of them is where a choice among all of theirs starts from;
+            None: one of all.
 
     Returns:
         Places of the off-ramps, at least one, and thresholds (chosen, C) of ever faster policies.
@@ -104,17 +115,21 @@ def search(
         times = [_time_along(answers.at(some), costs.of(lengths, some), alpha, num_classes) for some in choices]
         return min(zip(times, choices, strict=True), default=(math.inf, []))
 
-    best = fastest(_neighbours([], sites))
-    while (better := fastest(_neighbours(best[1], sites)))[0] < best[0]:
-        best = better
-    chosen = best[1]
+    def climb(best: tuple[float, list[int]], among: set[int]) -> tuple[float, list[int]]:
+        while (better := fastest(_neighbours(best[1], sites, among)))[0] < best[0]:
+            best = better
+        return best
+
+    within = [set(group) for group in groups or [range(len(sites))]]
+    best = min(climb((math.inf, []), group) for group in within)
+    chosen = climb(best, set().union(*within))[1]
     return chosen, find_path(answers.at(chosen), costs.of(lengths, chosen), num_classes)
 
 
-def _neighbours(chosen: list[int], sites: Sequence[str]) -> list[list[int]]:
+def _neighbours(chosen: list[int], sites: Sequence[str], among: set[int]) -> list[list[int]]:
     """Choices of some off-ramps, at most one at each site, that differ at one site."""
     apart = {site: [place for place in chosen if sites[place] != site] for site in sites}
-    choices = [*apart.values(), *(sorted([*apart[site], place]) for place, site in enumerate(sites))]
+    choices = [*apart.values(), *(sorted([*apart[sites[place]], place]) for place in sorted(among))]
     return [choice for choice in choices if choice and choice != chosen]
 
 

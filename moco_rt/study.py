@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,23 @@ _COST_ROWS = 2000
 
 
 @dataclass(frozen=True)
+class Split:
+    """Texts for three jobs, one after the other.
+
+    Attributes:
+        texts: N texts: for off-ramps to learn from, then to order the path, then for the certificate.
+        path: how many are before the path's.
+        calibration: how many are before the certificate's.
+        labels: true classes of the certificate's, or None.
+    """
+
+    texts: Sequence[Text]
+    path: int
+    calibration: int
+    labels: NDArray[np.int64] | None
+
+
+@dataclass(frozen=True)
 class Study:
     """Rows apart for three jobs, and what was found on them.
 
@@ -44,6 +61,7 @@ class Study:
         calibration: rows that nothing has looked at: the certificate's.
         labels: (n,) true classes of the calibration rows, or None.
         costs: of leaving by each of them, or of running to the end.
+        logits: (N, C) the model's own, of the rows of all three jobs.
     """
 
     off_ramps: Sequence[OffRamp]
@@ -52,6 +70,7 @@ class Study:
     calibration: Recording
     labels: NDArray[np.int64] | None
     costs: Costs
+    logits: NDArray[np.float32]
 
     @property
     def sites(self) -> list[str]:
@@ -62,29 +81,54 @@ class Study:
 def study(
     model: EarlyExitTextClassificationModel,
     tokenizer: Any,
-    texts: Sequence[Text],
+    split: Split,
     *,
-    calibration: Sequence[Text] | None,
-    labels: Sequence[int] | None,
     max_length: int,
     seed: int,
+    teacher: NDArray[np.float32] | None = None,
 ) -> Study:
-    """Record texts, teach off-ramps on half of them, time what leaving costs.
+    """Record texts, teach off-ramps on some of them, time what leaving costs.
 
     Args:
         model: with whatever exits: they take no part.
         tokenizer: the model's.
-        texts: see `accelerate`.
-        calibration: see `accelerate`.
-        labels: see `accelerate`.
+        split: the texts.
         max_length: in tokens.
-        seed: of the split and of the off-ramps.
+        seed: of the off-ramps.
+        teacher: (N, C) logits whose labels count, and that off-ramps learn; None: the model's own.
+    """
+    rows = encode(tokenizer, split.texts, max_length)
+    sites = candidate_sites(model)
+    recorded = record(model, rows, sites)
+    taught = recorded if teacher is None else replace(recorded, logits=teacher)
+    fit_rows, path_rows = taught.take(slice(0, split.path)), taught.take(slice(split.path, split.calibration))
+    fitted = [
+        _fit(site, feature, fit_rows, path_rows, seed)
+        for site in tqdm(sites, desc="off-ramps", delay=2, leave=False)
+        for feature in _features(site)
+    ]
+    off_ramps = [better for better, _ in fitted]
+    return Study(
+        off_ramps,
+        one_layer=[one for _, one in fitted if one.feature == "cls"],
+        path=path_rows,
+        calibration=taught.take(slice(split.calibration, None)),
+        labels=split.labels,
+        costs=measure_costs(model, rows[: split.calibration][-_COST_ROWS:], off_ramps),
+        logits=recorded.logits,
+    )
+
+
+def split_texts(
+    texts: Sequence[Text], calibration: Sequence[Text] | None, labels: Sequence[int] | None, seed: int
+) -> Split:
+    """Texts in a random order, shared out; see `accelerate`.
 
     Raises:
         ValueError: the texts are too few, or labels are not as many as texts.
     """
-    order = _shuffled(texts, seed)
-    fit = _fit_rows(texts, calibration)
+    order = np.random.default_rng(seed).permutation(len(texts))
+    fit = int((_FIT if calibration is None else _FIT_OF_OTHERS) * len(texts))
     path = int((_FIT + _PATH) * len(texts))
     ordered = [texts[i] for i in order]
     labelled = order[path:]
@@ -100,38 +144,7 @@ def study(
     expected = len(texts if calibration is None else calibration)
     if labels is not None and len(labels) != expected:
         raise ValueError(f"labels must be one for each of the {expected} texts (got {len(labels)})")
-
-    rows = encode(tokenizer, ordered, max_length)
-    sites = candidate_sites(model)
-    recorded = record(model, rows, sites)
-    fit_rows, path_rows = recorded.take(slice(0, fit)), recorded.take(slice(fit, path))
-    fitted = [
-        _fit(site, feature, fit_rows, path_rows, seed)
-        for site in tqdm(sites, desc="off-ramps", delay=2, leave=False)
-        for feature in _features(site)
-    ]
-    off_ramps = [better for better, _ in fitted]
-    return Study(
-        off_ramps,
-        one_layer=[one for _, one in fitted if one.feature == "cls"],
-        path=path_rows,
-        calibration=recorded.take(slice(path, None)),
-        labels=None if labels is None else np.asarray(labels)[labelled],
-        costs=measure_costs(model, rows[:path][-_COST_ROWS:], off_ramps),
-    )
-
-
-def fit_texts(texts: Sequence[Text], calibration: Sequence[Text] | None, seed: int) -> list[Text]:
-    """Those that a study's off-ramps learn from: nothing else of it has looked at them."""
-    return [texts[i] for i in _shuffled(texts, seed)[: _fit_rows(texts, calibration)]]
-
-
-def _shuffled(texts: Sequence[Text], seed: int) -> NDArray[np.int64]:
-    return np.random.default_rng(seed).permutation(len(texts))
-
-
-def _fit_rows(texts: Sequence[Text], calibration: Sequence[Text] | None) -> int:
-    return int((_FIT if calibration is None else _FIT_OF_OTHERS) * len(texts))
+    return Split(ordered, fit, path, None if labels is None else np.asarray(labels)[labelled])
 
 
 def candidate_sites(model: EarlyExitTextClassificationModel) -> list[str]:

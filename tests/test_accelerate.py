@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from moco_rt import _C, EarlyExitTextClassificationModel
-from moco_rt.accelerate import _what_can_be_certified, accelerate, choose
+from moco_rt.accelerate import accelerate, choose
 from moco_rt.architectures import load_classifier
 from moco_rt.architectures.int8 import is_int8
 from moco_rt.calibrate import fixed_sequence, rows_needed
@@ -19,7 +19,8 @@ from moco_rt.costs import Costs
 from moco_rt.demo_data import make_corpus, train_classifier
 from moco_rt.record import Recording
 from moco_rt.rules import OffRamp
-from moco_rt.study import Study, study
+from moco_rt.selection import what_can_be_certified
+from moco_rt.study import Study, split_texts, study
 
 TEXTS = 1200
 
@@ -47,7 +48,7 @@ def texts(reviews):
 def found(trained, texts):
     """A study whose costs are made by hand: what is chosen does not depend on this machine's mood."""
     fast = EarlyExitTextClassificationModel(trained[0])
-    made = study(fast, trained[1], texts, calibration=None, labels=None, max_length=64, seed=0)
+    made = study(fast, trained[1], split_texts(texts, None, None, 0), max_length=64, seed=0)
     sites = list(dict.fromkeys(made.sites))
     return replace(made, costs=costs_of([0.45 + sites.index(site) for site in made.sites], 5.0))
 
@@ -266,7 +267,7 @@ def made_up_study(tiny_bert, classes, seen, rows=300):
         logits = np.eye(classes, dtype=np.float32)[labels]
         return Recording({"embeddings": x}, logits, np.full(rows, 7))
 
-    return fast, Study([off_ramp], [], recording(), recording(), None, costs_of([1.0], 5.0))
+    return fast, Study([off_ramp], [], recording(), recording(), None, costs_of([1.0], 5.0), np.empty((0, classes)))
 
 
 # Too few rows
@@ -292,7 +293,7 @@ def test_enough_rows_say_nothing(choose_for, caplog):
 
 def test_what_few_rows_can_show_is_certified_by_rows_without_a_disagreement():
     for rows in range(50, 1000):
-        alpha = _what_can_be_certified(1e-6, 0.95, rows)
+        alpha = what_can_be_certified(1e-6, 0.95, rows)
         assert fixed_sequence(np.array([0]), rows, alpha, 0.95) == 0, rows
 
 

@@ -22,7 +22,7 @@ from moco_rt.monitor import Alarm, EProcess, Monitor
 from moco_rt.policy import Exit, Policy
 from moco_rt.rules import OffRamp
 from moco_rt.sites import EMBEDDINGS, all_sites
-from moco_rt.study import study
+from moco_rt.study import split_texts, study
 
 HIDDEN = 32
 SITES = ("encoder.0.attention", "encoder.1.attention")
@@ -396,7 +396,7 @@ def test_exits_stay_open_on_texts_like_those_they_know_and_close_on_those_of_ano
 
     fast = EarlyExitTextClassificationModel(model)
     known = [row["text"] for row in read("imdb/unlabelled.jsonl", 6000)]
-    found = study(fast, tokenizer, known, calibration=None, labels=None, max_length=128, seed=0)
+    found = study(fast, tokenizer, split_texts(known, None, None, 0), max_length=128, seed=0)
     # What is chosen must not depend on this machine's mood.
     reach = [0.2 if site == EMBEDDINGS else 0.5 for site in found.sites]
     costs = Costs(

@@ -74,8 +74,8 @@ def test_chunks_and_batches_do_not_show(make_fast, word_tokenizer, monkeypatch, 
     fast = make_fast(backend)
     rows = make_texts(50)
     expected = fast.predict(rows, tokenizer=word_tokenizer)
-    monkeypatch.setattr(prediction, "_TEXTS", texts)
-    monkeypatch.setattr(batches, "_TOKENS", tokens)
+    monkeypatch.setattr(prediction, "TEXTS", texts)
+    monkeypatch.setattr(batches, "TOKENS", tokens)
     found = fast.predict(rows, tokenizer=word_tokenizer)
     torch.testing.assert_close(found.probs, expected.probs, atol=1e-5, rtol=0)
     for name in ("labels", "exit_site", "exit_rule"):
@@ -86,8 +86,8 @@ def test_packed_answers_have_the_same_bits_in_chunks_of_any_size(make_fast, word
     fast = make_fast("packed")
     rows = make_texts(50)
     expected = fast.predict(rows, tokenizer=word_tokenizer).probs
-    monkeypatch.setattr(prediction, "_TEXTS", 11)
-    monkeypatch.setattr(batches, "_TOKENS", 64)
+    monkeypatch.setattr(prediction, "TEXTS", 11)
+    monkeypatch.setattr(batches, "TOKENS", 64)
     assert torch.equal(fast.predict(rows, tokenizer=word_tokenizer).probs, expected)
 
 
@@ -163,7 +163,7 @@ def test_short_work_says_nothing(make_fast, word_tokenizer, capfd):
 
 
 def test_what_breaks_while_texts_are_tokenised_reaches_the_caller(make_fast, word_tokenizer, monkeypatch):
-    monkeypatch.setattr(prediction, "_TEXTS", 2)
+    monkeypatch.setattr(prediction, "TEXTS", 2)
     with pytest.raises(TypeError):
         make_fast("packed").predict(["good", "bad", "film", None], tokenizer=word_tokenizer)
 

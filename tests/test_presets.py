@@ -54,7 +54,7 @@ def make_study(classes=2, sites=SITES):
     ramps = [make_off_ramp(site, classes) for site in sites]
     reach = np.arange(1.0, len(sites) + 2)
     costs = Costs(np.array([1.0]), reach[None], np.zeros((1, len(sites))), np.zeros(len(sites) + 1))
-    return Study(ramps, ramps[1:], path, calibration, None, costs)
+    return Study(ramps, ramps[1:], path, calibration, None, costs, np.empty((0, classes)))
 
 
 @pytest.fixture(scope="module", params=[2, 4], ids=["two classes", "four classes"])

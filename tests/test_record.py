@@ -84,7 +84,7 @@ def test_batches_do_not_show(model, monkeypatch, backend):
     fast = EarlyExitTextClassificationModel(model, backend=backend)
     rows = make_rows()
     whole = record(fast, rows, SITES)
-    monkeypatch.setattr(batches, "_TOKENS", 20)
+    monkeypatch.setattr(batches, "TOKENS", 20)
     pieces = record(fast, rows, SITES)
     atol = 0 if backend == "packed" else 1e-5  # packed: to the bit
     np.testing.assert_allclose(pieces.logits, whole.logits, rtol=0, atol=atol)

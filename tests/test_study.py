@@ -11,7 +11,7 @@ from moco_rt import study as study_module
 from moco_rt.batches import encode
 from moco_rt.record import Recording, record
 from moco_rt.rules import OffRamp
-from moco_rt.study import ask, candidate_sites, probabilities, study
+from moco_rt.study import ask, candidate_sites, probabilities, split_texts, study
 
 WORDS = ["a", "the", "film", "good", "bad", "not", "was", "but"]
 SITES = ["embeddings", "encoder.0.attention", "encoder.1.attention"]
@@ -35,8 +35,8 @@ def run(fast, word_tokenizer):
     """`run(texts, seed=0, ...)`: a study of the model."""
 
     def run(texts, **options):
-        options = {"calibration": None, "labels": None, "max_length": 32, "seed": 0, **options}
-        return study(fast, word_tokenizer, texts, **options)
+        options = {"calibration": None, "labels": None, "seed": 0, **options}
+        return study(fast, word_tokenizer, split_texts(texts, **options), max_length=32, seed=options["seed"])
 
     return run
 

@@ -38,6 +38,7 @@ _FAMILIES: dict[str, Callable[[Any], Architecture]] = {
 
 # pipeline("text-classification") logs an error about any model class whose name it does not find here.
 MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES["moco_rt"] = "EarlyExitTextClassificationModel"
+MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES["moco_rt_cascade"] = "Cascade"
 
 
 def architecture_of(model: Any) -> Architecture:

@@ -1,0 +1,275 @@
+"""Cascade: small models first, large ones for what they leave open."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from moco_rt import cascade_files
+from moco_rt.batches import Text
+from moco_rt.certificate import Certificate
+from moco_rt.pools import Finished, Pools, TierError, Waiting, gather
+from moco_rt.prediction import TEXTS, CascadeOutput, Prediction, check_text, check_texts, encoded_ahead
+from moco_rt.tiers import Tier, TierLike, align
+
+#: Rows of a stream that are worth a run of a tier.
+_FULL = 64
+
+
+class Cascade(torch.nn.Module):
+    """Classifiers one after the other: a row is answered by the first that is sure enough, at the latest by the last.
+
+    A tier is sure of a row that leaves by one of its own exits, or whose highest probability, at the tier's
+    temperature, exceeds the threshold for its class. `moco_rt.accelerate` finds thresholds, temperatures and exits with
+    a certificate; given by hand they promise nothing. (Two tiers with one threshold: TangoBERT, arXiv:2204.06271.)
+
+    Args:
+        tiers: each a pair (model, tokenizer), the model a Hugging Face classifier or an
+            `EarlyExitTextClassificationModel` with whatever dtype, backend and exits, or a function from a list of
+            texts to logits (n, C), such as `pipeline.predict_log_proba` of scikit-learn. The last, whose labels count,
+            is a pair; the others have the same classes by name (`id2label`), functions have them in the last one's
+            order.
+        thresholds: for each tier but the last a probability, or one for each class in the last tier's order.
+
+    Raises:
+        TypeError: a tier is neither a pair nor a function, or a model is not a sequence classifier.
+        ValueError: there is no tier, classes are not the same, the last is a function, thresholds are not as many as
+            tiers but the last, or a model is refused, see `EarlyExitTextClassificationModel`.
+
+    Example:
+        >>> cascade = Cascade([(small, small_tokenizer), (large, large_tokenizer)], thresholds=[0.95])
+        >>> cascade.predict(texts).labels
+    """
+
+    def __init__(self, tiers: Sequence[TierLike], *, thresholds: Sequence[float | Sequence[float]]):
+        super().__init__()
+        made = [Tier(tier) for tier in tiers]
+        self._set(made)
+        if len(thresholds) != len(made) - 1:
+            raise ValueError(
+                f"thresholds must be one for each tier but the last, {len(made) - 1} (got {len(thresholds)})"
+            )
+        classes = self.config.num_labels
+        for tier, given in zip(made, thresholds, strict=False):
+            levels = torch.as_tensor(given, dtype=torch.float32)
+            if levels.numel() not in (1, classes) or levels.isnan().any():
+                raise ValueError(f"a threshold must be a number, or one for each of {classes} classes (got {given})")
+            tier.thresholds = levels.expand(classes).clone()
+
+    def _set(self, tiers: list[Tier], certificate: Certificate | None = None) -> None:
+        align(tiers)
+        self.tiers = tiers
+        self.certificate = certificate
+        self.models = torch.nn.ModuleList([tier.model for tier in tiers if isinstance(tier.model, torch.nn.Module)])
+        self.config = tiers[-1].model.config
+
+    @classmethod
+    def of(cls, tiers: list[Tier], certificate: Certificate | None) -> Cascade:
+        """Of tiers with thresholds, and what is promised of them together."""
+        cascade = cls.__new__(cls)
+        torch.nn.Module.__init__(cascade)
+        cascade._set(tiers, certificate)
+        return cascade
+
+    @property
+    def device(self) -> torch.device:
+        """Where the last tier is."""
+        device: torch.device = self.tiers[-1].model.device
+        return device
+
+    def can_generate(self) -> bool:
+        """False; `transformers.pipeline` asks."""
+        return False
+
+    def train(self, mode: bool = True) -> Cascade:  # noqa: ARG002
+        """Stays in evaluation mode: it answers, it is not trained."""
+        return super().train(False)
+
+    def predict(self, texts: Iterable[Text], *, on_error: str = "raise") -> Prediction:
+        """Label texts: rows that go on are pooled into full batches of the next tier.
+
+        Args:
+            texts: texts, or pairs of texts; any iterable, also one that does not know its length.
+            on_error: what becomes of a batch that a tier fails on. `raise`: the error names the tier, and its
+                `prediction` holds what was finished before; `skip`: its rows have label, tier and exits -1 and
+                probabilities NaN, the log says so, and the others go on.
+
+        Returns:
+            By text; `tier` says who answered, `exit_site` and `exit_rule` are places in that tier's model.
+
+        Raises:
+            TierError: a tier failed.
+            TypeError: texts is a single text, or holds something else.
+            ValueError: there are none.
+        """
+        check_texts(texts)
+        pools = Pools(self.tiers, [TEXTS] * len(self.tiers), on_error)
+        found: list[Finished] = []
+        count = 0
+        total = len(texts) if isinstance(texts, Sequence) else None
+        with tqdm(total=total, unit="text", delay=2, leave=False) as progress:
+
+            def keep(finished: Iterable[Finished]) -> None:
+                for some in finished:
+                    found.append(some)
+                    progress.update(len(some[0]))
+
+            try:
+                for start, chunk, rows in encoded_ahead(texts, self.tiers[0].encode):
+                    count += len(chunk)
+                    numbered = enumerate(zip(chunk, rows, strict=True), start)
+                    pools.add([Waiting(place, text, row) for place, (text, row) in numbered])
+                    keep(pools.run_due())
+                keep(pools.flush())
+            except TierError as error:
+                error.prediction = gather(found, count, self.config.num_labels)
+                raise
+        if count == 0:
+            raise ValueError("texts must hold at least one text (got none)")
+        return gather(found, count, self.config.num_labels)
+
+    def stream(
+        self, texts: Iterable[Text], *, max_wait_ms: float = 20.0, on_error: str = "raise"
+    ) -> Iterator[Finished]:
+        """Label texts as they come, for who waits for an answer.
+
+        A batch is run when it is full, or when one of its texts has waited max_wait_ms, at all tiers together, for
+        others to come: an answer takes that and the time of the runs that are ahead of it.
+
+        Args:
+            texts: an iterable that may take its time; it is read in a thread of its own.
+            max_wait_ms: milliseconds, not negative.
+            on_error: see `predict`.
+
+        Yields:
+            Places among the texts, and what was predicted for these, in the order in which they are done.
+
+        Raises:
+            TierError: a tier failed.
+            TypeError: texts is a single text, or holds something else.
+            ValueError: max_wait_ms is negative.
+            Exception: whatever reading the texts raises, after those before it have been answered.
+        """
+        check_texts(texts)
+        if not max_wait_ms >= 0:
+            raise ValueError(f"max_wait_ms must not be negative (got {max_wait_ms})")
+        pools = Pools(self.tiers, [_FULL] * len(self.tiers), on_error)
+        return _stream(pools, texts, max_wait_ms / 1e3)
+
+    @torch.no_grad()
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+    ) -> CascadeOutput:
+        """Classify a padded batch, where all tiers take the tokens of one tokenizer: so `transformers.pipeline` works.
+
+        For many texts `predict` is faster: it pools rows across batches.
+
+        Args:
+            input_ids: (B, S) int64 or int32.
+            attention_mask: (B, S), 1 on real tokens, padded on the right; None: all are real.
+            token_type_ids: (B, S), segments of text pairs; None: all 0.
+
+        Raises:
+            ValueError: tiers have several tokenizers; and as `EarlyExitTextClassificationModel.forward`.
+        """
+        first = self.tiers[0]
+        if not all(tier.tokenises_like(first) and tier.tokenizer is not None for tier in self.tiers):
+            raise ValueError("tiers must share one tokenizer to be given its tokens (got several: use predict)")
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        given = (input_ids, mask, token_type_ids)
+        rows = torch.arange(len(input_ids))
+        logits = torch.empty(len(rows), self.config.num_labels)
+        exit_site, exit_rule, who = (torch.full((len(rows),), -1) for _ in range(3))
+        for number, tier in enumerate(self.tiers):
+            longest = int(mask[rows].sum(dim=1).max()) if number else mask.shape[1]
+            answers = tier.judge(tier.model(*(None if x is None else x[rows, :longest] for x in given)))
+            settled = answers.settled
+            done = rows[settled]
+            logits[done], who[done] = answers.logits[settled], number
+            exit_site[done], exit_rule[done] = answers.exit_site[settled], answers.exit_rule[settled]
+            rows = rows[~settled]
+            if len(rows) == 0:
+                break
+        return CascadeOutput(logits, exit_site, exit_rule, who)
+
+    def report(self) -> None:
+        """Print what is promised, and who answers how much."""
+        print("no certificate" if self.certificate is None else self.certificate.table())
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write all tiers with their tokenizers, for `from_pretrained`.
+
+        Raises:
+            ValueError: a tier is a function, or a rule of one a plain callable: they have no form on disk.
+        """
+        cascade_files.save(directory, self.tiers, self.certificate)
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path) -> Cascade:
+        """What `save_pretrained` wrote.
+
+        Raises:
+            ValueError: the directory holds none, or one of another version.
+        """
+        return cls.of(*cascade_files.load(directory))
+
+
+_END = object()
+
+
+def _stream(pools: Pools, texts: Iterable[Text], max_wait: float) -> Iterator[Finished]:
+    """The body of `Cascade.stream`; seconds."""
+    arrived: queue.Queue[Any] = queue.Queue(maxsize=TEXTS)
+    stopped = threading.Event()
+
+    def put(item: Any) -> None:
+        while not stopped.is_set():
+            with contextlib.suppress(queue.Full):
+                arrived.put(item, timeout=0.1)
+                break
+
+    def read() -> None:
+        try:
+            for place, text in enumerate(texts):
+                check_text(text, place)
+                put(Waiting(place, text, None, time.monotonic() + max_wait))
+                if stopped.is_set():
+                    return
+            put(_END)
+        except Exception as error:
+            put(error)
+
+    threading.Thread(target=read, daemon=True, name="moco_rt stream").start()
+    end: Any = None
+    try:
+        while end is None:
+            items = _take(arrived, pools.deadline())
+            end = items.pop() if items and not isinstance(items[-1], Waiting) else None
+            pools.add(items)
+            yield from pools.run_due(time.monotonic())
+        yield from pools.flush()
+        if end is not _END:
+            raise end
+    finally:
+        stopped.set()
+
+
+def _take(arrived: queue.Queue[Any], deadline: float) -> list[Any]:
+    """All that has come; waits for something until the deadline."""
+    wait = deadline - time.monotonic()
+    items = []
+    try:
+        items.append(arrived.get(timeout=None if wait == float("inf") else max(wait, 0)))
+        while True:
+            items.append(arrived.get_nowait())
+    except queue.Empty:
+        return items

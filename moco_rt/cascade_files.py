@@ -1,0 +1,73 @@
+"""A cascade on disk: `cascade.json`, `cascade.safetensors` with the thresholds, and a folder for each tier."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from moco_rt.architectures import load_tokenizer
+from moco_rt.certificate import Certificate
+from moco_rt.tiers import Tier
+from moco_rt.torch_early_exit_models import EarlyExitTextClassificationModel
+
+VERSION = 1
+JSON, TENSORS = "cascade.json", "cascade.safetensors"
+
+
+def save(directory: str | Path, tiers: Sequence[Tier], certificate: Certificate | None) -> None:
+    """Write tiers into a directory, which is made where it is missing.
+
+    Raises:
+        ValueError: a tier is a function, or a rule of one a plain callable: they have no form on disk.
+    """
+    directory = Path(directory)
+    for number, tier in enumerate(tiers):
+        if tier.tokenizer is None:
+            raise ValueError(f"tier {number} must be a model to be saved (got a function)")
+    for number, tier in enumerate(tiers):
+        tier.model.save_pretrained(directory / f"tier-{number}")
+        tier.tokenizer.save_pretrained(directory / f"tier-{number}")
+    about = {
+        "format": "moco_rt cascade",
+        "version": VERSION,
+        "tiers": [
+            {"temperature": t.temperature, "max_length": t.max_length, "batch_tokens": t.batch_tokens} for t in tiers
+        ],
+        "certificate": None if certificate is None else asdict(certificate),
+    }
+    thresholds = {
+        f"tiers.{n}.thresholds": tier.thresholds for n, tier in enumerate(tiers) if tier.thresholds is not None
+    }
+    save_file(thresholds, directory / TENSORS)
+    (directory / JSON).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def load(directory: str | Path) -> tuple[list[Tier], Certificate | None]:
+    """The tiers of a directory, and what is promised of them.
+
+    Raises:
+        ValueError: the directory holds none, or one of another version.
+    """
+    directory = Path(directory)
+    if not (directory / JSON).exists():
+        raise ValueError(f"{directory} must hold a cascade ({JSON} is missing)")
+    about = json.loads((directory / JSON).read_text(encoding="utf-8"))
+    if about.get("format") != "moco_rt cascade" or about.get("version") != VERSION:
+        raise ValueError(
+            f"{directory / JSON} must be a moco_rt cascade of version {VERSION} "
+            f"(got {about.get('format')!r}, version {about.get('version')})"
+        )
+    thresholds: dict[str, torch.Tensor] = load_file(directory / TENSORS)
+    tiers = []
+    for number, known in enumerate(about["tiers"]):
+        model = EarlyExitTextClassificationModel.from_pretrained(directory / f"tier-{number}")
+        tier = Tier((model, load_tokenizer(model.model)), known["max_length"])
+        tier.temperature, tier.batch_tokens = known["temperature"], known["batch_tokens"]
+        tier.thresholds = thresholds.get(f"tiers.{number}.thresholds")
+        tiers.append(tier)
+    return tiers, Certificate.of(about["certificate"])

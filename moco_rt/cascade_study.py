@@ -1,0 +1,249 @@
+"""All ways out of a cascade together: the exits inside its tiers, and the ends of all tiers but the last."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
+
+from moco_rt.answers import Answers
+from moco_rt.costs import Costs
+from moco_rt.policy_files import made_with
+from moco_rt.record import Recording
+from moco_rt.rules import OffRamp
+from moco_rt.selection import Selection, WaysOut
+from moco_rt.study import Split, Study, ask, probabilities, study
+from moco_rt.tiers import Tier, judged
+
+#: Texts by which a function, or a tokenizer, is timed.
+_TIMED = 512
+
+
+@dataclass(frozen=True)
+class WayOut:
+    """One way out of a cascade.
+
+    Attributes:
+        tier: which it belongs to.
+        off_ramp: an exit inside; None: the tier's end.
+    """
+
+    tier: int
+    off_ramp: OffRamp | None
+
+    @property
+    def site(self) -> str:
+        """Unique in the cascade."""
+        return f"tier {self.tier} {'end' if self.off_ramp is None else self.off_ramp.site}"
+
+
+@dataclass(frozen=True)
+class CascadeCosts:
+    """Seconds of rows that leave a cascade, full packs everywhere: rows that go on are pooled.
+
+    Attributes:
+        ways: all ways out.
+        tiers: of each tier by itself, by its off-ramps in their order.
+    """
+
+    ways: Sequence[WayOut]
+    tiers: Sequence[Costs]
+
+    def of(self, lengths: NDArray[np.int64], chosen: Sequence[int]) -> NDArray[np.float64]:
+        """(n, len(chosen) + 1): see `Costs.of`; lengths (tiers, n). A tier none of whose ways is chosen is not run."""
+        columns = []
+        before = np.zeros(lengths.shape[1])
+        for tier, costs in enumerate(self.tiers):
+            last = tier == len(self.tiers) - 1
+            own = [place for place, way in enumerate(self.ways) if way.tier == tier and way.off_ramp is not None]
+            exits = [own.index(place) for place in chosen if place in own]
+            handed_over = any(self.ways[place].tier == tier and self.ways[place].off_ramp is None for place in chosen)
+            if not (exits or handed_over or last):
+                continue
+            seconds = before[:, None] + costs.of(lengths[tier], exits)
+            columns += [seconds[:, place] for place in range(len(exits))]
+            before = seconds[:, -1]
+            if handed_over or last:
+                columns.append(before)
+        return np.column_stack(columns)
+
+
+@dataclass(frozen=True)
+class CascadeStudy:
+    """What is found out about tiers before a policy over all of them is chosen.
+
+    Attributes:
+        ways: all ways out, in the order in which rows meet them.
+        of: the same for a search.
+        temperatures: by tier.
+    """
+
+    ways: Sequence[WayOut]
+    of: WaysOut
+    temperatures: Sequence[float]
+
+    def groups(self) -> list[list[int]]:
+        """Places of the last tier's exits, of all tiers' ends, and of all ways: exits, a cascade, or both."""
+        last = self.ways[-1].tier
+        exits = [place for place, way in enumerate(self.ways) if way.tier == last]
+        ends = [place for place, way in enumerate(self.ways) if way.off_ramp is None]
+        return [exits, ends, [*range(len(self.ways))]]
+
+
+def study_tiers(tiers: Sequence[Tier], split: Split, seed: int) -> CascadeStudy:
+    """Record texts on all tiers, teach exits and temperatures what the last tier says, time what leaving costs.
+
+    Args:
+        tiers: aligned; their exits take no part.
+        split: the texts.
+        seed: of the off-ramps.
+    """
+    last = tiers[-1]
+    studies = [study(last.model, last.tokenizer, split, max_length=last.max_length, seed=seed)]
+    teacher = studies[0].logits
+    studies = [*(_study(tier, split, seed, teacher) for tier in tiers[:-1]), *studies]
+    costs = [_with_tokenizer(place, tiers, found.costs, split) for place, found in enumerate(studies)]
+    temperatures = [
+        _temperature(_aligned(tier, found)[: split.path], probabilities(teacher[: split.path]))
+        for tier, found in zip(tiers, studies, strict=True)
+    ]
+    temperatures[-1] = 1.0
+    ways = [
+        WayOut(place, off_ramp)
+        for place, found in enumerate(studies)
+        for off_ramp in [*found.off_ramps, *([None] if place < len(tiers) - 1 else [])]
+    ]
+    ends = []
+    for tier, found, temperature in zip(tiers, studies, temperatures, strict=True):
+        score, predicted = judged(torch.from_numpy(_aligned(tier, found)) / temperature)
+        ends.append((score.numpy(), predicted.numpy()))
+    path, calibration = (
+        _answers(tiers, recordings, ways, [(score[rows], predicted[rows]) for score, predicted in ends])
+        for recordings, rows in (
+            ([found.path for found in studies], slice(split.path, split.calibration)),
+            ([found.calibration for found in studies], slice(split.calibration, None)),
+        )
+    )
+    of = WaysOut(
+        sites=[way.site for way in ways],
+        costs=CascadeCosts(ways, costs),
+        path=path,
+        path_lengths=np.array([found.path.lengths for found in studies]),
+        calibration=calibration,
+        calibration_lengths=np.array([found.calibration.lengths for found in studies]),
+        labels=split.labels,
+        num_classes=teacher.shape[1],
+    )
+    return CascadeStudy(ways, of, temperatures)
+
+
+def take(tiers: Sequence[Tier], found: CascadeStudy, chosen: Selection) -> list[Tier]:
+    """The tiers that a selection uses, with their exits, thresholds and temperatures."""
+    used = []
+    for number, tier in enumerate(tiers):
+        own = [(place, found.ways[p]) for place, p in enumerate(chosen.places) if found.ways[p].tier == number]
+        last = number == len(tiers) - 1
+        if not own and not last:
+            continue
+        tier.temperature = found.temperatures[number]
+        tier.thresholds = None if last else torch.full((found.of.num_classes,), torch.inf)
+        if tier.tokenizer is not None:
+            made_for = made_with(tier.model.model, tier.tokenizer, tier.max_length)
+            tier.model.policy = tier.model.policy.empty(made_for)
+        for place, way in own:
+            if way.off_ramp is None:
+                tier.thresholds = torch.from_numpy(chosen.thresholds[place].copy())
+                continue
+            levels, bounds = (of[_to_last(tier)] for of in (chosen.thresholds[place], chosen.bounds(way.site)))
+            ramp = replace(way.off_ramp, thresholds=levels, bounds=bounds)
+            tier.model.add_off_ramp(ramp, str(ramp.site))
+        used.append(tier)
+    return used
+
+
+def _to_last(tier: Tier) -> NDArray[np.int64]:
+    """(C,) the last tier's number of each of a tier's own classes."""
+    assert tier.order is not None
+    order: NDArray[np.int64] = tier.order.argsort().numpy()
+    return order
+
+
+def _aligned(tier: Tier, found: Study) -> NDArray[np.float32]:
+    """A tier's own logits in the last tier's order of classes."""
+    assert tier.order is not None
+    return np.ascontiguousarray(found.logits[:, tier.order.numpy()])
+
+
+def _study(tier: Tier, split: Split, seed: int, teacher: NDArray[np.float32]) -> Study:
+    """Of one tier but the last, whose logits are the teacher's; a function has no exits."""
+    if tier.tokenizer is not None:
+        own = teacher[:, _to_last(tier)]
+        return study(tier.model, tier.tokenizer, split, max_length=tier.max_length, seed=seed, teacher=own)
+    texts = list(split.texts)
+    start = time.perf_counter()
+    logits = tier.answer(texts).logits.numpy()
+    seconds = (time.perf_counter() - start) / len(texts)
+    rows = Recording({}, teacher, np.zeros(len(texts), np.int64))
+    return Study(
+        [],
+        [],
+        path=rows.take(slice(split.path, split.calibration)),
+        calibration=rows.take(slice(split.calibration, None)),
+        labels=split.labels,
+        costs=Costs(np.zeros(1), np.full((1, 1), seconds), np.empty((1, 0)), np.zeros(1)),
+        logits=logits,
+    )
+
+
+def _with_tokenizer(place: int, tiers: Sequence[Tier], costs: Costs, split: Split) -> Costs:
+    """With the time of tokenising, where tiers differ in it."""
+    tier = tiers[place]
+    alike = all(other.tokenises_like(tiers[-1]) for other in tiers)
+    if alike or tier.tokenizer is None or (place > 0 and tier.tokenises_like(tiers[place - 1])):
+        return costs
+    texts = split.texts[: split.calibration][-_TIMED:]
+    start = time.perf_counter()
+    tier.encode(texts)
+    return replace(costs, reach=costs.reach + (time.perf_counter() - start) / len(texts))
+
+
+def _temperature(logits: NDArray[np.float32], probs: NDArray[np.float32]) -> float:
+    """The one at which logits (n, C) give the last tier's probabilities the highest likelihood (Guo et al. 2017)."""
+
+    def loss(log_temperature: float) -> float:
+        z = logits.astype(np.float64) / np.exp(log_temperature)
+        return float((logsumexp(z, axis=1) - (probs * z).sum(axis=1)).mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+
+
+def _answers(
+    tiers: Sequence[Tier],
+    recordings: Sequence[Recording],
+    ways: Sequence[WayOut],
+    ends: Sequence[tuple[NDArray[np.float32], NDArray[np.int64]]],
+) -> Answers:
+    """What all ways out say of the rows of one job, in the last tier's classes.
+
+    Args:
+        tiers: all of them.
+        recordings: of these rows, by tier.
+        ways: all ways out.
+        ends: how sure each tier's end is, and of what.
+    """
+    scores, predicted = [], []
+    for way in ways:
+        if way.off_ramp is None:
+            score, label = ends[way.tier]
+        else:
+            asked = ask([way.off_ramp], recordings[way.tier])
+            score, label = asked.score[0], _to_last(tiers[way.tier])[asked.predicted[0]]
+        scores.append(score)
+        predicted.append(label)
+    return Answers(np.array(predicted), np.array(scores), ends[-1][1])

@@ -1,0 +1,56 @@
+"""How many tokens a tier is best given at a time: timed on this machine, with the exits it has."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import accumulate, takewhile
+
+from moco_rt.batches import Text
+from moco_rt.tiers import Tier
+
+#: To choose from.
+_PACKS = (2048, 8192, 32_768)
+#: All texts that a pack is timed by have so many tokens at most.
+_TOKENS = 65_536
+_RUNS = 3
+#: A larger pack must be faster by so much: a smaller one is done sooner.
+_WORTH = 1.03
+
+
+def measure_packs(tiers: Sequence[Tier], texts: Sequence[Text]) -> None:
+    """Give every tier the smallest pack that is about as fast as any, by the texts that come to it.
+
+    Args:
+        tiers: of a cascade, with their thresholds and exits.
+        texts: some hundred.
+    """
+    for tier in tiers:
+        rows = tier.encode(texts)
+        if tier.tokenizer is not None and rows:
+            sizes = accumulate(len(row["input_ids"]) for row in rows)
+            timed = rows[: max(1, len(list(takewhile(lambda tokens: tokens <= _TOKENS, sizes))))]
+            seconds = dict.fromkeys(_PACKS, float("inf"))
+            for _ in range(_RUNS):
+                for pack in _PACKS:
+                    seconds[pack] = min(seconds[pack], _seconds(tier, timed, pack))
+            tier.batch_tokens = min(pack for pack in _PACKS if seconds[pack] <= _WORTH * min(seconds.values()))
+        texts = _left(tier, texts, rows)
+
+
+def _seconds(tier: Tier, rows: Sequence[object], pack: int) -> float:
+    tier.batch_tokens = pack
+    start = time.perf_counter()
+    for places in tier.batches(rows):
+        tier.answer([rows[i] for i in places])
+    return time.perf_counter() - start
+
+
+def _left(tier: Tier, texts: Sequence[Text], rows: Sequence[object]) -> list[Text]:
+    """The texts that a tier does not settle."""
+    return [
+        texts[i]
+        for places in tier.batches(rows)
+        for i, settled in zip(places, tier.answer([rows[i] for i in places]).settled.tolist(), strict=True)
+        if not settled
+    ]

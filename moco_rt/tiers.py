@@ -1,0 +1,158 @@
+"""One tier of a cascade: a model, and what decides whether its answer stands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moco_rt.architectures import check_settles_one_label
+from moco_rt.batches import Text, by_tokens, encode, length_limit, pad
+from moco_rt.prediction import EarlyExitOutput
+from moco_rt.torch_early_exit_models import EarlyExitTextClassificationModel
+
+#: What answers texts with logits (n, C), in any array or tensor: a function, or a method of whatever library.
+TextFunction = Callable[[list[Text]], Any]
+
+#: (model, tokenizer): a Hugging Face `...ForSequenceClassification` or an `EarlyExitTextClassificationModel`.
+TierLike = tuple[Any, Any] | TextFunction
+
+
+@dataclass(frozen=True)
+class TierAnswers:
+    """Of n rows, classes in the last tier's order.
+
+    Attributes:
+        logits: (n, C) float32.
+        exit_site: (n,) int64, place in the model's `sites`; -1 = ran to the end.
+        exit_rule: (n,) int64, place in the model's `policy.exits`; -1 = ran to the end.
+        settled: (n,) bool: the answer stands.
+    """
+
+    logits: Tensor
+    exit_site: Tensor
+    exit_rule: Tensor
+    settled: Tensor
+
+
+class Tier:
+    """A model among others.
+
+    Attributes:
+        model: with exits or without, or a function of texts.
+        tokenizer: the model's; a function has none.
+        max_length: texts are truncated to so many tokens.
+        class_names: in the model's own order; of a function in the last tier's.
+        temperature: logits are divided by it before they are judged.
+        thresholds: (C,) float32, by predicted class in the last tier's order: what the highest probability must exceed
+            for the answer to stand; None: whatever it says stands, as what the last tier says does.
+        batch_tokens: tokens in one batch; None: as many as any model's.
+        order: (C,) int64, its own number of each of the last tier's classes; None: it has not been aligned.
+    """
+
+    def __init__(self, given: TierLike, max_length: int | None = None):
+        pair: Any = given if isinstance(given, tuple | list) and len(given) == 2 else (given, None)
+        self.model: Any = pair[0]
+        self.tokenizer: Any = pair[1]
+        self.max_length = 0
+        self.class_names: list[str] | None = None
+        self.temperature = 1.0
+        self.thresholds: Tensor | None = None
+        self.batch_tokens: int | None = None
+        self.order: Tensor | None = None
+        if self.tokenizer is None:
+            if isinstance(self.model, torch.nn.Module) or not callable(self.model):
+                raise TypeError(
+                    "a tier must be (model, tokenizer) or a function from texts to logits "
+                    f"(got {type(self.model).__name__})"
+                )
+            return
+        if not isinstance(self.model, EarlyExitTextClassificationModel):
+            self.model = EarlyExitTextClassificationModel(self.model)
+        check_settles_one_label(self.model.config)
+        limit = self.model.policy.made_for.get("max_length") if max_length is None else max_length
+        self.max_length = length_limit(self.tokenizer, self.model.max_seqlen, limit)
+        labels = self.model.config.id2label
+        self.class_names = [str(labels[c]) for c in range(len(labels))]
+
+    def tokenises_like(self, other: Tier) -> bool:
+        """Whether what the other's tokenizer makes of a text is what its own would."""
+        if None in (self.tokenizer, other.tokenizer):
+            return self.tokenizer is other.tokenizer
+        same = self.tokenizer is other.tokenizer or _description(self.tokenizer) == _description(other.tokenizer)
+        return same and self.max_length == other.max_length
+
+    def encode(self, texts: Sequence[Text]) -> list[Any]:
+        """What `answer` takes: tokenised texts, or the texts themselves."""
+        return list(texts) if self.tokenizer is None else encode(self.tokenizer, texts, self.max_length)
+
+    def batches(self, rows: Sequence[Any]) -> Iterator[list[int]]:
+        """The places of all rows, shortest first, in batches."""
+        return iter([list(range(len(rows)))]) if self.tokenizer is None else by_tokens(rows, self.batch_tokens)
+
+    def answer(self, rows: Sequence[Any]) -> TierAnswers:
+        """Of a batch of rows as `encode` makes them; those that left early stand.
+
+        Raises:
+            ValueError: a function's logits are not (n, C).
+        """
+        if self.tokenizer is not None:
+            return self.judge(self.model(**pad(rows, self.model.device)))
+        assert self.order is not None
+        logits = torch.as_tensor(np.asarray(self.model(list(rows)), np.float32))
+        expected = (len(rows), len(self.order))
+        if logits.shape != expected:
+            raise ValueError(f"a tier must answer texts with logits of shape {expected} (got {tuple(logits.shape)})")
+        nobody = torch.full((len(rows),), -1)
+        return self.judge(EarlyExitOutput(logits, nobody, nobody))
+
+    def judge(self, output: EarlyExitOutput) -> TierAnswers:
+        """What the model said, in the last tier's order of classes, and which rows it settles."""
+        assert output.logits is not None
+        assert output.exit_site is not None
+        assert output.exit_rule is not None
+        assert self.order is not None, "align it first"
+        left = output.exit_rule.cpu() >= 0
+        logits = output.logits.float().cpu()[:, self.order]
+        logits = torch.where(left[:, None], logits, logits / self.temperature)
+        score, predicted = judged(logits)
+        settled = left | (score > self.thresholds[predicted]) if self.thresholds is not None else left | True
+        return TierAnswers(logits, output.exit_site.cpu(), output.exit_rule.cpu(), settled)
+
+
+def align(tiers: Sequence[Tier]) -> None:
+    """From now on all answer in the last one's order of classes.
+
+    Raises:
+        ValueError: there is no tier, the last is a function, or one has other classes.
+    """
+    names = tiers[-1].class_names if tiers else None
+    if names is None:
+        raise ValueError("tiers must end with a pair (model, tokenizer), whose labels count")
+    for number, tier in enumerate(tiers):
+        own = tier.class_names or names
+        if sorted(own) != sorted(names):
+            raise ValueError(
+                f"tier {number} must have the last tier's classes, {', '.join(names)} (got {', '.join(own)})"
+            )
+        tier.order = torch.tensor([own.index(name) for name in names])
+
+
+def judged(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """How sure logits (n, C) are, the highest probability, and of which class: (n,) and (n,)."""
+    score, predicted = logits.softmax(dim=1).max(dim=1)
+    return score, predicted
+
+
+def _description(tokenizer: Any) -> Any:
+    """What a tokenizer does, but for what calls of it set; None: nobody can say (not even itself)."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return object()
+    said = json.loads(backend.to_str())
+    return {**said, "truncation": None, "padding": None}, list(tokenizer.model_input_names)
