@@ -151,9 +151,9 @@ def _accelerate_tiers(tiers: list[Tier], split: Split, alpha: float, confidence:
     align(tiers)
     found = study_tiers(tiers, split, seed)
     chosen = select(found.of, alpha, confidence, found.groups())
-    used = take(tiers, found, chosen)
+    used, certificate = take(tiers, found, chosen)
     measure_packs(used, split.texts[split.path : split.calibration])
-    return Cascade.of(used, chosen.certificate)
+    return Cascade.of(used, certificate)
 
 
 def choose(fast: EarlyExitTextClassificationModel, found: Study, alpha: float, confidence: float) -> None:

@@ -13,6 +13,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
 from moco_rt.answers import Answers
+from moco_rt.certificate import Certificate
 from moco_rt.costs import Costs
 from moco_rt.policy_files import made_with
 from moco_rt.record import Recording
@@ -143,28 +144,30 @@ def study_tiers(tiers: Sequence[Tier], split: Split, seed: int) -> CascadeStudy:
     return CascadeStudy(ways, of, temperatures)
 
 
-def take(tiers: Sequence[Tier], found: CascadeStudy, chosen: Selection) -> list[Tier]:
-    """The tiers that a selection uses, with their exits, thresholds and temperatures."""
-    used = []
-    for number, tier in enumerate(tiers):
-        own = [(place, found.ways[p]) for place, p in enumerate(chosen.places) if found.ways[p].tier == number]
-        last = number == len(tiers) - 1
-        if not own and not last:
-            continue
+def take(tiers: Sequence[Tier], found: CascadeStudy, chosen: Selection) -> tuple[list[Tier], Certificate]:
+    """The tiers that a selection uses, with their exits, thresholds and temperatures, and what is promised of them."""
+    last = len(tiers) - 1
+    used = sorted({found.ways[place].tier for place in chosen.places} | {last})
+    for number in used:
+        tier = tiers[number]
         tier.temperature = found.temperatures[number]
-        tier.thresholds = None if last else torch.full((found.of.num_classes,), torch.inf)
+        tier.thresholds = None if number == last else torch.full((found.of.num_classes,), torch.inf)
         if tier.tokenizer is not None:
             made_for = made_with(tier.model.model, tier.tokenizer, tier.max_length)
             tier.model.policy = tier.model.policy.empty(made_for)
-        for place, way in own:
-            if way.off_ramp is None:
-                tier.thresholds = torch.from_numpy(chosen.thresholds[place].copy())
-                continue
-            levels, bounds = (of[_to_last(tier)] for of in (chosen.thresholds[place], chosen.bounds(way.site)))
-            ramp = replace(way.off_ramp, thresholds=levels, bounds=bounds)
+    renamed = {}
+    for place, levels in zip(chosen.places, chosen.thresholds, strict=True):
+        way = found.ways[place]
+        tier = tiers[way.tier]
+        renamed[way.site] = replace(way, tier=used.index(way.tier)).site
+        if way.off_ramp is None:
+            tier.thresholds = torch.from_numpy(levels.copy())
+        else:
+            own = _to_last(tier)
+            ramp = replace(way.off_ramp, thresholds=levels[own], bounds=chosen.bounds(way.site)[own])
             tier.model.add_off_ramp(ramp, str(ramp.site))
-        used.append(tier)
-    return used
+    exits = tuple(replace(count, site=renamed[count.site]) for count in chosen.certificate.exits)
+    return [tiers[number] for number in used], replace(chosen.certificate, exits=exits)
 
 
 def _to_last(tier: Tier) -> NDArray[np.int64]:
