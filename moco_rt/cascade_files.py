@@ -19,6 +19,11 @@ VERSION = 1
 JSON, TENSORS = "cascade.json", "cascade.safetensors"
 
 
+def is_cascade(directory: str | Path) -> bool:
+    """Whether `save` has written there."""
+    return (Path(directory) / JSON).exists()
+
+
 def save(directory: str | Path, tiers: Sequence[Tier], certificate: Certificate | None) -> None:
     """Write tiers into a directory, which is made where it is missing.
 
@@ -54,7 +59,7 @@ def load(directory: str | Path) -> tuple[list[Tier], Certificate | None]:
         ValueError: the directory holds none, or one of another version.
     """
     directory = Path(directory)
-    if not (directory / JSON).exists():
+    if not is_cascade(directory):
         raise ValueError(f"{directory} must hold a cascade ({JSON} is missing)")
     about = json.loads((directory / JSON).read_text(encoding="utf-8"))
     if about.get("format") != "moco_rt cascade" or about.get("version") != VERSION:

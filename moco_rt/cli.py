@@ -7,12 +7,15 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from moco_rt import demo
 from moco_rt.accelerate import accelerate
 from moco_rt.architectures import load_classifier, load_tokenizer
+from moco_rt.cascade import Cascade
+from moco_rt.cascade_files import is_cascade
 from moco_rt.findings import Findings
 from moco_rt.int8_models import Dtype
 from moco_rt.pretrained import FINDINGS
@@ -47,7 +50,12 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("accelerate", help="find the fastest policy of exits that can be certified")
     command.set_defaults(run=_accelerate)
-    command.add_argument("--model", required=True, help="a directory, or a name on the Hugging Face hub")
+    command.add_argument(
+        "--model",
+        required=True,
+        nargs="+",
+        help="a directory, or a name on the Hugging Face hub; several: a cascade, the one whose labels count last",
+    )
     command.add_argument("--data", required=True, type=Path, help=_ROWS)
     command.add_argument("--calibration", type=Path, help="for the certificate alone (35%% of --data)")
     command.add_argument("--agreement", type=float, default=0.99, help="share of labels to keep (%(default)s)")
@@ -66,7 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, help="(the data's name and .labels.jsonl)")
     command.add_argument("--max-length", type=int, help="in tokens (what policy and model allow)")
 
-    command = commands.add_parser("report", help="write a page with pictures about what accelerate found")
+    command = commands.add_parser(
+        "report", help="write a page with pictures about what accelerate found; of a cascade print the table"
+    )
     command.set_defaults(run=_report)
     command.add_argument("model", type=Path, help="directory that accelerate wrote")
     command.add_argument("--out", type=Path, help="(report.html in the directory)")
@@ -98,11 +108,14 @@ def _demo(options: argparse.Namespace) -> None:
 def _accelerate(options: argparse.Namespace) -> None:
     rows = read_rows(options.data)
     calibration = None if options.calibration is None else read_rows(options.calibration)
-    model, tokenizer = load_classifier(options.model)
+    loaded = [load_classifier(name) for name in options.model]
+    model, tokenizer = loaded[-1]
+    one = len(loaded) == 1
+    given: Any = model if one else loaded
     fast = accelerate(
-        model,
+        given,
         [row.text for row in rows],
-        tokenizer=tokenizer,
+        tokenizer=tokenizer if one else None,
         agreement=options.agreement,
         confidence=options.confidence,
         dtype=_DTYPES.get(options.dtype),
@@ -112,19 +125,28 @@ def _accelerate(options: argparse.Namespace) -> None:
         max_length=options.max_length,
     )
     fast.save_pretrained(options.out)
-    tokenizer.save_pretrained(options.out)
+    if one:
+        tokenizer.save_pretrained(options.out)
     fast.report()
 
 
 def _predict(options: argparse.Namespace) -> None:
     out = options.out or options.data.with_name(f"{options.data.name}.labels.jsonl")
-    model = EarlyExitTextClassificationModel.from_pretrained(options.model)
-    before, now = predict_file(model, load_tokenizer(model.model), options.data, out, options.max_length)
+    model: EarlyExitTextClassificationModel | Cascade
+    if is_cascade(options.model):
+        model, tokenizer = Cascade.from_pretrained(options.model), None
+    else:
+        model = EarlyExitTextClassificationModel.from_pretrained(options.model)
+        tokenizer = load_tokenizer(model.model)
+    before, now = predict_file(model, tokenizer, options.data, out, options.max_length)
     kept = f", {before:,} of them from an earlier run" if before else ""
     print(f"{out}: {now:,} lines{kept}")
 
 
 def _report(options: argparse.Namespace) -> None:
+    if is_cascade(options.model):
+        Cascade.from_pretrained(options.model).report()
+        return
     file = options.model / FINDINGS
     certificate = EarlyExitTextClassificationModel.from_pretrained(options.model).policy.certificate
     if certificate is None or not file.exists():

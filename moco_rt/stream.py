@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from moco_rt.batches import Text
+from moco_rt.cascade import Cascade
 from moco_rt.text_files import row_reader
 from moco_rt.torch_early_exit_models import EarlyExitTextClassificationModel
 
@@ -17,7 +18,7 @@ _LINES = 4096
 
 
 def predict_file(
-    model: EarlyExitTextClassificationModel,
+    model: EarlyExitTextClassificationModel | Cascade,
     tokenizer: Any,
     source: Path,
     out: Path,
@@ -29,18 +30,22 @@ def predict_file(
     cut off.
 
     Args:
-        model: with or without a policy.
-        tokenizer: its tokenizer.
+        model: with or without a policy, or a cascade.
+        tokenizer: its tokenizer; tiers of a cascade bring their own.
         source: see `text_files`.
-        out: of objects a line with `label`, `prob` and `exit`, the site where the row left or null.
-        max_length: in tokens; None: what policy, model and tokenizer allow.
+        out: of objects a line with `label`, `prob` and `exit`, the site where the row left or null; of a cascade also
+            `tier`, the place of the model that answered.
+        max_length: in tokens; None: what policy, model and tokenizer allow; a cascade knows its own.
 
     Returns:
         How many lines out held before, and how many it holds now.
 
     Raises:
-        ValueError: a line is not what it must be, out holds more lines than source, or is the source.
+        ValueError: a line is not what it must be, out holds more lines than source, or is the source; or max_length is
+            given for a cascade.
     """
+    if isinstance(model, Cascade) and max_length is not None:
+        raise ValueError(f"max_length must be left to a cascade, which knows its own (got {max_length})")
     if out.exists() and out.samefile(source):
         raise ValueError(f"out must be another file than {source} (got the same)")
     before = _whole_lines(out)
@@ -56,23 +61,28 @@ def predict_file(
 
 
 def _write(
-    model: EarlyExitTextClassificationModel, tokenizer: Any, texts: list[Text], answers: TextIO, max_length: int | None
+    model: EarlyExitTextClassificationModel | Cascade,
+    tokenizer: Any,
+    texts: list[Text],
+    answers: TextIO,
+    max_length: int | None,
 ) -> None:
-    prediction = model.predict(texts, tokenizer=tokenizer, max_length=max_length)
+    if isinstance(model, Cascade):
+        prediction = model.predict(texts)
+        sites = [getattr(tier.model, "sites", ()) for tier in model.tiers]
+    else:
+        prediction = model.predict(texts, tokenizer=tokenizer, max_length=max_length)
+        sites = [model.sites]
     names = model.config.id2label
-    found = zip(prediction.labels.tolist(), prediction.probs, prediction.exit_site.tolist(), strict=True)
-    answers.writelines(
-        json.dumps(
-            {
-                "label": names[label],
-                "prob": round(float(probs[label]), 6),
-                "exit": None if site < 0 else model.sites[site],
-            },
-            ensure_ascii=False,
-        )
-        + "\n"
-        for label, probs, site in found
-    )
+    columns = (prediction.labels, prediction.exit_site, prediction.tier)
+    for label, site, tier, probs in zip(*(column.tolist() for column in columns), prediction.probs, strict=True):
+        answer = {
+            "label": names[label],
+            "prob": round(float(probs[label]), 6),
+            "exit": None if site < 0 else sites[tier][site],
+        }
+        answer |= {"tier": tier} if isinstance(model, Cascade) else {}
+        answers.write(json.dumps(answer, ensure_ascii=False) + "\n")
     answers.flush()
 
 
