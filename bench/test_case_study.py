@@ -74,7 +74,8 @@ def test_the_python_in_readme_runs(shared_dir, tmp_path, monkeypatch):
     snippets = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     with (shared_dir / "data" / "imdb" / "unlabelled.jsonl").open(encoding="utf-8") as lines:
         texts = [json.loads(line)["text"][:300] for line in lines][::5]
-    names = {"name": str(shared_dir / "models" / "tiny-imdb"), "texts": texts}
+    name = str(shared_dir / "models" / "tiny-imdb")
+    names = {"name": name, "large_name": name, "texts": texts}
     monkeypatch.chdir(tmp_path)
     for snippet in snippets:  # the second goes on where the first ends
         exec(snippet, names)

@@ -1,0 +1,93 @@
+"""What a loaded model takes: `python bench/bench_memory.py MODEL`, in float32, bfloat16 and int8.
+
+Every dtype in a process of its own that loads what was saved in it, runs a batch, and gives back what is free: resident
+memory beyond that before loading. Half a minute; needs `../shared`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import multiprocessing
+import tempfile
+from pathlib import Path
+
+import torch
+from case_study import SHARED, read_jsonl
+from transformers import AutoModelForSequenceClassification
+
+from moco_rt import EarlyExitTextClassificationModel, quantize
+from moco_rt.architectures import load_classifier
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": "int8"}
+QUANTISED_ON = 256
+ROWS, TOKENS = 64, 25
+
+
+def resident() -> float:
+    """MiB."""
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1024
+
+
+def measure(directory: str, connection) -> None:
+    """Load, run, say how much memory that took: ours, and Hugging Face's own model."""
+    inputs = {"input_ids": torch.ones(ROWS, TOKENS, dtype=torch.int64)}
+    # Whatever torch keeps once and for all is not the model's.
+    torch.nn.functional.linear(torch.ones(64, 64), torch.ones(64, 64))
+    before = resident()
+    model = EarlyExitTextClassificationModel.from_pretrained(directory)
+    model(**inputs)
+    connection.send((model.backend, resident() - before))
+
+
+def measure_hugging_face(directory: str, connection) -> None:
+    """The same of the model by itself."""
+    inputs = {"input_ids": torch.ones(ROWS, TOKENS, dtype=torch.int64)}
+    torch.nn.functional.linear(torch.ones(64, 64), torch.ones(64, 64))
+    before = resident()
+    model = AutoModelForSequenceClassification.from_pretrained(directory).eval()
+    with torch.inference_mode():
+        model(**inputs)
+    connection.send(("Hugging Face", resident() - before))
+
+
+def in_process(target, directory: str) -> tuple[str, float]:
+    """What a function sends from a fresh process."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=target, args=(directory, theirs))
+    process.start()
+    found = ours.recv()
+    process.join()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", nargs="?", default="minilm-sst2", help="of ../shared/models, or a directory")
+    options = parser.parse_args()
+    given = SHARED / "models" / options.model
+    name = str(given if given.is_dir() else options.model)
+    model, tokenizer = load_classifier(name)
+    texts = [row["text"] for row in read_jsonl(SHARED / "data/sst2/test.jsonl", QUANTISED_ON)]
+    with tempfile.TemporaryDirectory() as root:
+        saved = {}
+        for dtype, asked in DTYPES.items():
+            saved[dtype] = f"{root}/{dtype}"
+            if dtype == "int8":
+                quantize(model, texts, tokenizer=tokenizer, max_length=64).save_pretrained(saved[dtype])
+            else:
+                EarlyExitTextClassificationModel(model, dtype=asked).model.save_pretrained(saved[dtype])
+        found = {"float32, Hugging Face": in_process(measure_hugging_face, saved["float32"])[1]}
+        found |= {dtype: in_process(measure, saved[dtype])[1] for dtype in DTYPES}
+    for dtype, mib in found.items():
+        share = f"{mib / found['float32']:.0%} of float32, {mib / found['float32, Hugging Face']:.0%} of Hugging Face's"
+        print(f"{options.model}, {dtype}: {mib:.0f} MiB ({share})")
+
+
+if __name__ == "__main__":
+    main()
