@@ -9,7 +9,6 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
-from moco_rt import batches
 from moco_rt.batches import by_length, by_tokens, encode, pad
 
 LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=30)
@@ -66,9 +65,8 @@ def test_texts_are_encoded_one_by_one_and_without_padding(padding_side):
 
 
 @pytest.mark.parametrize(("lengths", "tokens"), [([1, 1, 1], 2), ([9, 3, 5], 4), ([8, 2, 2, 3, 8], 16), ([7], 100)])
-def test_batches_by_tokens_hold_every_row_once_and_few_tokens(monkeypatch, lengths, tokens):
-    monkeypatch.setattr(batches, "_TOKENS", tokens)
-    runs = list(by_tokens(rows_of(lengths)))
+def test_batches_by_tokens_hold_every_row_once_and_few_tokens(lengths, tokens):
+    runs = list(by_tokens(rows_of(lengths), tokens))
     assert sorted(place for run in runs for place in run) == list(range(len(lengths)))
     assert [lengths[place] for run in runs for place in run] == sorted(lengths)
     assert all(len(run) == 1 or lengths[run[-1]] * len(run) <= tokens for run in runs)

@@ -83,20 +83,14 @@ def test_what_one_tier_does_not_know_waits_for_the_next_to_be_full():
     assert large.answered == [["b", "c", "b", "c", "b"]]
 
 
-def test_the_deepest_tier_runs_first():
-    tiers = [Stub("a"), Stub("b"), Stub(all)]
-    order = []
-    for tier in tiers:
-        tier.answer = lambda rows, tier=tier: order.append(tiers.index(tier)) or Stub.answer(tier, rows)
-    pools = make(*tiers, full_at=2)
-    pools.add(wait("bccbcc"))
-    assert who(pools.run_due()) == {0: 1, 3: 1, 1: 2, 2: 2, 4: 2, 5: 2}
-    pools.add(wait("ca"))
-    assert order == [0, 1, 2]
-    list(pools.run_due())
-    pools.add(wait("ca"))
-    list(pools.run_due())  # fills the middle one, which is run before the first could be again
-    assert order == [0, 1, 2, 0, 0, 1, 2]
+def test_of_two_tiers_that_are_due_the_last_runs_first():
+    small, large = Stub("a"), Stub(all)
+    pools = Pools([small, large], [1, 100], "raise")
+    pools.add(wait("b", 5.0))
+    assert list(pools.run_due(0.0)) == []
+    pools.add(wait("ab", 5.0, first=1))
+    assert list(who(pools.run_due(5.0)).items()) == [(0, 1), (1, 0), (2, 1)]
+    assert large.answered == [["b"], ["b"]]
 
 
 def test_a_pool_runs_when_the_deadline_of_one_row_has_come():
@@ -143,7 +137,7 @@ def test_a_pool_is_run_in_the_tiers_batches():
     pools.add(wait("aabzc"))
     found = list(pools.run_due())
     assert tier.answered == [["a", "a"], ["b", "z"], ["c"]]
-    assert [places for places, _ in found] == [[0, 1], [2], [4], [3]]
+    assert [places for places, _ in found] == [[0, 1], [2], [4]]
 
 
 def test_answers_belong_to_their_rows():
