@@ -138,8 +138,8 @@ def _prepare(
 
 def _tier(given: TierLike, split: Split, dtype: Dtype | None, max_length: int | None) -> Tier:
     """A tier as it will run, on a model of its own; exits that are there are not taken over."""
-    if not isinstance(given, tuple | list):
-        return Tier(given)
+    if not isinstance(given, tuple | list) or len(given) != 2 or given[1] is None:
+        return Tier(given)  # a function, or it says what must hold
     model, tokenizer = given
     model = model.model if isinstance(model, EarlyExitTextClassificationModel) else model
     fast, longest = _prepare(model, tokenizer, split, dtype, max_length)

@@ -61,7 +61,7 @@ class Cascade(torch.nn.Module):
         classes = self.config.num_labels
         for tier, given in zip(made, thresholds, strict=False):
             levels = torch.as_tensor(given, dtype=torch.float32)
-            if levels.numel() not in (1, classes) or levels.isnan().any():
+            if levels.shape not in ((), (classes,)) or levels.isnan().any():
                 raise ValueError(f"a threshold must be a number, or one for each of {classes} classes (got {given})")
             tier.thresholds = levels.expand(classes).clone()
 
@@ -112,7 +112,7 @@ class Cascade(torch.nn.Module):
             ValueError: there are none.
         """
         check_texts(texts)
-        pools = Pools(self.tiers, [TEXTS] * len(self.tiers), on_error)
+        pools = Pools(self.tiers, [TEXTS] * len(self.tiers), self.config.num_labels, on_error)
         found: list[Finished] = []
         count = 0
         total = len(texts) if isinstance(texts, Sequence) else None
@@ -124,7 +124,7 @@ class Cascade(torch.nn.Module):
                     progress.update(len(some[0]))
 
             try:
-                for start, chunk, rows in encoded_ahead(texts, self.tiers[0].encode):
+                for start, chunk, rows in encoded_ahead(texts, self._try_to_encode):
                     count += len(chunk)
                     numbered = enumerate(zip(chunk, rows, strict=True), start)
                     pools.add([Waiting(place, text, row) for place, (text, row) in numbered])
@@ -136,6 +136,13 @@ class Cascade(torch.nn.Module):
         if count == 0:
             raise ValueError("texts must hold at least one text (got none)")
         return gather(found, count, self.config.num_labels)
+
+    def _try_to_encode(self, texts: list[Text]) -> list[Any]:
+        """For the first tier; where that fails, `Pools` will meet the same error, and say whose it is."""
+        try:
+            return self.tiers[0].encode(texts)
+        except Exception:
+            return [None] * len(texts)
 
     def stream(
         self, texts: Iterable[Text], *, max_wait_ms: float = 20.0, on_error: str = "raise"
@@ -162,8 +169,8 @@ class Cascade(torch.nn.Module):
         check_texts(texts)
         if not max_wait_ms >= 0:
             raise ValueError(f"max_wait_ms must not be negative (got {max_wait_ms})")
-        pools = Pools(self.tiers, [_FULL] * len(self.tiers), on_error)
-        return _stream(pools, texts, max_wait_ms / 1e3)
+        pools = Pools(self.tiers, [_FULL] * len(self.tiers), self.config.num_labels, on_error)
+        return _stream(pools, texts, min(max_wait_ms / 1e3, threading.TIMEOUT_MAX))
 
     @torch.no_grad()
     def forward(
@@ -245,7 +252,7 @@ def _stream(pools: Pools, texts: Iterable[Text], max_wait: float) -> Iterator[Fi
                 if stopped.is_set():
                     return
             put(_END)
-        except Exception as error:
+        except BaseException as error:  # whatever it is, the caller must not wait for more
             put(error)
 
     threading.Thread(target=read, daemon=True, name="moco_rt stream").start()

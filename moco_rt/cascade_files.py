@@ -56,7 +56,7 @@ def load(directory: str | Path) -> tuple[list[Tier], Certificate | None]:
     """The tiers of a directory, and what is promised of them.
 
     Raises:
-        ValueError: the directory holds none, or one of another version.
+        ValueError: the directory holds none, one of another version, or not all of it.
     """
     directory = Path(directory)
     if not is_cascade(directory):
@@ -74,5 +74,7 @@ def load(directory: str | Path) -> tuple[list[Tier], Certificate | None]:
         tier = Tier((model, load_tokenizer(model.model)), known["max_length"])
         tier.temperature, tier.batch_tokens = known["temperature"], known["batch_tokens"]
         tier.thresholds = thresholds.get(f"tiers.{number}.thresholds")
+        if tier.thresholds is None and number < len(about["tiers"]) - 1:
+            raise ValueError(f"{directory / TENSORS} must hold thresholds of tier {number} (they are missing)")
         tiers.append(tier)
     return tiers, Certificate.of(about["certificate"])

@@ -11,8 +11,8 @@ from moco_rt.tiers import Tier
 
 #: To choose from.
 _PACKS = (2048, 8192, 32_768)
-#: All texts that a pack is timed by have so many tokens at most.
-_TOKENS = 65_536
+#: So many texts, and of long ones so many tokens, to time it by.
+_TEXTS, _TOKENS = 2048, 65_536
 _RUNS = 3
 #: A larger pack must be faster by so much: a smaller one is done sooner.
 _WORTH = 1.03
@@ -25,9 +25,12 @@ def measure_packs(tiers: Sequence[Tier], texts: Sequence[Text]) -> None:
         tiers: of a cascade, with their thresholds and exits.
         texts: some hundred.
     """
+    texts = texts[:_TEXTS]
     for tier in tiers:
+        if not texts:
+            return
         rows = tier.encode(texts)
-        if tier.tokenizer is not None and rows:
+        if tier.tokenizer is not None:
             sizes = accumulate(len(row["input_ids"]) for row in rows)
             timed = rows[: max(1, len(list(takewhile(lambda tokens: tokens <= _TOKENS, sizes))))]
             seconds = dict.fromkeys(_PACKS, float("inf"))

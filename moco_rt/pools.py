@@ -24,8 +24,8 @@ class TierError(RuntimeError):
 
     Attributes:
         tier: which.
-        prediction: what was finished before, by text; rows that were not have label -1. None: from a stream, which has
-            given it away.
+        prediction: what was finished before, by text, of as many as had been read; those that were not finished have
+            label -1. None: from a stream, which has given it away.
     """
 
     def __init__(self, tier: int, error: Exception):
@@ -61,14 +61,16 @@ class Pools:
     Args:
         tiers: of a cascade.
         full_at: rows of a pool that are worth a run, by tier.
+        num_classes: C.
         on_error: `raise`, or `skip` the rows of a batch that fails; see `Cascade.predict`.
     """
 
-    def __init__(self, tiers: Sequence[Tier], full_at: Sequence[int], on_error: str):
+    def __init__(self, tiers: Sequence[Tier], full_at: Sequence[int], num_classes: int, on_error: str):
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error must be raise or skip (got {on_error!r})")
         self._tiers = tiers
         self._full_at = full_at
+        self._num_classes = num_classes
         self._on_error = on_error
         self._waiting: list[list[Waiting]] = [[] for _ in tiers]
         # What one tier has encoded serves the next, where that would do just the same.
@@ -136,7 +138,7 @@ class Pools:
         if self._on_error == "raise":
             raise TierError(tier, error) from error
         _log.warning("tier %d failed on %d texts, which are left out: %s", tier, len(places), error)
-        return places, nothing(len(places), 0)
+        return places, nothing(len(places), self._num_classes)
 
 
 def nothing(rows: int, classes: int) -> Prediction:
@@ -150,9 +152,8 @@ def gather(found: Sequence[Finished], rows: int, classes: int) -> Prediction:
     whole = nothing(rows, classes)
     for places, part in found:
         index = torch.tensor(places)
-        if part.tier[0] >= 0:
-            for name in ("labels", "probs", "exit_site", "exit_rule", "tier"):
-                getattr(whole, name)[index] = getattr(part, name)
+        for name in ("labels", "probs", "exit_site", "exit_rule", "tier"):
+            getattr(whole, name)[index] = getattr(part, name)
     return whole
 
 

@@ -93,7 +93,9 @@ class Tier:
 
     def batches(self, rows: Sequence[Any]) -> Iterator[list[int]]:
         """The places of all rows, shortest first, in batches."""
-        return iter([list(range(len(rows)))]) if self.tokenizer is None else by_tokens(rows, self.batch_tokens)
+        if self.tokenizer is None:
+            return iter([list(range(len(rows)))] if rows else [])
+        return by_tokens(rows, self.batch_tokens)
 
     def answer(self, rows: Sequence[Any]) -> TierAnswers:
         """Of a batch of rows as `encode` makes them; those that left early stand.
@@ -104,7 +106,9 @@ class Tier:
         if self.tokenizer is not None:
             return self.judge(self.model(**pad(rows, self.model.device)))
         assert self.order is not None
-        logits = torch.as_tensor(np.asarray(self.model(list(rows)), np.float32))
+        with torch.no_grad():
+            said = self.model(list(rows))
+        logits = (said if isinstance(said, Tensor) else torch.as_tensor(np.asarray(said))).detach().float().cpu()
         expected = (len(rows), len(self.order))
         if logits.shape != expected:
             raise ValueError(f"a tier must answer texts with logits of shape {expected} (got {tuple(logits.shape)})")
@@ -129,11 +133,13 @@ def align(tiers: Sequence[Tier]) -> None:
     """From now on all answer in the last one's order of classes.
 
     Raises:
-        ValueError: there is no tier, the last is a function, or one has other classes.
+        ValueError: there is no tier, the last is a function, one has other classes, or two classes have one name.
     """
     names = tiers[-1].class_names if tiers else None
     if names is None:
         raise ValueError("tiers must end with a pair (model, tokenizer), whose labels count")
+    if len(set(names)) < len(names):
+        raise ValueError(f"classes must have different names, by which tiers are aligned (got {', '.join(names)})")
     for number, tier in enumerate(tiers):
         own = tier.class_names or names
         if sorted(own) != sorted(names):
@@ -150,9 +156,10 @@ def judged(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _description(tokenizer: Any) -> Any:
-    """What a tokenizer does, but for what calls of it set; None: nobody can say (not even itself)."""
+    """What a tokenizer does, but for what calls of it set; of one that cannot say, something like nothing else."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return object()
-    said = json.loads(backend.to_str())
-    return {**said, "truncation": None, "padding": None}, list(tokenizer.model_input_names)
+    said = {**json.loads(backend.to_str()), "truncation": None, "padding": None}
+    own = ("model_input_names", "truncation_side", "split_special_tokens")
+    return said, [getattr(tokenizer, name, None) for name in own]

@@ -55,7 +55,7 @@ def who(found):
 
 
 def make(*tiers, full_at=1, on_error="raise"):
-    return Pools(tiers, [full_at] * len(tiers), on_error)
+    return Pools(tiers, [full_at] * len(tiers), 2, on_error)
 
 
 # When a tier runs
@@ -85,7 +85,7 @@ def test_what_one_tier_does_not_know_waits_for_the_next_to_be_full():
 
 def test_of_two_tiers_that_are_due_the_last_runs_first():
     small, large = Stub("a"), Stub(all)
-    pools = Pools([small, large], [1, 100], "raise")
+    pools = Pools([small, large], [1, 100], 2, "raise")
     pools.add(wait("b", 5.0))
     assert list(pools.run_due(0.0)) == []
     pools.add(wait("ab", 5.0, first=1))
@@ -106,7 +106,7 @@ def test_a_pool_runs_when_the_deadline_of_one_row_has_come():
 
 def test_rows_that_go_on_keep_their_deadline():
     small, large = Stub("a"), Stub(all)
-    pools = Pools([small, large], [2, 100], "raise")
+    pools = Pools([small, large], [2, 100], 2, "raise")
     pools.add([*wait("a", 1.0), *wait("b", 3.0, 1)])
     assert who(pools.run_due(0.0)) == {0: 0}
     assert pools.deadline() == 3.0
@@ -224,7 +224,7 @@ def part(tier, rows, label=1):
 
 def test_what_was_found_is_gathered_by_text():
     first, second = part(0, 2, label=0), part(1, 1)
-    whole = gather([([4, 0], first), ([1], nothing(1, 0)), ([2], second)], 6, 3)
+    whole = gather([([4, 0], first), ([1], nothing(1, 3)), ([2], second)], 6, 3)
     assert whole.labels.tolist() == [0, -1, 1, -1, 0, -1]
     assert whole.tier.tolist() == [0, -1, 1, -1, 0, -1]
     assert whole.exit_site.tolist() == [1, -1, 0, -1, 0, -1]

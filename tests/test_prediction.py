@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from moco_rt import EarlyExitTextClassificationModel, LinearCondition, batches, prediction
+from moco_rt.prediction import check_text, check_texts, encoded_ahead
 
 WORDS = ["a", "the", "film", "good", "bad", "not", "was", "but"]
 backends = pytest.mark.parametrize("backend", ["packed", "reference"])
@@ -172,3 +173,54 @@ def test_a_regression_is_refused(make_fast, word_tokenizer, one_line_error):
     fast = make_fast("packed", exits=False, labels=1, problem_type="regression")
     with one_line_error(ValueError, "model must classify (got problem_type=regression)"):
         fast.predict(["a film"], tokenizer=word_tokenizer)
+
+
+# Texts as they come
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7, 8])
+def test_texts_come_in_chunks_with_what_was_made_of_them(monkeypatch, chunk):
+    monkeypatch.setattr(prediction, "TEXTS", chunk)
+    found = list(encoded_ahead(iter("abcdefg"), lambda texts: [text.upper() for text in texts]))
+    assert [start for start, _, _ in found] == list(range(0, 7, chunk))
+    assert "".join(text for _, texts, _ in found for text in texts) == "abcdefg"
+    assert "".join(row for _, _, rows in found for row in rows) == "ABCDEFG"
+    assert all(len(texts) == chunk for _, texts, _ in found[:-1])
+
+
+def test_of_no_texts_nothing_comes():
+    assert list(encoded_ahead([], list)) == []
+
+
+def test_one_chunk_is_encoded_ahead_and_no_more(monkeypatch):
+    monkeypatch.setattr(prediction, "TEXTS", 2)
+    read = []
+    chunks = encoded_ahead((read.append(text) or text for text in "abcdefgh"), list)
+    assert read == []
+    assert [next(chunks)[0] for _ in range(2)] == [0, 2]
+    assert "".join(read) == "abcdef"
+
+
+def test_an_error_while_encoding_comes_in_its_place(monkeypatch):
+    monkeypatch.setattr(prediction, "TEXTS", 2)
+
+    def encode(texts):
+        return [1 / len(text) for text in texts]
+
+    chunks = encoded_ahead(["a", "b", "", "d"], encode)
+    assert next(chunks) == (0, ["a", "b"], [1.0, 1.0])
+    with pytest.raises(ZeroDivisionError):
+        next(chunks)
+
+
+@pytest.mark.parametrize("text", ["", "a film", ("a", "b"), ["a", "b"]], ids=repr)
+def test_texts_and_pairs_are_texts(text):
+    check_text(text, 0)
+    check_texts([text])
+
+
+@pytest.mark.parametrize("text", [None, 1, b"a", ("a",), ["a", "b", "c"], {"a", "b"}], ids=repr)
+def test_what_is_no_text_is_refused_by_its_place(text, one_line_error):
+    words = f"texts must hold texts or pairs of texts (got {type(text).__name__} at place 7)"
+    with one_line_error(TypeError, words):
+        check_text(text, 7)

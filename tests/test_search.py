@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from moco_rt.answers import Answers
 from moco_rt.costs import Costs
-from moco_rt.search import find_path, search, wrong_curve
+from moco_rt.search import _time_along, find_path, search, wrong_curve
 
 ROWS = 2000
 
@@ -366,3 +366,50 @@ def test_looser_errors_are_never_slower():
         good = [t for t, e in zip(times(path, some, seconds), errors(path, some), strict=True) if e <= alpha]
         fastest.append(min(good))
     assert fastest[0] >= fastest[1] >= fastest[2]
+
+
+# Where a search starts from
+
+
+@pytest.fixture
+def find_within(monkeypatch):
+    """`find_within(groups, answers, measured, alpha)`: what is chosen, and the time of a row on its path at alpha."""
+    monkeypatch.setattr("moco_rt.search._FEWER", 200)
+
+    def find(groups, answers, measured, alpha, sites=None):
+        sites, lengths = sites or [str(e) for e in range(len(answers.score))], LENGTHS[: len(answers.label)]
+        chosen, path = search(answers, sites, measured, lengths, alpha, 2, groups)
+        assert path[0].shape == (len(chosen), 2)
+        return chosen, _time_along(answers.at(chosen), measured.of(lengths, chosen), alpha, 2)
+
+    return find
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_from_the_best_of_some_groups_a_search_gets_no_slower(find_within, seed):
+    rng = np.random.default_rng(seed)
+    answers = make_answers(rng.uniform(0.5, 4, 4), rows=500, seed=seed)
+    measured = costs([*np.sort(rng.uniform(1, 10, 4)), 10.0], rng.uniform(0, 2))
+    groups = [[0, 1], [1, 3], [2], [0, 1, 2, 3]]
+    alone = [find_within([group], answers, measured, 0.03)[1] for group in groups]
+    assert find_within(groups, answers, measured, 0.03)[1] <= min(alone)
+
+
+@pytest.mark.parametrize("group", [[0, 2], [1], [2, 1]], ids=str)
+def test_what_is_in_no_group_is_not_chosen(find_within, group):
+    answers, measured = make_answers((3.0, 3.0, 3.0), rows=500), costs([1.0, 4.0, 7.0, 10.0], 0.0)
+    chosen, _ = find_within([group], answers, measured, 0.02)
+    assert set() < set(chosen) <= set(group)
+
+
+def test_without_groups_all_are_one(find_within):
+    answers, measured = make_answers((1.5, 2.5, 3.5), rows=500), costs([1.0, 4.0, 7.0, 10.0], 0.3)
+    expected = find_within(None, answers, measured, 0.02)
+    for groups in ([[2, 0, 1]], [[], range(3)]):
+        assert find_within(groups, answers, measured, 0.02) == expected
+
+
+@pytest.mark.parametrize("groups", [[[1], [0, 1]], [[0], [0, 1]]], ids=str)
+def test_of_one_site_at_most_one_is_chosen_whatever_the_groups(find_within, groups):
+    answers, measured = make_answers((2.0, 3.0), rows=500), costs([1.0, 1.0, 10.0], 0.1)
+    assert find_within(groups, answers, measured, 0.02, sites=["here", "here"])[0] == [1]
