@@ -1,8 +1,8 @@
-"""What a dtype and exits make together: `python bench/bench_dtypes.py` writes bench/results/dtypes.json.
+"""What a dtype and exits make together: `python bench/bench_dtypes.py`.
 
 Rows per second of the packed encoder in float32, bfloat16 and int8, each without exits and with a policy that was
 found and certified at 99% in that dtype, all in turns on the same batches; labels are compared with float32's without
-exits. Half an hour; needs `../shared`.
+exits. Writes bench/results/dtypes.json and the table of README.md. An hour; needs `../shared`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from bench_policies import CONFIDENCE, SETS, in_turns, texts
 from case_study import BATCH_ROWS, ROOT, SHARED
+from readme_table import put_into_readme
 
 from moco_rt import EarlyExitTextClassificationModel, quantize
 from moco_rt.accelerate import choose
@@ -82,6 +83,7 @@ def main() -> None:
         results[name] = run(name, options.rows, options.find_rows)
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(table(results))
+    put_into_readme("dtypes", table(results))
 
 
 if __name__ == "__main__":

@@ -11,14 +11,15 @@ import ctypes
 import gc
 import multiprocessing
 import tempfile
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
 from case_study import SHARED, read_jsonl
-from transformers import AutoModelForSequenceClassification
 
 from moco_rt import EarlyExitTextClassificationModel, quantize
-from moco_rt.architectures import load_classifier
+from moco_rt.architectures import load_classifier, load_model
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": "int8"}
 QUANTISED_ON = 256
@@ -33,35 +34,25 @@ def resident() -> float:
     return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1024
 
 
-def measure(directory: str, connection) -> None:
-    """Load, run, say how much memory that took: ours, and Hugging Face's own model."""
-    inputs = {"input_ids": torch.ones(ROWS, TOKENS, dtype=torch.int64)}
+def measure(load: Callable[[str], torch.nn.Module], directory: str, connection: Connection) -> None:
+    """Load, run, say how much memory that took."""
     # Whatever torch keeps once and for all is not the model's.
     torch.nn.functional.linear(torch.ones(64, 64), torch.ones(64, 64))
     before = resident()
-    model = EarlyExitTextClassificationModel.from_pretrained(directory)
-    model(**inputs)
-    connection.send((model.backend, resident() - before))
-
-
-def measure_hugging_face(directory: str, connection) -> None:
-    """The same of the model by itself."""
-    inputs = {"input_ids": torch.ones(ROWS, TOKENS, dtype=torch.int64)}
-    torch.nn.functional.linear(torch.ones(64, 64), torch.ones(64, 64))
-    before = resident()
-    model = AutoModelForSequenceClassification.from_pretrained(directory).eval()
+    model = load(directory)
     with torch.inference_mode():
-        model(**inputs)
-    connection.send(("Hugging Face", resident() - before))
+        model(input_ids=torch.ones(ROWS, TOKENS, dtype=torch.int64))
+    connection.send(resident() - before)
 
 
-def in_process(target, directory: str) -> tuple[str, float]:
-    """What a function sends from a fresh process."""
+def in_process(load: Callable[[str], torch.nn.Module], directory: str) -> float:
+    """MiB that a model takes, measured in a fresh process."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=target, args=(directory, theirs))
+    process = context.Process(target=measure, args=(load, directory, theirs))
     process.start()
-    found = ours.recv()
+    theirs.close()  # or nobody would notice that the process ended without an answer
+    found: float = ours.recv()
     process.join()
     return found
 
@@ -82,8 +73,8 @@ def main() -> None:
                 quantize(model, texts, tokenizer=tokenizer, max_length=64).save_pretrained(saved[dtype])
             else:
                 EarlyExitTextClassificationModel(model, dtype=asked).model.save_pretrained(saved[dtype])
-        found = {"float32, Hugging Face": in_process(measure_hugging_face, saved["float32"])[1]}
-        found |= {dtype: in_process(measure, saved[dtype])[1] for dtype in DTYPES}
+        found = {"float32, Hugging Face": in_process(load_model, saved["float32"])}
+        found |= {dtype: in_process(EarlyExitTextClassificationModel.from_pretrained, saved[dtype]) for dtype in DTYPES}
     for dtype, mib in found.items():
         share = f"{mib / found['float32']:.0%} of float32, {mib / found['float32, Hugging Face']:.0%} of Hugging Face's"
         print(f"{options.model}, {dtype}: {mib:.0f} MiB ({share})")

@@ -14,7 +14,7 @@ from moco_rt.architectures import check_settles_one_label, load_tokenizer
 from moco_rt.architectures.int8 import is_int8
 from moco_rt.batches import Text, length_limit
 from moco_rt.cascade import Cascade
-from moco_rt.cascade_study import study_tiers, take
+from moco_rt.cascade_study import CascadeStudy, study_tiers, take
 from moco_rt.findings import SAMPLE, Findings, trace
 from moco_rt.int8_models import Dtype
 from moco_rt.packs import measure_packs
@@ -111,9 +111,10 @@ def accelerate(
         if tokenizer is not None:
             raise ValueError("tokenizer must be None: tiers bring their own")
         tiers = [_tier(given, split, dtype, max_length) for given in model]
-        return _accelerate_tiers(tiers, split, 1 - agreement, confidence, seed)
-    tokenizer = tokenizer or load_tokenizer(model)
-    fast, longest = _prepare(model, tokenizer, split, dtype, max_length)
+        align(tiers)
+        studied = study_tiers(tiers, split, seed)
+        return choose_cascade(tiers, studied, split, 1 - agreement, confidence)
+    fast, tokenizer, longest = _prepare(model, tokenizer, split, dtype, max_length)
     found = study(fast, tokenizer, split, max_length=longest, seed=seed)
     choose(fast, found, 1 - agreement, confidence)
     assert fast.findings is not None
@@ -124,16 +125,17 @@ def accelerate(
 
 def _prepare(
     model: Any, tokenizer: Any, split: Split, dtype: Dtype | None, max_length: int | None
-) -> tuple[EarlyExitTextClassificationModel, int]:
-    """A model as it will run, and how many tokens of a text it will see."""
+) -> tuple[EarlyExitTextClassificationModel, Any, int]:
+    """A model as it will run, its tokenizer, and how many tokens of a text it will see."""
     in_int8 = dtype == "int8" and not is_int8(model)
     fast = EarlyExitTextClassificationModel(model, dtype=None if in_int8 else dtype)
     check_settles_one_label(fast.config)
+    tokenizer = tokenizer or load_tokenizer(model)
     longest = length_limit(tokenizer, fast.max_seqlen, max_length)
     if in_int8:
         some = split.texts[: split.path]  # nothing else looks at these but off-ramps, to learn
         fast = EarlyExitTextClassificationModel(quantize(model, some, tokenizer=tokenizer, max_length=longest))
-    return fast, longest
+    return fast, tokenizer, longest
 
 
 def _tier(given: TierLike, split: Split, dtype: Dtype | None, max_length: int | None) -> Tier:
@@ -142,18 +144,8 @@ def _tier(given: TierLike, split: Split, dtype: Dtype | None, max_length: int | 
         return Tier(given)  # a function, or it says what must hold
     model, tokenizer = given
     model = model.model if isinstance(model, EarlyExitTextClassificationModel) else model
-    fast, longest = _prepare(model, tokenizer, split, dtype, max_length)
+    fast, tokenizer, longest = _prepare(model, tokenizer, split, dtype, max_length)
     return Tier((fast, tokenizer), longest)
-
-
-def _accelerate_tiers(tiers: list[Tier], split: Split, alpha: float, confidence: float, seed: int) -> Cascade:
-    """The fastest certified cascade of exits, of tiers, or of both."""
-    align(tiers)
-    found = study_tiers(tiers, split, seed)
-    chosen = select(found.of, alpha, confidence, found.groups())
-    used, certificate = take(tiers, found, chosen)
-    measure_packs(used, split.texts[split.path : split.calibration])
-    return Cascade.of(used, certificate)
 
 
 def choose(fast: EarlyExitTextClassificationModel, found: Study, alpha: float, confidence: float) -> None:
@@ -199,6 +191,30 @@ def choose(fast: EarlyExitTextClassificationModel, found: Study, alpha: float, c
     fast.policy.certificate = certificate
     for off_ramp, site, thresholds in zip(off_ramps, sites, chosen.thresholds, strict=True):
         fast.add_off_ramp(replace(off_ramp, thresholds=thresholds, bounds=chosen.bounds(site)), site)
+
+
+def choose_cascade(
+    tiers: Sequence[Tier],
+    found: CascadeStudy,
+    split: Split,
+    alpha: float,
+    confidence: float,
+    groups: Sequence[Sequence[int]] | None = None,
+) -> Cascade:
+    """The fastest certified cascade of exits, of tiers, or of both.
+
+    Args:
+        tiers: aligned, those that were studied; they get thresholds, temperatures and exits.
+        found: the study.
+        split: its texts.
+        alpha: share of labels that may differ.
+        confidence: with which this must hold.
+        groups: of ways out, see `search`; None: `found.groups()`.
+    """
+    chosen = select(found.of, alpha, confidence, groups or found.groups())
+    used, certificate = take(tiers, found, chosen)
+    measure_packs(used, split.texts[split.path : split.calibration])
+    return Cascade.of(used, certificate)
 
 
 def _preset_paths(found: Study) -> dict[str, NDArray[np.float64]]:

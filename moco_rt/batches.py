@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 #: One text, or a pair.
 Text = str | tuple[str, str] | list[str]
@@ -64,12 +65,15 @@ def by_tokens(rows: Sequence[Encoded], tokens: int | None = None) -> Iterator[li
 
 def pad(rows: Sequence[Encoded], device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """`attention_mask` and what the rows hold, each (B, S) int64, S the length of the longest row."""
-    inputs = {
-        name: pad_sequence([torch.tensor(row[name]) for row in rows], batch_first=True).to(device) for name in rows[0]
-    }
     lengths = torch.tensor([len(row["input_ids"]) for row in rows])
-    longest = int(lengths.max())
-    inputs["attention_mask"] = (torch.arange(longest) < lengths[:, None]).long().to(device)
+    mask = torch.arange(int(lengths.max())) < lengths[:, None]
+    inputs = {"attention_mask": mask.long().to(device)}
+    for name in rows[0]:
+        # A tensor for each row would take as long as tokenising them.
+        values = np.fromiter(chain.from_iterable(row[name] for row in rows), np.int64, count=int(lengths.sum()))
+        padded = torch.zeros(mask.shape, dtype=torch.int64)
+        padded[mask] = torch.from_numpy(values)
+        inputs[name] = padded.to(device)
     return inputs
 
 

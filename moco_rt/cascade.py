@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import queue
 import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +12,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from moco_rt import cascade_files
+from moco_rt.arrivals import answer_as_they_come
 from moco_rt.batches import Text
 from moco_rt.certificate import Certificate
 from moco_rt.pools import Finished, Pools, TierError, Waiting, gather
-from moco_rt.prediction import TEXTS, CascadeOutput, Prediction, check_text, check_texts, encoded_ahead
+from moco_rt.prediction import TEXTS, CascadeOutput, Prediction, check_texts, encoded_ahead
 from moco_rt.tiers import Tier, TierLike, align
 
 #: Rows of a stream that are worth a run of a tier.
@@ -35,10 +33,16 @@ class Cascade(torch.nn.Module):
     Args:
         tiers: each a pair (model, tokenizer), the model a Hugging Face classifier or an
             `EarlyExitTextClassificationModel` with whatever dtype, backend and exits, or a function from a list of
-            texts to logits (n, C), such as `pipeline.predict_log_proba` of scikit-learn. The last, whose labels count,
-            is a pair; the others have the same classes by name (`id2label`), functions have them in the last one's
-            order.
+            texts to logits (n, C), such as `pipeline.predict_log_proba` of scikit-learn (not probabilities). The last,
+            whose labels count, is a pair; the others have the same classes by name (`id2label`), functions have them
+            in the last one's order. What a function says of a text must not depend on the others it is given.
         thresholds: for each tier but the last a probability, or one for each class in the last tier's order.
+        max_length: texts are truncated to so many tokens; None: to what policies, models and tokenizers allow.
+
+    Attributes:
+        tiers: what there is of each, see `Tier`.
+        certificate: what is promised of all of them together; None: nothing. No monitor watches a cascade.
+        config: the last tier's.
 
     Raises:
         TypeError: a tier is neither a pair nor a function, or a model is not a sequence classifier.
@@ -50,9 +54,11 @@ class Cascade(torch.nn.Module):
         >>> cascade.predict(texts).labels
     """
 
-    def __init__(self, tiers: Sequence[TierLike], *, thresholds: Sequence[float | Sequence[float]]):
+    def __init__(
+        self, tiers: Sequence[TierLike], *, thresholds: Sequence[float | Sequence[float]], max_length: int | None = None
+    ):
         super().__init__()
-        made = [Tier(tier) for tier in tiers]
+        made = [Tier(tier, max_length) for tier in tiers]
         self._set(made)
         if len(thresholds) != len(made) - 1:
             raise ValueError(
@@ -99,9 +105,9 @@ class Cascade(torch.nn.Module):
 
         Args:
             texts: texts, or pairs of texts; any iterable, also one that does not know its length.
-            on_error: what becomes of a batch that a tier fails on. `raise`: the error names the tier, and its
-                `prediction` holds what was finished before; `skip`: its rows have label, tier and exits -1 and
-                probabilities NaN, the log says so, and the others go on.
+            on_error: what becomes of a batch that a tier fails on, or of a text that it cannot encode. `raise`: the
+                error names the tier, and its `prediction` holds what was finished before; `skip`: its rows have label,
+                tier and exits -1 and probabilities NaN, the log says so, and the others go on.
 
         Returns:
             By text; `tier` says who answered, `exit_site` and `exit_rule` are places in that tier's model.
@@ -170,7 +176,7 @@ class Cascade(torch.nn.Module):
         if not max_wait_ms >= 0:
             raise ValueError(f"max_wait_ms must not be negative (got {max_wait_ms})")
         pools = Pools(self.tiers, [_FULL] * len(self.tiers), self.config.num_labels, on_error)
-        return _stream(pools, texts, min(max_wait_ms / 1e3, threading.TIMEOUT_MAX))
+        return answer_as_they_come(pools, texts, min(max_wait_ms / 1e3, threading.TIMEOUT_MAX))
 
     @torch.no_grad()
     def forward(
@@ -186,11 +192,14 @@ class Cascade(torch.nn.Module):
             token_type_ids: (B, S), segments of text pairs; None: all 0.
 
         Raises:
-            ValueError: tiers have several tokenizers; and as `EarlyExitTextClassificationModel.forward`.
+            ValueError: tiers have several tokenizers, or rows more tokens than their `max_length`; and as
+                `EarlyExitTextClassificationModel.forward`.
         """
         first = self.tiers[0]
         if not all(tier.tokenises_like(first) and tier.tokenizer is not None for tier in self.tiers):
             raise ValueError("tiers must share one tokenizer to be given its tokens (got several: use predict)")
+        if input_ids.dim() == 2 and input_ids.shape[1] > first.max_length:
+            raise ValueError(f"input_ids must have at most {first.max_length} tokens (got {input_ids.shape[1]})")
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         given = (input_ids, mask, token_type_ids)
         rows = torch.arange(len(input_ids))
@@ -228,55 +237,3 @@ class Cascade(torch.nn.Module):
             ValueError: the directory holds none, or one of another version.
         """
         return cls.of(*cascade_files.load(directory))
-
-
-_END = object()
-
-
-def _stream(pools: Pools, texts: Iterable[Text], max_wait: float) -> Iterator[Finished]:
-    """The body of `Cascade.stream`; seconds."""
-    arrived: queue.Queue[Any] = queue.Queue(maxsize=TEXTS)
-    stopped = threading.Event()
-
-    def put(item: Any) -> None:
-        while not stopped.is_set():
-            with contextlib.suppress(queue.Full):
-                arrived.put(item, timeout=0.1)
-                break
-
-    def read() -> None:
-        try:
-            for place, text in enumerate(texts):
-                check_text(text, place)
-                put(Waiting(place, text, None, time.monotonic() + max_wait))
-                if stopped.is_set():
-                    return
-            put(_END)
-        except BaseException as error:  # whatever it is, the caller must not wait for more
-            put(error)
-
-    threading.Thread(target=read, daemon=True, name="moco_rt stream").start()
-    end: Any = None
-    try:
-        while end is None:
-            items = _take(arrived, pools.deadline())
-            end = items.pop() if items and not isinstance(items[-1], Waiting) else None
-            pools.add(items)
-            yield from pools.run_due(time.monotonic())
-        yield from pools.flush()
-        if end is not _END:
-            raise end
-    finally:
-        stopped.set()
-
-
-def _take(arrived: queue.Queue[Any], deadline: float) -> list[Any]:
-    """All that has come; waits for something until the deadline."""
-    wait = deadline - time.monotonic()
-    items = []
-    try:
-        items.append(arrived.get(timeout=None if wait == float("inf") else max(wait, 0)))
-        while True:
-            items.append(arrived.get_nowait())
-    except queue.Empty:
-        return items

@@ -12,16 +12,17 @@ from safetensors.torch import load_file, save_file
 
 from moco_rt.architectures import load_tokenizer
 from moco_rt.certificate import Certificate
+from moco_rt.pretrained import CASCADE
 from moco_rt.tiers import Tier
 from moco_rt.torch_early_exit_models import EarlyExitTextClassificationModel
 
 VERSION = 1
-JSON, TENSORS = "cascade.json", "cascade.safetensors"
+TENSORS = "cascade.safetensors"
 
 
 def is_cascade(directory: str | Path) -> bool:
     """Whether `save` has written there."""
-    return (Path(directory) / JSON).exists()
+    return (Path(directory) / CASCADE).exists()
 
 
 def save(directory: str | Path, tiers: Sequence[Tier], certificate: Certificate | None) -> None:
@@ -49,7 +50,7 @@ def save(directory: str | Path, tiers: Sequence[Tier], certificate: Certificate 
         f"tiers.{n}.thresholds": tier.thresholds for n, tier in enumerate(tiers) if tier.thresholds is not None
     }
     save_file(thresholds, directory / TENSORS)
-    (directory / JSON).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    (directory / CASCADE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
 def load(directory: str | Path) -> tuple[list[Tier], Certificate | None]:
@@ -60,11 +61,11 @@ def load(directory: str | Path) -> tuple[list[Tier], Certificate | None]:
     """
     directory = Path(directory)
     if not is_cascade(directory):
-        raise ValueError(f"{directory} must hold a cascade ({JSON} is missing)")
-    about = json.loads((directory / JSON).read_text(encoding="utf-8"))
+        raise ValueError(f"{directory} must hold a cascade ({CASCADE} is missing)")
+    about = json.loads((directory / CASCADE).read_text(encoding="utf-8"))
     if about.get("format") != "moco_rt cascade" or about.get("version") != VERSION:
         raise ValueError(
-            f"{directory / JSON} must be a moco_rt cascade of version {VERSION} "
+            f"{directory / CASCADE} must be a moco_rt cascade of version {VERSION} "
             f"(got {about.get('format')!r}, version {about.get('version')})"
         )
     thresholds: dict[str, torch.Tensor] = load_file(directory / TENSORS)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
 from moco_rt.answers import Answers
+from moco_rt.batches import TOKENS, Text
 from moco_rt.certificate import Certificate
 from moco_rt.costs import Costs
 from moco_rt.policy_files import made_with
@@ -22,8 +24,8 @@ from moco_rt.selection import Selection, WaysOut
 from moco_rt.study import Split, Study, ask, probabilities, study
 from moco_rt.tiers import Tier, judged
 
-#: Texts by which a function, or a tokenizer, is timed.
-_TIMED = 512
+#: Texts by which a function, or a tokenizer, is timed, and how often: the fastest counts.
+_TIMED, _RUNS = 512, 3
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,20 @@ class CascadeCosts:
     Attributes:
         ways: all ways out.
         tiers: of each tier by itself, by its off-ramps in their order.
+        encode: seconds by tier to encode a text.
+        alike: (tiers, tiers) whether what one has encoded serves the other.
     """
 
     ways: Sequence[WayOut]
     tiers: Sequence[Costs]
+    encode: Sequence[float]
+    alike: NDArray[np.bool_]
 
     def of(self, lengths: NDArray[np.int64], chosen: Sequence[int]) -> NDArray[np.float64]:
         """(n, len(chosen) + 1): see `Costs.of`; lengths (tiers, n). A tier none of whose ways is chosen is not run."""
         columns = []
         before = np.zeros(lengths.shape[1])
+        previous: int | None = None
         for tier, costs in enumerate(self.tiers):
             last = tier == len(self.tiers) - 1
             own = [place for place, way in enumerate(self.ways) if way.tier == tier and way.off_ramp is not None]
@@ -67,7 +74,9 @@ class CascadeCosts:
             handed_over = any(self.ways[place].tier == tier and self.ways[place].off_ramp is None for place in chosen)
             if not (exits or handed_over or last):
                 continue
-            seconds = before[:, None] + costs.of(lengths[tier], exits)
+            encoded = previous is not None and self.alike[tier, previous]
+            seconds = before[:, None] + costs.of(lengths[tier], exits) + (0.0 if encoded else self.encode[tier])
+            previous = tier
             columns += [seconds[:, place] for place in range(len(exits))]
             before = seconds[:, -1]
             if handed_over or last:
@@ -109,12 +118,16 @@ def study_tiers(tiers: Sequence[Tier], split: Split, seed: int) -> CascadeStudy:
     studies = [study(last.model, last.tokenizer, split, max_length=last.max_length, seed=seed)]
     teacher = studies[0].logits
     studies = [*(_study(tier, split, seed, teacher) for tier in tiers[:-1]), *studies]
-    costs = [_with_tokenizer(place, tiers, found.costs, split) for place, found in enumerate(studies)]
+    timed = split.texts[: split.calibration][-_TIMED:]
+    # Rows that go on are pooled: packs are full.
+    costs = [found.costs.in_packs(TOKENS) for found in studies]
+    encode = [fastest(tier.encode, timed) for tier in tiers]
+    alike = np.array([[one.tokenises_like(other) for other in tiers] for one in tiers])
     temperatures = [
         _temperature(_aligned(tier, found)[: split.path], probabilities(teacher[: split.path]))
-        for tier, found in zip(tiers, studies, strict=True)
+        for tier, found in zip(tiers[:-1], studies, strict=False)
     ]
-    temperatures[-1] = 1.0
+    temperatures.append(1.0)
     ways = [
         WayOut(place, off_ramp)
         for place, found in enumerate(studies)
@@ -133,7 +146,7 @@ def study_tiers(tiers: Sequence[Tier], split: Split, seed: int) -> CascadeStudy:
     )
     of = WaysOut(
         sites=[way.site for way in ways],
-        costs=CascadeCosts(ways, costs),
+        costs=CascadeCosts(ways, costs, encode, alike),
         path=path,
         path_lengths=np.array([found.path.lengths for found in studies]),
         calibration=calibration,
@@ -188,11 +201,10 @@ def _study(tier: Tier, split: Split, seed: int, teacher: NDArray[np.float32]) ->
     if tier.tokenizer is not None:
         own = teacher[:, _to_last(tier)]
         return study(tier.model, tier.tokenizer, split, max_length=tier.max_length, seed=seed, teacher=own)
-    texts = list(split.texts)
-    start = time.perf_counter()
-    logits = tier.answer(texts).logits.numpy()
-    seconds = (time.perf_counter() - start) / len(texts)
-    rows = Recording({}, teacher, np.zeros(len(texts), np.int64))
+    pieces = [tier.answer([split.texts[i] for i in places]) for places in tier.batches(split.texts)]
+    logits = torch.cat([piece.logits for piece in pieces]).numpy()
+    seconds = fastest(tier.answer, split.texts[: split.calibration][-_TIMED:])
+    rows = Recording({}, teacher, np.zeros(len(split.texts), np.int64))
     return Study(
         [],
         [],
@@ -204,20 +216,22 @@ def _study(tier: Tier, split: Split, seed: int, teacher: NDArray[np.float32]) ->
     )
 
 
-def _with_tokenizer(place: int, tiers: Sequence[Tier], costs: Costs, split: Split) -> Costs:
-    """With the time of tokenising, where tiers differ in it."""
-    tier = tiers[place]
-    alike = all(other.tokenises_like(tiers[-1]) for other in tiers)
-    if alike or tier.tokenizer is None or (place > 0 and tier.tokenises_like(tiers[place - 1])):
-        return costs
-    texts = split.texts[: split.calibration][-_TIMED:]
-    start = time.perf_counter()
-    tier.encode(texts)
-    return replace(costs, reach=costs.reach + (time.perf_counter() - start) / len(texts))
+def fastest(work: Callable[[list[Text]], Any], texts: Sequence[Text]) -> float:
+    """Seconds that some work on texts takes for one of them."""
+    seconds = []
+    for _ in range(_RUNS):
+        start = time.perf_counter()
+        work(list(texts))
+        seconds.append(time.perf_counter() - start)
+    return min(seconds) / len(texts)
 
 
 def _temperature(logits: NDArray[np.float32], probs: NDArray[np.float32]) -> float:
     """The one at which logits (n, C) give the last tier's probabilities the highest likelihood (Guo et al. 2017)."""
+    finite = np.isfinite(logits).all(axis=1)  # what a function is certain of has logits of minus infinity
+    if not finite.any():
+        return 1.0
+    logits, probs = logits[finite], probs[finite]
 
     def loss(log_temperature: float) -> float:
         z = logits.astype(np.float64) / np.exp(log_temperature)

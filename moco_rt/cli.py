@@ -18,6 +18,7 @@ from moco_rt.cascade import Cascade
 from moco_rt.cascade_files import is_cascade
 from moco_rt.findings import Findings
 from moco_rt.int8_models import Dtype
+from moco_rt.pools import TierError
 from moco_rt.pretrained import FINDINGS
 from moco_rt.report_page import report_page
 from moco_rt.stream import predict_file
@@ -92,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--model and --data go together")
     try:
         options.run(options)
-    except (OSError, TypeError, ValueError) as error:
+    except (OSError, TierError, TypeError, ValueError) as error:
         print(f"moco-rt: {error}", file=sys.stderr)
         return 2
     return 0

@@ -48,6 +48,11 @@ class Costs:
     ask: NDArray[np.float64]
     once: NDArray[np.float64]
 
+    def in_packs(self, tokens: int) -> Costs:
+        """The same in batches of so many tokens, of which more rows share what a batch pays once."""
+        rows = max(_BATCH_ROWS, tokens / max(1.0, float(self.lengths.mean())))
+        return replace(self, once=self.once * _BATCH_ROWS / rows)
+
     def of(self, lengths: NDArray[np.int64], chosen: Sequence[int]) -> NDArray[np.float64]:
         """(n, len(chosen) + 1): rows of these lengths that leave by one of the chosen off-ramps, or run to the end."""
         asked = [np.interp(lengths, self.lengths, self.ask[:, place]) for place in chosen]

@@ -55,6 +55,16 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
     return hashlib.sha256(said.encode()).hexdigest()
 
 
+def check_tokenizer(made_for: Mapping[str, Any], tokenizer: Any) -> None:
+    """Refuse another tokenizer than that of a policy.
+
+    Raises:
+        ValueError: its fingerprint is another.
+    """
+    if made_for.get("tokenizer", "") not in ("", tokenizer_fingerprint(tokenizer)):
+        raise ValueError("tokenizer must be the one that the policy was found with (its fingerprint is another)")
+
+
 def save_policy(policy: Policy, directory: str | Path) -> None:
     """Write a policy into a directory, which is made where it is missing.
 

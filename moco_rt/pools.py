@@ -24,14 +24,17 @@ class TierError(RuntimeError):
 
     Attributes:
         tier: which.
-        prediction: what was finished before, by text, of as many as had been read; those that were not finished have
-            label -1. None: from a stream, which has given it away.
+        prediction: what was finished before, by text, of those that had reached the tiers; rows that were not finished
+            have label -1. None: from a stream, which has given it away.
     """
 
     def __init__(self, tier: int, error: Exception):
-        super().__init__(f"tier {tier} failed: {type(error).__name__}: {error}")
+        super().__init__(tier, error)
         self.tier = tier
         self.prediction: Prediction | None = None
+
+    def __str__(self) -> str:
+        return f"tier {self.tier} failed: {type(self.args[1]).__name__}: {self.args[1]}"
 
 
 @dataclass(frozen=True)
@@ -107,16 +110,20 @@ class Pools:
 
     def _run(self, number: int) -> Iterator[Finished]:
         pool, self._waiting[number] = self._waiting[number], []
-        tier, batches = self._tiers[number], [list(range(len(pool)))]
-        try:
-            rows = [row.row for row in pool]
-            if None in rows:
+        tier = self._tiers[number]
+        rows = [row.row for row in pool]
+        if None in rows:
+            try:
                 rows = tier.encode([row.text for row in pool])
-            batches = list(tier.batches(rows)) if rows else []
-        except Exception as error:
-            yield self._failed(number, error, [row.place for row in pool])
-            return
-        for places in batches:
+            except Exception as error:
+                if len(pool) == 1 or self._on_error == "raise":
+                    yield self._failed(number, error, [row.place for row in pool])
+                    return
+                for row in pool:  # one of them, perhaps
+                    self._waiting[number] = [row]
+                    yield from self._run(number)
+                return
+        for places in tier.batches(rows):
             try:
                 answers = tier.answer([rows[i] for i in places])
             except Exception as error:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from transformers.utils.generic import ModelOutput
 
 from moco_rt.batches import Text, by_tokens, encode, length_limit, pad
-from moco_rt.policy_files import tokenizer_fingerprint
+from moco_rt.policy_files import check_tokenizer
 
 #: Texts tokenised at a time, while those before them are computed.
 TEXTS = 4096
@@ -75,8 +75,7 @@ def predict(model: Any, texts: Sequence[Text], tokenizer: Any, max_length: int |
     if model.config.problem_type == "regression":
         raise ValueError("model must classify (got problem_type=regression)")
     made_for = model.policy.made_for
-    if made_for.get("tokenizer", "") not in ("", tokenizer_fingerprint(tokenizer)):
-        raise ValueError("tokenizer must be the one that the policy was found with (its fingerprint is another)")
+    check_tokenizer(made_for, tokenizer)
     max_length = made_for.get("max_length") if max_length is None else max_length
     longest = length_limit(tokenizer, model.max_seqlen, max_length)
     logits: Tensor | None = None
@@ -140,5 +139,6 @@ def check_texts(texts: Any) -> None:
 
 def check_text(text: Any, place: int) -> None:
     """Raise TypeError unless text is one, or a pair of them."""
-    if not (isinstance(text, str) or (isinstance(text, tuple | list) and len(text) == 2)):
+    pair = isinstance(text, tuple | list) and len(text) == 2 and all(isinstance(part, str) for part in text)
+    if not (isinstance(text, str) or pair):
         raise TypeError(f"texts must hold texts or pairs of texts (got {type(text).__name__} at place {place})")

@@ -14,6 +14,8 @@ from moco_rt.policy_files import JSON, TENSORS, load_policy, save_policy
 _MONITOR = "monitor.json"
 #: What only `moco-rt report` reads.
 FINDINGS = "findings.safetensors"
+#: A directory that holds it is a cascade's.
+CASCADE = "cascade.json"
 
 
 def save(directory: str | Path, policy: Policy, monitor: Monitor | None, findings: Findings | None) -> None:
@@ -23,7 +25,7 @@ def save(directory: str | Path, policy: Policy, monitor: Monitor | None, finding
         ValueError: a rule is a plain callable, which has no form on disk.
     """
     save_policy(policy, directory)
-    for name in (_MONITOR, FINDINGS):  # of what was there before
+    for name in (_MONITOR, FINDINGS, CASCADE):  # of what was there before
         (Path(directory) / name).unlink(missing_ok=True)
     if monitor is not None:
         (Path(directory) / _MONITOR).write_text(json.dumps(monitor.state()) + "\n", encoding="utf-8")

@@ -101,7 +101,7 @@ def search(
         answers: of the rows that order the path, by E off-ramps.
         sites: where each of these stands.
         costs: of leaving by them.
-        lengths: (n,) of the rows.
+        lengths: (n,) of the rows, or whatever else of them `costs` wants.
         alpha: share of labels that may differ.
         num_classes: C.
         groups: of off-ramps: the best choice within one of them is where a choice among all of theirs starts from;
@@ -122,7 +122,7 @@ def search(
 
     within = [set(group) for group in groups or [range(len(sites))]]
     best = min(climb((math.inf, []), group) for group in within)
-    chosen = climb(best, set().union(*within))[1]
+    chosen = (best if len(within) == 1 else climb(best, set().union(*within)))[1]
     return chosen, find_path(answers.at(chosen), costs.of(lengths, chosen), num_classes)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +15,18 @@ from torch import Tensor
 
 from moco_rt.architectures import check_settles_one_label
 from moco_rt.batches import Text, by_tokens, encode, length_limit, pad
+from moco_rt.policy_files import check_tokenizer
 from moco_rt.prediction import EarlyExitOutput
 from moco_rt.torch_early_exit_models import EarlyExitTextClassificationModel
+
+#: Texts that a function is given at a time.
+_FUNCTION_ROWS = 512
+
+#: Tokenizers are not made for two threads: each call sets how it truncates.
+_ENCODING = threading.Lock()
+
+#: Of a tokenizer, what its backend does not know.
+_SETTINGS = ("model_input_names", "truncation_side", "split_special_tokens")
 
 #: What answers texts with logits (n, C), in any array or tensor: a function, or a method of whatever library.
 TextFunction = Callable[[list[Text]], Any]
@@ -68,14 +80,16 @@ class Tier:
         if self.tokenizer is None:
             if isinstance(self.model, torch.nn.Module) or not callable(self.model):
                 raise TypeError(
-                    "a tier must be (model, tokenizer) or a function from texts to logits "
+                    "tiers must be a list, and a tier (model, tokenizer) or a function from texts to logits "
                     f"(got {type(self.model).__name__})"
                 )
             return
         if not isinstance(self.model, EarlyExitTextClassificationModel):
             self.model = EarlyExitTextClassificationModel(self.model)
         check_settles_one_label(self.model.config)
-        limit = self.model.policy.made_for.get("max_length") if max_length is None else max_length
+        made_for = self.model.policy.made_for
+        check_tokenizer(made_for, self.tokenizer)
+        limit = made_for.get("max_length") if max_length is None else max_length
         self.max_length = length_limit(self.tokenizer, self.model.max_seqlen, limit)
         labels = self.model.config.id2label
         self.class_names = [str(labels[c]) for c in range(len(labels))]
@@ -84,17 +98,32 @@ class Tier:
         """Whether what the other's tokenizer makes of a text is what its own would."""
         if None in (self.tokenizer, other.tokenizer):
             return self.tokenizer is other.tokenizer
-        same = self.tokenizer is other.tokenizer or _description(self.tokenizer) == _description(other.tokenizer)
-        return same and self.max_length == other.max_length
+        if self.tokenizer is not other.tokenizer:
+            own, others = ([getattr(t, name, None) for name in _SETTINGS] for t in (self.tokenizer, other.tokenizer))
+            if own != others or self._backend != other._backend:
+                return False
+        return self.max_length == other.max_length
+
+    @functools.cached_property
+    def _backend(self) -> Any:
+        """What the tokenizer does, but for what calls of it set; if it cannot say, something like nothing else."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            return object()
+        return {**json.loads(backend.to_str()), "truncation": None, "padding": None}
 
     def encode(self, texts: Sequence[Text]) -> list[Any]:
         """What `answer` takes: tokenised texts, or the texts themselves."""
-        return list(texts) if self.tokenizer is None else encode(self.tokenizer, texts, self.max_length)
+        if self.tokenizer is None:
+            return list(texts)
+        with _ENCODING:
+            return encode(self.tokenizer, texts, self.max_length)
 
     def batches(self, rows: Sequence[Any]) -> Iterator[list[int]]:
         """The places of all rows, shortest first, in batches."""
         if self.tokenizer is None:
-            return iter([list(range(len(rows)))] if rows else [])
+            places = range(len(rows))
+            return (list(places[start : start + _FUNCTION_ROWS]) for start in places[::_FUNCTION_ROWS])
         return by_tokens(rows, self.batch_tokens)
 
     def answer(self, rows: Sequence[Any]) -> TierAnswers:
@@ -125,8 +154,8 @@ class Tier:
         logits = output.logits.float().cpu()[:, self.order]
         logits = torch.where(left[:, None], logits, logits / self.temperature)
         score, predicted = judged(logits)
-        settled = left | (score > self.thresholds[predicted]) if self.thresholds is not None else left | True
-        return TierAnswers(logits, output.exit_site.cpu(), output.exit_rule.cpu(), settled)
+        stands = torch.ones_like(left) if self.thresholds is None else score > self.thresholds[predicted]
+        return TierAnswers(logits, output.exit_site.cpu(), output.exit_rule.cpu(), left | stands)
 
 
 def align(tiers: Sequence[Tier]) -> None:
@@ -144,7 +173,8 @@ def align(tiers: Sequence[Tier]) -> None:
         own = tier.class_names or names
         if sorted(own) != sorted(names):
             raise ValueError(
-                f"tier {number} must have the last tier's classes, {', '.join(names)} (got {', '.join(own)})"
+                f"tier {number} must have the last tier's classes, {', '.join(names)}, by its config.id2label "
+                f"(got {', '.join(own)})"
             )
         tier.order = torch.tensor([own.index(name) for name in names])
 
@@ -153,13 +183,3 @@ def judged(logits: Tensor) -> tuple[Tensor, Tensor]:
     """How sure logits (n, C) are, the highest probability, and of which class: (n,) and (n,)."""
     score, predicted = logits.softmax(dim=1).max(dim=1)
     return score, predicted
-
-
-def _description(tokenizer: Any) -> Any:
-    """What a tokenizer does, but for what calls of it set; of one that cannot say, something like nothing else."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        return object()
-    said = {**json.loads(backend.to_str()), "truncation": None, "padding": None}
-    own = ("model_input_names", "truncation_side", "split_special_tokens")
-    return said, [getattr(tokenizer, name, None) for name in own]

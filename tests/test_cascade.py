@@ -269,10 +269,15 @@ def test_other_chunks_go_on_where_one_fails(tiers_of, monkeypatch):
     assert torch.equal(found.probs[rows], whole.probs[rows])
 
 
-def test_an_error_in_a_tokenizer_is_its_tiers(tiers_of):
+def test_an_error_in_a_tokenizer_is_its_tiers(tiers_of, monkeypatch):
     cascade = Cascade(tiers_of("small large"), thresholds=[0.9])
+
+    def breaks(texts):
+        raise KeyError(len(texts))
+
+    monkeypatch.setattr(cascade.tiers[0], "encode", breaks)
     with pytest.raises(TierError) as caught:
-        cascade.predict(["good", ("bad", 3)])
+        cascade.predict(["good", "bad"])
     assert caught.value.tier == 0
 
 

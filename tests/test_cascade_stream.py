@@ -9,8 +9,7 @@ import pytest
 import torch
 from tier_samples import count_words, make_texts
 
-from moco_rt import Cascade, EarlyExitTextClassificationModel, LinearCondition, TierError
-from moco_rt import cascade as cascade_module
+from moco_rt import Cascade, EarlyExitTextClassificationModel, LinearCondition, TierError, arrivals
 from moco_rt.pools import gather
 
 INF = float("inf")
@@ -114,7 +113,7 @@ def test_an_answer_comes_before_the_next_text_does(made, max_wait_ms):
 
 
 def test_who_may_wait_runs_in_full_batches(made, monkeypatch):
-    monkeypatch.setattr(cascade_module, "TEXTS", 10)  # so that no more are there at once
+    monkeypatch.setattr(arrivals, "_AHEAD", 10)  # so that no more are there at once
     first, second = Counting(), Counting()
     list(made(first, second).stream(make_texts(1000), max_wait_ms=FOREVER))
     assert sum(first.sizes) == 1000
@@ -154,7 +153,7 @@ def test_a_full_batch_runs_though_all_may_wait(made):
 
 
 def test_texts_are_read_no_further_ahead_than_some(made, monkeypatch):
-    monkeypatch.setattr(cascade_module, "TEXTS", 10)
+    monkeypatch.setattr(arrivals, "_AHEAD", 10)
     read = []
 
     def texts():
@@ -231,7 +230,7 @@ def test_texts_that_fail_can_be_skipped(made, caplog):
 
 
 def test_who_leaves_early_ends_the_reading(made, monkeypatch):
-    monkeypatch.setattr(cascade_module, "TEXTS", 10)  # the reader waits for room
+    monkeypatch.setattr(arrivals, "_AHEAD", 10)  # the reader waits for room
     stream = made().stream(iter(lambda: "good film", None))
     next(stream)
     assert reading_threads()

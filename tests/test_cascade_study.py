@@ -8,7 +8,7 @@ from scipy.special import softmax
 from tier_samples import count_words, make_texts
 
 from moco_rt.answers import Answers
-from moco_rt.cascade_study import CascadeCosts, CascadeStudy, WayOut, _temperature, _with_tokenizer, study_tiers, take
+from moco_rt.cascade_study import CascadeCosts, CascadeStudy, WayOut, _temperature, study_tiers, take
 from moco_rt.certificate import Certificate, ExitCount
 from moco_rt.costs import Costs
 from moco_rt.rules import OffRamp
@@ -53,35 +53,30 @@ WAYS = [
     ids=str,
 )
 def test_who_goes_on_has_paid_for_the_tiers_that_are_used(chosen, seconds):
-    costs = CascadeCosts(WAYS, [flat([1, 2, 8], 0.5), flat([16]), flat([32, 64], 0.25)])
+    costs = CascadeCosts(
+        WAYS, [flat([1, 2, 8], 0.5), flat([16]), flat([32, 64], 0.25)], [0.0] * 3, np.eye(3, dtype=bool)
+    )
     np.testing.assert_allclose(costs.of(np.full((3, 4), 7), chosen), np.tile(seconds, (4, 1)))
 
 
 def test_every_tier_has_its_own_lengths_and_what_a_batch_pays_once():
     by_length = Costs(np.array([0.0, 10.0]), np.array([[0.0], [10.0]]), np.empty((2, 0)), np.array([0.5]))
-    costs = CascadeCosts(WAYS[2:4], [by_length, by_length, by_length])
+    costs = CascadeCosts(WAYS[2:4], [by_length] * 3, [0.0] * 3, np.eye(3, dtype=bool))
     lengths = np.array([[1, 2], [3, 4], [5, 6]])
     np.testing.assert_allclose(costs.of(lengths, []), [[5.5], [6.5]])
     np.testing.assert_allclose(costs.of(lengths, [0]), [[1.5, 7.0], [2.5, 9.0]])
     np.testing.assert_allclose(costs.of(lengths, [0, 1]), [[1.5, 5.0, 10.5], [2.5, 7.0, 13.5]])
 
 
-def test_tokenising_is_paid_for_where_tiers_differ_in_it(tiny_bert, word_tokenizer):
-    split, costs = split_texts(make_texts(400), None, None, 0), flat([1.0, 2.0])
-    words, one, other = Tier(count_words), Tier((tiny_bert(), word_tokenizer)), Tier((tiny_bert(), word_tokenizer), 9)
-
-    def pays(place, *tiers):
-        found = _with_tokenizer(place, tiers, costs, split)
-        assert np.ptp(found.reach - costs.reach) < 1e-9  # an exit costs as much more as the end does
-        return bool((found.reach > costs.reach).all())
-
-    assert not pays(0, one, one)
-    assert not pays(1, one, one)
-    assert pays(0, one, other)
-    assert pays(1, one, other)
-    assert not pays(1, one, one, other)
-    assert not pays(0, words, one)
-    assert pays(1, words, one)
+def test_tokenising_is_paid_for_by_the_tiers_that_are_used():
+    """Tiers 0 and 1 share a tokenizer, tier 2 has its own."""
+    alike = np.array([[True, True, False], [True, True, False], [False, False, True]])
+    costs = CascadeCosts(WAYS, [flat([1, 2, 8]), flat([16]), flat([32, 64])], [0.1, 0.2, 0.4], alike)
+    lengths = np.full((3, 1), 7)
+    assert costs.of(lengths, [])[0, -1] == pytest.approx(64.4)
+    assert costs.of(lengths, [2])[0, -1] == pytest.approx(72.5)
+    assert costs.of(lengths, [3])[0, -1] == pytest.approx(80.6)
+    assert costs.of(lengths, [2, 3])[0].tolist() == pytest.approx([8.1, 24.1, 88.5])
 
 
 # What is taken of a study
@@ -100,7 +95,16 @@ def test_tiers_that_are_not_used_are_dropped_and_the_others_counted_anew(tiny_be
     ways = [WayOut(0, ramp), WayOut(0, None), WayOut(1, ramp), WayOut(1, None), WayOut(2, ramp)]
     nobody = Answers(np.empty((5, 0), int), np.empty((5, 0), np.float32), np.empty(0, int))
     lengths = np.empty((3, 0), int)
-    of = WaysOut([w.site for w in ways], CascadeCosts(ways, []), nobody, lengths, nobody, lengths, None, 3)
+    of = WaysOut(
+        [w.site for w in ways],
+        CascadeCosts(ways, [], [], np.empty((0, 0), bool)),
+        nobody,
+        lengths,
+        nobody,
+        lengths,
+        None,
+        3,
+    )
     counts = (
         ExitCount("tier 1 embeddings", 0, 10, 1, 0.2),
         ExitCount("tier 1 embeddings", 2, 10, 1, 0.1),
@@ -137,7 +141,16 @@ def test_a_tier_that_is_used_for_its_exits_alone_hands_over_all_others(tiny_bert
     ways = [WayOut(0, ramp), WayOut(0, None)]
     nobody = Answers(np.empty((2, 0), int), np.empty((2, 0), np.float32), np.empty(0, int))
     lengths = np.empty((2, 0), int)
-    of = WaysOut([w.site for w in ways], CascadeCosts(ways, []), nobody, lengths, nobody, lengths, None, 2)
+    of = WaysOut(
+        [w.site for w in ways],
+        CascadeCosts(ways, [], [], np.empty((0, 0), bool)),
+        nobody,
+        lengths,
+        nobody,
+        lengths,
+        None,
+        2,
+    )
     certificate = Certificate(0.1, 0.05, 50, 2, 2.0, 1.0, ())
     selection = Selection([0], np.full((1, 2), 0.9, np.float32), certificate, np.empty((0, 2)))
     used, _ = take(tiers, CascadeStudy(ways, of, [1.0, 1.0]), selection)

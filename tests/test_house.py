@@ -53,7 +53,7 @@ LADDER = [
         *("architectures.architecture", "architectures.bert_like"),
         *(f"architectures.{family}" for family in ("bert", "roberta", "electra", "distilbert", "__init__")),
         *("int8_models", "pretrained", "exits", "reference", "runtime", "prediction", "torch_early_exit_models"),
-        *("tiers", "pools", "cascade_files", "cascade", "packs"),
+        *("tiers", "pools", "arrivals", "cascade_files", "cascade", "packs"),
         *("stream", "record", "distill", "costs", "search", "selection", "study", "presets", "quantization"),
         *("cascade_study", "accelerate"),
         *("columns", "frame_files", "ml_frame", "capture"),

@@ -97,7 +97,8 @@ def test_a_functions_logits_may_be_any_array_or_tensor(word_tokenizer, tiny_bert
 
 @pytest.mark.parametrize("what", [None, "tiny-sst2", 3, (1, 2, 3), [], ()], ids=repr)
 def test_what_is_neither_is_refused(what, one_line_error):
-    words = f"a tier must be (model, tokenizer) or a function from texts to logits (got {type(what).__name__})"
+    words = "tiers must be a list, and a tier (model, tokenizer) or a function from texts to logits "
+    words += f"(got {type(what).__name__})"
     with one_line_error(TypeError, words):
         Tier(what)
 
@@ -136,7 +137,8 @@ def test_the_last_must_be_a_pair(make_tier, one_line_error):
 
 @pytest.mark.parametrize("names", [{0: "sad", 1: "glad"}, {**NAMES, 2: "Glad"}, {**NAMES, 3: "furious"}], ids=str)
 def test_other_classes_are_refused(make_tier, names, one_line_error):
-    words = f"tier 1 must have the last tier's classes, sad, so so, glad (got {', '.join(names.values())})"
+    words = "tier 1 must have the last tier's classes, sad, so so, glad, by its config.id2label "
+    words += f"(got {', '.join(names.values())})"
     with one_line_error(ValueError, words):
         align([Tier(count_words), make_tier(names), make_tier()])
 
