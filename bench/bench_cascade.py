@@ -40,9 +40,6 @@ SETS = {
     "IMDB": ("tiny-imdb", "minilm-imdb", "imdb/unlabelled.jsonl", None, ("imdb/test.jsonl",), 256),
 }
 EAGER, RECIPE = "Hugging Face", "two Hugging Face models"
-#: What is chosen from: the groups of `CascadeStudy.groups`.
-KINDS = ("exits", "cascade", "found")
-SURER = "found at 99%"
 
 Labels = Callable[[list], torch.Tensor]
 
@@ -100,8 +97,8 @@ def certified_cascades(models: list, split: Split, limit: int) -> dict[str, Casc
         return made
 
     found = study_tiers(tiers(), split, 0)
-    groups = {kind: [group] for kind, group in zip(KINDS, found.groups(), strict=True)}
-    groups["found"] = found.groups()
+    exits, ends, _ = found.groups()
+    groups = {"exits": [exits], "cascade": [ends], "found": found.groups()}
     return {kind: choose_cascade(tiers(), found, split, ALPHA, CONFIDENCE, some) for kind, some in groups.items()}
 
 

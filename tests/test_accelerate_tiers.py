@@ -159,6 +159,15 @@ def test_the_dtype_that_was_asked_for_is_certified(small, large, texts):
     assert_certificate_is_what_it_does(cascade, full, [texts[i] for i in calibration_places()])
 
 
+def test_pairs_of_texts_are_certified(small, large, texts, costs):  # noqa: ARG001
+    pairs = list(zip(texts, reversed(texts), strict=True))
+    cascade = accelerate([small, large], pairs, agreement=0.9, max_length=48)
+    rows = [pairs[i] for i in calibration_places()]
+    full = EarlyExitTextClassificationModel(large[0]).predict(rows, tokenizer=large[1], max_length=48)
+    differ = int((cascade.predict(rows).labels != full.labels).sum())
+    assert (cascade.certificate.disagreements, cascade.certificate.rows) == (differ, len(rows))
+
+
 @pytest.fixture(scope="module")
 def with_exits(small):
     fast = EarlyExitTextClassificationModel(small[0])

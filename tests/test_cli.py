@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from moco_rt import EarlyExitTextClassificationModel, cli
+from moco_rt import Cascade, EarlyExitTextClassificationModel, cli
 from moco_rt.architectures import load_tokenizer
+from moco_rt.cascade_files import is_cascade
 from moco_rt.demo_data import make_corpus, train_classifier
 
 pytestmark = pytest.mark.usefixtures("quick_off_ramps")
@@ -113,6 +114,39 @@ def test_predict_runs_any_classifier_into_any_file(saved, texts, tmp_path, capsy
     lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert {line["exit"] for line in lines} == {None}
     assert {line["label"] for line in lines} == {"NEGATIVE", "POSITIVE"}
+
+
+def test_several_models_are_a_cascade(saved, data, texts, tmp_path, capsys):
+    out = tmp_path / "cascade"
+    arguments = ["accelerate", "--model", saved, saved, "--data", str(data), "--agreement", "0.9", "--out", str(out)]
+    assert cli.main([*arguments, "--max-length", "40"]) == 0
+    printed = capsys.readouterr().out
+    cascade = Cascade.from_pretrained(out)
+    assert printed == cascade.certificate.table() + "\n"
+    assert {tier.max_length for tier in cascade.tiers} == {40}
+
+    new = write(tmp_path / "new.jsonl", texts[:50])
+    assert cli.main(["predict", str(out), str(new)]) == 0
+    capsys.readouterr()
+    lines = [json.loads(line) for line in (tmp_path / "new.jsonl.labels.jsonl").read_text().splitlines()]
+    found = cascade.predict(texts[:50])
+    assert [line["tier"] for line in lines] == found.tier.tolist()
+    assert [line["label"] for line in lines] == [cascade.config.id2label[label] for label in found.labels.tolist()]
+    sites = [cascade.tiers[tier].model.sites for tier in found.tier.tolist()]
+    expected = [None if site < 0 else of[site] for of, site in zip(sites, found.exit_site.tolist(), strict=True)]
+    assert [line["exit"] for line in lines] == expected
+
+    assert cli.main(["report", str(out)]) == 0
+    assert capsys.readouterr().out == printed
+    assert_refused(capsys, ["predict", str(out), str(new), "--max-length", "9"], "max_length must be left to a cascade")
+
+
+def test_a_single_model_takes_the_place_of_a_cascade(saved, data, tmp_path):
+    arguments = ["--data", str(data), "--agreement", "0.9", "--out", str(tmp_path)]
+    assert cli.main(["accelerate", "--model", saved, saved, *arguments]) == 0
+    assert is_cascade(tmp_path)
+    assert cli.main(["accelerate", "--model", saved, *arguments]) == 0
+    assert not is_cascade(tmp_path)
 
 
 def assert_refused(capsys, arguments, words):
