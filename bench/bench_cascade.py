@@ -89,7 +89,7 @@ class Recipe:
 
 
 def certified_cascades(models: list, split: Split, limit: int) -> dict[str, Cascade]:
-    """One for each kind, and one that keeps more labels."""
+    """Exits alone, tiers alone, and what is found among all that."""
 
     def tiers() -> list[Tier]:
         made = [Tier((EarlyExitTextClassificationModel(model), tokenizer), limit) for model, tokenizer in models]
