@@ -38,6 +38,8 @@ def measure_packs(tiers: Sequence[Tier], texts: Sequence[Text]) -> None:
                 for pack in _PACKS:
                     seconds[pack] = min(seconds[pack], _seconds(tier, timed, pack))
             tier.batch_tokens = min(pack for pack in _PACKS if seconds[pack] <= _WORTH * min(seconds.values()))
+        if tier.thresholds is None:
+            return  # it settles all that comes
         texts = _left(tier, texts, rows)
 
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from moco_rt.architectures import architecture_of, check_settles_one_label, load_tokenizer
 from moco_rt.batches import Text, length_limit, length_sorted_batches
 from moco_rt.int8_models import int8_copy
+from moco_rt.prediction import check_texts
 from moco_rt.torch_early_exit_models import EarlyExitTextClassificationModel
 
 #: So many texts are looked at.
@@ -51,8 +52,7 @@ def quantize(model: Any, texts: Sequence[Text], *, tokenizer: Any = None, max_le
         ValueError: its family, or the processor, is not covered; it does not choose one label of at least two; there
             are no texts.
     """
-    if isinstance(texts, str):
-        raise TypeError("texts must be a sequence of texts (got one str)")
+    check_texts(texts)
     if not texts:
         raise ValueError("texts must hold at least one (got none)")
     max_seqlen = architecture_of(model).max_seqlen
