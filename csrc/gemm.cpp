@@ -1,6 +1,7 @@
 #include "gemm.h"
 
 #include <ATen/native/CPUBlas.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/zeros.h>
 
@@ -51,34 +52,60 @@ bool can_multiply(at::ScalarType weights) {
   return weights == at::kFloat || (weights == at::kBFloat16 && bfloat16s) || (weights == at::kChar && bytes);
 }
 
-at::Tensor LinearWeights::dense() const { return quantized() ? weight.mul(scale.unsqueeze(1)).div(smooth) : weight; }
-
-Linear::Linear(const LinearWeights& weights, at::ScalarType dtype, int64_t depth)
-    : inputs_(weights.weight.size(1)),
-      outputs_(weights.weight.size(0)),
-      depth_(dtype == at::kFloat ? depth : kDepthBFloat16) {
-  const at::ScalarType packed_as = weights.quantized() ? at::kChar : dtype;
-  const int64_t in_a_word = packed_as == at::kFloat ? 1 : packed_as == at::kBFloat16 ? 2 : 4;
-  TORCH_CHECK_VALUE(packed_as != at::kBFloat16 || inputs_ % 2 == 0,
-                    "Linear: inputs must be even in torch.bfloat16 (got ", inputs_, ")");
-  const int64_t padded = round_up(inputs_, in_a_word);  // with zeros, whatever x has there
-  const int64_t panels_ = panels().last;
-  packed_ =
-      at::constant_pad_nd(weights.weight.detach().to(packed_as), {0, padded - inputs_, 0, panels_ * kPanel - outputs_})
-          .view({panels_, kPanel, padded / in_a_word, in_a_word})
-          .transpose(1, 2)
-          .contiguous();
-  const auto floats = [](const at::Tensor& values) { return values.detach().to(at::kFloat).contiguous(); };
-  bias_ = weights.bias.defined() ? floats(weights.bias) : at::zeros({outputs_});
-  if (!weights.quantized()) return;
-  factor_ = floats(weights.smooth.reciprocal());
-  scale_ = floats(weights.scale);
-  sums_ = floats(weights.weight.sum(1).mul(weights.scale));
+// As products read it: (outputs, inputs), both filled up with zeros -> (panels, inputs / word, kPanel, word).
+static at::Tensor pack(const at::Tensor& weight, int64_t word) {
+  const int64_t outputs = round_up(weight.size(0), Linear::kPanel);
+  const int64_t inputs = round_up(weight.size(1), word);
+  return at::constant_pad_nd(weight, {0, inputs - weight.size(1), 0, outputs - weight.size(0)})
+      .view({outputs / Linear::kPanel, Linear::kPanel, inputs / word, word})
+      .transpose(1, 2)
+      .contiguous();
 }
 
-template <typename T>
-const T* Linear::panel(int64_t p) const {
-  return static_cast<const T*>(packed_.const_data_ptr()) + p * (packed_.numel() / panels().last);
+at::Tensor LinearWeights::unpacked() const {
+  if (!quantized()) return weight;
+  const at::Tensor all =
+      weight.transpose(1, 2).reshape({weight.size(0) * Linear::kPanel, weight.size(1) * Linear::kWord});
+  return all.narrow(0, 0, outputs()).narrow(1, 0, inputs());
+}
+
+at::Tensor LinearWeights::dense() const {
+  return quantized() ? unpacked().mul(scale.unsqueeze(1)).div(smooth) : weight;
+}
+
+Linear::Linear(const std::vector<LinearWeights>& layers, at::ScalarType dtype, int64_t depth)
+    : inputs_(layers[0].inputs()), outputs_(0), depth_(dtype == at::kFloat ? depth : kDepthBFloat16) {
+  bool apart = true;  // no panel holds outputs of two layers
+  for (const LinearWeights& layer : layers) {
+    apart = apart && outputs_ % kPanel == 0;
+    outputs_ += layer.outputs();
+  }
+  const auto all = [&](const auto& of) {
+    std::vector<at::Tensor> each;
+    for (const LinearWeights& layer : layers) each.push_back(of(layer).detach());
+    return each.size() == 1 ? each[0] : at::cat(each);
+  };
+  const bool bytes = layers[0].quantized();
+  if (bytes && apart) {
+    for (const LinearWeights& layer : layers) packed_.push_back(layer.weight.contiguous());
+  } else {
+    TORCH_CHECK_VALUE(bytes || dtype == at::kFloat || inputs_ % 2 == 0,
+                      "Linear: inputs must be even in torch.bfloat16 (got ", inputs_, ")");
+    const at::Tensor weight = all([](const LinearWeights& layer) { return layer.unpacked(); });
+    packed_.push_back(bytes ? pack(weight, kWord) : pack(weight.to(dtype), dtype == at::kFloat ? 1 : 2));
+  }
+  for (const at::Tensor& packed : packed_) {
+    for (int64_t p = 0; p < packed.size(0); ++p) panels_.push_back(packed.select(0, p).const_data_ptr());
+  }
+  const auto floats = [](const at::Tensor& values) { return values.to(at::kFloat).contiguous(); };
+  bias_ = layers[0].bias.defined() ? floats(all([](const LinearWeights& layer) { return layer.bias; }))
+                                   : at::zeros({outputs_});
+  if (!bytes) return;
+  factor_ = floats(layers[0].smooth.detach().reciprocal());
+  scale_ = floats(all([](const LinearWeights& layer) { return layer.scale; }));
+  sums_ = floats(all([](const LinearWeights& layer) {
+    return layer.weight.sum({1, 3}).flatten().narrow(0, 0, layer.outputs()).mul(layer.scale);
+  }));
 }
 
 template <typename T>

@@ -1,6 +1,5 @@
 #include "layer.h"
 
-#include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
 
 #include <algorithm>
@@ -28,8 +27,8 @@ LayerNorm::LayerNorm(const Affine& weights, double eps)
 // The weights, if they fit each other.
 static LayerWeights checked(LayerWeights weights) {
   const auto& [query, key, value, attention_output, attention_norm, intermediate, output, output_norm] = weights;
-  const int64_t D = query.weight.size(1);
-  const int64_t F = intermediate.weight.size(0);
+  const int64_t D = query.inputs();
+  const int64_t F = intermediate.outputs();
   for (const LinearWeights* square : {&query, &key, &value, &attention_output}) check_linear(*square, D, D);
   check_linear(intermediate, F, D);
   check_linear(output, D, F);
@@ -45,7 +44,7 @@ static LayerWeights checked(LayerWeights weights) {
 Layer::Layer(LayerWeights weights, int64_t heads, Activation activation, double eps, at::ScalarType dtype)
     : weights_(checked(std::move(weights))),
       heads_(heads),
-      D_(weights_.query.weight.size(1)),
+      D_(weights_.query.inputs()),
       activation_(activation),
       dtype_(dtype),
       attention_output_(weights_.attention_output, dtype, Linear::kFineDepth),
@@ -56,16 +55,7 @@ Layer::Layer(LayerWeights weights, int64_t heads, Activation activation, double 
 
 const Linear& Layer::query_key_value() const {
   std::call_once(query_key_value_once_, [&] {
-    const LinearWeights& query = weights_.query;
-    const auto all = [&](at::Tensor LinearWeights::* what) {
-      return at::cat({query.*what, weights_.key.*what, weights_.value.*what});
-    };
-    LinearWeights stacked{all(&LinearWeights::weight), all(&LinearWeights::bias)};
-    if (query.quantized()) {
-      stacked.scale = all(&LinearWeights::scale);
-      stacked.smooth = query.smooth;
-    }
-    query_key_value_ = std::make_unique<Linear>(linear(stacked));
+    query_key_value_ = std::make_unique<Linear>(std::vector{weights_.query, weights_.key, weights_.value}, dtype_);
   });
   return *query_key_value_;
 }

@@ -23,9 +23,12 @@ inline void check_affine(const Affine& affine, const std::vector<int64_t>& shape
 }
 
 inline void check_linear(const LinearWeights& linear, int64_t outputs, int64_t inputs) {
-  check_affine({linear.weight, linear.bias}, {outputs, inputs});
-  if (!linear.quantized()) return;
+  if (!linear.quantized()) return check_affine({linear.weight, linear.bias}, {outputs, inputs});
+  MOCO_CHECK_SHAPE("Encoder", linear.bias, {outputs});
   MOCO_CHECK_DTYPE("Encoder", linear.weight, at::kChar);
+  MOCO_CHECK_SHAPE("Encoder", linear.weight,
+                   {round_up(outputs, Linear::kPanel) / Linear::kPanel, round_up(inputs, Linear::kWord) / Linear::kWord,
+                    Linear::kPanel, Linear::kWord});
   MOCO_CHECK_SHAPE("Encoder", linear.scale, {outputs});
   MOCO_CHECK_SHAPE("Encoder", linear.smooth, {inputs});
   TORCH_CHECK_VALUE(can_multiply(at::kChar),

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 _TINY = torch.finfo(torch.float32).tiny
+#: Of packed weights: outputs in a panel, inputs side by side.
+_PANEL, _WORD = 64, 4
 
 
 class Int8Linear(torch.nn.Module):
@@ -23,8 +25,8 @@ class Int8Linear(torch.nn.Module):
         outputs: their number.
 
     Attributes:
-        weight: (1, outputs, inputs) int8: no float layer takes that for its own, as it would (outputs, inputs), where a
-            model is loaded without this class.
+        weight: (outputs / 64, inputs / 4, 64, 4) int8, both rounded up and filled with zeros: the panels that the
+            kernels read, so that they need no copy; see `unpacked`.
         bias: (outputs) float32.
         scale: (outputs) float32: scale[n] * weight[n] is about the weights of output n, times smooth.
         smooth: (inputs) float32.
@@ -37,7 +39,8 @@ class Int8Linear(torch.nn.Module):
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
-        self.register_buffer("weight", torch.zeros(1, outputs, inputs, dtype=torch.int8))
+        panels, words = -(-outputs // _PANEL), -(-inputs // _WORD)
+        self.register_buffer("weight", torch.zeros(panels, words, _PANEL, _WORD, dtype=torch.int8))
         for name, size in (("bias", outputs), ("scale", outputs), ("smooth", inputs)):
             self.register_buffer(name, torch.zeros(size, dtype=torch.float32))
 
@@ -52,7 +55,10 @@ class Int8Linear(torch.nn.Module):
         layer = cls(linear.in_features, linear.out_features)
         weight = linear.weight.detach().float() * smooth
         layer.scale = (weight.abs().amax(dim=1) / 127).clamp(min=_TINY)
-        layer.weight = (weight / layer.scale[:, None]).round().to(torch.int8)[None]
+        values = (weight / layer.scale[:, None]).round().to(torch.int8)
+        values = torch.nn.functional.pad(values, (0, -linear.in_features % _WORD, 0, -linear.out_features % _PANEL))
+        panels = values.unflatten(0, (-1, _PANEL)).unflatten(2, (-1, _WORD))
+        layer.weight = panels.transpose(1, 2).contiguous()
         layer.smooth = smooth.detach().float().clone()  # safetensors refuses shared memory
         if linear.bias is not None:
             layer.bias = linear.bias.detach().float().clone()
@@ -64,9 +70,13 @@ class Int8Linear(torch.nn.Module):
         least = smoothed.amin(dim=-1, keepdim=True).clamp(max=0)
         step = (smoothed.amax(dim=-1, keepdim=True).clamp(min=0) - least) / 255
         values = ((smoothed - least) / step.clamp(min=_TINY)).round()
-        weight = self.weight[0].double()
+        weight = self.unpacked().double()
         sums = step * (values @ weight.T) + least * weight.sum(dim=1)
         return (sums * self.scale + self.bias).to(x.dtype)
+
+    def unpacked(self) -> Tensor:
+        """The weights: (outputs, inputs) int8."""
+        return self.weight.transpose(1, 2).flatten(2).flatten(0, 1)[: len(self.scale), : len(self.smooth)]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> Int8Linear:
         """`.to` and its like move it, and leave its dtypes."""

@@ -29,24 +29,46 @@ class Timing(Protocol):
         ...
 
 
+def expected_errors(answers: Answers, num_classes: int) -> NDArray[np.float64]:
+    """The chance that a row's answer is wrong, by off-ramp: (E, n); 0 where its score is not finite: it cannot leave.
+
+    By a logistic curve over the score, one for each off-ramp and class: counts of the few errors among the surest rows
+    would be noise.
+
+    Args:
+        answers: of the rows.
+        num_classes: C.
+    """
+    risk = np.zeros(answers.score.shape)
+    for site, (predicted, score) in enumerate(zip(answers.predicted, answers.score, strict=True)):
+        for c in range(num_classes):
+            rows = np.flatnonzero((predicted == c) & np.isfinite(score))
+            if len(rows):
+                risk[site, rows] = wrong_curve(score[rows], answers.label[rows] != c)
+    return risk
+
+
 def find_path(
-    answers: Answers, seconds: NDArray[np.float64], num_classes: int, policies: int = _POLICIES
+    answers: Answers,
+    risk: NDArray[np.float64],
+    seconds: NDArray[np.float64],
+    num_classes: int,
+    policies: int = _POLICIES,
 ) -> list[NDArray[np.float32]]:
     """Thresholds (E, C) of ever faster policies: greedily, the step with most time saved per disagreement added next.
 
-    What a step adds is estimated from a logistic curve of wrong answers over the score, one for each site and class:
-    counts of the few errors among the surest rows would be noise. Rows that leave earlier than before trade one exit's
-    chance of an error for another's.
+    Rows that leave earlier than before trade one exit's chance of an error for another's.
 
     Args:
         answers: of the rows that order the path; the certificate must come from others.
+        risk: (E, n), see `expected_errors`.
         seconds: (n, E + 1), what each row costs that leaves at a site, or runs to the end.
         num_classes: C.
         policies: about so many.
     """
     sites, n = answers.score.shape
     levels = max(10, policies // (sites * num_classes))
-    risk = np.zeros((sites + 1, n))
+    risk = np.vstack([risk, np.zeros(n)])  # who runs to the end is never wrong
     thresholds = np.full((sites, num_classes), np.inf, np.float32)
     steps: dict[tuple[int, int], list[tuple[np.float32, NDArray[np.int64]]]] = {}
     for site in range(sites):
@@ -54,9 +76,7 @@ def find_path(
             rows = np.flatnonzero((answers.predicted[site] == c) & np.isfinite(answers.score[site]))
             if len(rows) == 0:
                 continue
-            score = answers.score[site, rows]
-            risk[site, rows] = wrong_curve(score, answers.label[rows] != c)
-            steps[site, c] = _levels(rows, score, risk[site, rows], levels)
+            steps[site, c] = _levels(rows, answers.score[site, rows], risk[site, rows], levels)
     exits = np.full(n, sites)
     path = [thresholds.copy()]
 
@@ -110,9 +130,12 @@ def search(
     Returns:
         Places of the off-ramps, at least one, and thresholds (chosen, C) of ever faster policies.
     """
+    risk = expected_errors(answers, num_classes)
 
     def fastest(choices: list[list[int]]) -> tuple[float, list[int]]:
-        times = [_time_along(answers.at(some), costs.of(lengths, some), alpha, num_classes) for some in choices]
+        times = [
+            _time_along(answers.at(some), risk[some], costs.of(lengths, some), alpha, num_classes) for some in choices
+        ]
         return min(zip(times, choices, strict=True), default=(math.inf, []))
 
     def climb(best: tuple[float, list[int]], among: set[int]) -> tuple[float, list[int]]:
@@ -123,7 +146,7 @@ def search(
     within = [set(group) for group in groups or [range(len(sites))]]
     best = min(climb((math.inf, []), group) for group in within)
     chosen = (best if len(within) == 1 else climb(best, set().union(*within)))[1]
-    return chosen, find_path(answers.at(chosen), costs.of(lengths, chosen), num_classes)
+    return chosen, find_path(answers.at(chosen), risk[chosen], costs.of(lengths, chosen), num_classes)
 
 
 def _neighbours(chosen: list[int], sites: Sequence[str], among: set[int]) -> list[list[int]]:
@@ -133,11 +156,13 @@ def _neighbours(chosen: list[int], sites: Sequence[str], among: set[int]) -> lis
     return [choice for choice in choices if choice and choice != chosen]
 
 
-def _time_along(answers: Answers, seconds: NDArray[np.float64], alpha: float, num_classes: int) -> float:
+def _time_along(
+    answers: Answers, risk: NDArray[np.float64], seconds: NDArray[np.float64], alpha: float, num_classes: int
+) -> float:
     """The time of a row where the path reaches alpha, between two policies."""
     rows = np.arange(len(seconds))
     error, time = 0.0, float(seconds[:, -1].mean())
-    for thresholds in find_path(answers, seconds, num_classes, _FEWER):
+    for thresholds in find_path(answers, risk, seconds, num_classes, _FEWER):
         exits = answers.leaves(thresholds)
         before, error = (error, time), float(answers.wrong(exits).mean())
         time = float(seconds[rows, exits].mean())

@@ -10,7 +10,7 @@ from scipy.stats import beta
 
 from moco_rt.answers import Answers, certified, count_exits
 from moco_rt.calibrate import allowed_errors
-from moco_rt.search import find_path
+from moco_rt.search import expected_errors, find_path
 
 INF = math.inf
 
@@ -195,7 +195,7 @@ def violations(everyone, certify, calibration_rows, draws=DRAWS, draws_a_path=20
     for _ in range(draws // draws_a_path):
         ordering = take(everyone, rng.integers(0, rows, 500))
         seconds = np.tile(np.arange(1.0, 5), (500, 1))
-        path = find_path(ordering, seconds, 2)
+        path = find_path(ordering, expected_errors(ordering, 2), seconds, 2)
         path = path[:: len(path) // 80]
         risk = {}
         for _ in range(draws_a_path):

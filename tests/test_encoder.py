@@ -111,8 +111,8 @@ def with_dense_queries_keys_and_values(model):
     attention = model.bert.encoder.layer[0].attention.self
     for name in ("query", "key", "value"):
         if isinstance(layer := getattr(attention, name), Int8Linear):
-            dense = torch.nn.Linear(*layer.weight[0].T.shape, dtype=model.dtype)
-            dense.weight.data = (layer.weight[0] * layer.scale[:, None] / layer.smooth).to(model.dtype)
+            dense = torch.nn.Linear(*layer.unpacked().T.shape, dtype=model.dtype)
+            dense.weight.data = (layer.unpacked() * layer.scale[:, None] / layer.smooth).to(model.dtype)
             dense.bias.data = layer.bias.to(model.dtype)
             setattr(attention, name, dense)
     return model

@@ -23,11 +23,24 @@ def ones(linear):
 def test_weights_are_rounded_to_the_nearest_of_127_steps_of_their_output():
     linear = make_linear()
     layer = Int8Linear.of(linear, ones(linear))
-    assert layer.weight.dtype == torch.int8
-    assert layer.weight[0].abs().amax(dim=1).tolist() == [127] * 48
-    error = (layer.weight[0] * layer.scale[:, None] - linear.weight).abs()
+    assert layer.unpacked().dtype == torch.int8
+    assert layer.unpacked().abs().amax(dim=1).tolist() == [127] * 48
+    error = (layer.unpacked() * layer.scale[:, None] - linear.weight).abs()
     assert (error <= 0.501 * layer.scale[:, None]).all()
     torch.testing.assert_close(layer.bias, linear.bias)
+
+
+@torch.no_grad()
+def test_panels_hold_64_outputs_and_words_4_inputs_and_zeros_beyond():
+    linear = make_linear(inputs=6, outputs=70)
+    layer = Int8Linear.of(linear, ones(linear))
+    assert layer.weight.shape == Int8Linear(6, 70).weight.shape == (2, 2, 64, 4)
+    weight = (linear.weight / layer.scale[:, None]).round()
+    for panel, word, output, place in ((0, 0, 0, 0), (0, 1, 63, 1), (1, 0, 5, 3)):
+        assert layer.weight[panel, word, output, place] == weight[64 * panel + output, 4 * word + place]
+    assert not layer.weight[1, :, 6:].any()
+    assert not layer.weight[:, 1, :, 2:].any()
+    assert torch.equal(layer.unpacked(), weight.to(torch.int8))
 
 
 @torch.no_grad()
@@ -73,7 +86,7 @@ def test_smoothing_makes_room_for_what_a_large_channel_hides():
 def test_constant_tokens_are_exact_but_for_the_weights(x):
     linear = make_linear()
     layer = Int8Linear.of(linear, ones(linear))
-    expected = x @ (layer.weight[0] * layer.scale[:, None]).T + layer.bias
+    expected = x @ (layer.unpacked() * layer.scale[:, None]).T + layer.bias
     torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
 
 

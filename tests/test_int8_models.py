@@ -119,6 +119,20 @@ def test_on_disk_it_takes_a_byte_a_weight(tiny_bert, tmp_path):
     assert sizes["int8"] < 0.32 * sizes["float32"]
 
 
+@torch.no_grad()
+def test_the_kernels_read_the_models_own_weights(int8, inputs):
+    model = copy.deepcopy(int8)
+    fast = EarlyExitTextClassificationModel(model)
+    before = fast(**inputs).logits  # by now everything is packed
+    for name in ("attention.self.query", "attention.output.dense", "intermediate.dense", "output.dense"):
+        weight = model.get_submodule(f"bert.encoder.layer.0.{name}").weight
+        kept = weight.clone()
+        weight.zero_()
+        assert not torch.equal(fast(**inputs).logits, before)
+        weight.copy_(kept)
+        assert torch.equal(fast(**inputs).logits, before)
+
+
 def test_a_model_in_int8_stays_in_int8(int8, one_line_error):
     assert converted(int8, None) is int8
     assert converted(int8, "int8") is int8

@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from moco_rt.answers import Answers
 from moco_rt.costs import Costs
-from moco_rt.search import _time_along, find_path, search, wrong_curve
+from moco_rt.search import _time_along, expected_errors, find_path, search, wrong_curve
 
 ROWS = 2000
 
@@ -36,6 +36,10 @@ def times(path, answers, seconds):
     return [seconds[np.arange(len(exits)), exits].mean() for exits in (answers.leaves(levels) for levels in path)]
 
 
+def path_of(answers, seconds, classes):
+    return find_path(answers, expected_errors(answers, classes), seconds, classes)
+
+
 def errors(path, answers):
     return [answers.wrong(answers.leaves(levels)).mean() for levels in path]
 
@@ -47,7 +51,7 @@ def errors(path, answers):
 @pytest.mark.parametrize("sites", [1, 2, 4])
 def test_a_path_leads_from_nobody_to_everybody(classes, sites):
     answers = make_answers(np.linspace(1, 2, sites), classes)
-    path = find_path(answers, rising(ROWS, sites), classes)
+    path = path_of(answers, rising(ROWS, sites), classes)
     assert all(thresholds.shape == (sites, classes) and thresholds.dtype == np.float32 for thresholds in path)
     assert np.isposinf(path[0]).all()
     assert np.isneginf(path[-1]).all()
@@ -57,7 +61,7 @@ def test_a_path_leads_from_nobody_to_everybody(classes, sites):
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_every_step_loosens_one_threshold(classes):
-    path = find_path(make_answers(classes=classes), rising(ROWS, 2), classes)
+    path = path_of(make_answers(classes=classes), rising(ROWS, 2), classes)
     assert len(path) > 20
     for before, after in pairwise(path):
         assert (after <= before).all()
@@ -70,7 +74,7 @@ def test_time_never_grows_along_a_path(classes, seed):
     rng = np.random.default_rng(seed)
     answers = make_answers((0.5, 1.0, 2.0), classes, seed=seed)
     seconds = np.cumsum(rng.exponential(1, (ROWS, 4)), axis=1)  # another for every row
-    taken = times(find_path(answers, seconds, classes), answers, seconds)
+    taken = times(path_of(answers, seconds, classes), answers, seconds)
     assert taken[0] == pytest.approx(seconds[:, 3].mean())
     assert taken[-1] == pytest.approx(seconds[:, 0].mean())
     assert (np.diff(taken) <= 1e-12).all()
@@ -78,7 +82,7 @@ def test_time_never_grows_along_a_path(classes, seed):
 
 def test_a_class_that_is_never_predicted_never_leaves():
     answers = make_answers(classes=2)
-    path = find_path(answers, rising(ROWS, 2), 3)
+    path = path_of(answers, rising(ROWS, 2), 3)
     assert np.isposinf([thresholds[:, 2] for thresholds in path]).all()
     assert np.isneginf(path[-1][:, :2]).all()
 
@@ -86,13 +90,13 @@ def test_a_class_that_is_never_predicted_never_leaves():
 def test_the_path_does_not_change_what_it_is_found_from():
     answers, seconds = make_answers(), rising(ROWS, 2)
     before = (answers.predicted.copy(), answers.score.copy(), answers.label.copy(), seconds.copy())
-    find_path(answers, seconds, 2)
+    path_of(answers, seconds, 2)
     for found, expected in zip((answers.predicted, answers.score, answers.label, seconds), before, strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
 def test_the_policies_of_a_path_do_not_share_their_thresholds():
-    path = find_path(make_answers(), rising(ROWS, 2), 2)
+    path = path_of(make_answers(), rising(ROWS, 2), 2)
     path[1][:] = 0
     assert np.isposinf(path[0]).all()
     assert np.isneginf(path[-1]).all()
@@ -101,7 +105,7 @@ def test_the_policies_of_a_path_do_not_share_their_thresholds():
 @pytest.mark.parametrize("rows", [1, 2, 5])
 def test_few_rows_have_a_path(rows):
     answers = make_answers(rows=rows)
-    path = find_path(answers, rising(rows, 2), 2)
+    path = path_of(answers, rising(rows, 2), 2)
     assert np.isposinf(path[0]).all()
     assert (answers.leaves(path[-1]) == 0).all()
 
@@ -111,7 +115,7 @@ def test_few_rows_have_a_path(rows):
 
 def test_the_surest_rows_leave_first():
     answers = make_answers((1.5,))
-    path = find_path(answers, rising(ROWS, 1), 2)
+    path = path_of(answers, rising(ROWS, 1), 2)
     # Both classes are alike here: so are their thresholds all along, as the first step of one is the first of both.
     halfway = path[len(path) // 2]
     assert abs(halfway[0, 0] - halfway[0, 1]) < 0.1
@@ -125,7 +129,7 @@ def test_the_class_that_errs_leaves_last():
     label = answers.label.copy()
     said_so = answers.predicted[0] == 1
     label[said_so] = np.random.default_rng(0).integers(0, 2, said_so.sum())  # of class 1 it knows nothing
-    path = find_path(Answers(answers.predicted, answers.score, label), rising(ROWS, 1), 2)
+    path = path_of(Answers(answers.predicted, answers.score, label), rising(ROWS, 1), 2)
     first_of_1 = next(place for place, thresholds in enumerate(path) if thresholds[0, 1] < np.inf)
     assert (path[first_of_1][0, 0] < 0.7) or np.isneginf(path[first_of_1][0, 0])
 
@@ -135,7 +139,7 @@ def test_of_two_sites_that_know_the_same_the_one_that_saves_more_comes_first(che
     answers = make_answers((1.5,)).at([0, 0])
     seconds = np.tile([9.0, 9.0, 10.0], (ROWS, 1))
     seconds[:, cheap] = 1
-    path = find_path(answers, seconds, 2)
+    path = path_of(answers, seconds, 2)
     # All of a site's thresholds fall before any of the other's: who has left by the cheap one saves nothing elsewhere.
     first_of_other = next(place for place, thresholds in enumerate(path) if (thresholds[1 - cheap] < np.inf).any())
     assert np.isneginf(path[first_of_other][cheap]).any()
@@ -146,14 +150,14 @@ def test_costs_of_the_rows_themselves_count():
     answers = make_answers((1.5,))
     long = answers.predicted[0] == 1
     seconds = np.column_stack([np.ones(ROWS), np.where(long, 100.0, 2.0)])
-    path = find_path(answers, seconds, 2)
+    path = path_of(answers, seconds, 2)
     assert np.isfinite(path[1]).tolist() == [[False, True]]
 
 
 def test_a_step_at_a_site_that_saves_nothing_comes_last():
     answers = make_answers((2.5, 0.5))
     seconds = np.tile([10.0, 1.0, 10.0], (ROWS, 1))
-    path = find_path(answers, seconds, 2)
+    path = path_of(answers, seconds, 2)
     first = next(place for place, thresholds in enumerate(path) if (thresholds[0] < np.inf).any())
     assert np.isneginf(path[first][1]).all()
 
@@ -166,7 +170,7 @@ def test_rows_with_one_score_leave_together(score):
     answers = make_answers()
     tied = Answers(answers.predicted, np.full_like(answers.score, score), answers.label)
     seconds = rising(ROWS, 2)
-    path = find_path(tied, seconds, 2)
+    path = path_of(tied, seconds, 2)
     assert (tied.leaves(path[0]) == 2).all()
     assert (tied.leaves(path[-1]) == 0).all()
     assert (np.diff(times(path, tied, seconds)) <= 0).all()
@@ -181,7 +185,7 @@ def test_rows_with_one_score_leave_together(score):
 def test_rows_with_few_scores_leave_by_score():
     answers = make_answers((1.5,))
     rounded = Answers(answers.predicted, answers.score.round(1), answers.label)
-    path = find_path(rounded, rising(ROWS, 1), 2)
+    path = path_of(rounded, rising(ROWS, 1), 2)
     shares = {(rounded.leaves(thresholds) == 0).mean() for thresholds in path}
     assert {0, 1} < shares
     assert len(shares) <= 1 + 2 * len(np.unique(rounded.score))
@@ -380,7 +384,8 @@ def find_within(monkeypatch):
         sites, lengths = sites or [str(e) for e in range(len(answers.score))], LENGTHS[: len(answers.label)]
         chosen, path = search(answers, sites, measured, lengths, alpha, 2, groups)
         assert path[0].shape == (len(chosen), 2)
-        return chosen, _time_along(answers.at(chosen), measured.of(lengths, chosen), alpha, 2)
+        risk = expected_errors(answers, 2)[chosen]
+        return chosen, _time_along(answers.at(chosen), risk, measured.of(lengths, chosen), alpha, 2)
 
     return find
 

@@ -80,7 +80,7 @@ def product(module: Any) -> Affine | Int8Affine:
         ValueError: it is neither torch's own nor an `Int8Linear`.
     """
     if type(module) is Int8Linear:
-        return module.weight[0], module.bias, module.scale, module.smooth
+        return module.weight, module.bias, module.scale, module.smooth
     return affine(module)
 
 
