@@ -16,8 +16,8 @@ struct Range {
   int64_t size() const { return last - first; }
 };
 
-// Whether products of such weights can be had here: float32 on every processor, bfloat16 from AVX-512 on, int8 where
-// the processor sums products of bytes into 32 bits (AVX-512 VNNI).
+// Whether products of such weights can be had here: float32 on every processor, bfloat16 where the processor multiplies
+// it (AVX-512 BF16), int8 where it sums products of bytes into 32 bits (AVX-512 VNNI).
 bool can_multiply(at::ScalarType weights);
 
 // C = A B, or C + A B. a: (M, K), c: (M, N); b: (K, N), bfloat16: (K / 2, N, 2), pairs of inputs side by side, int8:

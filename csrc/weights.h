@@ -1,4 +1,5 @@
-// The weights of an encoder with its classifier, in PyTorch's layouts: a linear layer's is (outputs, inputs).
+// The weights of an encoder with its classifier, in PyTorch's layouts: a linear layer's is (outputs, inputs). Int8
+// ones are packed.
 #pragma once
 
 #include <ATen/core/Tensor.h>

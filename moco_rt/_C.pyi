@@ -6,7 +6,7 @@ from torch import Tensor
 #: Weight and bias of a linear layer, (outputs, inputs) and (outputs), or of a LayerNorm.
 Affine = tuple[Tensor, Tensor]
 
-#: An `Int8Linear`'s weight, bias, scale and smooth.
+#: An `Int8Linear`'s weight (outputs / 64, inputs / 4, 64, 4), bias, scale and smooth.
 Int8Affine = tuple[Tensor, Tensor, Tensor, Tensor]
 
 def cpu_isa() -> str:

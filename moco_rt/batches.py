@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -20,6 +21,9 @@ TOKENS = 16_384
 #: What a tokenizer makes of one text: `input_ids` and, where the model has segments, `token_type_ids`.
 Encoded = Mapping[str, Sequence[int]]
 
+#: Tokenizers are not made for two threads: each call sets how it truncates.
+_ENCODING = threading.Lock()
+
 
 def length_limit(tokenizer: Any, max_seqlen: int, max_length: int | None) -> int:
     """How many tokens a text may have: what model and tokenizer allow, or max_length where that is less.
@@ -36,12 +40,13 @@ def length_limit(tokenizer: Any, max_seqlen: int, max_length: int | None) -> int
 
 def encode(tokenizer: Any, texts: Sequence[Text], max_length: int) -> list[Encoded]:
     """Tokenise without padding, truncated to max_length tokens as the tokenizer truncates."""
-    encoded = tokenizer(
-        [text if isinstance(text, str) else tuple(text) for text in texts],
-        truncation=True,
-        max_length=max_length,
-        return_attention_mask=False,
-    )
+    with _ENCODING:
+        encoded = tokenizer(
+            [text if isinstance(text, str) else tuple(text) for text in texts],
+            truncation=True,
+            max_length=max_length,
+            return_attention_mask=False,
+        )
     return [{name: values[i] for name, values in encoded.items()} for i in range(len(texts))]
 
 

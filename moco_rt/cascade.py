@@ -12,9 +12,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from moco_rt import cascade_files
+from moco_rt.architectures.int8 import is_int8
 from moco_rt.arrivals import answer_as_they_come
 from moco_rt.batches import Text
 from moco_rt.certificate import Certificate
+from moco_rt.int8_models import describe
 from moco_rt.pools import Finished, Pools, TierError, Waiting, gather
 from moco_rt.prediction import TEXTS, CascadeOutput, Prediction, check_texts, encoded_ahead
 from moco_rt.tiers import Tier, TierLike, align
@@ -218,7 +220,10 @@ class Cascade(torch.nn.Module):
         return CascadeOutput(logits, exit_site, exit_rule, who)
 
     def report(self) -> None:
-        """Print what is promised, and who answers how much."""
+        """Print what is promised, who answers how much, and which layers are in int8."""
+        for number, tier in enumerate(self.tiers):
+            if tier.tokenizer is not None and is_int8(tier.model.model):
+                print(f"tier {number}, {describe(tier.model.model)}")
         print("no certificate" if self.certificate is None else self.certificate.table())
 
     def save_pretrained(self, directory: str | Path) -> None:

@@ -130,7 +130,8 @@ def _smooth(model: Any, largest: dict[str, Tensor], strength: float) -> dict[str
     smooth: dict[str, Tensor] = {}
     for linears in architecture_of(model).products():
         weight = torch.stack([linear.weight.detach().float().abs().amax(dim=0) for linear in linears.values()]).amax(0)
-        x = largest[next(iter(linears))].clamp(min=1e-5)
+        x = largest[next(iter(linears))]
+        x = x.clamp(min=max(1e-5, 0.01 * float(x.median())))  # who was silent here may speak elsewhere
         divisor = x**strength / weight.clamp(min=1e-5) ** (1 - strength) if strength else torch.ones_like(x)
         smooth |= dict.fromkeys(linears, divisor)
     return smooth

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +20,6 @@ from moco_rt.torch_early_exit_models import EarlyExitTextClassificationModel
 
 #: Texts that a function is given at a time.
 _FUNCTION_ROWS = 512
-
-#: Tokenizers are not made for two threads: each call sets how it truncates.
-_ENCODING = threading.Lock()
 
 #: Of a tokenizer, what its backend does not know.
 _SETTINGS = ("model_input_names", "truncation_side", "split_special_tokens")
@@ -116,8 +112,7 @@ class Tier:
         """What `answer` takes: tokenised texts, or the texts themselves."""
         if self.tokenizer is None:
             return list(texts)
-        with _ENCODING:
-            return encode(self.tokenizer, texts, self.max_length)
+        return encode(self.tokenizer, texts, self.max_length)
 
     def batches(self, rows: Sequence[Any]) -> Iterator[list[int]]:
         """The places of all rows, shortest first, in batches."""

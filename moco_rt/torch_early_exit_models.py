@@ -39,9 +39,9 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
 
     Args:
         model: a Hugging Face `...ForSequenceClassification`; it is put in evaluation mode.
-        backend: `packed` runs on the extension's own kernels, on a CPU, in float32, bfloat16 or int8, from a packed
-            copy of the weights as they are now; `reference` drives the model's own modules; `auto` takes `packed` where
-            it covers the model, and says in the log why where it does not.
+        backend: `packed` runs on the extension's own kernels, on a CPU: in float32 and bfloat16 from a packed copy of
+            the weights as they are now, in int8 from the model's own; `reference` drives the model's own modules;
+            `auto` takes `packed` where it covers the model, and says in the log why where it does not.
         dtype: computes in this dtype, on a converted copy where the model has another; `"int8"`: see `int8_copy`;
             None: as it is. A rule's bound speaks of the dtype it was found in: capture from `.model` to find rules.
 

@@ -14,7 +14,7 @@ from tier_samples import assert_same_bits, count_words, make_texts, oracle
 from transformers import pipeline
 from transformers.utils import logging as transformers_logging
 
-from moco_rt import Cascade, EarlyExitTextClassificationModel, LinearCondition, TierError, prediction
+from moco_rt import _C, Cascade, EarlyExitTextClassificationModel, LinearCondition, TierError, prediction
 from moco_rt.architectures import load_classifier
 
 INF = float("inf")
@@ -338,6 +338,13 @@ def test_moved_to_another_dtype_all_tiers_compute_in_it(tiny_bert, word_tokenize
 def test_by_hand_nothing_is_promised(cascade_of, capsys):
     cascade_of("small large", [0.9]).report()
     assert capsys.readouterr().out == "no certificate\n"
+
+
+@pytest.mark.skipif(not _C.can_multiply(torch.int8), reason="the processor does not multiply bytes")
+def test_a_report_says_which_layers_are_in_int8(models, word_tokenizer, capsys):
+    int8 = EarlyExitTextClassificationModel(models[2], dtype="int8")
+    Cascade([count_words, (models[0], word_tokenizer), (int8, word_tokenizer)], thresholds=[0.9, 0.9]).report()
+    assert capsys.readouterr().out == "tier 2, int8: 18 of 18 layers\nno certificate\n"
 
 
 # Padded batches, and pipelines

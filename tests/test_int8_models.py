@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import subprocess
 import sys
@@ -164,6 +165,15 @@ def test_what_was_loaded_is_saved_again(int8, tmp_path):
     twice = EarlyExitTextClassificationModel.from_pretrained(tmp_path / "twice").model
     for own, theirs in zip(int8.state_dict().values(), twice.state_dict().values(), strict=True):
         assert torch.equal(own, theirs)
+
+
+def test_weights_of_another_form_are_refused(int8, tmp_path, one_line_error):
+    int8.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["quantization_config"]["version"] += 1
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with one_line_error(ValueError, "int8 weights must be of version 1 (got 2): quantize the model anew"):
+        EarlyExitTextClassificationModel.from_pretrained(tmp_path)
 
 
 def run_python(code, **environment):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -110,6 +112,18 @@ def test_texts_are_truncated_to_max_length(make_fast, word_tokenizer, backend):
     texts = make_texts(30)
     found = fast.predict(texts, tokenizer=word_tokenizer, max_length=8)
     assert_as_forward(fast, word_tokenizer, texts, found, max_length=8, truncation=True)
+
+
+def test_threads_may_cut_texts_at_different_lengths_at_once(make_fast, word_tokenizer):
+    fast, texts, limits = make_fast("packed"), make_texts(200), [3, 5, 9, 16]
+
+    def probs(limit):
+        return fast.predict(texts, tokenizer=word_tokenizer, max_length=limit).probs
+
+    alone = [probs(limit) for limit in limits]
+    with ThreadPoolExecutor(len(limits)) as threads:
+        for found, expected in zip(threads.map(probs, limits * 10), alone * 10, strict=True):
+            assert torch.equal(found, expected)
 
 
 @backends

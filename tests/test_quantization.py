@@ -67,6 +67,21 @@ def test_layers_that_share_their_input_share_what_it_is_divided_by(model, word_t
         assert torch.equal(attention.query.smooth, attention.value.smooth)
 
 
+@torch.no_grad()
+def test_an_input_that_was_silent_may_speak_elsewhere(model):
+    name = "bert.encoder.layer.1.output.dense"
+    largest = {
+        name: torch.ones(model.get_submodule(name).in_features)
+        for linears in architecture_of(model).products()
+        for name in linears
+    }
+    largest[name][5] = 0
+    weight = model.get_submodule(name).weight.abs().amax(0)
+    # As if it had been a hundredth of the others.
+    divisor = quantization._smooth(model, largest, 0.5)[name] * weight.sqrt()
+    torch.testing.assert_close(divisor[:7], torch.tensor([1.0, 1, 1, 1, 1, 0.1, 1]))
+
+
 def test_products_are_left_in_bfloat16_until_enough_labels_stay(model, word_tokenizer, monkeypatch):
     monkeypatch.setattr(quantization, "_STRENGTHS", (0.0,))
     counts = []

@@ -24,7 +24,7 @@ RESULTS = Path(__file__).resolve().parents[1] / "results" / "peers.json"
 MAIN = {
     "minilm-sst2": ("sst2", "16", "64", "128", "256", "512"),
     "minilm-imdb": ("imdb-256", "imdb-512"),
-    "tiny-imdb": ("imdb-256", "imdb-512"),
+    "tiny-imdb": ("imdb-256", "imdb-512", "256"),
     RANDOM: ("sst2", "128", "imdb-256"),
 }
 

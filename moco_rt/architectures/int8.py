@@ -12,6 +12,8 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from moco_rt.int8_linear import Int8Linear
 
 METHOD = "moco_rt_int8"
+#: Of the form in which an `Int8Linear` keeps its weights.
+VERSION = 1
 
 
 @register_quantization_config(METHOD)
@@ -20,11 +22,18 @@ class Int8Config(QuantizationConfigMixin):
 
     Args:
         modules: paths of those layers.
+        version: of the form of their weights.
+
+    Raises:
+        ValueError: the version is not this one's.
     """
 
-    def __init__(self, modules: Sequence[str] = (), **_: Any):
+    def __init__(self, modules: Sequence[str] = (), version: int = VERSION, **_: Any):
+        if version != VERSION:
+            raise ValueError(f"int8 weights must be of version {VERSION} (got {version}): quantize the model anew")
         self.quant_method: Any = METHOD  # transformers lists its own
         self.modules = list(modules)
+        self.version = version
 
 
 @register_quantizer(METHOD)
