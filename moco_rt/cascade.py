@@ -16,6 +16,7 @@ from moco_rt.architectures.int8 import is_int8
 from moco_rt.arrivals import answer_as_they_come
 from moco_rt.batches import Text
 from moco_rt.certificate import Certificate
+from moco_rt.inputs import check_inputs
 from moco_rt.int8_models import describe
 from moco_rt.pools import Finished, Pools, TierError, Waiting, gather
 from moco_rt.prediction import TEXTS, CascadeOutput, Prediction, check_texts, encoded_ahead
@@ -200,9 +201,8 @@ class Cascade(torch.nn.Module):
         first = self.tiers[0]
         if not all(tier.tokenises_like(first) and tier.tokenizer is not None for tier in self.tiers):
             raise ValueError("tiers must share one tokenizer to be given its tokens (got several: use predict)")
-        if input_ids.dim() == 2 and input_ids.shape[1] > first.max_length:
-            raise ValueError(f"input_ids must have at most {first.max_length} tokens (got {input_ids.shape[1]})")
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        check_inputs(input_ids, mask, token_type_ids, first.max_length, first.model.device)
         given = (input_ids, mask, token_type_ids)
         rows = torch.arange(len(input_ids))
         logits = torch.empty(len(rows), self.config.num_labels)

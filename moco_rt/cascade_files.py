@@ -35,6 +35,7 @@ def save(directory: str | Path, tiers: Sequence[Tier], certificate: Certificate 
     for number, tier in enumerate(tiers):
         if tier.tokenizer is None:
             raise ValueError(f"tier {number} must be a model to be saved (got a function)")
+    (directory / CASCADE).unlink(missing_ok=True)  # or, should what follows fail, it would speak of other tiers
     for number, tier in enumerate(tiers):
         tier.model.save_pretrained(directory / f"tier-{number}")
         tier.tokenizer.save_pretrained(directory / f"tier-{number}")
@@ -42,7 +43,13 @@ def save(directory: str | Path, tiers: Sequence[Tier], certificate: Certificate 
         "format": "moco_rt cascade",
         "version": VERSION,
         "tiers": [
-            {"temperature": t.temperature, "max_length": t.max_length, "batch_tokens": t.batch_tokens} for t in tiers
+            {
+                "temperature": tier.temperature,
+                "max_length": tier.max_length,
+                "batch_tokens": tier.batch_tokens,
+                "tokenizer": tier.settings,
+            }
+            for tier in tiers
         ],
         "certificate": None if certificate is None else asdict(certificate),
     }
@@ -72,7 +79,10 @@ def load(directory: str | Path) -> tuple[list[Tier], Certificate | None]:
     tiers = []
     for number, known in enumerate(about["tiers"]):
         model = EarlyExitTextClassificationModel.from_pretrained(directory / f"tier-{number}")
-        tier = Tier((model, load_tokenizer(model.model)), known["max_length"])
+        tokenizer = load_tokenizer(model.model)
+        for name, value in known["tokenizer"].items():  # which its own files may have lost
+            setattr(tokenizer, name, value)
+        tier = Tier((model, tokenizer), known["max_length"])
         tier.temperature, tier.batch_tokens = known["temperature"], known["batch_tokens"]
         tier.thresholds = thresholds.get(f"tiers.{number}.thresholds")
         if tier.thresholds is None and number < len(about["tiers"]) - 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -95,18 +96,23 @@ class Tier:
         if None in (self.tokenizer, other.tokenizer):
             return self.tokenizer is other.tokenizer
         if self.tokenizer is not other.tokenizer:
-            own, others = ([getattr(t, name, None) for name in _SETTINGS] for t in (self.tokenizer, other.tokenizer))
-            if own != others or self._backend != other._backend:
+            if self.settings != other.settings or self._backend != other._backend:
                 return False
         return self.max_length == other.max_length
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Of the tokenizer, what its backend does not know."""
+        return {name: getattr(self.tokenizer, name) for name in _SETTINGS if hasattr(self.tokenizer, name)}
+
     @functools.cached_property
     def _backend(self) -> Any:
-        """What the tokenizer does, but for what calls of it set; if it cannot say, something like nothing else."""
+        """A digest of what the tokenizer does, but for what calls of it set; like no other if it cannot say."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if backend is None:
             return object()
-        return {**json.loads(backend.to_str()), "truncation": None, "padding": None}
+        said = {**json.loads(backend.to_str()), "truncation": None, "padding": None}
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).digest()
 
     def encode(self, texts: Sequence[Text]) -> list[Any]:
         """What `answer` takes: tokenised texts, or the texts themselves."""

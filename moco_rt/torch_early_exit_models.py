@@ -73,6 +73,7 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
         self.findings: Findings | None = None  # of the search for its policy
         self._monitor: Monitor | None = None
         self._compiled: tuple[Any, dict[str, SiteExits]] | None = None  # the policy's exits, and what they were then
+        self.register_load_state_dict_post_hook(_pack_anew)  # of this module, or of one around it
 
     def train(self, mode: bool = True) -> EarlyExitTextClassificationModel:  # noqa: ARG002
         """Stays in evaluation mode: it answers, it is not trained."""
@@ -85,12 +86,6 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
         self._encoder = packed if self._places() == places else self._pack()
         return self
-
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """As torch's; the weights are packed anew."""
-        keys = super().load_state_dict(*args, **kwargs)
-        self._encoder = self._pack()
-        return keys
 
     def _places(self) -> list[int]:
         return [parameter.data_ptr() for parameter in self.model.parameters()]
@@ -298,3 +293,7 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
         if self._compiled is None or self._compiled[0] != now:  # rules were added, or the model was moved
             self._compiled = (now, compile_exits(self.policy, self.device))
         return self._compiled[1]
+
+
+def _pack_anew(model: EarlyExitTextClassificationModel, _: Any) -> None:
+    model._encoder = model._pack()

@@ -335,6 +335,15 @@ def test_moved_to_another_dtype_all_tiers_compute_in_it(tiny_bert, word_tokenize
     assert_same_bits(found, oracle(pairs, [0.8], make_texts(20)))
 
 
+def test_loaded_weights_are_those_of_all_tiers(tiny_bert, word_tokenizer):
+    one, other = (
+        Cascade([(tiny_bert(2, seed=seed), word_tokenizer), (tiny_bert(3, seed=seed + 1), word_tokenizer)], [0.6])
+        for seed in (1, 5)
+    )
+    one.load_state_dict(other.state_dict())
+    assert_same_bits(one.predict(make_texts(50)), other.predict(make_texts(50)))
+
+
 def test_by_hand_nothing_is_promised(cascade_of, capsys):
     cascade_of("small large", [0.9]).report()
     assert capsys.readouterr().out == "no certificate\n"
@@ -382,6 +391,21 @@ def test_forward_needs_tokens_that_all_tiers_take(tiers_of, tiny_bert, word_toke
     for first in (count_words, (shorter, word_tokenizer)):
         with one_line_error(ValueError, "tiers must share one tokenizer to be given its tokens"):
             Cascade([first, large], thresholds=[0.9])(torch.tensor([[2, 5, 3]]))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        (((9, 70),), "input_ids must have at most 64 tokens (got 70)"),
+        (((9,),), "input_ids must have shape (rows, tokens) with at least one of each (got (9,))"),
+        (((4, 10), (4, 9)), "attention_mask must have shape (4, 10) like input_ids (got (4, 9))"),
+        (((4, 10), (8, 10)), "attention_mask must have shape (4, 10) like input_ids (got (8, 10))"),
+        (((4, 10), (4, 10), (4, 12)), "token_type_ids must have shape (4, 10) like input_ids (got (4, 12))"),
+    ],
+)
+def test_forward_refuses_what_does_not_fit(cascade_of, one_line_error, inputs, words):
+    with one_line_error(ValueError, words):
+        cascade_of("small large", [0.9])(*(torch.ones(shape, dtype=torch.int64) for shape in inputs))
 
 
 def test_works_inside_a_pipeline_without_a_word(cascade_of, word_tokenizer, caplog):
