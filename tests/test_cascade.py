@@ -337,7 +337,7 @@ def test_moved_to_another_dtype_all_tiers_compute_in_it(tiny_bert, word_tokenize
 
 def test_loaded_weights_are_those_of_all_tiers(tiny_bert, word_tokenizer):
     one, other = (
-        Cascade([(tiny_bert(2, seed=seed), word_tokenizer), (tiny_bert(3, seed=seed + 1), word_tokenizer)], [0.6])
+        Cascade([(tiny_bert(2, seed=seed), word_tokenizer), (tiny_bert(3, seed=seed + 1), word_tokenizer)], thresholds=[0.6])
         for seed in (1, 5)
     )
     one.load_state_dict(other.state_dict())

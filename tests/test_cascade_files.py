@@ -110,7 +110,7 @@ def test_what_a_tokenizer_was_told_survives_the_disk(tiny_bert, word_tokenizer, 
     tokenizer = copy.deepcopy(word_tokenizer)
     tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
     tokenizer.truncation_side = "left"
-    cascade = Cascade([(tiny_bert(seed=1), tokenizer), (tiny_bert(seed=2), tokenizer)], [0.7], max_length=9)
+    cascade = Cascade([(tiny_bert(seed=1), tokenizer), (tiny_bert(seed=2), tokenizer)], thresholds=[0.7], max_length=9)
     cascade.save_pretrained(tmp_path)  # before it has cut any text
     pairs = list(zip(make_texts(50, seed=1), make_texts(50, seed=2), strict=True))
     assert_same_bits(Cascade.from_pretrained(tmp_path).predict(pairs), cascade.predict(pairs))
@@ -139,7 +139,7 @@ def test_where_saving_fails_no_promise_is_left_of_what_was_there(make, tiny_bert
     model = EarlyExitTextClassificationModel(tiny_bert())
     model.add_rule(lambda x: x[:, 0] > 0, 1, "embeddings")
     with pytest.raises(ValueError, match="got a callable"):
-        Cascade([(tiny_bert(seed=7), word_tokenizer), (model, word_tokenizer)], [0.5]).save_pretrained(tmp_path)
+        Cascade([(tiny_bert(seed=7), word_tokenizer), (model, word_tokenizer)], thresholds=[0.5]).save_pretrained(tmp_path)
     assert not is_cascade(tmp_path)
 
 
