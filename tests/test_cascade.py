@@ -336,10 +336,11 @@ def test_moved_to_another_dtype_all_tiers_compute_in_it(tiny_bert, word_tokenize
 
 
 def test_loaded_weights_are_those_of_all_tiers(tiny_bert, word_tokenizer):
-    one, other = (
-        Cascade([(tiny_bert(2, seed=seed), word_tokenizer), (tiny_bert(3, seed=seed + 1), word_tokenizer)], thresholds=[0.6])
-        for seed in (1, 5)
-    )
+    def make(seed):
+        models = [tiny_bert(2, seed=seed), tiny_bert(3, seed=seed + 1)]
+        return Cascade([(model, word_tokenizer) for model in models], thresholds=[0.6])
+
+    one, other = make(1), make(5)
     one.load_state_dict(other.state_dict())
     assert_same_bits(one.predict(make_texts(50)), other.predict(make_texts(50)))
 

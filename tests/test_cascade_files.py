@@ -139,7 +139,7 @@ def test_where_saving_fails_no_promise_is_left_of_what_was_there(make, tiny_bert
     model = EarlyExitTextClassificationModel(tiny_bert())
     model.add_rule(lambda x: x[:, 0] > 0, 1, "embeddings")
     with pytest.raises(ValueError, match="got a callable"):
-        Cascade([(tiny_bert(seed=7), word_tokenizer), (model, word_tokenizer)], thresholds=[0.5]).save_pretrained(tmp_path)
+        Cascade([(m, word_tokenizer) for m in (tiny_bert(seed=7), model)], thresholds=[0.5]).save_pretrained(tmp_path)
     assert not is_cascade(tmp_path)
 
 
