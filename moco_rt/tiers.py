@@ -95,9 +95,10 @@ class Tier:
         """Whether what the other's tokenizer makes of a text is what its own would."""
         if None in (self.tokenizer, other.tokenizer):
             return self.tokenizer is other.tokenizer
-        if self.tokenizer is not other.tokenizer:
-            if self.settings != other.settings or self._backend != other._backend:
-                return False
+        if self.tokenizer is not other.tokenizer and (
+            self.settings != other.settings or self._backend != other._backend
+        ):
+            return False
         return self.max_length == other.max_length
 
     @property
