@@ -82,6 +82,15 @@ def test_tokenising_is_paid_for_by_the_tiers_that_are_used():
 # What is taken of a study
 
 
+def study_of_nobody(ways, temperatures, classes):
+    """Of no row at all, by tiers of these temperatures."""
+    nobody = Answers(np.empty((len(ways), 0), int), np.empty((len(ways), 0), np.float32), np.empty(0, int))
+    lengths = np.empty((len(temperatures), 0), int)
+    costs = CascadeCosts(ways, [], [], np.empty((0, 0), bool))
+    of = WaysOut([way.site for way in ways], costs, nobody, lengths, nobody, lengths, None, classes)
+    return CascadeStudy(ways, of, temperatures)
+
+
 def test_tiers_that_are_not_used_are_dropped_and_the_others_counted_anew(tiny_bert, word_tokenizer):
     names = {0: "sad", 1: "so so", 2: "glad"}
     own = {0: "glad", 1: "sad", 2: "so so"}
@@ -93,18 +102,6 @@ def test_tiers_that_are_not_used_are_dropped_and_the_others_counted_anew(tiny_be
     layers = ((np.ones((3, 64)), np.zeros(3)),)
     ramp = OffRamp.closed(layers, feature="cls+mean", site="embeddings")
     ways = [WayOut(0, ramp), WayOut(0, None), WayOut(1, ramp), WayOut(1, None), WayOut(2, ramp)]
-    nobody = Answers(np.empty((5, 0), int), np.empty((5, 0), np.float32), np.empty(0, int))
-    lengths = np.empty((3, 0), int)
-    of = WaysOut(
-        [w.site for w in ways],
-        CascadeCosts(ways, [], [], np.empty((0, 0), bool)),
-        nobody,
-        lengths,
-        nobody,
-        lengths,
-        None,
-        3,
-    )
     counts = (
         ExitCount("tier 1 embeddings", 0, 10, 1, 0.2),
         ExitCount("tier 1 embeddings", 2, 10, 1, 0.1),
@@ -113,7 +110,7 @@ def test_tiers_that_are_not_used_are_dropped_and_the_others_counted_anew(tiny_be
     )
     thresholds = np.array([[0.5, 0.6, 0.7], [0.8, np.inf, 0.9], [-np.inf, 0.1, 0.2]], np.float32)
     selection = Selection([2, 3, 4], thresholds, Certificate(0.1, 0.05, 50, 2, 2.0, 1.0, counts), np.empty((0, 2)))
-    used, certificate = take(tiers, CascadeStudy(ways, of, [5.0, 3.0, 1.0]), selection)
+    used, certificate = take(tiers, study_of_nobody(ways, [5.0, 3.0, 1.0], classes=3), selection)
     assert used == tiers[1:]
     assert [(c.site, c.predicted_class) for c in certificate.exits] == [
         ("tier 0 embeddings", 0),
@@ -139,21 +136,9 @@ def test_a_tier_that_is_used_for_its_exits_alone_hands_over_all_others(tiny_bert
     align(tiers)
     ramp = OffRamp.closed(((np.ones((2, 64)), np.zeros(2)),), feature="cls+mean", site="embeddings")
     ways = [WayOut(0, ramp), WayOut(0, None)]
-    nobody = Answers(np.empty((2, 0), int), np.empty((2, 0), np.float32), np.empty(0, int))
-    lengths = np.empty((2, 0), int)
-    of = WaysOut(
-        [w.site for w in ways],
-        CascadeCosts(ways, [], [], np.empty((0, 0), bool)),
-        nobody,
-        lengths,
-        nobody,
-        lengths,
-        None,
-        2,
-    )
     certificate = Certificate(0.1, 0.05, 50, 2, 2.0, 1.0, ())
     selection = Selection([0], np.full((1, 2), 0.9, np.float32), certificate, np.empty((0, 2)))
-    used, _ = take(tiers, CascadeStudy(ways, of, [1.0, 1.0]), selection)
+    used, _ = take(tiers, study_of_nobody(ways, [1.0, 1.0], classes=2), selection)
     assert used == tiers
     assert used[0].thresholds.isposinf().all()
     assert len(used[0].model.policy.exits) == 1
