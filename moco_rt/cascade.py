@@ -119,6 +119,7 @@ class Cascade(torch.nn.Module):
             TierError: a tier failed.
             TypeError: texts is a single text, or holds something else.
             ValueError: there are none.
+            Exception: whatever reading the texts raises; `stream` gives what was finished before.
         """
         check_texts(texts)
         pools = Pools(self.tiers, [TEXTS] * len(self.tiers), self.config.num_labels, on_error)

@@ -119,8 +119,9 @@ class Pools:
                 if len(pool) == 1 or self._on_error == "raise":
                     yield self._failed(number, error, [row.place for row in pool])
                     return
-                for row in pool:  # one of them, perhaps
-                    self._waiting[number] = [row]
+                half = len(pool) // 2
+                for part in (pool[:half], pool[half:]):  # only one of them is broken, perhaps
+                    self._waiting[number] = part
                     yield from self._run(number)
                 return
         for places in tier.batches(rows):

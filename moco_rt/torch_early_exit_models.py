@@ -73,7 +73,8 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
         self.findings: Findings | None = None  # of the search for its policy
         self._monitor: Monitor | None = None
         self._compiled: tuple[Any, dict[str, SiteExits]] | None = None  # the policy's exits, and what they were then
-        self.register_load_state_dict_post_hook(_pack_anew)  # of this module, or of one around it
+        # Called whether this module is loaded, or one around it.
+        self.register_load_state_dict_post_hook(_pack_anew)  # type: ignore[no-untyped-call]
 
     def train(self, mode: bool = True) -> EarlyExitTextClassificationModel:  # noqa: ARG002
         """Stays in evaluation mode: it answers, it is not trained."""

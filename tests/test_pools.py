@@ -207,6 +207,16 @@ def test_the_rows_of_a_batch_that_fails_can_be_skipped(caplog):
     assert caplog.messages == ["tier 1 failed on 2 texts, which are left out: no answer"] * 2
 
 
+def test_beside_a_text_that_cannot_be_encoded_the_others_stay_together(monkeypatch):
+    tier = Stub(all)
+    encode = tier.encode
+    monkeypatch.setattr(tier, "encode", lambda texts: encode(texts) if "x" not in texts else 1 / 0)
+    pools = make(tier, on_error="skip")
+    pools.add(wait("abcdexghijklmnop"))
+    assert who(pools.flush()) == {place: -1 if place == 5 else 0 for place in range(16)}
+    assert ["".join(texts) for texts in tier.answered] == ["abcd", "e", "gh", "ijklmnop"]
+
+
 def test_all_rows_are_skipped_where_they_cannot_be_encoded(caplog):
     pools = make(Stub("a"), Stub(all, "other", breaks=["encode"]), on_error="skip")
     pools.add(wait("abc"))
