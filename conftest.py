@@ -12,8 +12,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from moco_rt import costs, distill
 from moco_rt._C import can_multiply
+from moco_rt.tuning import costs, distillation
 
 
 @pytest.fixture(
@@ -135,6 +135,6 @@ def one_thread():
 def quick_off_ramps(one_thread):  # noqa: ARG001
     """Off-ramps that learn a little and are timed a few times."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distill, "_FEWEST_STEPS", 60)
+        patch.setattr(distillation, "_FEWEST_STEPS", 60)
         patch.setattr(costs, "_MOST_RUNS", 3)
         yield

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from moco_rt import EarlyExitTextClassificationModel, quantize
-from moco_rt.batches import length_sorted_batches
+from moco_rt.inputs.batching import length_sorted_batches
 
 #: What is compared, what int8 is quantised on, tokens.
 SETS = {
@@ -72,11 +72,11 @@ def main() -> None:
             theirs = None
             if dtype == "int8":
                 calibration = [row["text"] for row in read_jsonl(SHARED / "data" / others, 512)]
-                converted = quantize(model, calibration, tokenizer=tokenizer, max_length=limit)
+                to_dtype = quantize(model, calibration, tokenizer=tokenizer, max_length=limit)
             else:
-                converted = copy.deepcopy(model).to(DTYPES[dtype])
-                theirs = expected if dtype == "float32" else logits(converted, batches)
-            ours = logits(EarlyExitTextClassificationModel(converted, backend="packed"), batches)
+                to_dtype = copy.deepcopy(model).to(DTYPES[dtype])
+                theirs = expected if dtype == "float32" else logits(to_dtype, batches)
+            ours = logits(EarlyExitTextClassificationModel(to_dtype, backend="packed"), batches)
             print(line(name, dtype, ours, theirs, expected, true), flush=True)
 
 

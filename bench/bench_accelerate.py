@@ -1,4 +1,4 @@
-"""What `moco_rt.accelerate` takes, and what its policy adds to a start: `python bench/bench_accelerate.py`.
+"""What `moco_rt.tuning.accelerate` takes, and what its policy adds to a start: `python bench/bench_accelerate.py`.
 
 One call on 20,000 reviews: wall time, peak memory of the process. Then, in turns, starts with the policy's files and
 without: model and tokenizer from disk, and one text through them. Two minutes; needs `../shared`.
@@ -19,7 +19,7 @@ from case_study import SHARED, read_jsonl
 import moco_rt
 from moco_rt import EarlyExitTextClassificationModel
 from moco_rt.architectures import load_classifier, load_tokenizer
-from moco_rt.policy_files import JSON, TENSORS
+from moco_rt.policies.policy_files import JSON, TENSORS
 
 STARTS = 15
 

@@ -1,7 +1,7 @@
 """Cascades end to end: `python bench/bench_cascade.py` writes bench/results/cascade.json and the table of README.md.
 
 From texts to labels, tokenising included, all in turns: the large model alone, with exits, behind the small one, and
-what `moco_rt.accelerate` finds among all that, each certified at 98%; beside the large model in Hugging Face's eager
+what `moco_rt.tuning.accelerate` finds among all that, each certified at 98%; beside the large model in Hugging Face's eager
 float32 and the public recipe, two Hugging Face models with one threshold on the small one's softmax, certified on the
 same rows. An hour; needs `../shared`.
 """
@@ -21,13 +21,14 @@ from case_study import ROOT, SHARED, read_jsonl
 from readme_table import put_into_readme
 
 from moco_rt import Cascade, EarlyExitTextClassificationModel, quantize
-from moco_rt.accelerate import choose_cascade
-from moco_rt.answers import Answers, certified
 from moco_rt.architectures import load_classifier
-from moco_rt.batches import by_length, encode, pad
-from moco_rt.cascade_study import study_tiers
-from moco_rt.study import Split, split_texts
-from moco_rt.tiers import Tier, align
+from moco_rt.cascades.tier import Tier, align_classes
+from moco_rt.certification.exit_scores import ExitScores, last_certified
+from moco_rt.inputs.batching import by_length, pad
+from moco_rt.inputs.tokenization import encode
+from moco_rt.tuning.accelerate import choose_cascade
+from moco_rt.tuning.cascade_study import study_tiers
+from moco_rt.tuning.splits import Split, split_texts
 
 RESULTS = ROOT / "bench" / "results" / "cascade.json"
 ALPHA, CONFIDENCE = 0.02, 0.95
@@ -69,14 +70,14 @@ class Recipe:
 
     def __init__(self, small: Eager, large: Eager, split: Split):
         self._small, self._large = small, large
-        self.threshold = self._certify(split.texts[split.calibration :])
+        self.threshold = self._certify(split.texts[split.calibration_start :])
 
     def _certify(self, of: list) -> float:
         score, predicted = self._small.logits(of).softmax(1).max(1)
-        answers = Answers(predicted.numpy()[None], score.numpy()[None], self._large.labels(of).numpy())
+        answers = ExitScores(predicted.numpy()[None], score.numpy()[None], self._large.labels(of).numpy())
         # From "never" down, in steps that nobody's rows have chosen.
         path = [np.full((1, 2), level, np.float32) for level in [np.inf, *np.linspace(1, 0.5, 2001)]]
-        place = certified(map(answers.leaves, path), answers, ALPHA, CONFIDENCE)
+        place = last_certified(map(answers.exit_of_row, path), answers, ALPHA, CONFIDENCE)
         return float(path[max(0, place)][0, 0])
 
     def labels(self, of: list) -> torch.Tensor:
@@ -93,7 +94,7 @@ def certified_cascades(models: list, split: Split, limit: int) -> dict[str, Casc
 
     def tiers() -> list[Tier]:
         made = [Tier((EarlyExitTextClassificationModel(model), tokenizer), limit) for model, tokenizer in models]
-        align(made)
+        align_classes(made)
         return made
 
     found = study_tiers(tiers(), split, 0)
@@ -114,7 +115,7 @@ def run(name: str, rows: int, find_rows: int | None, repetitions: int) -> dict:
     for dtype in ("float32", "int8"):
         in_dtype = models
         if dtype == "int8":
-            learnt = split.texts[: split.path]
+            learnt = split.texts[: split.ordering_start]
             in_dtype = [(quantize(m, learnt, tokenizer=t, max_length=limit), t) for m, t in models]
         alone = EarlyExitTextClassificationModel(in_dtype[-1][0])
         systems[f"large, {dtype}"] = lambda of, model=alone: (

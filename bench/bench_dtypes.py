@@ -17,11 +17,12 @@ from case_study import BATCH_ROWS, ROOT, SHARED
 from readme_table import put_into_readme
 
 from moco_rt import EarlyExitTextClassificationModel, quantize
-from moco_rt.accelerate import choose
 from moco_rt.architectures import load_classifier
-from moco_rt.batches import length_sorted_batches
-from moco_rt.exits import compile_exits
-from moco_rt.study import split_texts, study
+from moco_rt.inputs.batching import length_sorted_batches
+from moco_rt.runtime.exit_points import compile_exits
+from moco_rt.tuning.accelerate import choose
+from moco_rt.tuning.splits import split_texts
+from moco_rt.tuning.study import study
 
 RESULTS = ROOT / "bench" / "results" / "dtypes.json"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": "int8"}
@@ -37,7 +38,7 @@ def run(name: str, rows: int, find_rows: int | None) -> dict:
     for dtype, asked in DTYPES.items():
         in_dtype = model
         if dtype == "int8":
-            in_dtype = quantize(model, split.texts[: split.path], tokenizer=tokenizer, max_length=limit)
+            in_dtype = quantize(model, split.texts[: split.ordering_start], tokenizer=tokenizer, max_length=limit)
         fast = EarlyExitTextClassificationModel(in_dtype, dtype=asked)
         found = study(fast, tokenizer, split, max_length=limit, seed=0)
         choose(fast, found, ALPHA, CONFIDENCE)

@@ -24,16 +24,19 @@ from case_study import BATCH_ROWS, ROOT, SHARED, read_jsonl
 from numpy.typing import NDArray
 from readme_table import put_into_readme
 
-from moco_rt import EarlyExitTextClassificationModel, presets
-from moco_rt.accelerate import choose
-from moco_rt.answers import certified
+from moco_rt import EarlyExitTextClassificationModel
 from moco_rt.architectures import load_classifier
-from moco_rt.batches import encode, length_sorted_batches
-from moco_rt.exits import ExitPoint, compile_exits
-from moco_rt.policy import Exit
-from moco_rt.record import Recording, record
-from moco_rt.rules import OffRamp
-from moco_rt.study import Study, ask, split_texts, study
+from moco_rt.certification.exit_scores import last_certified
+from moco_rt.inputs.batching import length_sorted_batches
+from moco_rt.inputs.tokenization import encode
+from moco_rt.policies.conditions import OffRamp
+from moco_rt.policies.policy import Exit
+from moco_rt.runtime.exit_points import ExitPoint, compile_exits
+from moco_rt.tuning import baselines
+from moco_rt.tuning.accelerate import choose
+from moco_rt.tuning.recording import Recordings, record
+from moco_rt.tuning.splits import split_texts
+from moco_rt.tuning.study import Study, score_exits, study
 
 RESULTS = ROOT / "bench" / "results" / "policies.json"
 AGREEMENTS = (0.995, 0.99, 0.98, 0.97)
@@ -72,11 +75,11 @@ def certified_search(model: EarlyExitTextClassificationModel, found: Study, alph
     return [exit.condition for exit in model.policy.exits]
 
 
-def certified_preset(found: Study, preset: presets.Preset, alpha: float) -> list[OffRamp]:
+def certified_preset(found: Study, preset: baselines.Baseline, alpha: float) -> list[OffRamp]:
     """The off-ramps of the fastest policy along a preset's path that the calibration rows certify."""
-    answers = ask(preset.off_ramps, found.calibration)
+    answers = score_exits(preset.off_ramps, found.calibration)
     leaving = preset.leaving(answers)
-    place = max(0, certified(leaving, answers, alpha, CONFIDENCE))
+    place = max(0, last_certified(leaving, answers, alpha, CONFIDENCE))
     if (leaving[place] == len(preset.off_ramps)).all():
         return []
     thresholds, patience = preset.thresholds[place], preset.patience[place]
@@ -88,19 +91,19 @@ def certified_preset(found: Study, preset: presets.Preset, alpha: float) -> list
 
 def compiled(model: EarlyExitTextClassificationModel, off_ramps: Sequence[OffRamp]) -> Exits:
     """Off-ramps as the model runs them."""
-    policy = model.policy.empty()
+    policy = model.policy.without_exits()
     for off_ramp in off_ramps:
         policy.add(Exit.of(off_ramp, off_ramp.site))
     return compile_exits(policy, model.device)
 
 
-def agreement(off_ramps: Sequence[OffRamp], rows: Recording) -> float:
+def agreement(off_ramps: Sequence[OffRamp], rows: Recordings) -> float:
     """Share of recorded rows that keep the full model's label."""
     if not off_ramps:
         return 1.0
-    answers = ask(off_ramps, rows)
-    exits = answers.leaves(np.array([ramp.thresholds for ramp in off_ramps]), off_ramps[0].patience)
-    return round(1 - float(answers.wrong(exits).mean()), 5)
+    answers = score_exits(off_ramps, rows)
+    exits = answers.exit_of_row(np.array([ramp.thresholds for ramp in off_ramps]), off_ramps[0].patience)
+    return round(1 - float(answers.disagrees(exits).mean()), 5)
 
 
 def in_turns(variants: Sequence[Callable[..., Any]], batches: Sequence[dict]) -> NDArray[np.float64]:
@@ -160,7 +163,7 @@ def run(name: str, rows: int, find_rows: int | None) -> dict:
     fast = EarlyExitTextClassificationModel(model)
     split = split_texts(texts(find, find_rows), None if certify is None else texts(certify, None), None, seed=0)
     found = study(fast, tokenizer, split, max_length=limit, seed=0)
-    methods = presets.all_presets(found)
+    methods = baselines.all_baselines(found)
     policies, tables = {}, []
     for level in AGREEMENTS:
         policies[OURS, level] = certified_search(fast, found, 1 - level)

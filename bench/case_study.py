@@ -17,8 +17,8 @@ from readme_table import put_into_readme
 
 from moco_rt import AnalyticsEngine, EarlyExitTextClassificationModel, LinearRule, capture
 from moco_rt.architectures import load_classifier
-from moco_rt.batches import length_sorted_batches
-from moco_rt.report import Comparison, compare
+from moco_rt.inputs.batching import length_sorted_batches
+from moco_rt.reports.comparison import Comparison, compare
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"

@@ -13,11 +13,11 @@ import case_study
 import pytest
 import torch
 
-from moco_rt.analytics import AnalyticsEngine
+from moco_rt.analysis.capture import capture
+from moco_rt.analysis.frame import MLFrame
+from moco_rt.analysis.rule_finder import AnalyticsEngine
 from moco_rt.architectures import load_classifier
-from moco_rt.capture import capture
-from moco_rt.ml_frame import MLFrame
-from moco_rt.torch_early_exit_models import EarlyExitTextClassificationModel
+from moco_rt.runtime.model import EarlyExitTextClassificationModel
 
 
 @pytest.mark.shared

@@ -1,5 +1,6 @@
 """Early exits for fine-tuned transformer classifiers: the same answers, sooner."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,20 +26,45 @@ if _minor(torch.__version__) != _minor(_BUILT_FOR):
         "for this one (pip install --no-build-isolation --no-deps --force-reinstall FOLDER_OF_ITS_SOURCES)"
     )
 
-from moco_rt.accelerate import accelerate
-from moco_rt.capture import capture
-from moco_rt.cascade import Cascade
-from moco_rt.ml_frame import MLFrame
-from moco_rt.pools import TierError
-from moco_rt.prediction import EarlyExitOutput
-from moco_rt.quantization import quantize
-from moco_rt.rules import LinearCondition, LinearRule, OffRamp
-from moco_rt.torch_early_exit_models import EarlyExitTextClassificationModel
+from moco_rt.analysis.capture import capture
+from moco_rt.analysis.frame import MLFrame
+from moco_rt.cascades.cascade import Cascade
+from moco_rt.cascades.queues import TierError
+from moco_rt.policies.conditions import LinearCondition, LinearRule, OffRamp
+from moco_rt.runtime.model import EarlyExitTextClassificationModel
+from moco_rt.runtime.outputs import EarlyExitOutput
 
 if TYPE_CHECKING:
-    from moco_rt.analytics import AnalyticsEngine, NoSufficientRuleError
+    from moco_rt.analysis.capture import capture
+    from moco_rt.analysis.frame import MLFrame
+    from moco_rt.analysis.rule_finder import AnalyticsEngine, NoSufficientRuleError
+    from moco_rt.cascades.cascade import Cascade
+    from moco_rt.cascades.queues import TierError
+    from moco_rt.policies.conditions import LinearCondition, LinearRule, OffRamp
+    from moco_rt.runtime.model import EarlyExitTextClassificationModel
+    from moco_rt.runtime.outputs import EarlyExitOutput
+    from moco_rt.tuning.accelerate import accelerate
+    from moco_rt.tuning.quantize import quantize
 
 __version__ = "0.1.0"
+
+#: Where the public names live. They are imported when they are first asked for: whoever only runs a model needs
+#: neither the search, nor the analytics, nor the libraries that these bring along.
+_HOMES = {
+    "AnalyticsEngine": "analysis.rule_finder",
+    "Cascade": "cascades.cascade",
+    "EarlyExitOutput": "runtime.outputs",
+    "EarlyExitTextClassificationModel": "runtime.model",
+    "LinearCondition": "policies.conditions",
+    "LinearRule": "policies.conditions",
+    "MLFrame": "analysis.frame",
+    "NoSufficientRuleError": "analysis.rule_finder",
+    "OffRamp": "policies.conditions",
+    "TierError": "cascades.queues",
+    "accelerate": "tuning.accelerate",
+    "capture": "analysis.capture",
+    "quantize": "tuning.quantize",
+}
 
 __all__ = [
     "AnalyticsEngine",
@@ -58,9 +84,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Analytics bring scikit-learn, igraph and Matplotlib along, which whoever only runs a model has no memory for."""
-    if name in ("AnalyticsEngine", "NoSufficientRuleError"):
-        from moco_rt import analytics
+    """A public name, imported from its room (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
 
-        return getattr(analytics, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    """The public names beside what is loaded already."""
+    return sorted({*globals(), *__all__})

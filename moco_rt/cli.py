@@ -11,19 +11,19 @@ from typing import Any
 
 import torch
 
-from moco_rt import demo
-from moco_rt.accelerate import accelerate
 from moco_rt.architectures import load_classifier, load_tokenizer
-from moco_rt.cascade import Cascade
-from moco_rt.cascade_files import is_cascade
-from moco_rt.findings import Findings
-from moco_rt.int8_models import Dtype
-from moco_rt.pools import TierError
-from moco_rt.pretrained import FINDINGS
-from moco_rt.report_page import report_page
-from moco_rt.stream import predict_file
-from moco_rt.text_files import read_rows, true_classes
-from moco_rt.torch_early_exit_models import EarlyExitTextClassificationModel
+from moco_rt.architectures.conversion import Dtype
+from moco_rt.cascades.cascade import Cascade
+from moco_rt.cascades.cascade_files import is_cascade
+from moco_rt.cascades.queues import TierError
+from moco_rt.demo import run as demo
+from moco_rt.inputs.text_files import read_rows, true_classes
+from moco_rt.policies.findings import SearchReport
+from moco_rt.reports.page import report_page
+from moco_rt.runtime.checkpoints import FINDINGS
+from moco_rt.runtime.model import EarlyExitTextClassificationModel
+from moco_rt.serving.label_files import predict_file
+from moco_rt.tuning.accelerate import accelerate
 
 _ROWS = ".jsonl (text[, text2][, label] a line) or plain text"
 _DTYPES: dict[str, Dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": "int8"}
@@ -153,5 +153,5 @@ def _report(options: argparse.Namespace) -> None:
     if certificate is None or not file.exists():
         raise ValueError(f"{options.model} must be a directory that accelerate wrote (it has no {FINDINGS})")
     out = options.out or options.model / "report.html"
-    out.write_text(report_page(options.model.name, certificate, Findings.load(file)), encoding="utf-8")
+    out.write_text(report_page(options.model.name, certificate, SearchReport.load(file)), encoding="utf-8")
     print(out)

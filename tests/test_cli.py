@@ -8,8 +8,9 @@ import pytest
 
 from moco_rt import Cascade, EarlyExitTextClassificationModel, cli
 from moco_rt.architectures import load_tokenizer
-from moco_rt.cascade_files import is_cascade
-from moco_rt.demo_data import make_corpus, train_classifier
+from moco_rt.cascades.cascade_files import is_cascade
+from moco_rt.demo.classifier import train_classifier
+from moco_rt.demo.corpus import make_corpus
 
 pytestmark = pytest.mark.usefixtures("quick_off_ramps")
 

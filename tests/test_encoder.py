@@ -11,8 +11,8 @@ from parity import assert_within_twice_the_error, make_inputs
 
 from moco_rt._C import EmbeddingWeights, Encoder, HeadWeights, LayerWeights, PackedBatch, can_multiply
 from moco_rt.architectures import architecture_of
-from moco_rt.int8_linear import Int8Linear
-from moco_rt.int8_models import int8_copy
+from moco_rt.architectures.conversion import int8_copy
+from moco_rt.quantization.int8_linear import Int8Linear
 
 #: hidden size, heads, intermediate size
 SIZES = [(32, 2, 128), (60, 3, 100), (24, 12, 50), (36, 1, 70), (384, 12, 1530)]
@@ -63,7 +63,7 @@ def in_int8(model):
     """With inputs divided by anything from 1 / 2 to 2."""
     generator = torch.Generator().manual_seed(0)
     smooth = {}
-    for linears in architecture_of(model).products():
+    for linears in architecture_of(model).linear_groups():
         inputs = next(iter(linears.values())).in_features
         smooth |= dict.fromkeys(linears, 2 ** (2 * torch.rand(inputs, generator=generator) - 1))
     return int8_copy(model, smooth)

@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from moco_rt import EarlyExitTextClassificationModel
-from moco_rt.quantization import quantize_on
+from moco_rt.tuning.quantize import quantize_on
 from peers import hugging_face
 
 PACKAGES = ("moco-rt", "torch", "transformers")

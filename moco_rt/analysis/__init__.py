@@ -1,0 +1,1 @@
+"""Captured representations, rules found by hand, neighbourhoods."""

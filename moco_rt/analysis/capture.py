@@ -1,0 +1,198 @@
+"""Run a model once over texts and keep what its sub-layers computed."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from moco_rt._C import PackedBatch
+from moco_rt.analysis.columns import Column, PackedColumn
+from moco_rt.analysis.frame import MLFrame
+from moco_rt.analysis.frame_files import FrameWriter
+from moco_rt.architectures import Architecture, architecture_of, check_single_label
+from moco_rt.architectures.sites import all_sites
+from moco_rt.inputs.batching import by_length, pad
+from moco_rt.inputs.texts import TextInput
+from moco_rt.inputs.tokenization import Encoded, encode, length_limit
+from moco_rt.quantization.hf_quantizer import is_int8
+
+_log = logging.getLogger(__name__)
+
+_FEATURES = ("cls", "mean", "tokens")
+# Rows are sorted by length inside a chunk: many rows make batches of one length, but their tokens are held in memory.
+_CHUNK_ROWS = 512
+_CHUNK_BYTES = 1 << 29
+_BATCH_ROWS = 64
+
+
+def capture(
+    model: Any,
+    tokenizer: Any,
+    texts: Iterable[TextInput],
+    *,
+    sites: str | Sequence[str],
+    features: str | Sequence[str] = ("cls",),
+    max_length: int | None = None,
+    out: str | Path | None = None,
+) -> MLFrame:
+    """Capture features of a model's intermediate representations, with its logits and predictions.
+
+    Streams to disk chunk by chunk; the rows of the frame are in the order of the texts. Texts are truncated as the
+    tokenizer truncates.
+
+    Args:
+        model: a Hugging Face `...ForSequenceClassification`.
+        tokenizer: its tokenizer.
+        texts: strings or pairs of strings: a list, a generator, a `datasets` column.
+        sites: such as `encoder.0.attention`, or the model's own module paths, `bert.encoder.layer.0.attention`;
+            with none the frame has logits and predictions only.
+        features: `cls` and `mean`, columns (rows, D) float32; `tokens`, a packed column. Columns are named
+            `{site}.{feature}`, or `{site}` where `tokens` is the only feature.
+        max_length: in tokens; None: what model and tokenizer allow.
+        out: directory of the frame, which must not exist; None: a temporary one that lives as long as the frame.
+
+    Raises:
+        TypeError: model is not a classifier, or a text is neither a string nor a pair of strings.
+        ValueError: unknown site or feature, no texts, or max_length leaves no room for a text.
+        FileExistsError: out exists.
+    """
+    architecture = architecture_of(model)
+    check_single_label(model.config)
+    columns = _columns(architecture, sites, features)
+    if isinstance(texts, str):
+        raise TypeError("capture: texts must be an iterable of texts (got one string)")
+    longest = length_limit(tokenizer, architecture.max_seqlen, max_length)
+    if is_int8(model):
+        _log.warning(
+            "capture runs the model's own modules: in int8 they are slow, and round otherwise than a peek does"
+        )
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        if out is not None:
+            return _capture(architecture, tokenizer, texts, columns, longest, Path(out))
+        # The frame maps its files: they can go at once, what is mapped stays until the frame is dropped.
+        with tempfile.TemporaryDirectory(prefix="moco_rt-") as directory:
+            return _capture(architecture, tokenizer, texts, columns, longest, Path(directory) / "frame")
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _capture(
+    architecture: Architecture,
+    tokenizer: Any,
+    texts: Iterable[TextInput],
+    columns: dict[str, list[tuple[str, str]]],
+    max_length: int,
+    path: Path,
+) -> MLFrame:
+    total = len(texts) if isinstance(texts, Sized) else None
+    packed = sum(feature == "tokens" for taken in columns.values() for _, feature in taken)
+    row_bytes = packed * max_length * architecture.hidden_size * np.dtype(np.float32).itemsize
+    rows = min(_CHUNK_ROWS, max(_BATCH_ROWS, _CHUNK_BYTES // (row_bytes + 1)))
+    with FrameWriter(path) as writer, tqdm(total=total, desc="capture", unit="row") as bar:
+        for chunk in _chunks(texts, rows):
+            writer.append(_capture_chunk(architecture, encode(tokenizer, chunk, max_length), columns, bar))
+    return MLFrame.load_frame(path)
+
+
+def _columns(
+    architecture: Architecture, sites: str | Sequence[str], features: str | Sequence[str]
+) -> dict[str, list[tuple[str, str]]]:
+    """Site -> the columns (name, feature) taken there."""
+    known = all_sites(architecture.num_layers)
+    asked = [sites] if isinstance(sites, str) else list(sites)
+    kinds = [features] if isinstance(features, str) else list(features)
+    for feature in kinds:
+        if feature not in _FEATURES:
+            raise ValueError(f"capture: features must be of {', '.join(_FEATURES)} (got {feature!r})")
+    columns: dict[str, list[tuple[str, str]]] = {}
+    for name in asked:
+        site = architecture.module_paths.get(name, name)
+        if site not in known:
+            raise ValueError(f"capture: sites must be of {', '.join(known)} (got {name!r})")
+        for feature in kinds:
+            column = name if kinds == ["tokens"] else f"{name}.{feature}"
+            columns.setdefault(site, []).append((column, feature))
+    return columns
+
+
+def _chunks(texts: Iterable[TextInput], chunk_rows: int) -> Iterator[list[TextInput]]:
+    rows = iter(texts)
+    first = 0
+    while chunk := list(itertools.islice(rows, chunk_rows)):
+        for place, text in enumerate(chunk, first):
+            is_pair = isinstance(text, tuple | list) and len(text) == 2 and all(isinstance(t, str) for t in text)
+            if not (isinstance(text, str) or is_pair):
+                raise TypeError(f"capture: text {place} must be a string or a pair (got {type(text).__name__})")
+        yield chunk
+        first += len(chunk)
+    if first == 0:
+        raise ValueError("capture: texts must hold at least one text (got none)")
+
+
+@torch.no_grad()
+def _capture_chunk(
+    architecture: Architecture,
+    rows: list[Encoded],
+    columns: dict[str, list[tuple[str, str]]],
+    bar: Any,
+) -> dict[str, NDArray[Any] | PackedColumn]:
+    """Every column of a chunk, in the order of its rows."""
+    in_order: dict[str, dict[int, NDArray[np.float32]]] = {}  # column -> row -> its value
+    for places in by_length(rows, _BATCH_ROWS):
+        for name, values in _capture_batch(architecture, [rows[i] for i in places], columns).items():
+            in_order.setdefault(name, {}).update(zip(places, values, strict=True))
+        bar.update(len(places))
+
+    captured = {name: [values[i] for i in range(len(rows))] for name, values in in_order.items()}
+    chunk: dict[str, NDArray[Any] | PackedColumn] = {}
+    for site, taken in columns.items():
+        for name, feature in taken:
+            values = captured[name]
+            if feature == "tokens":
+                cu_seqlens = np.cumsum([0, *map(len, values)], dtype=np.int64)
+                chunk[name] = PackedColumn(np.concatenate(values), cu_seqlens, site, feature)
+            else:
+                chunk[name] = Column.of(np.stack(values), site, feature)
+    logits = np.stack(captured["logits"])
+    return chunk | {"logits": logits, "predictions": logits.argmax(axis=1)}
+
+
+def _capture_batch(
+    architecture: Architecture, rows: list[Encoded], columns: dict[str, list[tuple[str, str]]]
+) -> dict[str, list[NDArray[np.float32]]]:
+    """Every column of a batch: a value for each row."""
+    inputs = pad(rows, architecture.device)
+    captured: dict[str, list[NDArray[np.float32]]] = {}
+    batch = PackedBatch(inputs["attention_mask"])
+    hidden = architecture.embed(inputs["input_ids"], inputs.get("token_type_ids"))
+    mask = architecture.context(inputs["attention_mask"], hidden)
+    for site, run in architecture.steps():
+        hidden = run(hidden, mask)
+        if site not in columns:
+            continue
+        batch.unpad(hidden)
+        for name, feature in columns[site]:
+            if feature == "tokens":
+                captured[name] = np.split(_to_numpy(batch.hidden), batch.cu_seqlens.numpy()[1:-1])
+            else:
+                captured[name] = list(_to_numpy(batch.pool(feature)))
+    captured["logits"] = list(_to_numpy(architecture.classify(hidden)))
+    return captured
+
+
+def _to_numpy(tensor: torch.Tensor) -> NDArray[np.float32]:
+    """A copy: the batch's buffer is used again."""
+    array: NDArray[np.float32] = tensor.to("cpu", torch.float32, copy=True).numpy()
+    return array

@@ -1,0 +1,1 @@
+"""Several models one after the other: tiers, their queues, streaming."""

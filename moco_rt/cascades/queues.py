@@ -1,0 +1,171 @@
+"""Rows of a cascade that wait for a tier until there are enough of them, or until they may wait no longer."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from moco_rt.cascades.tier import Tier, TierOutput
+from moco_rt.inputs.texts import TextInput
+from moco_rt.runtime.outputs import Prediction
+
+_log = logging.getLogger(__name__)
+
+
+class TierError(RuntimeError):
+    """A tier failed; its own error is the cause.
+
+    Attributes:
+        tier: which.
+        prediction: what was finished before, by text, of those that had reached the tiers; rows that were not finished
+            have label -1. None: from a stream, which has given it away.
+    """
+
+    def __init__(self, tier: int, error: Exception):
+        super().__init__(tier, error)
+        self.tier = tier
+        self.prediction: Prediction | None = None
+
+    def __str__(self) -> str:
+        return f"tier {self.tier} failed: {type(self.args[1]).__name__}: {self.args[1]}"
+
+
+@dataclass(frozen=True)
+class QueuedText:
+    """A text that waits for a tier.
+
+    Attributes:
+        place: among the texts.
+        text: itself.
+        row: as the tier takes it; None: it still has to be encoded.
+        deadline: when it must wait no longer, by the clock of `run_due`.
+    """
+
+    place: int
+    text: TextInput
+    row: Any
+    deadline: float = math.inf
+
+
+#: Places of some texts, and what was predicted for them.
+Finished = tuple[list[int], Prediction]
+
+
+class TierQueues:
+    """One pool for each tier; rows that a tier does not settle go on into the next.
+
+    Args:
+        tiers: of a cascade.
+        full_at: rows of a pool that are worth a run, by tier.
+        num_classes: C.
+        on_error: `raise`, or `skip` the rows of a batch that fails; see `Cascade.predict`.
+    """
+
+    def __init__(self, tiers: Sequence[Tier], full_at: Sequence[int], num_classes: int, on_error: str):
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error must be raise or skip (got {on_error!r})")
+        self._tiers = tiers
+        self._full_at = full_at
+        self._num_classes = num_classes
+        self._on_error = on_error
+        self._waiting: list[list[QueuedText]] = [[] for _ in tiers]
+        # What one tier has encoded serves the next, where that would do just the same.
+        self._encoded = [False, *(after.tokenises_like(tier) for tier, after in pairwise(tiers))]
+
+    def add(self, rows: Sequence[QueuedText]) -> None:
+        """Rows that begin."""
+        self._waiting[0] += rows
+
+    def deadline(self) -> float:
+        """When the first of all that wait must wait no longer."""
+        return min((row.deadline for pool in self._waiting for row in pool), default=math.inf)
+
+    def run_due(self, now: float = -math.inf) -> Iterator[Finished]:
+        """Run full pools, and those with a row whose deadline has come, until there is none: the last tiers first.
+
+        Raises:
+            TierError: a tier failed, and `on_error` is `raise`.
+        """
+        while (tier := self._due(now)) is not None:
+            yield from self._run(tier)
+
+    def flush(self) -> Iterator[Finished]:
+        """Run all that waits; raises as `run_due`."""
+        for tier in range(len(self._tiers)):
+            yield from self._run(tier)
+
+    def _due(self, now: float) -> int | None:
+        for tier in reversed(range(len(self._tiers))):
+            pool = self._waiting[tier]
+            if len(pool) >= self._full_at[tier] or any(row.deadline <= now for row in pool):
+                return tier
+        return None
+
+    def _run(self, number: int) -> Iterator[Finished]:
+        pool, self._waiting[number] = self._waiting[number], []
+        tier = self._tiers[number]
+        rows = [row.row for row in pool]
+        if None in rows:
+            try:
+                rows = tier.encode([row.text for row in pool])
+            except Exception as error:
+                if len(pool) == 1 or self._on_error == "raise":
+                    yield self._failed(number, error, [row.place for row in pool])
+                    return
+                half = len(pool) // 2
+                for part in (pool[:half], pool[half:]):  # only one of them is broken, perhaps
+                    self._waiting[number] = part
+                    yield from self._run(number)
+                return
+        for places in tier.batches(rows):
+            try:
+                answers = tier.answer([rows[i] for i in places])
+            except Exception as error:
+                yield self._failed(number, error, [pool[i].place for i in places])
+                continue
+            stands = answers.settled.tolist()
+            self._pass_on(number + 1, [(pool[i], rows[i]) for i, done in zip(places, stands, strict=True) if not done])
+            if any(stands):
+                done = [pool[i].place for i, settled in zip(places, stands, strict=True) if settled]
+                yield done, _prediction(answers, answers.settled, number)
+
+    def _pass_on(self, number: int, rows: Sequence[tuple[QueuedText, Any]]) -> None:
+        for waited, row in rows:
+            kept = row if self._encoded[number] else None
+            self._waiting[number].append(QueuedText(waited.place, waited.text, kept, waited.deadline))
+
+    def _failed(self, tier: int, error: Exception, places: list[int]) -> Finished:
+        """Rows that have no answer, if that is what was asked for."""
+        if self._on_error == "raise":
+            raise TierError(tier, error) from error
+        _log.warning("tier %d failed on %d texts, which are left out: %s", tier, len(places), error)
+        return places, unanswered(len(places), self._num_classes)
+
+
+def unanswered(rows: int, classes: int) -> Prediction:
+    """Of rows that nobody has answered: label, tier and exits -1, probabilities NaN."""
+    none = torch.full((rows,), -1)
+    return Prediction(none, torch.full((rows, classes), torch.nan), none.clone(), none.clone(), none.clone())
+
+
+def gather(found: Sequence[Finished], rows: int, classes: int) -> Prediction:
+    """All that was found of so many texts, by text."""
+    whole = unanswered(rows, classes)
+    for places, part in found:
+        index = torch.tensor(places)
+        for name in ("labels", "probs", "exit_site", "exit_rule", "tier"):
+            getattr(whole, name)[index] = getattr(part, name)
+    return whole
+
+
+def _prediction(answers: TierOutput, mask: Tensor, tier: int) -> Prediction:
+    probs = answers.logits[mask].softmax(dim=1)
+    where = torch.full((len(probs),), tier)
+    return Prediction(probs.argmax(dim=1), probs, answers.exit_site[mask], answers.exit_rule[mask], where)

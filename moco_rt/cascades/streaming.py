@@ -1,0 +1,68 @@
+"""Texts that come one by one through the pools of a cascade: read in a thread, answered as they are done."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import queue
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from moco_rt.cascades.queues import Finished, QueuedText, TierQueues
+from moco_rt.inputs.texts import TextInput, check_text
+
+#: Texts that are read ahead.
+_AHEAD = 4096
+_END = object()
+
+
+def stream_answers(pools: TierQueues, texts: Iterable[TextInput], max_wait: float) -> Iterator[Finished]:
+    """The body of `Cascade.stream`; max_wait in seconds."""
+    arrived: queue.Queue[Any] = queue.Queue(maxsize=_AHEAD)
+    stopped = threading.Event()
+
+    def put(item: Any) -> None:
+        while not stopped.is_set():
+            with contextlib.suppress(queue.Full):
+                arrived.put(item, timeout=0.1)
+                break
+
+    def read() -> None:
+        try:
+            for place, text in enumerate(texts):
+                check_text(text, place)
+                put(QueuedText(place, text, None, time.monotonic() + max_wait))
+                if stopped.is_set():
+                    return
+            put(_END)
+        except BaseException as error:  # whatever it is, the caller must not wait for more
+            put(error)
+
+    threading.Thread(target=read, daemon=True, name="moco_rt stream").start()
+    end: Any = None
+    try:
+        while end is None:
+            items = _take(arrived, pools.deadline())
+            end = items.pop() if items and not isinstance(items[-1], QueuedText) else None
+            pools.add(items)
+            yield from pools.run_due(time.monotonic())
+        yield from pools.flush()
+        if end is not _END:
+            raise end
+    finally:
+        stopped.set()
+
+
+def _take(arrived: queue.Queue[Any], deadline: float) -> list[Any]:
+    """What has come; waits for something until the deadline."""
+    wait = deadline - time.monotonic()
+    items = []
+    try:
+        items.append(arrived.get(timeout=None if wait == math.inf else max(wait, 0)))
+        while len(items) < _AHEAD:
+            items.append(arrived.get_nowait())
+    except queue.Empty:
+        pass
+    return items

@@ -1,0 +1,1 @@
+"""`moco-rt demo`: a corpus, a classifier, one run of everything."""

@@ -1,0 +1,1 @@
+"""Texts, single or in files, to encoded rows and batches."""

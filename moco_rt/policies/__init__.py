@@ -1,0 +1,1 @@
+"""Exits of a model, the certificate and monitor that go with them, and their files."""

@@ -1,0 +1,73 @@
+"""What a report shows of how a policy was found: numbers only, no text of the rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+#: Rows whose feature is kept for the picture of a neighbourhood.
+SAMPLE = 1000
+
+
+@dataclass(frozen=True)
+class SearchReport:
+    """Of the calibration rows.
+
+    Attributes:
+        sites: E names, those of the policy.
+        class_names: by class.
+        seconds_full: expected time of a row without exits.
+        paths: method -> (policies, 2): expected seconds of a row, and share of rows with another label than the full
+            model's, from the slowest policy to the fastest.
+        chosen: (2,) the same of the policy that was certified.
+        alpha: the share that it promises.
+        exits: (n,) place in sites where a row leaves; E: it runs to the end.
+        lengths: (n,) tokens.
+        labels: (n,) the full model's.
+        predicted: (E, n) what each off-ramp says.
+        scores: (E, n) how sure it is.
+        sample: (at most 1,000, size), the feature of some rows at the policy's last site.
+    """
+
+    sites: Sequence[str]
+    class_names: Sequence[str]
+    seconds_full: float
+    paths: Mapping[str, NDArray[np.float64]]
+    chosen: NDArray[np.float64]
+    alpha: float
+    exits: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    sample: NDArray[np.float32]
+
+    def save(self, file: str | Path) -> None:
+        """Write them as safetensors."""
+        arrays = {
+            **{f"paths.{name}": path for name, path in self.paths.items()},
+            **{name: getattr(self, name) for name in _ARRAYS},
+        }
+        about = {name: getattr(self, name) for name in ("sites", "class_names", "seconds_full", "alpha")}
+        about["methods"] = list(self.paths)  # in their order, which the file does not keep
+        compact = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        save_file(compact, file, metadata={"about": json.dumps(about)})
+
+    @classmethod
+    def load(cls, file: str | Path) -> SearchReport:
+        """Read what `save` wrote."""
+        with safe_open(str(file), framework="numpy") as stored:
+            about = json.loads(stored.metadata()["about"])
+            arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        paths = {name: arrays.pop(f"paths.{name}") for name in about.pop("methods")}
+        return cls(paths=paths, **arrays, **about)
+
+
+_ARRAYS = ("chosen", "exits", "lengths", "labels", "predicted", "scores", "sample")

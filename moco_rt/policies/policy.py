@@ -1,0 +1,116 @@
+"""All exits of a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from moco_rt.certification.certificate import Certificate
+from moco_rt.policies.conditions import Condition, LinearCondition, OffRamp, check_feature, exit_logits
+
+
+@dataclass(frozen=True, eq=False)
+class Exit:
+    """Rows at `site` whose `feature` meets `condition` leave with `predicted_class`.
+
+    Attributes:
+        site: canonical name, see `moco_rt.architectures.sites`.
+        predicted_class: the class they leave with; None: the one that the off-ramp predicts.
+        condition: a `LinearCondition`, an `OffRamp`, or any callable on features (rows, size) that returns a bool mask
+            (rows,).
+        feature: `cls`, `mean`, `flat` or `cls+mean`.
+        bound: at most this share of the rows that meet the condition has another label; those that leave by it get
+            probability 1 - bound for their class. It speaks of all rows: where other exits come first, those left to
+            meet this one are the harder ones, and a bound measured on them is the honest one. Of an off-ramp the
+            highest of its own.
+    """
+
+    site: str
+    predicted_class: int | None
+    condition: Condition | OffRamp
+    feature: str
+    bound: float
+
+    @classmethod
+    def of(cls, off_ramp: OffRamp, site: str) -> Exit:
+        """An off-ramp at a site."""
+        return cls(site, None, off_ramp, off_ramp.feature, float(off_ramp.bounds.max()))
+
+    def logits(self, num_classes: int) -> list[list[float]]:
+        """What rows leave with: (1, C), or (C, C) by the class that the off-ramp predicts."""
+        if isinstance(self.condition, OffRamp):
+            return [exit_logits(c, float(bound), num_classes) for c, bound in enumerate(self.condition.bounds)]
+        assert self.predicted_class is not None
+        return [exit_logits(self.predicted_class, self.bound, num_classes)]
+
+
+class Policy:
+    """The exits of one model, in the order they were added; `exit_rule` numbers are places in `exits`.
+
+    Attributes:
+        exits: all of them.
+        certificate: what is promised of them together; None: nothing.
+        closed: places in `exits` by which nobody leaves any more.
+        made_for: what the certificate rests on: `weights` and `tokenizer` (fingerprints), `dtype`, `max_length`.
+    """
+
+    def __init__(self, sites: tuple[str, ...], num_classes: int, hidden_size: int):
+        self.sites = sites
+        self.num_classes = num_classes
+        self.hidden_size = hidden_size
+        self.exits: list[Exit] = []
+        self.certificate: Certificate | None = None
+        self.closed: set[int] = set()
+        self.made_for: dict[str, Any] = {}
+
+    def without_exits(self, made_for: dict[str, Any] | None = None) -> Policy:
+        """A policy of the same model, without exits."""
+        policy = Policy(self.sites, self.num_classes, self.hidden_size)
+        policy.made_for = made_for or {}
+        return policy
+
+    def add(self, exit: Exit) -> None:
+        """Append an exit; raises ValueError where it does not fit the model, and changes nothing then."""
+        if exit.site not in self.sites:
+            raise ValueError(f"site must be one of {', '.join(self.sites)} (got {exit.site!r})")
+        if exit.site == self.sites[-1]:
+            raise ValueError(f"site must have a layer left to save (got {exit.site!r}, the last)")
+        if isinstance(exit.condition, OffRamp):
+            if exit.condition.num_classes != self.num_classes:
+                raise ValueError(
+                    f"off-ramp must have the model's {self.num_classes} classes (got {exit.condition.num_classes})"
+                )
+        elif exit.predicted_class is None or not 0 <= exit.predicted_class < self.num_classes:
+            raise ValueError(f"class must be from 0 to {self.num_classes - 1} (got {exit.predicted_class!r})")
+        highest = 1 - 1 / self.num_classes
+        if not 0 < exit.bound < highest:
+            raise ValueError(
+                f"bound must be inside (0, {highest:.3g}), or another class would be likelier (got {exit.bound})"
+            )
+        check_feature(exit.feature)
+        if isinstance(exit.condition, LinearCondition | OffRamp):
+            self._check_fit(exit.condition, exit)
+        elif not callable(exit.condition):
+            raise TypeError(f"condition must be callable (got {type(exit.condition).__name__})")
+        elif exit.feature == "flat":
+            raise ValueError(
+                "feature must be cls or mean for a plain callable: the width of flat depends on the batch (got flat)"
+            )
+        self.exits.append(exit)
+
+    def at(self, site: str) -> list[tuple[int, Exit]]:
+        """The exits of a site with their places in `exits`, in the order they were added: the first that fires wins."""
+        return [
+            (place, exit) for place, exit in enumerate(self.exits) if exit.site == site and place not in self.closed
+        ]
+
+    def _check_fit(self, condition: LinearCondition | OffRamp, exit: Exit) -> None:
+        site = exit.site
+        if condition.feature != exit.feature:
+            raise ValueError(f"feature must be {condition.feature}, the condition's own (got {exit.feature})")
+        if condition.site is not None and condition.site != site:
+            raise ValueError(f"a rule fitted at {condition.site} must stay at that site (got {site})")
+        size, unit = condition.size, self.hidden_size
+        times = {"flat": "a multiple of ", "cls+mean": "2 * "}.get(condition.feature, "")
+        if size % unit != 0 if condition.feature == "flat" else size != unit * (2 if times else 1):
+            raise ValueError(f"weight must have size {times}{unit}, the hidden size at {site} (got {size})")

@@ -1,0 +1,1 @@
+"""Linear layers with few bits, and transformers' door for them."""

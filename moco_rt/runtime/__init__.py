@@ -1,0 +1,1 @@
+"""One model, one batch: backends, exit points, the model class, prediction, checkpoints."""

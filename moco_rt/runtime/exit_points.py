@@ -1,0 +1,94 @@
+"""A policy compiled for the extension: one call per exit point scores, writes results and compacts."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from moco_rt._C import Exits, PackedBatch, Results
+from moco_rt._C import OffRamp as CompiledOffRamp
+from moco_rt.policies.conditions import LinearCondition, OffRamp
+from moco_rt.policies.policy import Exit, Policy
+
+
+class ExitPoint(Protocol):
+    """What the loops ask at a site.
+
+    Attributes:
+        can_peek: whether a peek decides: nothing here looks at other tokens than the first after the layer has begun.
+        needs_mean: whether it looks at the mean before the layer.
+    """
+
+    can_peek: bool
+    needs_mean: bool
+
+    def apply(self, batch: PackedBatch, results: Results) -> int:
+        """Let rows leave: written to results, taken from batch. Returns how many left."""
+        ...
+
+
+class CompiledExitPoint:
+    """The exits of one site."""
+
+    def __init__(self, policy: Policy, site: str, device: torch.device):
+        self._compiled = Exits(policy.sites.index(site), policy.num_classes)
+        self._callables: list[Exit] = []
+        features = {exit.feature for _, exit in policy.at(site)}
+        self.can_peek = features <= {"cls", "cls+mean"}
+        self.needs_mean = "cls+mean" in features
+        for rule_id, exit in policy.at(site):
+            logits = torch.tensor(exit.logits(policy.num_classes), device=device)
+            condition = exit.condition
+            if isinstance(condition, OffRamp):
+                self._compiled.add_off_ramp(
+                    rule_id,
+                    logits,
+                    feature=condition.feature,
+                    off_ramp=compile_off_ramp(condition, device),
+                    thresholds=condition.thresholds.tolist(),
+                    patience=condition.patience,
+                )
+            elif isinstance(condition, LinearCondition):
+                self._compiled.add_linear(
+                    rule_id,
+                    logits[0],
+                    feature=condition.feature,
+                    weight=torch.from_numpy(condition.weight).to(device),
+                    bias=condition.bias,
+                    threshold=condition.threshold,
+                )
+            else:
+                self._compiled.add_callable(rule_id, logits[0])
+                self._callables.append(exit)
+
+    def apply(self, batch: PackedBatch, results: Results) -> int:
+        """Let the rows leave whose rule fires: written to results, taken from batch. Returns how many left."""
+        features = {exit.feature: batch.pool(exit.feature) for exit in self._callables}
+        fires = [_fires(exit, features[exit.feature]) for exit in self._callables]
+        return self._compiled.apply(batch, results, fires)
+
+
+def compile_off_ramp(off_ramp: OffRamp, device: torch.device) -> CompiledOffRamp:
+    """The off-ramp as the extension scores it: on a CPU with the same bits for a row in any batch."""
+    layers = [(torch.from_numpy(w).to(device), torch.from_numpy(b).to(device)) for w, b in off_ramp.layers]
+    return CompiledOffRamp(layers, score=off_ramp.score, temperature=off_ramp.temperature)
+
+
+def compile_exits(policy: Policy, device: torch.device) -> dict[str, CompiledExitPoint]:
+    """The exits of every site that has any."""
+    return {site: CompiledExitPoint(policy, site, device) for site in policy.sites if policy.at(site)}
+
+
+def _fires(exit: Exit, feature: torch.Tensor) -> torch.Tensor:
+    """Where a callable fires on features (rows, size): (rows,) bool."""
+    assert not isinstance(exit.condition, OffRamp)
+    answer: Any = exit.condition(feature)
+    must = f"the condition at {exit.site} must return a bool mask of shape ({len(feature)},)"
+    if not isinstance(answer, torch.Tensor | np.ndarray | list):
+        raise TypeError(f"{must} (got {type(answer).__name__})")
+    fires = torch.as_tensor(answer, device=feature.device)
+    if fires.dtype != torch.bool or fires.shape != (len(feature),):
+        raise ValueError(f"{must} (got {fires.dtype}, shape {tuple(fires.shape)})")
+    return fires

@@ -1,0 +1,64 @@
+"""The specification: a batch through Hugging Face's own sub-modules, rows leaving between them.
+
+Slow and clear for ever: what a reader starts from, what tests compare with, and what runs where nothing faster
+covers a model, device or dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from moco_rt._C import PackedBatch, Results
+from moco_rt.architectures import Architecture
+from moco_rt.runtime.exit_points import ExitPoint
+
+
+def forward(
+    architecture: Architecture,
+    exits: Mapping[str, ExitPoint],
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    token_type_ids: Tensor | None,
+) -> Results:
+    """Logits of every row, and where it left.
+
+    Between exits the hidden states are padded, (rows, S, D), as Hugging Face's modules want them, so that without
+    exits the logits are Hugging Face's to the bit. At an exit they are packed; the survivors are padded again
+    only as far as the longest of them.
+
+    Args:
+        architecture: the model.
+        exits: the compiled exits by site.
+        input_ids: (B, S) int64.
+        attention_mask: (B, S), integer or bool, right-padded.
+        token_type_ids: (B, S) int64 or None.
+    """
+    batch = PackedBatch(attention_mask)
+    hidden = architecture.embed(input_ids, token_type_ids)
+    mask = architecture.context(attention_mask, hidden)
+    results = Results(batch.rows, architecture.num_classes, dtype=hidden.dtype, device=hidden.device)
+    for site, run in architecture.steps():
+        if _reads_mean_before(site, exits):
+            batch.unpad(hidden)
+            batch.keep_mean()
+        hidden = run(hidden, mask)
+        if site not in exits:
+            continue
+        batch.unpad(hidden)
+        left = exits[site].apply(batch, results)
+        if batch.rows == 0:
+            return results
+        if left:
+            hidden = batch.pad()
+            mask = architecture.context(batch.attention_mask(), hidden)
+    results.write_last(batch, architecture.classify(hidden))
+    return results
+
+
+def _reads_mean_before(site: str, exits: Mapping[str, ExitPoint]) -> bool:
+    """Whether an exit of the layer that starts on the way to site, or of the embeddings, looks at the mean there."""
+    of_layer = (site, site.replace("attention", "output")) if site.endswith("attention") else (site,)
+    starts = not site.endswith("output")
+    return starts and any(exits[name].needs_mean for name in of_layer if name in exits)

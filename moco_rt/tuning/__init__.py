@@ -1,0 +1,1 @@
+"""`accelerate` and `quantize`: split, record, distil, time, search."""

@@ -1,0 +1,115 @@
+"""Off-ramps taught by the full model: they learn its probabilities, not labels, and its weights stay as they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import softmax
+from torch import Tensor
+from torch.nn.functional import relu
+
+from moco_rt.policies.conditions import Layers, OffRamp
+from moco_rt.tuning.recording import Recordings
+
+_BATCH_ROWS = 256
+#: Of many rows so many epochs, of few so many steps.
+_EPOCHS, _FEWEST_STEPS = 6, 600
+#: Units between two layers, where they are worth it.
+_HIDDEN = 64
+
+
+def distill(x: NDArray[np.float32], probs: NDArray[np.float32], *, hidden: int, seed: int) -> Layers:
+    """Layers of an off-ramp that predicts a model's probabilities from a feature.
+
+    Minimises the cross-entropy with the model's probabilities (Hinton et al. 2015, temperature 1) by AdamW with a
+    one-cycle learning rate over mini-batches, on features brought to mean 0 and variance 1; what brings them there is
+    folded into the first layer. Deterministic for a seed.
+
+    Args:
+        x: (rows, size).
+        probs: (rows, C), the full model's.
+        hidden: units between two layers; 0: one layer.
+        seed: of the initial weights and the order of rows.
+
+    Returns:
+        (weight, bias) of one layer, or of two.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    mean, scale = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
+    # What is the same in every row, as the first token's embedding is, says nothing: its weights are 0.
+    scale[scale < 1e-5 * (1 + np.abs(mean))] = np.inf
+    features = torch.from_numpy(((x - mean) / scale).astype(np.float32))
+    targets = torch.from_numpy(probs)
+    sizes = [x.shape[1], *([hidden] if hidden else []), probs.shape[1]]
+    layers = [_layer(inputs, outputs, generator) for inputs, outputs in pairwise(sizes)]
+    parameters = [tensor for layer in layers for tensor in layer]
+    optimiser = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.05)
+    batches = math.ceil(len(x) / _BATCH_ROWS)
+    epochs = max(_EPOCHS, math.ceil(_FEWEST_STEPS / batches))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=2e-3, total_steps=epochs * batches)
+    with _one_thread():
+        for _ in range(epochs):
+            for rows in torch.randperm(len(x), generator=generator).split(_BATCH_ROWS):
+                loss = torch.nn.functional.cross_entropy(_apply(layers, features[rows]), targets[rows])
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                schedule.step()
+    fitted = [(weight.detach().numpy(), bias.detach().numpy()) for weight, bias in layers]
+    weight = fitted[0][0] / scale
+    fitted[0] = (weight.astype(np.float32), (fitted[0][1] - weight @ mean).astype(np.float32))
+    return tuple(fitted)
+
+
+def forward(layers: Layers, x: Tensor) -> Tensor:
+    """What fitted layers make of a feature: (rows, size) -> logits (rows, C)."""
+    return _apply([(torch.from_numpy(weight), torch.from_numpy(bias)) for weight, bias in layers], x)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Steps are too small to share: threads that wait for each other are no faster, and very slow on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _layer(inputs: int, outputs: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    weight = torch.randn(outputs, inputs, generator=generator) / inputs**0.5
+    return weight.requires_grad_(), torch.zeros(outputs).requires_grad_()
+
+
+def _apply(layers: Sequence[tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
+    for weight, bias in layers[:-1]:
+        x = relu(torch.nn.functional.linear(x, weight, bias))
+    return torch.nn.functional.linear(x, *layers[-1])
+
+
+def fit_off_ramp(
+    site: str, feature: str, rows: Recordings, validation: Recordings, seed: int
+) -> tuple[OffRamp, OffRamp]:
+    """The better of two off-ramps that have learnt from rows, and that of one layer; nobody leaves by them yet.
+
+    The better one has two layers where these give the labels of the validation rows a higher likelihood than one does, by more
+    than the standard error of the difference: the fewer rows to judge by, the simpler.
+    """
+    probs = softmax(rows.logits, axis=1)
+    x, top_class = rows.feature(site, feature), torch.from_numpy(validation.feature(site, feature))
+    labels = torch.from_numpy(validation.labels)
+    one, two = (distill(x, probs, hidden=hidden, seed=seed) for hidden in (0, _HIDDEN))
+    loss_of_one, loss_of_two = (
+        torch.nn.functional.cross_entropy(forward(layers, top_class), labels, reduction="none") for layers in (one, two)
+    )
+    gain = loss_of_one - loss_of_two
+    worth_it = gain.mean() > gain.std() / len(gain) ** 0.5
+    better, simple = (OffRamp.closed(layers, feature=feature, site=site) for layers in (two if worth_it else one, one))
+    return better, simple

@@ -1,0 +1,138 @@
+"""A classifier in int8 whose labels were compared with its own: what is hard to quantise is smoothed, or left alone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from moco_rt.architectures import architecture_of, check_single_label, load_tokenizer
+from moco_rt.architectures.conversion import int8_copy
+from moco_rt.inputs.batching import length_sorted_batches
+from moco_rt.inputs.texts import TextInput, check_texts
+from moco_rt.inputs.tokenization import length_limit
+from moco_rt.runtime.model import EarlyExitTextClassificationModel
+
+#: So many texts are looked at.
+_ROWS = 512
+_BATCH_ROWS = 64
+#: How much of what is hard to quantise in the inputs is moved into the weights.
+_STRENGTHS = (0.0, 0.25, 0.5, 0.75)
+#: Share of labels that must stay; else products are left in bfloat16.
+_AGREEMENT = 0.995
+
+_log = logging.getLogger(__name__)
+
+Batches = Sequence[dict[str, Tensor]]
+
+
+def quantize(model: Any, texts: Sequence[TextInput], *, tokenizer: Any = None, max_length: int | None = None) -> Any:
+    """A copy of a model with int8 weights, as `int8_copy` makes it, made to keep the model's labels.
+
+    Input channels are divided by max |x|^strength / max |weight|^(1 - strength) (SmoothQuant, arXiv:2211.10438), or by
+    nothing, whichever changes the logits least. Where too many labels still change, products are left in bfloat16,
+    those first that change the logits most, and the log says which. Nothing is trained.
+
+    Args:
+        model: a Hugging Face `...ForSequenceClassification`, on a CPU.
+        texts: a few hundred texts, or pairs, like those it will meet; of more than 512, so many
+            spread evenly over them are looked at.
+        tokenizer: the model's; None: loaded from where the model came from.
+        max_length: in tokens; None: what model and tokenizer allow.
+
+    Returns:
+        The copy, which `EarlyExitTextClassificationModel`, `accelerate` and `save_pretrained` take like any other.
+
+    Raises:
+        TypeError: model is not a sequence classifier, or texts is a single text.
+        ValueError: its family, or the processor, is not covered; it does not choose one label of at least two; there
+            are no texts.
+    """
+    check_texts(texts)
+    if not texts:
+        raise ValueError("texts must hold at least one (got none)")
+    max_seqlen = architecture_of(model).max_seqlen
+    tokenizer = tokenizer or load_tokenizer(model)
+    longest = length_limit(tokenizer, max_seqlen, max_length)
+    places = np.linspace(0, len(texts) - 1, min(_ROWS, len(texts)), dtype=int)  # texts may be sorted by class
+    some = [texts[place] for place in places]
+    return quantize_on(model, length_sorted_batches(tokenizer, some, longest, _BATCH_ROWS)[0])
+
+
+def quantize_on(model: Any, batches: Batches) -> Any:
+    """`quantize`, on padded batches of what would be texts."""
+    check_single_label(model.config)
+    EarlyExitTextClassificationModel(model, dtype="int8")  # before the work: raises where that cannot be
+    expected = _logits(EarlyExitTextClassificationModel(model), batches)
+    largest = _largest_inputs(model, batches)
+
+    def compare(strength: float, keep: Sequence[str] = ()) -> tuple[float, float]:
+        """Mean squared error of the logits, and the share of labels that stay."""
+        copy = int8_copy(model, _smooth(model, largest, strength), keep)
+        logits = _logits(EarlyExitTextClassificationModel(copy), batches)
+        stay = (logits.argmax(1) == expected.argmax(1)).float().mean()
+        return float((logits - expected).square().mean()), float(stay)
+
+    tries = {strength: compare(strength) for strength in tqdm(_STRENGTHS, desc="int8", delay=2, leave=False)}
+    strength = min(tries, key=lambda strength: tries[strength][0])
+    agreement = tries[strength][1]
+    keep: list[str] = []
+    if agreement < _AGREEMENT:
+        products = [list(linears) for linears in architecture_of(model).linear_groups()]
+        errors = [compare(strength, names)[0] for names in tqdm(products, desc="int8", delay=2, leave=False)]
+        for place in np.argsort(errors):
+            keep += products[place]
+            agreement = compare(strength, keep)[1]
+            if agreement >= _AGREEMENT:
+                break
+        _log.warning("int8: for %.2f%% of labels, in bfloat16 stay %s", 100 * agreement, ", ".join(keep))
+    return int8_copy(model, _smooth(model, largest, strength), keep)
+
+
+@torch.no_grad()
+def _logits(model: EarlyExitTextClassificationModel, batches: Batches) -> Tensor:
+    """Of all rows: (rows, C) float32."""
+    return torch.cat([model(**batch).logits.float() for batch in batches])
+
+
+@torch.no_grad()
+def _largest_inputs(model: Any, batches: Batches) -> dict[str, Tensor]:
+    """The largest size of each input channel of each layer, over all tokens: (inputs) by module path."""
+    reference = EarlyExitTextClassificationModel(model, backend="reference")
+    largest: dict[str, Tensor] = {}
+    mask = torch.empty(0)
+
+    def watch(name: str, x: Tensor) -> None:
+        seen = x[mask].abs().amax(dim=0).float()
+        largest[name] = torch.maximum(largest.get(name, seen), seen)
+
+    hooks = [
+        linear.register_forward_pre_hook(lambda _, inputs, name=name: watch(name, inputs[0]))
+        for linears in architecture_of(model).linear_groups()
+        for name, linear in linears.items()
+    ]
+    try:
+        for batch in batches:
+            mask = batch["attention_mask"].bool()
+            reference(**batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return largest
+
+
+def _smooth(model: Any, largest: dict[str, Tensor], strength: float) -> dict[str, Tensor]:
+    """What each layer's inputs are divided by: (inputs) by module path, the same for layers that share their input."""
+    smooth: dict[str, Tensor] = {}
+    for linears in architecture_of(model).linear_groups():
+        weight = torch.stack([linear.weight.detach().float().abs().amax(dim=0) for linear in linears.values()]).amax(0)
+        x = largest[next(iter(linears))]
+        x = x.clamp(min=max(1e-5, 0.01 * float(x.median())))  # who was silent here may speak elsewhere
+        divisor = x**strength / weight.clamp(min=1e-5) ** (1 - strength) if strength else torch.ones_like(x)
+        smooth |= dict.fromkeys(linears, divisor)
+    return smooth

@@ -1,0 +1,87 @@
+"""What a model's exits would look at, recorded by the very loop that will run them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from moco_rt._C import PackedBatch, Results
+from moco_rt.inputs.batching import by_tokens, pad
+from moco_rt.inputs.tokenization import Encoded
+from moco_rt.runtime.model import EarlyExitTextClassificationModel
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """Of N rows.
+
+    Attributes:
+        features: site -> `cls+mean`, (N, 2 * D) float32.
+        logits: (N, C) float32, of the full model.
+        lengths: (N,) tokens.
+    """
+
+    features: dict[str, NDArray[np.float32]]
+    logits: NDArray[np.float32]
+    lengths: NDArray[np.int64]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The full model's: (N,)."""
+        labels: NDArray[np.int64] = self.logits.argmax(axis=1)
+        return labels
+
+    def feature(self, site: str, name: str) -> NDArray[np.float32]:
+        """`cls` or `cls+mean` at a site: (N, size)."""
+        both = self.features[site]
+        return both if name == "cls+mean" else np.ascontiguousarray(both[:, : both.shape[1] // 2])
+
+    def take(self, rows: slice) -> Recordings:
+        """Some of the rows, as views."""
+        features = {site: values[rows] for site, values in self.features.items()}
+        return Recordings(features, self.logits[rows], self.lengths[rows])
+
+
+class _Recorder:
+    """Stands where a site's exits would: keeps what they would see and lets nobody leave."""
+
+    can_peek = True
+    needs_mean = True
+
+    def __init__(self, seen: NDArray[np.float32]):
+        self._seen = seen
+        self.places: Sequence[int] = ()
+
+    def apply(self, batch: PackedBatch, results: Results) -> int:  # noqa: ARG002
+        self._seen[self.places] = batch.pool("cls+mean").cpu().numpy()
+        return 0
+
+
+def record(
+    model: EarlyExitTextClassificationModel, rows: Sequence[Encoded], sites: Sequence[str], desc: str = "record"
+) -> Recordings:
+    """The feature `cls+mean` of tokenised rows at some sites, on the model's own backend and in its dtype.
+
+    Args:
+        model: whose exits take no part.
+        rows: N tokenised texts.
+        sites: where.
+        desc: what the progress bar says.
+    """
+    size = 2 * model.policy.hidden_size
+    features = {site: np.empty((len(rows), size), np.float32) for site in sites}
+    recorders = {site: _Recorder(seen) for site, seen in features.items()}
+    logits = np.empty((len(rows), model.policy.num_classes), np.float32)
+    with tqdm(total=len(rows), unit="text", desc=desc, delay=2, leave=False) as progress:
+        for places in by_tokens(rows):
+            for recorder in recorders.values():
+                recorder.places = places
+            results = model.run(recorders, **pad([rows[i] for i in places], model.device))
+            logits[places] = results.logits.to("cpu", torch.float32).numpy()
+            progress.update(len(places))
+    return Recordings(features, logits, np.array([len(row["input_ids"]) for row in rows]))

@@ -1,0 +1,179 @@
+"""A cascade on disk: the same bits, the same promise; what has no form there is refused."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from tier_samples import assert_same_bits, count_words, make_texts
+
+from moco_rt import Cascade, EarlyExitTextClassificationModel, LinearCondition
+from moco_rt.cascades.cascade_files import is_cascade
+from moco_rt.certification.certificate import Certificate, ExitCount
+
+INF = float("inf")
+CERTIFICATE = Certificate(0.013, 0.05, 700, 3, 0.1 / 3, 0.01 / 7, (ExitCount("tier 0 end", 1, 200, 2, 0.031),), 0.9)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def fast(tiny_bert):
+    """Rows leave it early."""
+    fast = EarlyExitTextClassificationModel(tiny_bert(3, seed=4))
+    weight = torch.randn(32, generator=torch.Generator().manual_seed(0)).numpy()
+    fast.add_rule(LinearCondition(weight, 0.0, 3.0, 0.01), 1, "encoder.0.attention")
+    return fast
+
+
+@pytest.fixture
+def make(fast, tiny_bert, word_tokenizer):
+    """`make(thresholds)`: two models and a third, the first with exits."""
+
+    def make(thresholds):
+        models = [fast, tiny_bert(2, seed=1), tiny_bert(3, seed=3)]
+        return Cascade([(model, word_tokenizer) for model in models], thresholds=thresholds)
+
+    return make
+
+
+@pytest.mark.parametrize("thresholds", [[0.7, 0.8], [[0.6, 0.9], [INF, 0.7]], [INF, -INF], [INF, INF]], ids=str)
+def test_bits_and_thresholds_survive_the_disk(make, thresholds, tmp_path):
+    cascade, texts = make(thresholds), make_texts(200)
+    cascade.save_pretrained(tmp_path / "new" / "folder")
+    loaded = Cascade.from_pretrained(tmp_path / "new" / "folder")
+    expected = cascade.predict(texts)
+    assert_same_bits(loaded.predict(texts), expected)
+    assert len(set(expected.tier.tolist())) > 1
+    assert (expected.exit_rule >= 0).any()
+    for one, other in zip(loaded.tiers[:-1], cascade.tiers[:-1], strict=True):
+        assert torch.equal(one.thresholds, other.thresholds)
+    assert loaded.tiers[-1].thresholds is None
+
+
+def test_all_of_a_tier_survives_the_disk(make, tmp_path):
+    cascade, texts = make([0.7, 0.8]), make_texts(100)
+    cascade.tiers[0].temperature, cascade.tiers[0].batch_tokens = 1 / 3, 2048
+    cascade.tiers[1].max_length = 9
+    cascade.save_pretrained(tmp_path)
+    loaded = Cascade.from_pretrained(tmp_path)
+    for name in ("temperature", "batch_tokens", "max_length", "class_names"):
+        assert [getattr(tier, name) for tier in loaded.tiers] == [getattr(tier, name) for tier in cascade.tiers]
+    assert [after.tokenises_like(loaded.tiers[0]) for after in loaded.tiers] == [True, False, True]
+    assert_same_bits(loaded.predict(texts), cascade.predict(texts))
+
+
+def test_classes_in_another_order_survive_the_disk(tiny_bert, word_tokenizer, tmp_path):
+    names = ["sad", "so so", "glad"]
+    pairs = [
+        (tiny_bert(2, labels=3, seed=seed, id2label={i: names[c] for i, c in enumerate(order)}), word_tokenizer)
+        for seed, order in ((1, (2, 0, 1)), (2, (0, 1, 2)))
+    ]
+    cascade, texts = Cascade(pairs, thresholds=[[0.5, 0.6, 0.7]]), make_texts(100)
+    cascade.save_pretrained(tmp_path)
+    loaded = Cascade.from_pretrained(tmp_path)
+    assert loaded.tiers[0].class_names == ["glad", "sad", "so so"]
+    assert_same_bits(loaded.predict(texts), cascade.predict(texts))
+
+
+@pytest.mark.parametrize("certificate", [None, CERTIFICATE], ids=["none", "one"])
+def test_the_certificate_survives_the_disk(make, certificate, tmp_path, capsys):
+    cascade = make([0.7, 0.8])
+    cascade.certificate = certificate
+    cascade.save_pretrained(tmp_path)
+    loaded = Cascade.from_pretrained(tmp_path)
+    assert loaded.certificate == certificate
+    loaded.report()
+    cascade.report()
+    one, other = np.array_split(capsys.readouterr().out.splitlines(), 2)
+    assert one.tolist() == other.tolist()
+
+
+def test_a_cascade_can_be_saved_where_one_is(make, tmp_path):
+    make([0.7, 0.8]).save_pretrained(tmp_path)
+    make([0.6, INF]).save_pretrained(tmp_path)
+    assert Cascade.from_pretrained(tmp_path).tiers[0].thresholds.tolist() == pytest.approx([0.6, 0.6])
+
+
+def test_a_tier_stands_in_a_folder_of_its_own(make, fast, word_tokenizer, tmp_path):
+    make([0.7, 0.8]).save_pretrained(tmp_path)
+    texts = make_texts(50)
+    loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path / "tier-0")
+    found, expected = (model.predict(texts, tokenizer=word_tokenizer) for model in (loaded, fast))
+    assert torch.equal(found.probs, expected.probs)
+
+
+def test_what_a_tokenizer_was_told_survives_the_disk(tiny_bert, word_tokenizer, tmp_path):
+    tokenizer = copy.deepcopy(word_tokenizer)
+    tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    tokenizer.truncation_side = "left"
+    cascade = Cascade([(tiny_bert(seed=1), tokenizer), (tiny_bert(seed=2), tokenizer)], thresholds=[0.7], max_length=9)
+    cascade.save_pretrained(tmp_path)  # before it has cut any text
+    pairs = list(zip(make_texts(50, seed=1), make_texts(50, seed=2), strict=True))
+    assert_same_bits(Cascade.from_pretrained(tmp_path).predict(pairs), cascade.predict(pairs))
+
+
+# What is refused
+
+
+def test_a_function_cannot_be_saved(fast, word_tokenizer, tmp_path, one_line_error):
+    cascade = Cascade([count_words, (fast, word_tokenizer)], thresholds=[0.9])
+    with one_line_error(ValueError, "tier 0 must be a model to be saved (got a function)"):
+        cascade.save_pretrained(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_rule_without_a_form_on_disk_cannot_be_saved(tiny_bert, word_tokenizer, tmp_path):
+    model = EarlyExitTextClassificationModel(tiny_bert())
+    model.add_rule(lambda x: x[:, 0] > 0, 1, "embeddings")
+    with pytest.raises(ValueError, match=r"to be saved \(got a callable\)"):
+        Cascade([(model, word_tokenizer)], thresholds=[]).save_pretrained(tmp_path)
+    assert not is_cascade(tmp_path)
+
+
+def test_where_saving_fails_no_promise_is_left_of_what_was_there(make, tiny_bert, word_tokenizer, tmp_path):
+    make([0.7, 0.8]).save_pretrained(tmp_path)
+    model = EarlyExitTextClassificationModel(tiny_bert())
+    model.add_rule(lambda x: x[:, 0] > 0, 1, "embeddings")
+    with pytest.raises(ValueError, match="got a callable"):
+        Cascade([(m, word_tokenizer) for m in (tiny_bert(seed=7), model)], thresholds=[0.5]).save_pretrained(tmp_path)
+    assert not is_cascade(tmp_path)
+
+
+def test_where_no_cascade_is_there_is_none_to_load(fast, tmp_path, one_line_error):
+    fast.save_pretrained(tmp_path / "model")
+    for place in (tmp_path / "nowhere", tmp_path, tmp_path / "model"):
+        assert not is_cascade(place)
+        with one_line_error(ValueError, f"{place} must hold a cascade (cascade.json is missing)"):
+            Cascade.from_pretrained(place)
+
+
+@pytest.mark.parametrize("change", [{"version": 2}, {"version": None}, {"format": "moco_rt policy"}], ids=str)
+def test_another_version_is_refused(make, change, tmp_path, one_line_error):
+    make([0.7, 0.8]).save_pretrained(tmp_path)
+    about = tmp_path / "cascade.json"
+    about.write_text(json.dumps({**json.loads(about.read_text()), **change}))
+    said = {"format": "moco_rt cascade", "version": 1, **change}
+    words = f"must be a moco_rt cascade of version 1 (got {said['format']!r}, version {said['version']})"
+    with one_line_error(ValueError, words):
+        Cascade.from_pretrained(tmp_path)
+
+
+def test_without_its_thresholds_it_is_not_loaded(make, tmp_path):
+    make([0.7, 0.8]).save_pretrained(tmp_path)
+    (tmp_path / "cascade.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"cascade\.safetensors"):
+        Cascade.from_pretrained(tmp_path)
+
+
+def test_a_tier_whose_thresholds_are_missing_is_not_taken_to_be_always_sure(make, tmp_path):
+    make([0.7, 0.8]).save_pretrained(tmp_path / "three")
+    Cascade([(tier.model, tier.tokenizer) for tier in make([0.7, 0.8]).tiers[1:]], thresholds=[0.5]).save_pretrained(
+        tmp_path / "two"
+    )
+    (tmp_path / "two" / "cascade.safetensors").replace(tmp_path / "three" / "cascade.safetensors")
+    with pytest.raises((ValueError, KeyError)):
+        Cascade.from_pretrained(tmp_path / "three")

@@ -1,0 +1,163 @@
+"""The rules of the house that a tool can check: rooms, who may import whom, and that a file can be read in one go."""
+
+from __future__ import annotations
+
+import ast
+import re
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "moco_rt"
+SOURCES = ROOT / "csrc"
+MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
+
+#: The rooms, each with the rooms that it may import. A room stands below all that it imports.
+ROOMS = {
+    "certification": (),
+    "quantization": (),
+    "inputs": (),
+    "architectures": ("quantization",),
+    "policies": ("certification", "quantization", "inputs"),
+    "runtime": ("architectures", "policies", "inputs", "quantization"),
+    "cascades": ("runtime", "policies", "architectures", "inputs", "certification", "quantization"),
+    "analysis": ("architectures", "policies", "inputs", "certification", "quantization"),
+    "tuning": ("cascades", "runtime", "policies", "architectures", "inputs", "certification", "quantization"),
+    "reports": ("runtime", "policies", "analysis", "certification"),
+    "serving": ("cascades", "runtime", "policies", "inputs"),
+    "demo": ("tuning", "reports", "runtime", "architectures", "inputs"),
+}
+#: Modules that stand in no room: the command line, above all of them, and faces that only re-export.
+ABOVE = {"__init__", "__main__", "cli", "torch_early_exit_models", "ml_frame"}
+
+#: Whole rooms, or single modules, that may name a library; nobody else may.
+MAY_IMPORT = {
+    "moco_rt._C": ("architectures", "runtime", "analysis.capture", "tuning.recording", "policies.monitor"),
+    "torch": tuple(room for room in ROOMS if room != "certification") + ("__init__", "cli"),
+    "sklearn": ("analysis", "reports"),
+    "matplotlib": ("analysis", "reports"),
+    "igraph": ("analysis", "reports"),
+    "pandas": ("analysis", "reports"),
+    "pyarrow": ("analysis", "inputs.text_files"),
+}
+#: Hugging Face's model classes: the adapters, and the demo, which makes a model of its own.
+NAME_MODEL_CLASSES = ("architectures", "demo", "quantization.hf_quantizer")
+
+
+def imports(module):
+    """Names that a module imports, wherever in the file it does, but for type checkers alone."""
+    found = set()
+    skipped = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            skipped |= {id(inner) for inner in ast.walk(node)}
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively"
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def own_imports(module):
+    return {name for name in imports(module) if name in MODULES} - {module}
+
+
+def room_of(module):
+    """`moco_rt.runtime.model` -> `runtime`; what stands in no room -> its own name."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def allowed(module, places):
+    """Whether a module is one of these places, or in one of these rooms."""
+    name = module.removeprefix("moco_rt.")
+    return any(name == place or name.startswith(f"{place}.") for place in places)
+
+
+def test_every_module_stands_in_a_room():
+    assert {room_of(module) for module in MODULES} == set(ROOMS) | ABOVE & {room_of(module) for module in MODULES}
+
+
+def test_rooms_are_in_order():
+    above = set()
+    for room, below in ROOMS.items():
+        assert set(below) <= above, f"{room} imports a room that stands behind it"
+        above.add(room)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_modules_import_only_rooms_that_theirs_may(module):
+    room = room_of(module)
+    if room in ABOVE:
+        return
+    foreign = {room_of(name) for name in own_imports(module)} - {room}
+    assert foreign <= set(ROOMS[room]), module
+
+
+def test_no_module_imports_in_a_circle():
+    tuple(TopologicalSorter({module: own_imports(module) for module in MODULES}).static_order())
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_a_room_has_at_most_twelve_modules(room):
+    modules = [path for path in (PACKAGE / room).rglob("*.py") if path.name != "__init__.py"]
+    assert 0 < len(modules) <= 12
+
+
+@pytest.mark.parametrize("library", sorted(MAY_IMPORT))
+def test_libraries_are_imported_where_they_belong(library):
+    users = {
+        module for module in MODULES if any(f"{name}.".startswith(f"{library}.") for name in imports(module))
+    }
+    assert {module for module in users if not allowed(module, MAY_IMPORT[library])} == set()
+
+
+def test_only_architectures_know_hugging_faces_model_classes():
+    classes = re.compile(r"transformers\.(models|masking_utils|.*(PreTrained|For[A-Z]|AutoModel|Config))")
+    for module in MODULES:
+        if not allowed(module, NAME_MODEL_CLASSES):
+            assert not [name for name in imports(module) if classes.match(name)], module
+
+
+@pytest.mark.parametrize("face", ["torch_early_exit_models", "ml_frame"])
+def test_public_faces_only_re_export(face):
+    tree = ast.parse(MODULES[f"moco_rt.{face}"].read_text(encoding="utf-8"))
+    assert all(isinstance(node, ast.ImportFrom | ast.Assign | ast.Expr) for node in tree.body)
+
+
+LAYERS = {
+    "kernels/kernels.h": 0,
+    **dict.fromkeys(("isa.h", "checks.h", "profile.h", "parallel.h", "scratch.h", "gemm.h", "stages.h"), 1),
+    **dict.fromkeys(
+        ("packed_batch.h", "results.h", "off_ramp.h", "exits.h", "weights.h", "attention.h", "layer.h", "encoder.h"), 2
+    ),
+}
+
+
+@pytest.mark.parametrize("source", sorted(SOURCES.rglob("*.[ch]*")), ids=lambda path: path.name)
+def test_cpp_layers_look_down_only(source):
+    own = source.relative_to(SOURCES).as_posix()
+    included = re.findall(r'^#include ["<]([^">]+)[">]', source.read_text(encoding="utf-8"), re.MULTILINE)
+    if own.startswith("kernels/"):
+        torch_free = {"cstdint", "cstring", "cmath"}
+        assert all(header.startswith("kernels/") or header in torch_free for header in included)
+        return
+    assert "torch/extension.h" not in included
+    assert not {header for header in included if header.startswith("kernels/")} - {"kernels/kernels.h"}
+    layer = LAYERS.get(own.replace(".cpp", ".h"), 3)  # bindings.cpp: 3
+    for header in included:
+        assert LAYERS.get(header, 0) <= layer, f"{own} (layer {layer}) includes {header}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*PACKAGE.rglob("*.py"), *SOURCES.rglob("*.[ch]*"), *(ROOT / "bench").glob("*.py")],
+    ids=lambda path: path.relative_to(ROOT).as_posix(),
+)
+def test_a_file_can_be_read_in_one_go(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300

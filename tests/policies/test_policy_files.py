@@ -1,0 +1,357 @@
+"""What a policy is after it was saved and loaded, and which files are refused."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import stat
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from moco_rt.architectures.sites import all_sites
+from moco_rt.certification.certificate import Certificate, ExitCount
+from moco_rt.policies.conditions import LinearCondition, OffRamp
+from moco_rt.policies.fingerprints import fingerprint, model_identity, tokenizer_fingerprint
+from moco_rt.policies.policy import Exit, Policy
+from moco_rt.policies.policy_files import JSON, TENSORS, VERSION, load_policy, save_policy
+
+HIDDEN, CLASSES = 8, 3
+ATTENTION, OUTPUT = "encoder.0.attention", "encoder.1.output"
+RNG = np.random.default_rng(0)
+
+
+def random(*shape):
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+def make_off_ramp(hidden=0, **options):
+    """Of one layer, or of two."""
+    size = HIDDEN * (2 if options.get("feature", "cls+mean") == "cls+mean" else 1)
+    sizes = [size, *([hidden] if hidden else []), CLASSES]
+    layers = tuple((random(outputs, inputs), random(outputs)) for inputs, outputs in pairwise(sizes))
+    return OffRamp(layers, random(CLASSES), RNG.uniform(0.001, 0.1, CLASSES).astype(np.float32), **options)
+
+
+def make_linear(feature="cls", size=HIDDEN, **options):
+    return LinearCondition(random(size), 0.1 + 0.2, -1 / 3, 1e-3 / 7, feature, **options)
+
+
+def empty():
+    return Policy(all_sites(3), CLASSES, HIDDEN)
+
+
+def policy_of(*exits):
+    policy = empty()
+    for exit in exits:
+        policy.add(exit)
+    return policy
+
+
+def round_trip(policy, directory, expected=None):
+    save_policy(policy, directory)
+    return load_policy(directory / JSON, directory / TENSORS, expected or empty())
+
+
+def assert_same_bits(found, expected):
+    assert found.dtype == expected.dtype == np.float32
+    assert found.shape == expected.shape
+    assert found.tobytes() == expected.tobytes()
+
+
+def edit(file, **changes):
+    """Change some entries of a JSON file."""
+    text = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**text, **changes}), encoding="utf-8")
+
+
+# There and back again
+
+
+@pytest.mark.parametrize("hidden", [0, 5], ids=["one layer", "two layers"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"feature": "cls", "score": "entropy", "temperature": 1 / 3},
+        {"feature": "mean", "score": "margin", "patience": 3},
+        {"score": "max_prob", "temperature": 1.7, "site": ATTENTION},
+    ],
+    ids=["default", "entropy", "margin", "site"],
+)
+def test_off_ramps_come_back_bit_by_bit(tmp_path, hidden, options):
+    saved = make_off_ramp(hidden, **options)
+    (exit,) = round_trip(policy_of(Exit.of(saved, ATTENTION)), tmp_path).exits
+    found = exit.condition
+    assert isinstance(found, OffRamp)
+    assert len(found.layers) == (2 if hidden else 1)
+    for layer, expected in zip(found.layers, saved.layers, strict=True):
+        assert_same_bits(layer[0], expected[0])
+        assert_same_bits(layer[1], expected[1])
+    assert_same_bits(found.thresholds, saved.thresholds)
+    assert_same_bits(found.bounds, saved.bounds)
+    for name in ("score", "temperature", "feature", "patience"):
+        assert getattr(found, name) == getattr(saved, name)
+    assert (exit.site, exit.predicted_class, exit.feature) == (ATTENTION, None, saved.feature)
+    assert exit.bound == saved.bounds.max()
+    assert found.site == ATTENTION
+
+
+def test_infinite_thresholds_come_back(tmp_path):
+    thresholds = np.array([math.inf, -math.inf, 0.5], np.float32)
+    saved = OffRamp(((random(CLASSES, HIDDEN), random(CLASSES)),), thresholds, np.full(CLASSES, 0.01), feature="cls")
+    (exit,) = round_trip(policy_of(Exit.of(saved, ATTENTION)), tmp_path).exits
+    assert_same_bits(exit.condition.thresholds, thresholds)
+
+
+def test_weights_that_are_views_come_back(tmp_path):
+    weight, bias = random(HIDDEN, 2 * CLASSES).T[::2], random(2 * CLASSES)[::2]
+    saved = OffRamp(((weight, bias),), random(CLASSES), np.full(CLASSES, 0.01), feature="cls")
+    condition = LinearCondition(random(2 * HIDDEN)[::2], 0.0, 0.0, 0.01)
+    policy = policy_of(Exit.of(saved, ATTENTION), Exit(ATTENTION, 0, condition, "cls", 0.01))
+    off_ramp, linear = (exit.condition for exit in round_trip(policy, tmp_path).exits)
+    np.testing.assert_array_equal(off_ramp.layers[0][0], weight)
+    np.testing.assert_array_equal(off_ramp.layers[0][1], bias)
+    np.testing.assert_array_equal(linear.weight, condition.weight)
+
+
+@pytest.mark.parametrize(("feature", "size"), [("cls", HIDDEN), ("mean", HIDDEN), ("flat", 5 * HIDDEN)])
+@pytest.mark.parametrize("fitted_at", [None, OUTPUT])
+def test_linear_conditions_come_back_bit_by_bit(tmp_path, feature, size, fitted_at):
+    saved = make_linear(feature, size, site=fitted_at)
+    # The bound of the exit may be another than the condition's.
+    (exit,) = round_trip(policy_of(Exit(OUTPUT, 2, saved, feature, 0.07)), tmp_path).exits
+    found = exit.condition
+    assert isinstance(found, LinearCondition)
+    assert_same_bits(found.weight, saved.weight)
+    assert (found.bias, found.threshold, found.bound) == (saved.bias, saved.threshold, saved.bound)
+    assert (exit.site, exit.predicted_class, exit.feature, exit.bound) == (OUTPUT, 2, feature, 0.07)
+    assert (found.feature, found.site) == (feature, OUTPUT)
+
+
+def many_exits():
+    """So many that their names in the file do not sort as their places do."""
+    exits = []
+    for place in range(12):
+        if place % 3 == 0:
+            exits.append(Exit(OUTPUT, place % CLASSES, make_linear(), "cls", 0.01))
+        else:
+            exits.append(Exit.of(make_off_ramp(hidden=place % 3 - 1 and 4), (ATTENTION, OUTPUT)[place % 2]))
+    return exits
+
+
+def test_many_exits_come_back_in_their_order(tmp_path):
+    saved = policy_of(*many_exits())
+    found = round_trip(saved, tmp_path)
+    assert len(found.exits) == 12
+    for exit, expected in zip(found.exits, saved.exits, strict=True):
+        assert (exit.site, type(exit.condition)) == (expected.site, type(expected.condition))
+        if isinstance(exit.condition, LinearCondition):
+            assert_same_bits(exit.condition.weight, expected.condition.weight)
+        else:
+            assert len(exit.condition.layers) == len(expected.condition.layers)
+            assert_same_bits(exit.condition.layers[0][0], expected.condition.layers[0][0])
+
+
+COUNTS = (ExitCount(ATTENTION, 1, 900, 2, 0.7e-2), ExitCount(OUTPUT, 0, 5, 0, 0.4))
+CERTIFICATE = Certificate(0.01, 1 - 0.95, 5000, 17, 0.1 + 0.2, 1e-3 / 3, COUNTS)
+
+
+@pytest.mark.parametrize(
+    "certificate",
+    [None, CERTIFICATE, Certificate(0.02, 0.1, 300, 0, 1.0, 1.0, (), accuracy_full=0.91, accuracy=0.9)],
+    ids=["none", "exits", "accuracy"],
+)
+def test_a_certificate_comes_back(tmp_path, certificate):
+    policy = policy_of(*many_exits()[:1])
+    policy.certificate = certificate
+    assert round_trip(policy, tmp_path).certificate == certificate
+
+
+def test_closed_exits_stay_closed(tmp_path):
+    policy = policy_of(*many_exits())
+    policy.closed |= {11, 2}
+    found = round_trip(policy, tmp_path)
+    assert found.closed == {2, 11}
+    assert 2 not in dict(found.at(found.exits[2].site))
+    assert found.made_for == {}
+
+
+def test_what_a_policy_was_made_for_comes_back(tmp_path):
+    policy = empty()
+    policy.made_for = {"weights": "ab", "dtype": "float32", "tokenizer": "cd", "max_length": 128}
+    assert round_trip(policy, tmp_path).made_for == policy.made_for
+
+
+def test_a_policy_without_exits_comes_back(tmp_path):
+    found = round_trip(empty(), tmp_path)
+    assert (found.exits, found.closed, found.certificate) == ([], set(), None)
+    assert (found.sites, found.num_classes, found.hidden_size) == (all_sites(3), CLASSES, HIDDEN)
+
+
+def test_a_policy_saved_again_is_the_same_file(tmp_path):
+    policy = policy_of(*many_exits())
+    policy.certificate = CERTIFICATE
+    found = round_trip(policy, tmp_path / "first")
+    save_policy(found, tmp_path / "second")
+    for file in (JSON, TENSORS):
+        assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
+
+
+def test_a_policy_is_written_over_an_older_one(tmp_path):
+    save_policy(policy_of(*many_exits()), tmp_path)
+    assert len(round_trip(policy_of(*many_exits()[:2]), tmp_path).exits) == 2
+
+
+def test_a_missing_directory_is_made(tmp_path):
+    assert round_trip(empty(), tmp_path / "of" / "some" / "run").exits == []
+
+
+def test_the_file_can_be_read_by_a_person_and_holds_no_code(tmp_path):
+    policy = policy_of(*many_exits()[:2])
+    save_policy(policy, tmp_path)
+    text = json.loads((tmp_path / JSON).read_text(encoding="utf-8"))
+    assert (text["format"], text["version"]) == ("moco_rt policy", VERSION)
+    assert [exit["kind"] for exit in text["exits"]] == ["linear", "off_ramp"]
+    assert all(tensor.dtype == np.float32 for tensor in load_file(tmp_path / TENSORS).values())
+    assert {file.name for file in tmp_path.iterdir()} == {JSON, TENSORS}
+    assert not any(file.stat().st_mode & stat.S_IXUSR for file in tmp_path.iterdir())
+
+
+# What is refused
+
+
+def test_a_plain_callable_is_refused_before_anything_is_written(tmp_path, one_line_error):
+    exits = [*many_exits()[:1], Exit(ATTENTION, 0, lambda x: x[:, 0] > 0, "cls", 0.05)]
+    words = f"the condition at {ATTENTION} must be a LinearCondition or an OffRamp to be saved (got a callable)"
+    with one_line_error(ValueError, words):
+        save_policy(policy_of(*exits), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "got"),
+    [
+        ({"version": 2}, "'moco_rt policy', version 2"),
+        ({"version": "1"}, "'moco_rt policy', version 1"),
+        ({"format": "bert"}, "'bert', version 1"),
+        ({"format": None, "version": None}, "None, version None"),
+    ],
+    ids=str,
+)
+def test_other_formats_and_versions_are_refused(tmp_path, one_line_error, changes, got):
+    save_policy(empty(), tmp_path)
+    edit(tmp_path / JSON, **changes)
+    with one_line_error(ValueError, f"{tmp_path / JSON} must be a moco_rt policy of version 1 (got {got})"):
+        load_policy(tmp_path / JSON, tmp_path / TENSORS, empty())
+
+
+def test_a_json_file_of_something_else_is_refused(tmp_path, one_line_error):
+    save_policy(empty(), tmp_path)
+    (tmp_path / JSON).write_text("{}")
+    with one_line_error(ValueError, "must be a moco_rt policy of version 1 (got None, version None)"):
+        load_policy(tmp_path / JSON, tmp_path / TENSORS, empty())
+
+
+@pytest.mark.parametrize(
+    ("expected", "words"),
+    [
+        (Policy(all_sites(2), CLASSES, HIDDEN), f"of a model with sites {all_sites(2)} (got {all_sites(3)})"),
+        (Policy(all_sites(3), 2, HIDDEN), "of a model with num_classes 2 (got 3)"),
+        (Policy(all_sites(3), CLASSES, 16), "of a model with hidden_size 16 (got 8)"),
+    ],
+    ids=["sites", "classes", "hidden size"],
+)
+def test_a_policy_of_a_model_of_another_shape_is_refused(tmp_path, one_line_error, expected, words):
+    with one_line_error(ValueError, f"{tmp_path / JSON} must be {words}"):
+        round_trip(policy_of(*many_exits()), tmp_path, expected)
+
+
+@pytest.mark.parametrize("what", ["weights", "dtype", "tokenizer", "max_length"])
+def test_a_policy_made_for_something_else_is_refused(tmp_path, one_line_error, what):
+    policy, expected = empty(), empty()
+    policy.made_for = {"weights": "w", "dtype": "float32", "tokenizer": "t", "max_length": 64}
+    expected.made_for = {**policy.made_for, what: "x"}
+    words = f"{tmp_path / JSON} was made for a model with another {what}: {policy.made_for[what]} (got x)"
+    with one_line_error(ValueError, words):
+        round_trip(policy, tmp_path, expected)
+
+
+def test_what_nobody_knows_of_the_model_is_not_compared(tmp_path):
+    policy, expected = empty(), empty()
+    policy.made_for = {"weights": "w", "tokenizer": "t"}
+    expected.made_for = {"weights": "w", "dtype": "float32"}
+    assert round_trip(policy, tmp_path, expected).made_for == policy.made_for
+
+
+# Fingerprints
+
+
+TENSOR_NAMES = [
+    "bert.embeddings.word_embeddings.weight",
+    "bert.embeddings.LayerNorm.bias",
+    "bert.encoder.layer.0.attention.self.query.weight",
+    "bert.encoder.layer.1.output.dense.weight",
+    "classifier.bias",
+]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_bert):
+    return tiny_bert()
+
+
+def test_a_fingerprint_changes_with_every_single_tensor(model):
+    before = fingerprint(model)
+    other = copy.deepcopy(model)
+    state = other.state_dict()
+    assert set(TENSOR_NAMES) < set(state)
+    for name, tensor in state.items():
+        kept = tensor.clone()
+        with torch.no_grad():
+            tensor.mul_(1.001)
+        assert fingerprint(other) != before, name
+        with torch.no_grad():
+            tensor.copy_(kept)
+    assert fingerprint(other) == before
+
+
+def test_a_fingerprint_tells_seeds_shapes_and_dtypes_apart(tiny_bert):
+    models = [tiny_bert(), tiny_bert(seed=1), tiny_bert(layers=3), tiny_bert(labels=3), tiny_bert(dtype=torch.bfloat16)]
+    assert len({fingerprint(model) for model in models}) == len(models)
+    assert fingerprint(tiny_bert()) == fingerprint(models[0])
+
+
+def test_a_fingerprint_is_of_the_weights_alone(model):
+    other = copy.deepcopy(model).train()
+    other.config.name_or_path = "elsewhere"
+    for parameter in other.parameters():
+        parameter.requires_grad_(False)
+    assert fingerprint(other) == fingerprint(model)
+    assert len(fingerprint(model)) == 64
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_policy_is_made_for_weights_and_dtype(tiny_bert, dtype):
+    model = tiny_bert(dtype=dtype)
+    assert model_identity(model) == {"weights": fingerprint(model), "dtype": str(dtype).removeprefix("torch.")}
+
+
+def test_a_tokenizers_fingerprint_is_of_its_words_and_special_tokens(word_tokenizer):
+    before = tokenizer_fingerprint(word_tokenizer)
+    same, more_words, other_pad = (copy.deepcopy(word_tokenizer) for _ in range(3))
+    more_words.add_tokens(["splendid"])
+    other_pad.pad_token = "[UNK]"
+    assert tokenizer_fingerprint(same) == before
+    assert len(before) == 64
+    assert len({before, tokenizer_fingerprint(more_words), tokenizer_fingerprint(other_pad)}) == 3
+
+
+def test_a_tokenizers_fingerprint_survives_its_files(tmp_path, word_tokenizer):
+    word_tokenizer.save_pretrained(tmp_path)
+    loaded = type(word_tokenizer).from_pretrained(tmp_path)
+    assert tokenizer_fingerprint(loaded) == tokenizer_fingerprint(word_tokenizer)

@@ -1,0 +1,241 @@
+"""Models with their policies, on disk and back."""
+
+from __future__ import annotations
+
+import copy
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from parity import make_inputs
+
+from moco_rt import EarlyExitTextClassificationModel, LinearCondition
+from moco_rt.certification.certificate import Certificate, ExitCount
+from moco_rt.policies.conditions import OffRamp
+from moco_rt.policies.fingerprints import fingerprint
+from moco_rt.policies.policy_files import JSON, TENSORS
+
+INPUTS = make_inputs([5, 9, 3, 12, 7, 1, 20, 4] * 3, pairs=True)
+HIDDEN, CLASSES = 32, 3
+RAMP, RULE = "encoder.0.attention", "encoder.1.output"
+
+backends = pytest.mark.parametrize("backend", ["packed", "reference"])
+
+
+def off_ramp(hidden=8, seed=1, threshold=0.7):
+    rng = np.random.default_rng(seed)
+    sizes = [2 * HIDDEN, *([hidden] if hidden else []), CLASSES]
+    layers = tuple(
+        (rng.normal(0, 0.5, (outputs, inputs)).astype(np.float32), rng.normal(size=outputs).astype(np.float32))
+        for inputs, outputs in pairwise(sizes)
+    )
+    return OffRamp(layers, np.full(CLASSES, threshold), np.full(CLASSES, 0.02), temperature=1.3)
+
+
+def make_fast(tiny_bert, backend="auto", exits=True, **options):
+    model = tiny_bert(layers=3, labels=CLASSES)
+    fast = EarlyExitTextClassificationModel(model, backend=backend, **options)
+    if exits:
+        fast.add_off_ramp(off_ramp(), RAMP)
+        weight = np.random.default_rng(0).normal(size=HIDDEN).astype(np.float32)
+        fast.add_rule(LinearCondition(weight, 0.1, 1.5, 0.01), 2, RULE)
+    return fast
+
+
+def assert_same_answers(found, expected):
+    found, expected = found(**INPUTS), expected(**INPUTS)
+    assert torch.equal(found.logits, expected.logits)
+    assert found.exit_site.tolist() == expected.exit_site.tolist()
+    assert found.exit_rule.tolist() == expected.exit_rule.tolist()
+
+
+# There and back again
+
+
+@backends
+@pytest.mark.parametrize("exits", [False, True], ids=["no exits", "exits"])
+def test_a_model_comes_back_with_the_same_answers(tmp_path, tiny_bert, backend, exits):
+    saved = make_fast(tiny_bert, backend, exits)
+    saved.save_pretrained(tmp_path)
+    loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path, backend=backend)
+    assert loaded.backend == backend
+    assert_same_answers(loaded, saved)
+    left = set(loaded(**INPUTS).exit_rule.tolist())
+    assert left == ({-1, 0, 1} if exits else {-1})
+
+
+def test_a_name_may_be_a_string(tmp_path, tiny_bert):
+    saved = make_fast(tiny_bert)
+    saved.save_pretrained(str(tmp_path / "model"))
+    assert_same_answers(EarlyExitTextClassificationModel.from_pretrained(str(tmp_path / "model")), saved)
+
+
+def test_a_converted_model_comes_back_in_its_own_dtype(tmp_path, tiny_bert):
+    saved = make_fast(tiny_bert, "reference", dtype=torch.bfloat16)
+    saved.save_pretrained(tmp_path)
+    loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path, backend="reference")
+    assert loaded.dtype == torch.bfloat16
+    assert_same_answers(loaded, saved)
+
+
+def test_certificate_and_closed_exits_come_back(tmp_path, tiny_bert):
+    saved = make_fast(tiny_bert)
+    saved.policy.certificate = Certificate(0.01, 0.05, 5000, 3, 2.0, 1.0, (ExitCount(RAMP, 1, 800, 3, 0.01),))
+    saved.policy.closed.add(1)
+    saved.save_pretrained(tmp_path)
+    loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
+    assert loaded.policy.certificate == saved.policy.certificate
+    assert loaded.policy.closed == {1}
+    assert set(loaded(**INPUTS).exit_rule.tolist()) == {-1, 0}
+
+
+def test_a_saved_model_is_still_a_plain_classifier(tmp_path, tiny_bert):
+    saved = make_fast(tiny_bert)
+    saved.save_pretrained(tmp_path)
+    plain = type(saved.model).from_pretrained(tmp_path).eval()
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(tensor, saved.model.state_dict()[name]), name
+    assert plain.config.num_labels == CLASSES
+
+
+def test_a_plain_classifier_has_no_exits(tmp_path, tiny_bert):
+    plain = tiny_bert(layers=3, labels=CLASSES)
+    plain.save_pretrained(tmp_path)
+    loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
+    assert (loaded.policy.exits, loaded.policy.certificate) == ([], None)
+    assert_same_answers(loaded, EarlyExitTextClassificationModel(plain))
+    loaded.add_off_ramp(off_ramp(), RAMP)
+    assert 0 in loaded(**INPUTS).exit_rule.tolist()
+
+
+def test_saving_says_what_the_policy_was_made_for(tmp_path, tiny_bert):
+    saved = make_fast(tiny_bert)
+    saved.policy.made_for = {"tokenizer": "t", "max_length": 64}
+    saved.save_pretrained(tmp_path)
+    loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path).policy.made_for
+    assert loaded == {"tokenizer": "t", "max_length": 64, "weights": fingerprint(saved.model), "dtype": "float32"}
+
+
+def test_a_policy_is_taken_from_elsewhere(tmp_path, tiny_bert):
+    saved = make_fast(tiny_bert)
+    saved.save_pretrained(tmp_path)
+    other = make_fast(tiny_bert, exits=False)
+    other.load_policy(tmp_path)
+    assert_same_answers(other, saved)
+
+
+# What is refused
+
+
+def test_a_policy_of_other_weights_is_refused(tmp_path, tiny_bert, one_line_error):
+    saved = make_fast(tiny_bert)
+    saved.save_pretrained(tmp_path)
+    tuned = copy.deepcopy(saved.model)
+    with torch.no_grad():
+        tuned.classifier.weight.mul_(1.01)
+    tuned.save_pretrained(tmp_path)
+    words = f"was made for a model with another weights: {fingerprint(saved.model)} (got {fingerprint(tuned)})"
+    with one_line_error(ValueError, words):
+        EarlyExitTextClassificationModel.from_pretrained(tmp_path)
+
+
+def test_a_policy_of_another_dtype_is_refused(tmp_path, tiny_bert):
+    make_fast(tiny_bert).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"was made for a model with another (weights|dtype)"):
+        EarlyExitTextClassificationModel.from_pretrained(tmp_path, dtype=torch.bfloat16, backend="reference")
+
+
+def test_a_policy_of_another_dtype_is_refused_for_its_dtype(tmp_path, tiny_bert):
+    make_fast(tiny_bert).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"was made for a model with another dtype: float32 \(got bfloat16\)$"):
+        EarlyExitTextClassificationModel.from_pretrained(tmp_path, dtype=torch.bfloat16, backend="reference")
+
+
+@pytest.mark.parametrize(
+    ("config", "what"),
+    [({"layers": 2}, "sites"), ({"labels": 2}, "num_classes"), ({"hidden": 64}, "hidden_size")],
+    ids=str,
+)
+def test_a_policy_of_a_model_of_another_shape_is_refused(tmp_path, tiny_bert, config, what):
+    make_fast(tiny_bert).save_pretrained(tmp_path)
+    other = EarlyExitTextClassificationModel(tiny_bert(**{"layers": 3, "labels": CLASSES, **config}))
+    with pytest.raises(ValueError, match=rf"^{tmp_path / JSON} must be of a model with {what} "):
+        other.load_policy(tmp_path)
+    assert other.policy.exits == []
+
+
+def test_a_plain_callable_is_refused(tmp_path, tiny_bert, one_line_error):
+    fast = make_fast(tiny_bert)
+    fast.add_rule(lambda cls: cls[:, 0] > 0, 0, RULE)
+    with one_line_error(ValueError, f"the condition at {RULE} must be a LinearCondition or an OffRamp to be saved"):
+        fast.save_pretrained(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+# What a monitor has seen
+
+
+def test_a_monitor_goes_on_where_it_was(tmp_path, tiny_bert):
+    saved = make_fast(tiny_bert)
+    monitor = saved.monitor(rate=0.5, seed=3)
+    monitor.record_checks(np.array([0] * 9 + [1] * 4), np.zeros(13, bool))
+    saved.save_pretrained(tmp_path)
+    loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
+    again = tmp_path / "again"
+    loaded.save_pretrained(again)
+    state = json.loads((again / "monitor.json").read_text())
+    assert state == monitor.state() == {"rate": 0.5, "rows": [9, 4], "wrong": [0, 0]}
+
+
+def test_a_loaded_model_goes_on_watching_and_closes_exits(tmp_path, tiny_bert):
+    saved = make_fast(tiny_bert, exits=False)
+    full = saved(**INPUTS).logits.argmax(dim=1)
+    rarest = int(full.bincount(minlength=CLASSES).argmin())
+    bias = np.eye(CLASSES, dtype=np.float32)[rarest]
+    always = OffRamp(
+        ((np.zeros((CLASSES, 2 * HIDDEN)), bias),), np.full(CLASSES, -np.inf), np.full(CLASSES, 0.01)
+    )  # fmt: skip
+    saved.add_off_ramp(always, RAMP)
+    saved.monitor(rate=1)
+    saved.save_pretrained(tmp_path)
+    loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
+    assert (loaded(**INPUTS).exit_rule == 0).all()
+    assert loaded.policy.closed == {0}
+    assert (loaded(**INPUTS).exit_rule == -1).all()
+    # What was found out is saved with it.
+    loaded.save_pretrained(tmp_path / "again")
+    assert EarlyExitTextClassificationModel.from_pretrained(tmp_path / "again").policy.closed == {0}
+
+
+def test_without_a_monitor_none_is_saved(tmp_path, tiny_bert):
+    make_fast(tiny_bert).save_pretrained(tmp_path)
+    assert {JSON, TENSORS, "config.json", "model.safetensors"} <= {file.name for file in tmp_path.iterdir()}
+    assert not (tmp_path / "monitor.json").exists()
+    assert EarlyExitTextClassificationModel.from_pretrained(tmp_path)._monitor is None
+
+
+def test_the_monitor_of_an_older_model_does_not_outlive_it(tmp_path, tiny_bert):
+    older = make_fast(tiny_bert)
+    older.monitor(rate=1).see(np.zeros(500, int), np.zeros(500, bool))
+    older.save_pretrained(tmp_path)
+    make_fast(tiny_bert).save_pretrained(tmp_path)
+    assert EarlyExitTextClassificationModel.from_pretrained(tmp_path)._monitor is None
+
+
+def test_where_there_is_no_policy_the_model_keeps_its_own(tmp_path, tiny_bert):
+    fast = make_fast(tiny_bert)
+    fast.model.save_pretrained(tmp_path)
+    fast.load_policy(tmp_path)
+    assert len(fast.policy.exits) == 2
+
+
+def test_a_certificate_does_not_pass_to_weights_that_were_loaded_since(tmp_path, tiny_bert):
+    fast = make_fast(tiny_bert)
+    fast.policy.certificate = Certificate(0.01, 0.05, 5000, 3, 2.0, 1.0, ())
+    fast.save_pretrained(tmp_path)
+    loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
+    loaded.model.load_state_dict(tiny_bert(layers=3, labels=CLASSES, seed=1).state_dict())
+    with pytest.raises(ValueError, match="weights"):
+        loaded.save_pretrained(tmp_path / "tuned")

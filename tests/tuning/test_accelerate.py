@@ -1,0 +1,432 @@
+"""From a model and texts to a policy with a certificate: what it says must be what the model then does."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from moco_rt import _C, EarlyExitTextClassificationModel
+from moco_rt.architectures import load_classifier
+from moco_rt.certification.bounds import fixed_sequence, rows_needed
+from moco_rt.certification.selection import what_can_be_certified
+from moco_rt.demo.classifier import train_classifier
+from moco_rt.demo.corpus import make_corpus
+from moco_rt.policies.conditions import OffRamp
+from moco_rt.quantization.hf_quantizer import is_int8
+from moco_rt.tuning.accelerate import accelerate, choose
+from moco_rt.tuning.costs import Costs
+from moco_rt.tuning.recording import Recordings
+from moco_rt.tuning.splits import split_texts
+from moco_rt.tuning.study import Study, study
+
+CHUNK_TEXTS = 1200
+
+pytestmark = pytest.mark.usefixtures("quick_off_ramps")
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A classifier of four layers that has learnt something, and its tokenizer."""
+    reviews = make_corpus(1200, seed=0, median_words=12)
+    return train_classifier([row.text for row in reviews], [row.label for row in reviews], seed=0)
+
+
+@pytest.fixture(scope="module")
+def reviews():
+    return make_corpus(CHUNK_TEXTS, seed=1, median_words=12)
+
+
+@pytest.fixture(scope="module")
+def texts(reviews):
+    return [row.text for row in reviews]
+
+
+@pytest.fixture(scope="module")
+def found(trained, texts):
+    """A study whose costs are made by hand: what is chosen does not depend on this machine's mood."""
+    fast = EarlyExitTextClassificationModel(trained[0])
+    made = study(fast, trained[1], split_texts(texts, None, None, 0), max_length=64, seed=0)
+    sites = list(dict.fromkeys(made.sites))
+    return replace(made, costs=costs_of([0.45 + sites.index(site) for site in made.sites], 5.0))
+
+
+def costs_of(reach, end, ask=0.05):
+    """Seconds to get to each off-ramp and to the end, the same for all lengths."""
+    seconds = np.tile(np.array([*reach, end]), (2, 1))
+    return Costs(np.array([1.0, 100.0]), seconds, np.full((2, len(reach)), ask), np.zeros(len(reach) + 1))
+
+
+@pytest.fixture
+def choose_for(trained, found):
+    """`choose_for(agreement, ...)`: the model with the policy that a study, or a changed one, leads to."""
+
+    def make(agreement, confidence=0.95, **changes):
+        fast = EarlyExitTextClassificationModel(trained[0])
+        choose(fast, replace(found, **changes), 1 - agreement, confidence)
+        return fast
+
+    return make
+
+
+def calibration_places(count, seed=0):
+    """The texts that accelerate keeps apart for the certificate."""
+    return np.random.default_rng(seed).permutation(count)[int((0.5 + 0.15) * count) :]
+
+
+def assert_certificate_is_what_it_does(fast, full, tokenizer, rows, truth=None):
+    """On the calibration rows: as many labels differ, and as many rows leave by each exit with each class."""
+    certificate = fast.policy.certificate
+    own = fast.predict(rows, tokenizer=tokenizer)
+    plain = EarlyExitTextClassificationModel(full, dtype=None if is_int8(full) else fast.dtype).predict(
+        rows, tokenizer=tokenizer, max_length=fast.policy.made_for["max_length"]
+    )
+    wrong = own.labels != plain.labels
+    assert certificate.rows == len(rows)
+    assert certificate.disagreements == int(wrong.sum())
+    left = {}
+    for site, c, missed in zip(own.exit_site.tolist(), own.labels.tolist(), wrong.tolist(), strict=True):
+        if site >= 0:
+            fired, errors = left.get((fast.sites[site], c), (0, 0))
+            left[fast.sites[site], c] = fired + 1, errors + missed
+    assert left == {(count.site, count.predicted_class): (count.fired, count.wrong) for count in certificate.exits}
+    for row in range(len(rows)):
+        if own.exit_site[row] >= 0:
+            bounds = fast.policy.exits[own.exit_rule[row]].condition.bounds
+            exact = 1e-6 if fast.dtype == torch.float32 else 1e-2
+            assert own.probs[row].max() == pytest.approx(1 - bounds[own.labels[row]], abs=exact)
+    if truth is not None:
+        assert certificate.accuracy == pytest.approx((own.labels.numpy() == truth).mean())
+        assert certificate.accuracy_full == pytest.approx((plain.labels.numpy() == truth).mean())
+
+
+# The certificate is what the model does
+
+
+@pytest.mark.parametrize(("agreement", "seed"), [(0.95, 0), (0.98, 0), (0.95, 3)])
+def test_the_counts_of_the_certificate_are_those_of_the_model(trained, reviews, texts, agreement, seed):
+    model, tokenizer = trained
+    truth = np.array([row.label for row in reviews])
+    fast = accelerate(model, texts, tokenizer=tokenizer, agreement=agreement, seed=seed, labels=truth.tolist())
+    places = calibration_places(CHUNK_TEXTS, seed)
+    assert_certificate_is_what_it_does(fast, model, tokenizer, [texts[i] for i in places], truth[places])
+    certificate = fast.policy.certificate
+    assert (certificate.alpha, certificate.delta) == (pytest.approx(1 - agreement), pytest.approx(0.05))
+    assert certificate.disagreements <= (1 - agreement) * len(places)
+    assert fast.policy.exits
+
+
+def test_texts_for_the_certificate_alone_are_used_for_it(trained, reviews, texts):
+    model, tokenizer = trained
+    truth = np.array([row.label for row in reviews[600:]])
+    fast = accelerate(
+        model, texts[:600], tokenizer=tokenizer, agreement=0.95, calibration=texts[600:], labels=truth.tolist()
+    )
+    assert_certificate_is_what_it_does(fast, model, tokenizer, texts[600:], truth)
+
+
+def test_pairs_of_texts_are_certified(trained, texts):
+    model, tokenizer = trained
+    pairs = list(zip(texts, reversed(texts), strict=True))
+    fast = accelerate(model, pairs, tokenizer=tokenizer, agreement=0.9, max_length=48)
+    rows = [pairs[i] for i in calibration_places(CHUNK_TEXTS)]
+    assert_certificate_is_what_it_does(fast, model, tokenizer, rows)
+
+
+def test_the_dtype_that_was_asked_for_is_certified(trained, texts, packed_dtype):
+    model, tokenizer = trained
+    fast = accelerate(model, texts, tokenizer=tokenizer, agreement=0.95, dtype=packed_dtype)
+    assert (fast.dtype, model.dtype) == (packed_dtype, torch.float32)
+    assert_certificate_is_what_it_does(fast, model, tokenizer, [texts[i] for i in calibration_places(CHUNK_TEXTS)])
+
+
+@pytest.mark.skipif(not _C.can_multiply(torch.int8), reason="the processor does not multiply bytes")
+def test_in_int8_the_certificate_is_of_the_int8_model_and_survives_the_disk(trained, texts, tmp_path, capsys):
+    model, tokenizer = trained
+    fast = accelerate(model, texts, tokenizer=tokenizer, agreement=0.95, dtype="int8")
+    assert (is_int8(fast.model), is_int8(model)) == (True, False)
+    assert fast.policy.exits
+    assert fast.policy.made_for["dtype"] == "int8"
+    assert_certificate_is_what_it_does(fast, fast.model, tokenizer, [texts[i] for i in calibration_places(CHUNK_TEXTS)])
+    fast.report()
+    assert "int8: " in capsys.readouterr().out
+    fast.save_pretrained(tmp_path)
+    assert_same_bits(EarlyExitTextClassificationModel.from_pretrained(tmp_path), fast, texts[:300], tokenizer)
+
+
+def test_without_labels_there_are_no_accuracies(choose_for):
+    certificate = choose_for(0.95).policy.certificate
+    assert (certificate.accuracy, certificate.accuracy_full) == (None, None)
+
+
+def test_the_model_is_not_changed(trained, texts):
+    model, tokenizer = trained
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    fast = accelerate(model, texts[:400], tokenizer=tokenizer, agreement=0.9)
+    assert fast.model is model
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_texts_are_truncated_alike_when_the_policy_is_found_and_used(trained, texts):
+    model, tokenizer = trained
+    fast = accelerate(model, texts, tokenizer=tokenizer, agreement=0.9, max_length=10)
+    assert fast.policy.made_for["max_length"] == 10
+    rows = [texts[i] for i in calibration_places(CHUNK_TEXTS)]
+    assert_certificate_is_what_it_does(fast, model, tokenizer, rows)
+
+
+# What is chosen
+
+
+def test_exits_stand_at_studied_sites_in_their_order_with_bounds_below_a_tie(choose_for, found):
+    fast = choose_for(0.97)
+    places = [fast.sites.index(exit.site) for exit in fast.policy.exits]
+    assert places
+    assert places == sorted(set(places))
+    for exit in fast.policy.exits:
+        assert (exit.condition.bounds < 0.5).all()
+        assert not np.isposinf(exit.condition.thresholds).all()
+        assert any(exit.condition.layers[0][0] is off_ramp.layers[0][0] for off_ramp in found.off_ramps)
+
+
+def test_bounds_are_those_of_the_certificate(choose_for):
+    fast = choose_for(0.97)
+    bounds = {exit.site: exit.condition.bounds for exit in fast.policy.exits}
+    for count in fast.policy.certificate.exits:
+        assert bounds[count.site][count.predicted_class] == pytest.approx(min(count.upper_bound, 0.495))
+        assert count.wrong / count.fired <= count.upper_bound
+
+
+def test_less_agreement_makes_it_no_slower(choose_for):
+    certificates = [choose_for(agreement).policy.certificate for agreement in (0.99, 0.97, 0.9, 0.8)]
+    seconds = [certificate.seconds for certificate in certificates]
+    assert seconds == sorted(seconds, reverse=True)
+    assert seconds[-1] < seconds[0] < certificates[0].seconds_full
+
+
+def test_the_same_study_leads_to_the_same_policy(choose_for):
+    one, other = choose_for(0.97).policy, choose_for(0.97).policy
+    assert one.certificate == other.certificate
+    for exit, same in zip(one.exits, other.exits, strict=True):
+        assert exit.site == same.site
+        np.testing.assert_array_equal(exit.condition.thresholds, same.condition.thresholds)
+
+
+def test_expected_seconds_are_what_the_rows_that_leave_and_stay_cost(choose_for):
+    certificate = choose_for(0.97).policy.certificate
+    assert certificate.seconds_full == pytest.approx(5.0)
+    assert 0.5 <= certificate.seconds < 5.0
+    assert certificate.speedup == pytest.approx(5.0 / certificate.seconds)
+
+
+def test_what_the_model_had_is_replaced(trained, found):
+    fast = EarlyExitTextClassificationModel(trained[0])
+    fast.add_rule(lambda x: x[:, 0] > 0, 1, "embeddings")
+    choose(fast, found, 0.1, 0.95)
+    assert all(hasattr(exit.condition, "layers") for exit in fast.policy.exits)
+
+
+def test_exits_that_do_not_pay_are_not_chosen(choose_for, caplog):
+    fast = choose_for(0.95, costs=costs_of([5.0] * 7, 1.0))
+    assert not fast.policy.exits
+    assert "no exits" in caplog.text
+
+
+def test_where_none_can_be_certified_there_are_no_exits_and_the_log_says_so(choose_for, found, caplog):
+    """The calibration rows contradict all that the others showed."""
+    rows = found.calibration
+    fast = choose_for(0.99, calibration=Recordings(rows.features, rows.logits[:, ::-1].copy(), rows.lengths))
+    certificate = fast.policy.certificate
+    assert not fast.policy.exits
+    assert (certificate.exits, certificate.disagreements) == ((), 0)
+    assert "no exits: none was certified for an agreement of 99.00% and saved time" in caplog.text
+    assert certificate.table().endswith("no exits")
+
+
+@pytest.mark.parametrize("seen", [1, 2, 3])
+def test_a_class_that_is_rare_is_no_obstacle(tiny_bert, seen):
+    """Neither the path's labels nor its off-ramps' answers name the last ones."""
+    fast, found = made_up_study(tiny_bert, classes=3, seen=seen)
+    choose(fast, found, 0.1, 0.95)
+    assert all(exit.condition.num_classes == 3 for exit in fast.policy.exits)
+
+
+def made_up_study(tiny_bert, classes, seen, rows=300):
+    """Of a model with so many classes, of which the rows show fewer; all rows are easy."""
+    fast = EarlyExitTextClassificationModel(tiny_bert(2, labels=classes))
+    rng = np.random.default_rng(0)
+    weight = 8 * np.eye(classes, 64, dtype=np.float32)
+    off_ramp = OffRamp(((weight, np.zeros(classes)),), [np.inf] * classes, [0.01] * classes, site="embeddings")
+
+    def recording():
+        x = rng.normal(scale=0.1, size=(rows, 64)).astype(np.float32)
+        labels = rng.integers(seen, size=rows)
+        x[np.arange(rows), labels] += 1
+        logits = np.eye(classes, dtype=np.float32)[labels]
+        return Recordings({"embeddings": x}, logits, np.full(rows, 7))
+
+    return fast, Study([off_ramp], [], recording(), recording(), None, costs_of([1.0], 5.0), np.empty((0, classes)))
+
+
+# Too few rows
+
+
+def test_too_few_rows_certify_less_and_the_log_says_how_many_are_needed(trained, texts, caplog):
+    model, tokenizer = trained
+    with caplog.at_level(logging.WARNING):
+        fast = accelerate(model, texts[:400], tokenizer=tokenizer, agreement=0.999)
+    certificate = fast.policy.certificate
+    assert certificate.rows == 140
+    assert certificate.alpha == pytest.approx(1 - 0.05 ** (1 / 140))
+    assert f"140 calibration rows cannot certify an agreement of 99.90%: that needs {rows_needed(0.001, 0.95)}" in (
+        caplog.text
+    )
+    assert "certifying 97.88%" in caplog.text
+
+
+def test_enough_rows_say_nothing(choose_for, caplog):
+    assert choose_for(0.95).policy.certificate.alpha == pytest.approx(0.05)
+    assert "cannot certify" not in caplog.text
+
+
+def test_what_few_rows_can_show_is_certified_by_rows_without_a_disagreement():
+    for rows in range(50, 1000):
+        alpha = what_can_be_certified(1e-6, 0.95, rows)
+        assert fixed_sequence(np.array([0]), rows, alpha, 0.95) == 0, rows
+
+
+# On disk, and with other tokenizers
+
+
+@pytest.fixture(scope="module")
+def fast(trained, texts):
+    return accelerate(trained[0], texts, tokenizer=trained[1], agreement=0.97)
+
+
+def assert_same_bits(one, other, texts, tokenizer):
+    found, expected = (model.predict(texts, tokenizer=tokenizer) for model in (one, other))
+    for name in ("labels", "probs", "exit_site", "exit_rule"):
+        assert torch.equal(getattr(found, name), getattr(expected, name))
+
+
+def test_bits_and_certificate_survive_the_disk(fast, trained, texts, tmp_path):
+    fast.save_pretrained(tmp_path)
+    loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
+    assert loaded.policy.certificate == fast.policy.certificate
+    assert loaded.policy.made_for == fast.policy.made_for
+    assert_same_bits(loaded, fast, texts[:300], trained[1])
+
+
+def test_another_dtype_survives_the_disk(trained, texts, packed_dtype, tmp_path):
+    fast = accelerate(trained[0], texts, tokenizer=trained[1], agreement=0.95, dtype=packed_dtype)
+    fast.save_pretrained(tmp_path)
+    loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
+    assert loaded.dtype == packed_dtype
+    assert_same_bits(loaded, fast, texts[:300], trained[1])
+
+
+def test_the_tokenizer_is_found_where_the_model_came_from(trained, texts, tmp_path):
+    model, tokenizer = trained
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    loaded, _ = load_classifier(str(tmp_path))
+    fast = accelerate(loaded, texts[:400], agreement=0.9)
+    assert len(fast.predict(texts[:5], tokenizer=tokenizer).labels) == 5
+
+
+def test_another_tokenizer_is_refused(fast, texts, word_tokenizer, one_line_error):
+    with one_line_error(ValueError, "tokenizer must be the one that the policy was found with"):
+        fast.predict(texts[:5], tokenizer=word_tokenizer)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("name", ["agreement", "confidence"])
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.5, 99.0, float("nan")])
+def test_a_share_out_of_range_is_refused(trained, texts, one_line_error, name, share):
+    with one_line_error(ValueError, f"{name} must be inside (0, 1) (got {share})"):
+        accelerate(trained[0], texts, tokenizer=trained[1], **{name: share})
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"labels": 1}, "(got num_labels=1, problem_type=None)"),
+        ({"labels": 2, "problem_type": "regression"}, "(got num_labels=2, problem_type=regression)"),
+        (
+            {"labels": 3, "problem_type": "multi_label_classification"},
+            "(got num_labels=3, problem_type=multi_label_classification)",
+        ),
+    ],
+    ids=["one label", "regression", "multi-label"],
+)
+def test_a_model_that_does_not_choose_one_label_is_refused(
+    tiny_bert, word_tokenizer, texts, one_line_error, config, words
+):
+    with one_line_error(ValueError, f"a row may leave when its label is settled {words}"):
+        accelerate(tiny_bert(**config), texts, tokenizer=word_tokenizer)
+
+
+def test_a_model_without_a_classifier_is_refused(trained, texts, one_line_error):
+    with one_line_error(TypeError, "model must be a Hugging Face ...ForSequenceClassification (got BertModel)"):
+        accelerate(trained[0].bert, texts, tokenizer=trained[1])
+
+
+def test_what_is_no_hugging_face_model_is_refused(trained, texts, one_line_error):
+    with one_line_error(TypeError, "model must be a Hugging Face ...ForSequenceClassification (got Linear)"):
+        accelerate(torch.nn.Linear(2, 2), texts, tokenizer=trained[1])
+
+
+def test_one_str_is_not_taken_for_many_texts(trained, texts, one_line_error):
+    with one_line_error(TypeError, "texts must be a sequence of texts (got one str)"):
+        accelerate(trained[0], " ".join(texts[:40]), tokenizer=trained[1])
+
+
+def test_too_few_texts_are_refused(trained, texts, one_line_error):
+    with one_line_error(
+        ValueError, "texts must leave at least 50 rows to fit, to search and to certify on (got 50, 15"
+    ):
+        accelerate(trained[0], texts[:100], tokenizer=trained[1])
+
+
+@pytest.mark.parametrize(("calibration", "expected"), [(None, 400), (60, 60)])
+def test_labels_of_another_number_are_refused(trained, texts, one_line_error, calibration, expected):
+    rows = None if calibration is None else texts[-calibration:]
+    with one_line_error(ValueError, f"labels must be one for each of the {expected} texts (got 7)"):
+        accelerate(trained[0], texts[:400], tokenizer=trained[1], calibration=rows, labels=[0] * 7)
+
+
+def test_a_model_that_came_from_nowhere_needs_a_tokenizer(tiny_bert, texts, one_line_error):
+    with one_line_error(ValueError, "tokenizer must be given: the model does not say where it came from (got None)"):
+        accelerate(tiny_bert(), texts)
+
+
+def test_a_max_length_without_room_for_a_text_is_refused(trained, texts, one_line_error):
+    with one_line_error(ValueError, "max_length must be more than the 2 special tokens (got 2)"):
+        accelerate(trained[0], texts, tokenizer=trained[1], max_length=2)
+
+
+# A real model
+
+
+@pytest.mark.shared
+def test_a_real_model_keeps_its_labels_on_texts_that_nobody_has_seen(shared_dir):
+    model, tokenizer = load_classifier(str(shared_dir / "models" / "tiny-imdb"))
+
+    def read(name, rows):
+        with (shared_dir / "data" / "imdb" / name).open(encoding="utf-8") as lines:
+            return [json.loads(line)["text"] for line, _ in zip(lines, range(rows), strict=False)]
+
+    fast = accelerate(model, read("unlabelled.jsonl", 3000), tokenizer=tokenizer, agreement=0.97, max_length=256)
+    test = read("test.jsonl", 1000)
+    found = fast.predict(test, tokenizer=tokenizer)
+    full = EarlyExitTextClassificationModel(model).predict(test, tokenizer=tokenizer, max_length=256)
+    # Three standard errors of 1,000 rows below what is certified of all.
+    assert (found.labels == full.labels).float().mean() >= 0.97 - 3 * (0.97 * 0.03 / 1000) ** 0.5
+    assert (found.exit_site >= 0).float().mean() > 0.5
+    assert fast.policy.certificate.speedup > 1

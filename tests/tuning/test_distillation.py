@@ -1,0 +1,153 @@
+"""Off-ramps that learn a model's probabilities."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from moco_rt.tuning.distillation import distill
+
+one_and_two_layers = pytest.mark.parametrize("hidden", [0, 16], ids=["one layer", "two layers"])
+
+
+def teacher(rows, size=12, classes=3, seed=0, sharp=1.0):
+    """Features, and probabilities that are a softmax of some of them."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, size)).astype(np.float32)
+    return x, softmax(sharp * x[:, :classes])
+
+
+def softmax(logits):
+    e = np.exp(logits - logits.max(1, keepdims=True))
+    return (e / e.sum(1, keepdims=True)).astype(np.float32)
+
+
+def answer(layers, x):
+    """Probabilities, in float32 as off-ramps are scored."""
+    for weight, bias in layers[:-1]:
+        x = np.maximum(x @ weight.T + bias, 0)
+    weight, bias = layers[-1]
+    return softmax(x @ weight.T + bias)
+
+
+def error_on_fresh_rows(layers, change=lambda x: x, **options):
+    """Mean absolute error of the probabilities, and the share of other labels."""
+    x, probs = teacher(2000, seed=1, **options)
+    found = answer(layers, change(x))
+    return abs(found - probs).mean(), (found.argmax(1) != probs.argmax(1)).mean()
+
+
+@one_and_two_layers
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_layers_have_the_shapes_of_an_off_ramp_in_float32(hidden, classes):
+    layers = distill(*teacher(100, classes=classes), hidden=hidden, seed=0)
+    sizes = [12, *([hidden] if hidden else []), classes]
+    expected = [((outputs, inputs), (outputs,)) for inputs, outputs in itertools.pairwise(sizes)]
+    assert [(weight.shape, bias.shape) for weight, bias in layers] == expected
+    arrays = [array for layer in layers for array in layer]
+    assert {array.dtype for array in arrays} == {np.dtype(np.float32)}
+    assert all(np.isfinite(array).all() for array in arrays)
+
+
+@one_and_two_layers
+def test_a_seed_gives_the_same_bits_and_another_seed_others(hidden):
+    rows = teacher(600)
+    first, again, other = (distill(*rows, hidden=hidden, seed=seed) for seed in (7, 7, 8))
+    for (weight, bias), (same_weight, same_bias), (other_weight, _) in zip(first, again, other, strict=True):
+        np.testing.assert_array_equal(weight, same_weight)
+        np.testing.assert_array_equal(bias, same_bias)
+        assert not np.array_equal(weight, other_weight)
+
+
+def test_the_number_of_threads_is_left_alone():
+    threads = torch.get_num_threads()
+    distill(*teacher(10), hidden=0, seed=0)
+    assert torch.get_num_threads() == threads
+
+
+@one_and_two_layers
+def test_nothing_that_it_is_given_is_changed(hidden):
+    x, probs = teacher(300)
+    before = x.copy(), probs.copy()
+    distill(x, probs, hidden=hidden, seed=0)
+    np.testing.assert_array_equal(x, before[0])
+    np.testing.assert_array_equal(probs, before[1])
+
+
+@one_and_two_layers
+def test_the_probabilities_of_fresh_rows_are_learnt(hidden):
+    error, wrong = error_on_fresh_rows(distill(*teacher(1500), hidden=hidden, seed=0))
+    assert error < 0.08
+    assert wrong < 0.15
+
+
+def test_unsure_rows_stay_unsure():
+    """Probabilities are learnt, not labels: a teacher that is never surer than it must be has a pupil like it."""
+    x, probs = teacher(1500, sharp=0.3)
+    found = answer(distill(x, probs, hidden=0, seed=0), x)
+    assert abs(found.max(1).mean() - probs.max(1).mean()) < 0.05
+    assert abs(found - probs).mean() < 0.05
+
+
+def test_a_hidden_layer_learns_what_one_layer_cannot():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1500, 4)).astype(np.float32)
+    positive = np.where(x[:, 0] * x[:, 1] > 0, 0.95, 0.05)  # the signs agree
+    probs = np.column_stack([1 - positive, positive]).astype(np.float32)
+    wrong = [(answer(distill(x, probs, hidden=h, seed=0), x).argmax(1) != probs.argmax(1)).mean() for h in (0, 64)]
+    assert wrong[0] > 0.3
+    assert wrong[1] < 0.1
+
+
+@one_and_two_layers
+@pytest.mark.parametrize("scale", [1e-3, 1e6])
+def test_the_scale_of_features_does_not_matter(hidden, scale):
+    x, probs = teacher(1500)
+
+    def change(x):
+        return (x * np.float32(scale) + np.float32(3 * scale)).astype(np.float32)
+
+    error, wrong = error_on_fresh_rows(distill(change(x), probs, hidden=hidden, seed=0), change)
+    assert error < 0.08
+    assert wrong < 0.15
+
+
+@one_and_two_layers
+@pytest.mark.parametrize("value", [0.0, 1.0, -0.3])
+def test_constant_features_do_no_harm(hidden, value):
+    """Such are, before the first layer, those of a first token that is the same in every row."""
+    x, probs = teacher(1500)
+
+    def change(x):
+        return np.concatenate([x, np.full((len(x), 4), value, np.float32)], 1)
+
+    error, wrong = error_on_fresh_rows(distill(change(x), probs, hidden=hidden, seed=0), change)
+    assert error < 0.08
+    assert wrong < 0.15
+
+
+@one_and_two_layers
+def test_constant_features_may_differ_in_their_last_bits(hidden):
+    """As they do from one processor to the next."""
+    x, probs = teacher(1500)
+    constant = np.random.default_rng(2).normal(size=32).astype(np.float32)
+    layers = distill(np.concatenate([x, np.tile(constant, (len(x), 1))], 1), probs, hidden=hidden, seed=0)
+    here, there = (answer(layers, np.concatenate([x, np.tile(c, (len(x), 1))], 1)) for c in (constant, constant + 1e-6))
+    assert abs(here - there).max() < 1e-3
+
+
+@pytest.mark.parametrize("rows", [1, 2, 255, 256, 257])
+def test_rows_may_be_few(rows):
+    layers = distill(*teacher(rows), hidden=4, seed=0)
+    assert all(np.isfinite(array).all() for layer in layers for array in layer)
+
+
+def test_a_class_that_never_appears_is_given_to_nobody():
+    x, probs = teacher(1500, classes=2)
+    padded = np.concatenate([probs, np.zeros((len(probs), 1), np.float32)], 1)
+    found = answer(distill(x, padded, hidden=16, seed=0), x)
+    assert found[:, 2].mean() < 0.15
+    assert (found.argmax(1) < 2).all()

@@ -1,0 +1,130 @@
+"""Quantising with texts: what is hard to quantise is smoothed or left alone, and labels stay."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from moco_rt import _C, EarlyExitTextClassificationModel, quantization
+from moco_rt.architectures import architecture_of
+from moco_rt.architectures.conversion import int8_copy
+from moco_rt.inputs.batching import length_sorted_batches
+from moco_rt.quantization.int8_linear import Int8Linear
+from moco_rt.tuning.quantize import quantize
+
+pytestmark = pytest.mark.skipif(not _C.can_multiply(torch.int8), reason="the processor does not multiply bytes")
+
+WORDS = ["a", "the", "film", "good", "bad", "not", "was", "but"]
+CHUNK_TEXTS = [" ".join(words) for words in itertools.product(WORDS, repeat=3)]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_bert):
+    """One that is hard to quantise: a channel after every LayerNorm is large, what reads it small."""
+    model = tiny_bert(2, 64, 4, labels=3, initializer_range=0.25)
+    with torch.no_grad():
+        for layer in model.bert.encoder.layer:
+            attention = layer.attention.self
+            for reader in (attention.query, attention.key, attention.value, layer.intermediate.dense):
+                reader.weight[:, 7] /= 100
+            for norm in (layer.attention.output.LayerNorm, layer.output.LayerNorm):
+                norm.bias[7] = 20
+    return model
+
+
+@torch.no_grad()
+def logits_of(model, tokenizer):
+    batches, _ = length_sorted_batches(tokenizer, CHUNK_TEXTS, 16, 64)
+    fast = EarlyExitTextClassificationModel(model)
+    return torch.cat([fast(**batch).logits.float() for batch in batches])
+
+
+def agreement(model, other, tokenizer):
+    return float((logits_of(model, tokenizer).argmax(1) == logits_of(other, tokenizer).argmax(1)).float().mean())
+
+
+def int8_layers(model):
+    return {name for name, module in model.named_modules() if isinstance(module, Int8Linear)}
+
+
+def test_smoothing_brings_the_logits_nearer(model, word_tokenizer, monkeypatch):
+    monkeypatch.setattr(quantization, "_AGREEMENT", 0.0)
+    expected = logits_of(model, word_tokenizer)
+    found = quantize(model, CHUNK_TEXTS, tokenizer=word_tokenizer, max_length=16)
+    errors = [(logits_of(copy, word_tokenizer) - expected).square().mean() for copy in (found, int8_copy(model))]
+    assert errors[0] < 0.5 * errors[1]
+    assert not all(bool((module.smooth == 1).all()) for module in found.modules() if isinstance(module, Int8Linear))
+
+
+def test_layers_that_share_their_input_share_what_it_is_divided_by(model, word_tokenizer, monkeypatch):
+    monkeypatch.setattr(quantization, "_AGREEMENT", 0.0)
+    found = quantize(model, CHUNK_TEXTS, tokenizer=word_tokenizer, max_length=16)
+    for layer in found.bert.encoder.layer:
+        attention = layer.attention.self
+        assert torch.equal(attention.query.smooth, attention.key.smooth)
+        assert torch.equal(attention.query.smooth, attention.value.smooth)
+
+
+@torch.no_grad()
+def test_an_input_that_was_silent_may_speak_elsewhere(model):
+    name = "bert.encoder.layer.1.output.dense"
+    largest = {
+        name: torch.ones(model.get_submodule(name).in_features)
+        for linears in architecture_of(model).linear_groups()
+        for name in linears
+    }
+    largest[name][5] = 0
+    weight = model.get_submodule(name).weight.abs().amax(0)
+    # As if it had been a hundredth of the others.
+    divisor = quantization._smooth(model, largest, 0.5)[name] * weight.sqrt()
+    torch.testing.assert_close(divisor[:7], torch.tensor([1.0, 1, 1, 1, 1, 0.1, 1]))
+
+
+def test_products_are_left_in_bfloat16_until_enough_labels_stay(model, word_tokenizer, monkeypatch):
+    monkeypatch.setattr(quantization, "_STRENGTHS", (0.0,))
+    counts = []
+    for needed in (0.0, 0.98, 1.0):
+        monkeypatch.setattr(quantization, "_AGREEMENT", needed)
+        found = quantize(model, CHUNK_TEXTS, tokenizer=word_tokenizer, max_length=16)
+        counts.append(len(int8_layers(found)))
+        assert agreement(found, model, word_tokenizer) >= needed or not int8_layers(found)
+    assert counts[0] == 12
+    assert counts == sorted(counts, reverse=True)
+    assert counts[2] < 12
+
+
+def test_what_shares_its_input_is_left_together(model, word_tokenizer, monkeypatch):
+    monkeypatch.setattr(quantization, "_STRENGTHS", (0.0,))
+    monkeypatch.setattr(quantization, "_AGREEMENT", 1.0)
+    found = int8_layers(quantize(model, CHUNK_TEXTS, tokenizer=word_tokenizer, max_length=16))
+    for linears in architecture_of(model).linear_groups():
+        assert len(found & set(linears)) in (0, len(linears))
+
+
+def test_it_is_deterministic_and_leaves_the_model_alone(model, word_tokenizer):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    first, second = (quantize(model, CHUNK_TEXTS[:100], tokenizer=word_tokenizer) for _ in range(2))
+    for own, other in zip(first.state_dict().values(), second.state_dict().values(), strict=True):
+        assert torch.equal(own, other)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_where_too_few_labels_stay_the_log_says_what_is_left(model, word_tokenizer, monkeypatch, caplog):
+    monkeypatch.setattr(quantization, "_STRENGTHS", (0.0,))
+    monkeypatch.setattr(quantization, "_AGREEMENT", 1.0)
+    quantize(model, CHUNK_TEXTS, tokenizer=word_tokenizer, max_length=16)
+    assert "of labels, in bfloat16 stay bert.encoder.layer." in caplog.text
+
+
+def test_what_cannot_be_quantised_is_refused(model, tiny_bert, word_tokenizer, one_line_error):
+    with one_line_error(TypeError, "texts must be a sequence of texts (got one str)"):
+        quantize(model, "a film", tokenizer=word_tokenizer)
+    with one_line_error(ValueError, "model must choose one label of at least two"):
+        quantize(tiny_bert(labels=1), CHUNK_TEXTS, tokenizer=word_tokenizer)
+    with one_line_error(ValueError, "texts must hold at least one (got none)"):
+        quantize(model, [], tokenizer=word_tokenizer)
+    with one_line_error(ValueError, "layers must be torch's own Linear"):
+        quantize(int8_copy(model), CHUNK_TEXTS, tokenizer=word_tokenizer)

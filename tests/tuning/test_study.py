@@ -1,0 +1,224 @@
+"""What is found out about a model before a policy is chosen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from moco_rt import EarlyExitTextClassificationModel
+from moco_rt.inputs.tokenization import encode
+from moco_rt.policies.conditions import OffRamp
+from moco_rt.tuning import distillation
+from moco_rt.tuning import study as study_module
+from moco_rt.tuning.recording import Recordings, record
+from moco_rt.tuning.splits import split_texts
+from moco_rt.tuning.study import candidate_sites, score_exits, study
+
+WORDS = ["a", "the", "film", "good", "bad", "not", "was", "but"]
+SITES = ["embeddings", "encoder.0.attention", "encoder.1.attention"]
+
+pytestmark = pytest.mark.usefixtures("quick_off_ramps")
+
+
+def make_texts(count, seed=0):
+    """Random texts of 3 to 20 words."""
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(WORDS, size=rng.integers(3, 21))) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def fast(tiny_bert):
+    return EarlyExitTextClassificationModel(tiny_bert(3, labels=3))
+
+
+@pytest.fixture
+def run(fast, word_tokenizer):
+    """`run(texts, seed=0, ...)`: a study of the model."""
+
+    def run(texts, **options):
+        options = {"calibration": None, "labels": None, "seed": 0, **options}
+        return study(fast, word_tokenizer, split_texts(texts, **options), max_length=32, seed=options["seed"])
+
+    return run
+
+
+def assert_recorded(recording, fast, tokenizer, texts):
+    """The recording is of these texts, in this order."""
+    expected = record(fast, encode(tokenizer, texts, 32), SITES)
+    assert list(recording.features) == SITES
+    np.testing.assert_array_equal(recording.logits, expected.logits)
+    np.testing.assert_array_equal(recording.lengths, expected.lengths)
+    for site in SITES:
+        np.testing.assert_array_equal(recording.features[site], expected.features[site])
+
+
+# Which rows do which job
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_texts_are_shared_out_at_random_and_labels_go_with_them(fast, word_tokenizer, run, seed):
+    texts = make_texts(400)
+    found = run(texts, seed=seed, labels=list(range(400)))
+    order = np.random.default_rng(seed).permutation(400)
+    assert_recorded(found.ordering, fast, word_tokenizer, [texts[i] for i in order[200:260]])
+    assert_recorded(found.calibration, fast, word_tokenizer, [texts[i] for i in order[260:]])
+    np.testing.assert_array_equal(found.labels, order[260:])
+
+
+def test_calibration_texts_do_that_job_alone_and_as_they_are(fast, word_tokenizer, run):
+    texts, calibration = make_texts(300), make_texts(70, seed=1)
+    found = run(texts, calibration=calibration, labels=list(range(70)))
+    order = np.random.default_rng(0).permutation(300)
+    assert_recorded(found.ordering, fast, word_tokenizer, [texts[i] for i in order[240:]])
+    assert_recorded(found.calibration, fast, word_tokenizer, calibration)
+    np.testing.assert_array_equal(found.labels, np.arange(70))
+
+
+def test_without_labels_there_are_none(run):
+    assert run(make_texts(400)).labels is None
+
+
+def test_the_texts_are_left_alone(run):
+    texts, calibration = make_texts(300), make_texts(70, seed=1)
+    run(texts, calibration=calibration)
+    assert (texts, calibration) == (make_texts(300), make_texts(70, seed=1))
+
+
+def test_pairs_are_studied(fast, word_tokenizer, run):
+    pairs = list(zip(make_texts(340), make_texts(340, seed=1), strict=True))
+    order = np.random.default_rng(0).permutation(340)
+    assert_recorded(run(pairs).calibration, fast, word_tokenizer, [pairs[i] for i in order[221:]])
+
+
+@pytest.mark.parametrize(
+    ("texts", "calibration", "words"),
+    [
+        (0, None, "(got 0, 0 and 0)"),
+        (99, None, "(got 49, 15 and 35)"),
+        (333, None, "(got 166, 50 and 117)"),
+        (240, 70, "(got 192, 48 and 70)"),
+        (300, 49, "(got 240, 60 and 49)"),
+    ],
+)
+def test_too_few_texts_are_refused(run, one_line_error, texts, calibration, words):
+    if "50 and" in words:  # just enough
+        run(make_texts(texts + 7))
+        return
+    with one_line_error(ValueError, f"texts must leave at least 50 rows to fit, to search and to certify on {words}"):
+        run(make_texts(texts), calibration=None if calibration is None else make_texts(calibration))
+
+
+@pytest.mark.parametrize("calibration", [None, 70])
+@pytest.mark.parametrize("wrong_by", [-1, 1])
+def test_labels_of_another_number_are_refused(run, one_line_error, calibration, wrong_by):
+    expected = calibration or 400
+    with one_line_error(ValueError, f"labels must be one for each of the {expected} texts (got {expected + wrong_by})"):
+        run(
+            make_texts(400),
+            calibration=None if calibration is None else make_texts(calibration),
+            labels=[0] * (expected + wrong_by),
+        )
+
+
+# Off-ramps
+
+
+@pytest.mark.parametrize(("layers", "expected"), [(1, 1), (2, 2), (3, 3), (6, 6)])
+def test_off_ramps_are_tried_at_the_embeddings_and_at_peeks_over_all_layers_but_the_last(tiny_bert, layers, expected):
+    sites = candidate_sites(EarlyExitTextClassificationModel(tiny_bert(layers)))
+    assert sites == ["embeddings", *(f"encoder.{i}.attention" for i in range(layers - 1))]
+    assert len(sites) == expected
+
+
+def test_nobody_leaves_by_an_off_ramp_yet(run):
+    off_ramps = run(make_texts(400)).off_ramps
+    assert [(off_ramp.site, off_ramp.feature) for off_ramp in off_ramps] == [
+        ("embeddings", "cls+mean"),
+        *((site, feature) for site in SITES[1:] for feature in ("cls", "cls+mean")),
+    ]
+    for off_ramp in off_ramps:
+        assert off_ramp.num_classes == 3
+        assert off_ramp.size == {"cls": 32, "cls+mean": 64}[off_ramp.feature]
+        assert np.isposinf(off_ramp.thresholds).all()
+
+
+def weights(off_ramps):
+    return [array for off_ramp in off_ramps for layer in off_ramp.layers for array in layer]
+
+
+def test_a_seed_gives_the_same_off_ramps_and_another_seed_others(run):
+    texts = make_texts(400)
+    first, again, other = (weights(run(texts, seed=seed).off_ramps) for seed in (3, 3, 4))
+    for one, same in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(first[0], other[0])
+
+
+def test_off_ramps_do_not_see_the_rows_that_certify_them(run):
+    texts, calibration = make_texts(300), make_texts(60, seed=1)
+    one, other = (weights(run(texts, calibration=rows).off_ramps) for rows in (calibration, make_texts(80, seed=2)))
+    for array, same in zip(one, other, strict=True):
+        np.testing.assert_array_equal(array, same)
+
+
+def test_off_ramps_learn_the_full_models_labels(run, monkeypatch):
+    monkeypatch.setattr(distillation, "_FEWEST_STEPS", 600)
+    found = run(make_texts(1000))
+    rows = found.calibration
+    answers = score_exits(found.off_ramps, rows)
+    right = (answers.predicted == rows.labels).mean(axis=1)
+    most = np.bincount(rows.labels).max() / len(rows.labels)
+    assert right[-1] > most + 0.1
+
+
+def test_the_costs_are_of_all_off_ramps(run):
+    found = run(make_texts(400))
+    assert found.costs.compute.shape[1] == len(found.off_ramps) + 1
+    assert found.costs.scoring.shape[1] == len(found.off_ramps)
+
+
+def test_costs_are_timed_on_rows_that_certify_nothing(run):
+    costs = run(make_texts(300), calibration=[" ".join(3 * WORDS)] * 60).costs
+    assert costs.lengths.max() <= 20 + 3  # words, and what the tokenizer adds
+
+
+# What off-ramps say
+
+
+def test_off_ramps_are_asked_one_by_one_as_numpy_would():
+    rng = np.random.default_rng(0)
+    features = {site: rng.normal(size=(40, 12)).astype(np.float32) for site in SITES[:2]}
+    recording = Recordings(features, rng.normal(size=(40, 3)).astype(np.float32), np.full(40, 9))
+    layers = [((rng.normal(size=(3, size)), rng.normal(size=3)),) for size in (6, 12)]
+    never = [np.inf] * 3, [0.1] * 3
+    off_ramps = [
+        OffRamp(layers[0], *never, feature="cls", site=SITES[1]),
+        OffRamp(layers[1], *never, score="margin", temperature=2.0, site=SITES[0]),
+    ]
+    answers = score_exits(off_ramps, recording)
+    assert (answers.predicted.shape, answers.score.shape) == ((2, 40), (2, 40))
+    assert (answers.predicted.dtype, answers.score.dtype) == (np.int64, np.float32)
+    np.testing.assert_array_equal(answers.label, recording.labels)
+    for place, (x, temperature) in enumerate(((features[SITES[1]][:, :6], 1.0), (features[SITES[0]], 2.0))):
+        ((weight, bias),) = layers[place]
+        probs = torch.from_numpy((x @ weight.T + bias) / temperature).softmax(1)
+        first, second = probs.topk(2, dim=1).values.T.numpy()
+        np.testing.assert_array_equal(answers.predicted[place], probs.argmax(1).numpy())
+        np.testing.assert_allclose(answers.score[place], (first, first - second)[place], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("bent", "layers"), [(False, 1), (True, 2)], ids=["a plane parts them", "no plane does"])
+def test_an_off_ramp_has_two_layers_where_one_is_not_enough(bent, layers, monkeypatch):
+    monkeypatch.setattr(distillation, "_FEWEST_STEPS", 600)
+    rng = np.random.default_rng(0)
+
+    def recording(rows):
+        x = rng.normal(size=(rows, 8)).astype(np.float32)
+        sure = (x[:, 0] * x[:, 1] if bent else x[:, 0]) + rng.normal(size=rows)  # what the feature does not tell
+        logits = np.column_stack([np.zeros(rows), 2 * sure]).astype(np.float32)
+        return Recordings({SITES[1]: x}, logits, np.full(rows, 9))
+
+    better, one = study_module._fit(SITES[1], "cls+mean", recording(2000), recording(500), seed=0)
+    assert (len(better.layers), len(one.layers)) == (layers, 1)
+    assert all(np.isposinf(off_ramp.thresholds).all() for off_ramp in (better, one))
