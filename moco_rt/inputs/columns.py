@@ -1,4 +1,4 @@
-"""Texts in named columns: of a data set, a frame, a dict of columns, or a row that is a dict."""
+"""Texts in named columns: of a data set, a frame, or a row that is a dict."""
 
 from __future__ import annotations
 
@@ -25,12 +25,10 @@ def check_columns(columns: str | Sequence[str] | None) -> tuple[str, ...] | None
 
 
 def column_names(texts: Any) -> list[Any] | None:
-    """Return the names of the columns of a data set, a frame or a dict of columns; None for anything else.
+    """Return the names of the columns of a data set or a frame; None for anything else.
 
     Libraries are recognised by their attributes: nobody's pandas, pyarrow or datasets is imported to ask.
     """
-    if isinstance(texts, Mapping):
-        return list(texts)
     names = getattr(texts, "column_names", None)
     names = getattr(texts, "columns", None) if names is None else names
     is_table = hasattr(type(texts), "__len__") and hasattr(type(texts), "__getitem__")
@@ -46,15 +44,12 @@ def read_columns(texts: Any, known: Collection[Any], columns: tuple[str, ...] | 
         columns: those that hold the texts; None: by their usual names.
 
     Raises:
-        TypeError: a column is not one of values.
-        ValueError: a column is missing, or two are not of one length.
+        ValueError: a column is missing, or there are several of its name.
     """
     names = _choose(known, columns)
     if missing := [name for name in names if name not in known]:
         raise ValueError(f"texts must have a column {missing[0]!r}: columns= names others (got {_listed(known)})")
     values = [_column(texts, name) for name in names]
-    if len({len(column) for column in values}) > 1:
-        raise ValueError(f"columns must have one length (got {', '.join(str(len(column)) for column in values)})")
     return values[0] if len(values) == 1 else (_text(row, columns) for row in zip(*values, strict=True))
 
 
@@ -92,13 +87,10 @@ def _text(values: Sequence[Any], columns: tuple[str, ...] | None) -> Any:
 
 
 def _column(texts: Any, name: str) -> list[Any]:
-    values: Any = texts[name]
-    flat = isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping)
-    if not flat or getattr(values, "ndim", 1) != 1:
-        raise TypeError(f"column {name!r} must hold a sequence of texts (got {type(values).__name__})")
-    if hasattr(values, "to_pylist"):
-        return list(values.to_pylist())
-    return list(values[:] if hasattr(type(values), "__getitem__") else values)  # at once, where rows take long to load
+    values = texts[name]
+    if getattr(values, "ndim", 1) != 1:
+        raise ValueError(f"texts must have one column {name!r} (got several)")
+    return list(values.to_pylist() if hasattr(values, "to_pylist") else values[:])
 
 
 def _listed(names: Collection[Any]) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from moco_rt.inputs.columns import TEXT, check_columns, column_names, read_columns, read_row
+from moco_rt.inputs.columns import check_columns, column_names, read_columns, read_row
 
 #: One text, or a pair.
 TextInput = str | tuple[str, str] | list[str]
 
-#: What the door takes: any iterable of texts, pairs, or rows with named columns; also a frame, or a dict of columns.
+#: What the door takes: any iterable of texts, pairs, or rows with named columns; also a frame or a data set.
 Texts = Iterable[Any]
 
 
@@ -21,8 +21,8 @@ def list_texts(
 
     Args:
         texts: a list, tuple, iterator, NumPy array, pandas Series (by position), pyarrow array or `datasets` column of
-            texts or pairs of texts; or rows with named columns: a `datasets.Dataset`, a frame, a dict of columns, an
-            iterable of dicts.
+            texts or pairs of texts; or rows with named columns: a `datasets.Dataset`, a frame, a pyarrow table, an iterable
+            of dicts.
         columns: names the column that holds the text, or the two that hold a pair; None: `text`, and where a row has it
             `text2` or `text_pair`. Other columns are let be.
         allow_surrogates: lets texts pass that are not valid Unicode.
@@ -49,8 +49,9 @@ def iter_texts(
         raise TypeError(f"texts must be a sequence of texts (got one {type(texts).__name__})")
     if isinstance(texts, set | frozenset):
         raise TypeError(f"texts must have an order (got {type(texts).__name__})")
-    if isinstance(texts, Mapping) and "input_ids" in texts and TEXT not in texts:
-        raise TypeError(f"texts must be texts, not what a tokenizer made of them (got {type(texts).__name__})")
+    if isinstance(texts, Mapping):
+        what = "what a tokenizer made of them" if "input_ids" in texts else "a dict of columns or of splits"
+        raise TypeError(f"texts must be texts or rows, not {what} (got {type(texts).__name__})")
     known = column_names(texts)
     rows = _values(texts) if known is None else read_columns(texts, known, names)
     try:
