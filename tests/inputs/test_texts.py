@@ -128,7 +128,12 @@ REFUSED = {
         TypeError,
         "texts must hold texts or pairs of texts (got tuple at place 1)",
     ),
-    "a set among texts": (["a", {"b"}], None, TypeError, "texts must hold texts or pairs of texts (got set at place 1)"),
+    "a set among texts": (
+        ["a", {"b"}],
+        None,
+        TypeError,
+        "texts must hold texts or pairs of texts (got set at place 1)",
+    ),
     "a row without a text": (
         [ROWS[0], {"label": 1, "review": "a"}],
         None,
@@ -172,7 +177,12 @@ REFUSED = {
         TypeError,
         "texts must be rows with columns, for columns= (got str at place 0)",
     ),
-    "three columns": (ROWS, ("a", "b", "c"), TypeError, "columns must be a name or a pair of names (got ('a', 'b', 'c'))"),
+    "three columns": (
+        ROWS,
+        ("a", "b", "c"),
+        TypeError,
+        "columns must be a name or a pair of names (got ('a', 'b', 'c'))",
+    ),
     "columns that are no names": (ROWS, 3, TypeError, "columns must be a name or a pair of names (got 3)"),
     "half of a surrogate pair": (
         ["a", "b\ud83d"],
