@@ -18,7 +18,7 @@ Activation activation_from_name(const std::string& name) {
   if (name == "gelu_new") return Activation::kGeluTanh;
   if (name == "relu") return Activation::kRelu;
   if (name == "tanh") return Activation::kTanh;
-  TORCH_CHECK_VALUE(false, "activation must be one of gelu, gelu_new, relu, tanh (got ", name, ")");
+  MOCO_CHECK_VALUE(false, "activation must be one of gelu, gelu_new, relu, tanh (got ", name, ")");
 }
 
 // What a token looks up in the tables.
@@ -29,8 +29,8 @@ struct TokenIds {
 void check_ids(const char* name, const std::vector<int64_t>& ids, int64_t size) {
   if (ids.empty()) return;
   const auto [least, most] = std::minmax_element(ids.begin(), ids.end());
-  TORCH_CHECK_INDEX(*least >= 0 && *most < size, name, " must be from 0 to ", size - 1, " (got ",
-                    *least < 0 ? *least : *most, ")");
+  MOCO_CHECK_INDEX(*least >= 0 && *most < size, name, " must be from 0 to ", size - 1, " (got ",
+                   *least < 0 ? *least : *most, ")");
 }
 
 TokenIds token_ids(const PackedBatch& batch, const EmbeddingWeights& weights, const at::Tensor& words,
@@ -91,15 +91,15 @@ Encoder::Encoder(EmbeddingWeights embeddings, const std::vector<LayerWeights>& l
       head_activation_(activation_from_name(head.activation)),
       dense_({head.dense.first, head.dense.second}, dtype, Linear::kFineDepth),
       output_({head.output.first, head.output.second}, dtype, Linear::kFineDepth) {
-  TORCH_CHECK_VALUE(can_multiply(dtype),
-                    "Encoder: dtype must be torch.float32, or torch.bfloat16 where the processor multiplies it (got ",
-                    name_of(dtype), ")");
-  TORCH_CHECK_VALUE(heads > 0 && D_ % heads == 0, "Encoder: heads must divide the hidden size ", D_, " (got ", heads,
-                    ")");
-  TORCH_CHECK_VALUE(dtype == at::kFloat || D_ / heads % 2 == 0, "Encoder: the size of a head must be even in ",
-                    name_of(dtype), " (got ", D_ / heads, ")");
+  MOCO_CHECK_VALUE(can_multiply(dtype),
+                   "Encoder: dtype must be torch.float32, or torch.bfloat16 where the processor multiplies it (got ",
+                   name_of(dtype), ")");
+  MOCO_CHECK_VALUE(heads > 0 && D_ % heads == 0, "Encoder: heads must divide the hidden size ", D_, " (got ", heads,
+                   ")");
+  MOCO_CHECK_VALUE(dtype == at::kFloat || D_ / heads % 2 == 0, "Encoder: the size of a head must be even in ",
+                   name_of(dtype), " (got ", D_ / heads, ")");
   const at::Tensor& words = embeddings_.words;
-  TORCH_CHECK_VALUE(words.dim() == 2, "Encoder: words must have shape (any, size) (got ", words.sizes(), ")");
+  MOCO_CHECK_VALUE(words.dim() == 2, "Encoder: words must have shape (any, size) (got ", words.sizes(), ")");
   const int64_t E = words.size(1);
   const at::Tensor& positions = embeddings_.positions;
   MOCO_CHECK_SHAPE("Encoder", positions, {positions.size(0), E});
@@ -108,8 +108,8 @@ Encoder::Encoder(EmbeddingWeights embeddings, const std::vector<LayerWeights>& l
     MOCO_CHECK_SHAPE("Encoder", types, {types.size(0), E});
   }
   check_affine(embeddings_.norm, {E});
-  TORCH_CHECK_VALUE(embeddings_.projection || E == D_, "Encoder: words must have size ", D_,
-                    " where nothing projects them (got ", E, ")");
+  MOCO_CHECK_VALUE(embeddings_.projection || E == D_, "Encoder: words must have size ", D_,
+                   " where nothing projects them (got ", E, ")");
   if (embeddings_.projection) check_affine(*embeddings_.projection, {D_, E});
   // In the encoder's own dtype these are the model's own tables, not copies.
   const auto table = [&](const at::Tensor& weight) { return weight.detach().to(dtype).contiguous(); };
@@ -126,8 +126,8 @@ Encoder::Encoder(EmbeddingWeights embeddings, const std::vector<LayerWeights>& l
 }
 
 const Layer& Encoder::layer(int64_t i) const {
-  TORCH_CHECK_INDEX(i >= 0 && i < std::ssize(layers_), "layer must be from 0 to ", std::ssize(layers_) - 1, " (got ", i,
-                    ")");
+  MOCO_CHECK_INDEX(i >= 0 && i < std::ssize(layers_), "layer must be from 0 to ", std::ssize(layers_) - 1, " (got ", i,
+                   ")");
   return *layers_[static_cast<size_t>(i)];
 }
 
@@ -147,10 +147,9 @@ void Encoder::with_dtype(const F& f) const {
 void Encoder::embed(PackedBatch& batch, const at::Tensor& input_ids,
                     const std::optional<at::Tensor>& token_type_ids) const {
   const Timed timed(Part::kExtension);
-  TORCH_CHECK_VALUE(
-      input_ids.dim() == 2 && input_ids.size(0) == batch.rows() && input_ids.size(1) >= batch.max_seqlen(),
-      "embed: input_ids must have shape (", batch.rows(), ", at least ", batch.max_seqlen(), ") (got ",
-      input_ids.sizes(), ")");
+  MOCO_CHECK_VALUE(input_ids.dim() == 2 && input_ids.size(0) == batch.rows() && input_ids.size(1) >= batch.max_seqlen(),
+                   "embed: input_ids must have shape (", batch.rows(), ", at least ", batch.max_seqlen(), ") (got ",
+                   input_ids.sizes(), ")");
   const auto host = [&](const at::Tensor& ids) { return ids.to(at::kCPU, at::kLong).contiguous(); };
   std::optional<at::Tensor> types;
   if (token_type_ids && embeddings_.types) {

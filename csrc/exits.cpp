@@ -21,12 +21,12 @@ constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();  // a score that
 }
 
 Exits::Exits(int64_t site, int64_t classes) : site_(site), classes_(classes) {
-  TORCH_CHECK_VALUE(site >= 0 && classes > 1, "Exits: site must be at least 0 and classes at least 2 (got ", site,
-                    " and ", classes, ")");
+  MOCO_CHECK_VALUE(site >= 0 && classes > 1, "Exits: site must be at least 0 and classes at least 2 (got ", site,
+                   " and ", classes, ")");
 }
 
 void Exits::add(Rule rule, const at::Tensor& logits) {
-  TORCH_CHECK_VALUE(rule.id >= 0, "Exits: rule_id must be at least 0 (got ", rule.id, ")");
+  MOCO_CHECK_VALUE(rule.id >= 0, "Exits: rule_id must be at least 0 (got ", rule.id, ")");
   if (rule.off_ramp) {
     MOCO_CHECK_SHAPE("Exits", logits, {classes_, classes_});
   } else {
@@ -42,8 +42,8 @@ void Exits::add(Rule rule, const at::Tensor& logits) {
 void Exits::add_linear(int64_t rule_id, const at::Tensor& logits, const std::string& feature, const at::Tensor& weight,
                        double bias, double threshold) {
   MOCO_CHECK_DTYPE("Exits", weight, at::kFloat);
-  TORCH_CHECK_VALUE(weight.dim() == 1 && weight.numel() > 0, "Exits: weight must have shape (size) (got ",
-                    weight.sizes(), ")");
+  MOCO_CHECK_VALUE(weight.dim() == 1 && weight.numel() > 0, "Exits: weight must have shape (size) (got ",
+                   weight.sizes(), ")");
   add({.id = rule_id,
        .thresholds = {static_cast<float>(threshold)},
        .feature = feature_from_name(feature),
@@ -54,10 +54,10 @@ void Exits::add_linear(int64_t rule_id, const at::Tensor& logits, const std::str
 
 void Exits::add_off_ramp(int64_t rule_id, const at::Tensor& logits, const std::string& feature, OffRamp off_ramp,
                          std::vector<float> thresholds, int64_t patience) {
-  TORCH_CHECK_VALUE(off_ramp.classes() == classes_ && std::ssize(thresholds) == classes_,
-                    "Exits: off_ramp and thresholds must have ", classes_, " classes (got ", off_ramp.classes(),
-                    " and ", thresholds.size(), ")");
-  TORCH_CHECK_VALUE(patience > 0, "Exits: patience must be at least 1 (got ", patience, ")");
+  MOCO_CHECK_VALUE(off_ramp.classes() == classes_ && std::ssize(thresholds) == classes_,
+                   "Exits: off_ramp and thresholds must have ", classes_, " classes (got ", off_ramp.classes(), " and ",
+                   thresholds.size(), ")");
+  MOCO_CHECK_VALUE(patience > 0, "Exits: patience must be at least 1 (got ", patience, ")");
   add({.id = rule_id,
        .thresholds = std::move(thresholds),
        .feature = feature_from_name(feature),
@@ -75,11 +75,11 @@ const at::Tensor& Exits::pool(const Rule& rule, int64_t size, const PackedBatch&
   const int64_t D = batch.hidden().size(1);
   const int64_t multiple = *rule.feature == Feature::kClsMean ? 2 : 1;
   const bool flat = *rule.feature == Feature::kFlat;
-  TORCH_CHECK_VALUE(flat ? size % D == 0 : size == multiple * D, "Exits: weight of rule ", rule.id, " must have size ",
-                    flat            ? "a multiple of "
-                    : multiple == 2 ? "2 * "
-                                    : "",
-                    D, ", the hidden size (got ", size, ")");
+  MOCO_CHECK_VALUE(flat ? size % D == 0 : size == multiple * D, "Exits: weight of rule ", rule.id, " must have size ",
+                   flat            ? "a multiple of "
+                   : multiple == 2 ? "2 * "
+                                   : "",
+                   D, ", the hidden size (got ", size, ")");
   at::Tensor& x = pooled[{*rule.feature, size}];
   if (!x.defined()) x = batch.pool(*rule.feature, size / D);
   return x;
@@ -120,8 +120,8 @@ void Exits::linear_score(const Rule& rule, const PackedBatch& batch, Pooled& poo
 // -> (rules, 2, rows) float32, on the device of the batch: scores and, of off-ramps, predicted classes.
 at::Tensor Exits::scores(const PackedBatch& batch, const std::vector<at::Tensor>& fires) const {
   const auto is_callable = [](const Rule& rule) { return !rule.feature; };
-  TORCH_CHECK_VALUE(std::ssize(fires) == std::count_if(rules_.begin(), rules_.end(), is_callable),
-                    "Exits: fires must hold one answer for each callable (got ", fires.size(), ")");
+  MOCO_CHECK_VALUE(std::ssize(fires) == std::count_if(rules_.begin(), rules_.end(), is_callable),
+                   "Exits: fires must hold one answer for each callable (got ", fires.size(), ")");
   const at::Tensor scores =
       at::zeros({std::ssize(rules_), 2, batch.rows()}, batch.hidden().options().dtype(at::kFloat));
   Pooled pooled;
@@ -153,8 +153,8 @@ at::Tensor Exits::scores(const PackedBatch& batch, const std::vector<at::Tensor>
 int64_t Exits::apply(PackedBatch& batch, Results& results, const std::vector<at::Tensor>& fires) const {
   const Timed extension(Part::kExtension);
   const Timed timed(Part::kExits);
-  TORCH_CHECK_VALUE(results.logits().size(1) == classes_, "Exits: results must have ", classes_, " classes (got ",
-                    results.logits().size(1), ")");
+  MOCO_CHECK_VALUE(results.logits().size(1) == classes_, "Exits: results must have ", classes_, " classes (got ",
+                   results.logits().size(1), ")");
   const at::Tensor score = scores(batch, fires).cpu();  // the one host synchronisation of an exit point
   const int64_t rows = batch.rows();
   std::vector<bool> keep(static_cast<size_t>(rows), true);

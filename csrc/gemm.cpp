@@ -47,8 +47,9 @@ static bool can_multiply_tile() {
 }
 
 bool can_multiply(at::ScalarType weights) {
-  static const bool bfloat16s = can_multiply_tile<bfloat16, bfloat16, float>();
-  static const bool bytes = can_multiply_tile<uint8_t, int8_t, int32_t>();
+  static const bool allowed = max_isa() == IsaLevel::kAvx512Bf16;
+  static const bool bfloat16s = allowed && can_multiply_tile<bfloat16, bfloat16, float>();
+  static const bool bytes = allowed && can_multiply_tile<uint8_t, int8_t, int32_t>();
   return weights == at::kFloat || (weights == at::kBFloat16 && bfloat16s) || (weights == at::kChar && bytes);
 }
 
@@ -89,8 +90,8 @@ Linear::Linear(const std::vector<LinearWeights>& layers, at::ScalarType dtype, i
   if (bytes && apart) {
     for (const LinearWeights& layer : layers) packed_.push_back(layer.weight.contiguous());
   } else {
-    TORCH_CHECK_VALUE(bytes || dtype == at::kFloat || inputs_ % 2 == 0,
-                      "Linear: inputs must be even in torch.bfloat16 (got ", inputs_, ")");
+    MOCO_CHECK_VALUE(bytes || dtype == at::kFloat || inputs_ % 2 == 0,
+                     "Linear: inputs must be even in torch.bfloat16 (got ", inputs_, ")");
     const at::Tensor weight = all([](const LinearWeights& layer) { return layer.unpacked(); });
     packed_.push_back(bytes ? pack(weight, kWord) : pack(weight.to(dtype), dtype == at::kFloat ? 1 : 2));
   }

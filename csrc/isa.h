@@ -1,14 +1,26 @@
 // Which instruction set the kernels use: decided once per process.
 #pragma once
 
-#include <cstdint>
 #include <type_traits>
 
 #include "kernels/kernels.h"
 
 namespace moco {
 
-// The table for this processor. Obeys ATEN_CPU_CAPABILITY (default, avx2, avx512), as torch's own kernels do.
+// Levels of processors, each with everything that stands before it.
+enum class IsaLevel { kGeneric, kAvx2, kAvx512, kAvx512Bf16 };
+
+// The highest level that this process may use: the environment variable MOCO_MAX_ISA, read once.
+//   generic, avx2   as on a processor without AVX2, without AVX-512
+//   avx512          AVX-512 without its products of bfloat16 and of bytes (BF16, VNNI)
+//   avx512_bf16     everything the processor has; the default
+// It bounds the kernels of this extension and what can_multiply answers, so that a lesser processor can be tried on a
+// better one; float32 products are oneDNN's and take what ONEDNN_MAX_CPU_ISA leaves them.
+// Throws a ValueError for any other value.
+IsaLevel max_isa();
+
+// The table for this processor. Obeys MOCO_MAX_ISA, and ATEN_CPU_CAPABILITY (default, avx2, avx512) as torch's own
+// kernels do.
 const KernelTable& kernels();
 
 template <typename T>
@@ -19,9 +31,5 @@ const HiddenKernels<T>& hidden_kernels() {
     return kernels().float32;
   }
 }
-
-// How many threads a parallel loop of this extension really runs on. 1 on a machine with more means that the
-// extension was built without OpenMP: at::parallel_for lives in a header and is then silently serial.
-int64_t parallel_threads();
 
 }  // namespace moco

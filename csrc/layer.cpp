@@ -34,7 +34,7 @@ static LayerWeights checked(LayerWeights weights) {
   check_linear(output, D, F);
   for (const Affine* norm : {&attention_norm, &output_norm}) check_affine(*norm, {D});
   for (const LinearWeights* other : {&key, &value}) {  // which read the same tokens, quantised once
-    TORCH_CHECK_VALUE(
+    MOCO_CHECK_VALUE(
         other->quantized() == query.quantized() && (!query.quantized() || at::equal(other->smooth, query.smooth)),
         "Encoder: query, key and value must all be int8 with the same smooth, or none of them");
   }

@@ -14,31 +14,31 @@ namespace moco {
 
 OffRamp::OffRamp(const std::vector<Affine>& layers, const std::string& score, double temperature)
     : weights_(layers), inverse_temperature_(static_cast<float>(1 / temperature)) {
-  TORCH_CHECK_VALUE(layers.size() == 1 || layers.size() == 2, "OffRamp: layers must be one or two (got ", layers.size(),
-                    ")");
-  TORCH_CHECK_VALUE(temperature > 0, "OffRamp: temperature must be above 0 (got ", temperature, ")");
+  MOCO_CHECK_VALUE(layers.size() == 1 || layers.size() == 2, "OffRamp: layers must be one or two (got ", layers.size(),
+                   ")");
+  MOCO_CHECK_VALUE(temperature > 0, "OffRamp: temperature must be above 0 (got ", temperature, ")");
   if (score == "max_prob") {
     score_ = Score::kMaxProb;
   } else if (score == "entropy") {
     score_ = Score::kEntropy;
   } else {
-    TORCH_CHECK_VALUE(score == "margin", "OffRamp: score must be one of max_prob, entropy, margin (got ", score, ")");
+    MOCO_CHECK_VALUE(score == "margin", "OffRamp: score must be one of max_prob, entropy, margin (got ", score, ")");
     score_ = Score::kMargin;
   }
   // Tensors are copied: an off-ramp stays what it was when it was made, whatever becomes of the caller's memory.
   for (auto& [weight, bias] : weights_) {
     MOCO_CHECK_DTYPE("OffRamp", weight, at::kFloat);
-    TORCH_CHECK_VALUE(weight.dim() == 2 && weight.size(0) > 0 && weight.size(1) > 0,
-                      "OffRamp: weight must have shape (outputs, inputs) (got ", weight.sizes(), ")");
+    MOCO_CHECK_VALUE(weight.dim() == 2 && weight.size(0) > 0 && weight.size(1) > 0,
+                     "OffRamp: weight must have shape (outputs, inputs) (got ", weight.sizes(), ")");
     MOCO_CHECK_SHAPE("OffRamp", bias, {weight.size(0)});
     weight = weight.clone();
     bias = bias.clone();
     if (weight.is_cpu()) packed_.emplace_back(LinearWeights{weight, bias}, at::kFloat, Linear::kFineDepth);
   }
-  TORCH_CHECK_VALUE(layers.size() == 1 || layers[1].first.size(1) == layers[0].first.size(0),
-                    "OffRamp: the second layer must take what the first gives, ", layers[0].first.size(0), " (got ",
-                    layers.back().first.size(1), ")");
-  TORCH_CHECK_VALUE(classes() > 1, "OffRamp: classes must be at least 2 (got ", classes(), ")");
+  MOCO_CHECK_VALUE(layers.size() == 1 || layers[1].first.size(1) == layers[0].first.size(0),
+                   "OffRamp: the second layer must take what the first gives, ", layers[0].first.size(0), " (got ",
+                   layers.back().first.size(1), ")");
+  MOCO_CHECK_VALUE(classes() > 1, "OffRamp: classes must be at least 2 (got ", classes(), ")");
 }
 
 at::Tensor OffRamp::logits(const at::Tensor& x) const {

@@ -1,6 +1,5 @@
 #include "packed_batch.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/segment_reduce.h>
@@ -13,6 +12,7 @@
 
 #include "checks.h"
 #include "isa.h"
+#include "parallel.h"
 #include "profile.h"
 
 namespace moco {
@@ -46,7 +46,7 @@ void move_on_cpu(const at::Tensor& from, const at::Tensor& to, const Runs& runs)
   // In place, runs must move one after the other. Letting each thread move its own columns instead was measured
   // (2026-11, 2 threads, 4 MB to 100 MB): no faster, the copy waits for memory.
   const int64_t grain = from.is_same(to) ? count : count * kBytesPerThread / (bytes + 1) + 1;
-  at::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
+  parallel_ranges(0, count, grain, [&](int64_t begin, int64_t end) {
     const auto first = static_cast<size_t>(begin);
     kernels().copy_runs(read, write, &runs.source[first], &runs.target[first], &runs.length[first], end - begin,
                         stride);
@@ -68,7 +68,7 @@ void mean_on_cpu(const T* hidden, const std::vector<int32_t>& cu_seqlens, const 
   const int64_t rows = out.size(0);
   const int64_t D = out.size(1);
   const int64_t bytes = cu_seqlens.back() * D * static_cast<int64_t>(sizeof(T));
-  at::parallel_for(0, rows, rows * kBytesPerThread / (bytes + 1) + 1, [&](int64_t begin, int64_t end) {
+  parallel_ranges(0, rows, rows * kBytesPerThread / (bytes + 1) + 1, [&](int64_t begin, int64_t end) {
     hidden_kernels<T>().mean_pool(hidden, &cu_seqlens[static_cast<size_t>(begin)], end - begin, D,
                                   out.mutable_data_ptr<float>() + begin * D);
   });
@@ -81,18 +81,18 @@ Feature feature_from_name(const std::string& name) {
   if (name == "mean") return Feature::kMean;
   if (name == "flat") return Feature::kFlat;
   if (name == "cls+mean") return Feature::kClsMean;
-  TORCH_CHECK_VALUE(false, "feature must be one of cls, mean, flat, cls+mean (got ", name, ")");
+  MOCO_CHECK_VALUE(false, "feature must be one of cls, mean, flat, cls+mean (got ", name, ")");
 }
 
 PackedBatch::PackedBatch(const at::Tensor& attention_mask) {
   const Timed timed(Part::kExtension);
-  TORCH_CHECK_VALUE(attention_mask.dim() == 2 && attention_mask.size(0) > 0 && attention_mask.size(1) > 0,
-                    "attention_mask must have shape (rows, tokens) with at least one of each (got ",
-                    attention_mask.sizes(), ")");
-  TORCH_CHECK_TYPE(at::isIntegralType(attention_mask.scalar_type(), /*includeBool=*/true),
-                   "attention_mask must be integer or bool (got ", name_of(attention_mask.scalar_type()), ")");
-  TORCH_CHECK_VALUE(attention_mask.numel() <= std::numeric_limits<int32_t>::max(),
-                    "attention_mask must have at most 2**31 - 1 tokens (got ", attention_mask.numel(), ")");
+  MOCO_CHECK_VALUE(attention_mask.dim() == 2 && attention_mask.size(0) > 0 && attention_mask.size(1) > 0,
+                   "attention_mask must have shape (rows, tokens) with at least one of each (got ",
+                   attention_mask.sizes(), ")");
+  MOCO_CHECK_TYPE(at::isIntegralType(attention_mask.scalar_type(), /*includeBool=*/true),
+                  "attention_mask must be integer or bool (got ", name_of(attention_mask.scalar_type()), ")");
+  MOCO_CHECK_VALUE(attention_mask.numel() <= std::numeric_limits<int32_t>::max(),
+                   "attention_mask must have at most 2**31 - 1 tokens (got ", attention_mask.numel(), ")");
   const at::Tensor mask = attention_mask.to(at::kCPU, at::kLong).contiguous();
   const int64_t S = mask.size(1);
   cu_seqlens_.push_back(0);
@@ -100,13 +100,13 @@ PackedBatch::PackedBatch(const at::Tensor& attention_mask) {
     const int64_t* row = mask.const_data_ptr<int64_t>() + r * S;
     int64_t length = 0;
     for (int64_t t = 0; t < S; ++t) {
-      TORCH_CHECK_VALUE(row[t] == 0 || row[t] == 1, "attention_mask must hold only 0 and 1 (got ", row[t], " in row ",
-                        r, ")");
-      TORCH_CHECK_VALUE(row[t] == 0 || length == t, "attention_mask must be right-padded, ones before zeros (row ", r,
-                        " is not; set tokenizer.padding_side = \"right\")");
+      MOCO_CHECK_VALUE(row[t] == 0 || row[t] == 1, "attention_mask must hold only 0 and 1 (got ", row[t], " in row ", r,
+                       ")");
+      MOCO_CHECK_VALUE(row[t] == 0 || length == t, "attention_mask must be right-padded, ones before zeros (row ", r,
+                       " is not; set tokenizer.padding_side = \"right\")");
       length += row[t];
     }
-    TORCH_CHECK_VALUE(length > 0, "attention_mask must have a real token in every row (row ", r, " has none)");
+    MOCO_CHECK_VALUE(length > 0, "attention_mask must have a real token in every row (row ", r, " has none)");
     cu_seqlens_.push_back(cu_seqlens_.back() + static_cast<int32_t>(length));
     row_ids_.push_back(static_cast<int32_t>(r));
   }
@@ -119,7 +119,7 @@ int64_t PackedBatch::max_seqlen() const {
 }
 
 at::Tensor PackedBatch::hidden() const {
-  TORCH_CHECK_VALUE(buffer_.defined(), "PackedBatch: hidden states must be given by unpad first (got none)");
+  MOCO_CHECK_VALUE(buffer_.defined(), "PackedBatch: hidden states must be given by unpad first (got none)");
   return buffer_.narrow(0, 0, total_tokens());
 }
 
@@ -143,7 +143,7 @@ PackedBatch PackedBatch::cls() const {
 
 void PackedBatch::unpad(const at::Tensor& padded) {
   MOCO_CHECK_FLOATING("unpad: padded", padded.scalar_type());
-  TORCH_CHECK_VALUE(
+  MOCO_CHECK_VALUE(
       padded.dim() == 3 && padded.size(0) == rows() && padded.size(1) >= max_seqlen() && padded.size(2) > 0,
       "unpad: padded must have shape (", rows(), ", at least ", max_seqlen(), ", at least 1) (got ", padded.sizes(),
       ")");
@@ -189,10 +189,10 @@ at::Tensor PackedBatch::pool(Feature feature, int64_t tokens) const {
     case Feature::kMean:
       return mean();
     case Feature::kFlat:
-      TORCH_CHECK_VALUE(tokens > 0, "pool: tokens must be at least 1 (got ", tokens, ")");
+      MOCO_CHECK_VALUE(tokens > 0, "pool: tokens must be at least 1 (got ", tokens, ")");
       return padded(tokens).flatten(1).to(at::kFloat);
     case Feature::kClsMean:
-      TORCH_CHECK_VALUE(kept_mean_.defined(), "pool: cls+mean needs the mean of an earlier keep_mean (got none)");
+      MOCO_CHECK_VALUE(kept_mean_.defined(), "pool: cls+mean needs the mean of an earlier keep_mean (got none)");
       return at::cat({pool(Feature::kCls, 1), kept_mean_}, 1);
   }
   TORCH_INTERNAL_ASSERT(false, "unknown feature");
@@ -222,8 +222,8 @@ at::Tensor PackedBatch::mean() const {
 }
 
 void PackedBatch::compact(const std::vector<bool>& keep) {
-  TORCH_CHECK_VALUE(keep.size() == row_ids_.size(), "compact: keep must have one value for each of the ", rows(),
-                    " rows (got ", keep.size(), ")");
+  MOCO_CHECK_VALUE(keep.size() == row_ids_.size(), "compact: keep must have one value for each of the ", rows(),
+                   " rows (got ", keep.size(), ")");
   Runs runs;
   std::vector<int32_t> cu_seqlens{0};
   std::vector<int32_t> row_ids;
@@ -252,8 +252,8 @@ void PackedBatch::keep_rows_of(const PackedBatch& survivors) {
     keep.push_back(next != survivors.row_ids_.end() && *next == row);
     if (keep.back()) ++next;
   }
-  TORCH_CHECK_VALUE(next == survivors.row_ids_.end(),
-                    "keep_rows_of: survivors must be rows of this batch, in its order");
+  MOCO_CHECK_VALUE(next == survivors.row_ids_.end(),
+                   "keep_rows_of: survivors must be rows of this batch, in its order");
   compact(keep);
 }
 

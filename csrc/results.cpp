@@ -11,8 +11,8 @@ namespace moco {
 
 Results::Results(int64_t rows, int64_t classes, at::ScalarType dtype, at::Device device) {
   const Timed timed(Part::kExtension);
-  TORCH_CHECK_VALUE(rows > 0 && classes > 0, "Results: rows and classes must be at least 1 (got ", rows, " and ",
-                    classes, ")");
+  MOCO_CHECK_VALUE(rows > 0 && classes > 0, "Results: rows and classes must be at least 1 (got ", rows, " and ",
+                   classes, ")");
   MOCO_CHECK_FLOATING("Results: dtype", dtype);
   const auto options = at::TensorOptions().device(device);
   logits_ = at::zeros({rows, classes}, options.dtype(dtype));
@@ -22,7 +22,7 @@ Results::Results(int64_t rows, int64_t classes, at::ScalarType dtype, at::Device
 
 at::Tensor Results::index(const std::vector<int32_t>& row_ids) const {
   for (const int32_t row : row_ids) {
-    TORCH_CHECK_VALUE(row < logits_.size(0), "Results: row_ids must be below ", logits_.size(0), " (got ", row, ")");
+    MOCO_CHECK_VALUE(row < logits_.size(0), "Results: row_ids must be below ", logits_.size(0), " (got ", row, ")");
   }
   return at::tensor(row_ids).to(logits_.device(), at::kLong, /*non_blocking=*/true);
 }

@@ -32,8 +32,8 @@ inline void check_linear(const LinearWeights& linear, int64_t outputs, int64_t i
                     Linear::kPanel, Linear::kWord});
   MOCO_CHECK_SHAPE("Encoder", linear.scale, {outputs});
   MOCO_CHECK_SHAPE("Encoder", linear.smooth, {inputs});
-  TORCH_CHECK_VALUE(can_multiply(at::kChar),
-                    "Encoder: int8 weights need a processor that sums products of bytes (AVX-512 VNNI)");
+  MOCO_CHECK_VALUE(can_multiply(at::kChar),
+                   "Encoder: int8 weights need a processor that sums products of bytes (AVX-512 VNNI)");
 }
 
 struct EmbeddingWeights {

@@ -10,13 +10,26 @@ Affine = tuple[Tensor, Tensor]
 Int8Affine = tuple[Tensor, Tensor, Tensor, Tensor]
 
 def cpu_isa() -> str:
-    """The instruction set of the kernels in use: generic, avx2 or avx512."""
+    """The instruction set of the kernels in use: generic, avx2 or avx512.
+
+    The environment variable MOCO_MAX_ISA keeps it to a lesser processor's: generic, avx2, avx512 (without products of
+    bfloat16 and int8: see can_multiply) or avx512_bf16 (everything, the default). Any other value: ValueError.
+    """
 
 def can_multiply(dtype: torch.dtype) -> bool:
     """Whether the processor multiplies weights of this dtype: float32 always, bfloat16 and int8 where it can."""
 
 def parallel_threads() -> int:
     """How many threads a parallel loop of the extension really runs on."""
+
+def lost_threads() -> bool:
+    """True in the child of a fork() by a thread that had worked with the extension on several threads.
+
+    Its parallel loops are serial there, and torch's own would hang on more than one thread.
+    """
+
+def refuse_in_parallel(tasks: int) -> None:
+    """For tests: the last task of a parallel loop is refused with a ValueError."""
 
 def start_profile() -> None:
     """From here on, time what the extension does."""

@@ -25,6 +25,8 @@ if _minor(torch.__version__) != _minor(_BUILT_FOR):
         "for this one (pip install --no-build-isolation --no-deps --force-reinstall FOLDER_OF_ITS_SOURCES)"
     )
 
+from moco_rt import fork as _fork  # noqa: F401 -- what it registers
+from moco_rt._C import cpu_isa
 from moco_rt.accelerate import accelerate
 from moco_rt.capture import capture
 from moco_rt.cascade import Cascade
@@ -37,6 +39,8 @@ from moco_rt.torch_early_exit_models import EarlyExitTextClassificationModel
 
 if TYPE_CHECKING:
     from moco_rt.analytics import AnalyticsEngine, NoSufficientRuleError
+
+cpu_isa()  # a MOCO_MAX_ISA that names no instruction set is refused here, not by the first batch
 
 __version__ = "0.1.0"
 

@@ -17,7 +17,17 @@ MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path
 IMPORT_EXTENSION = {
     *(
         f"moco_rt.{name}"
-        for name in ("exits", "reference", "runtime", "torch_early_exit_models", "capture", "record", "monitor")
+        for name in (
+            "__init__",
+            "fork",
+            "exits",
+            "reference",
+            "runtime",
+            "torch_early_exit_models",
+            "capture",
+            "record",
+            "monitor",
+        )
     ),
     *(f"moco_rt.architectures.{name}" for name in ("architecture", "bert_like", "roberta", "electra", "distilbert")),
 }
@@ -46,7 +56,7 @@ def own_imports(module):
 LADDER = [
     f"moco_rt.{name}"
     for name in (
-        *("_build", "int8_linear", "architectures.int8", "sites", "rules", "calibrate", "certificate"),
+        *("_build", "fork", "int8_linear", "architectures.int8", "sites", "rules", "calibrate", "certificate"),
         *("answers", "findings", "policy"),
         *("policy_files", "monitor"),
         *("batches", "inputs", "text_files"),

@@ -92,3 +92,41 @@ def test_import_beside_another_torch_says_which_two_and_what_to_type():
     assert last_line.startswith("ImportError: ")
     for words in (TORCH_VERSION, "2.99.0", "pip install"):
         assert words in last_line
+
+
+# What MOCO_MAX_ISA does
+
+LEVELS = ["generic", "avx2", "avx512", "avx512_bf16"]
+ASK = """
+import torch
+from moco_rt._C import can_multiply, cpu_isa
+print(cpu_isa(), *(can_multiply(dtype) for dtype in (torch.float32, torch.bfloat16, torch.int8)))
+"""
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_no_more_is_used_than_the_environment_allows(level):
+    isa, *multiplies = run_python(ASK, MOCO_MAX_ISA=level).stdout.split()
+    everything, *all_multiply = run_python(ASK, MOCO_MAX_ISA="avx512_bf16").stdout.split()
+    assert isa == LEVELS[min(LEVELS.index(level), LEVELS.index(everything))]
+    assert multiplies == (all_multiply if level == "avx512_bf16" else ["True", "False", "False"])
+
+
+def test_without_the_variable_everything_is_used():
+    environment = {name: value for name, value in os.environ.items() if name != "MOCO_MAX_ISA"}
+    command = [sys.executable, "-c", ASK]
+    unset = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    assert unset == run_python(ASK, MOCO_MAX_ISA="avx512_bf16").stdout
+
+
+def test_the_lower_of_the_two_variables_counts():
+    assert run_python(ASK, MOCO_MAX_ISA="generic", ATEN_CPU_CAPABILITY="avx2").stdout.startswith("generic ")
+    assert run_python(ASK, MOCO_MAX_ISA="avx512", ATEN_CPU_CAPABILITY="default").stdout.startswith("generic ")
+
+
+@pytest.mark.parametrize("value", ["", "sse", "AVX2", "avx512 "])
+def test_a_level_that_is_not_there_is_refused_at_import(value):
+    done = run_python("import moco_rt", MOCO_MAX_ISA=value)
+    assert done.returncode == 1
+    words = f"MOCO_MAX_ISA must be one of generic, avx2, avx512, avx512_bf16 (got {value})"
+    assert done.stderr.splitlines()[-1] == f"ValueError: {words}"
