@@ -90,7 +90,7 @@ class PackedBatch:
         """Keeps the rows that are in survivors, which is what compaction left of a batch of the same rows."""
 
 class Results:
-    """What a batch's rows end with, in the order they came in."""
+    """The logits of a batch's rows and where each row left, in the order the rows came in."""
 
     def __init__(self, rows: int, classes: int, *, dtype: torch.dtype, device: torch.device) -> None: ...
     @property
@@ -111,7 +111,7 @@ class Results:
 class OffRamp:
     """A small classifier: one layer, or two with a ReLU between, all in float32.
 
-    score: max_prob, entropy or margin, of softmax(logits / temperature).
+    score: max_prob or entropy, of softmax(logits / temperature).
     """
 
     def __init__(self, layers: Sequence[Affine], *, score: str, temperature: float) -> None: ...
@@ -119,9 +119,12 @@ class OffRamp:
         """(2, rows) float32 on the CPU: scores, the higher the surer, and predicted classes. x: (rows, inputs)."""
 
 class Exits:
-    """The exits of one site, the site-th of the model, each with the logits (C) its rows leave with."""
+    """The exits of one site, the site-th of the model, each with the logits (C) its rows leave with.
 
-    def __init__(self, site: int, classes: int) -> None: ...
+    count_streaks: False where no off-ramp of the whole model has a patience above 1; then none is added here.
+    """
+
+    def __init__(self, site: int, classes: int, *, count_streaks: bool = True) -> None: ...
     def add_linear(
         self, rule_id: int, logits: Tensor, *, feature: str, weight: Tensor, bias: float, threshold: float
     ) -> None:
@@ -191,8 +194,8 @@ class HeadWeights:
 
     def __init__(self, *, dense: Affine, activation: str, output: Affine) -> None: ...
 
-class Encoder:
-    """A BERT-like encoder with its classifier over packed rows, every step in place.
+class TransformerClassifier:
+    """A BERT-like encoder with its classifier, over packed rows; every step works in place.
 
     dtype: float32 or bfloat16, of hidden states and of products whose weights are not int8; sums, softmax and
     LayerNorm are float32.
@@ -226,7 +229,10 @@ class Encoder:
         """Both products of the feed-forward network, residual and LayerNorm."""
 
     def peek(self, layer: int, batch: PackedBatch) -> PackedBatch:
-        """What attention would leave in every row's first token, as a batch of these tokens."""
+        """A batch of every row's first token, in the state that attention would leave it in; batch stays as it is.
+
+        No key and no value of another token is computed for it.
+        """
 
     def classify(self, batch: PackedBatch) -> Tensor:
-        """(rows, C) in the encoder's dtype, from every row's first token."""
+        """(rows, C) in the model's dtype, from every row's first token."""

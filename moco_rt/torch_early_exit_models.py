@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from moco_rt import pretrained, reference, runtime
-from moco_rt._C import Encoder, Results
+from moco_rt._C import TransformerClassifier, Results
 from moco_rt.architectures import architecture_of, check_settles_one_label, load_model
 from moco_rt.architectures.int8 import is_int8
 from moco_rt.batches import Text
@@ -99,7 +99,7 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._encoder = self._pack()
 
-    def _pack(self) -> Encoder | None:
+    def _pack(self) -> TransformerClassifier | None:
         """The model on the packed kernels; None: on its own modules."""
         if self._asked_for == "reference":
             return None

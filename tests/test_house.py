@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -99,33 +100,59 @@ def test_only_architectures_know_hugging_faces_model_classes():
             assert not [name for name in imports(module) if classes.match(name)], module
 
 
-LAYERS = {
-    "kernels/kernels.h": 0,
-    **dict.fromkeys(("isa.h", "checks.h", "profile.h", "parallel.h", "scratch.h", "gemm.h", "stages.h"), 1),
-    **dict.fromkeys(
-        ("packed_batch.h", "results.h", "off_ramp.h", "exits.h", "weights.h", "attention.h", "layer.h", "encoder.h"), 2
-    ),
+#: The rooms of csrc, and those that each may include beside itself. From `kernels` only the contract, kernels.h.
+ROOMS = {
+    "kernels": set(),
+    "core": {"kernels"},
+    "linear": {"kernels", "core"},
+    "batch": {"kernels", "core"},
+    "exits": {"kernels", "core", "linear", "batch"},
+    "transformer": {"kernels", "core", "linear", "batch"},
+    "bindings": {"kernels", "core", "linear", "batch", "exits", "transformer"},
 }
+CPP = sorted(SOURCES.rglob("*.[ch]*"))
 
 
-@pytest.mark.parametrize("source", sorted(SOURCES.rglob("*.[ch]*")), ids=lambda path: path.name)
-def test_cpp_layers_look_down_only(source):
-    own = source.relative_to(SOURCES).as_posix()
-    included = re.findall(r'^#include ["<]([^">]+)[">]', source.read_text(encoding="utf-8"), re.MULTILINE)
-    if own.startswith("kernels/"):
-        torch_free = {"cstdint", "cstring", "cmath"}
-        assert all(header.startswith("kernels/") or header in torch_free for header in included)
-        return
-    assert "torch/extension.h" not in included
-    assert not {header for header in included if header.startswith("kernels/")} - {"kernels/kernels.h"}
-    layer = LAYERS.get(own.replace(".cpp", ".h"), 3)  # bindings.cpp: 3
-    for header in included:
-        assert LAYERS.get(header, 0) <= layer, f"{own} (layer {layer}) includes {header}"
+def included(source):
+    return re.findall(r'^#include ["<]([^">]+)[">]', source.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_every_cpp_file_stands_in_a_room_which_says_what_it_is_for():
+    assert {path.name for path in SOURCES.iterdir()} == set(ROOMS)
+    assert {path.parent.name for path in CPP} == set(ROOMS)
+    for room in ROOMS:
+        assert (SOURCES / room / "README.md").read_text(encoding="utf-8").startswith(f"# {room}\n")
+
+
+@pytest.mark.parametrize("source", CPP, ids=lambda path: path.relative_to(SOURCES).as_posix())
+def test_cpp_rooms_include_only_what_they_may(source):
+    room = source.parent.name
+    for header in included(source):
+        other = header.split("/")[0]
+        if other in ROOMS:
+            assert (SOURCES / header).is_file(), header
+            assert other == room or other in ROOMS[room], f"{room} includes {header}"
+            assert room == "kernels" or other != "kernels" or header == "kernels/kernels.h"
+        elif room == "kernels":
+            assert header in {"cstdint", "cstring", "cmath"}, f"{source.name} is not free of {header}"
+        else:
+            assert not (source.parent / header).is_file(), f"{header} is included without its room"
+            assert header != "torch/extension.h"
+
+
+def test_cpp_headers_do_not_include_each_other_in_a_circle():
+    headers = {path.relative_to(SOURCES).as_posix(): path for path in CPP if path.suffix == ".h"}
+    list(TopologicalSorter({name: set(included(path)) & set(headers) for name, path in headers.items()}).static_order())
+
+
+def test_every_cpp_file_is_built():
+    listed = set(re.findall(r"csrc/(\S+\.cpp)", (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")))
+    assert listed == {path.relative_to(SOURCES).as_posix() for path in CPP if path.suffix == ".cpp"}
 
 
 @pytest.mark.parametrize(
     "path",
-    [*PACKAGE.rglob("*.py"), *SOURCES.rglob("*.[ch]*"), *(ROOT / "bench").glob("*.py")],
+    [*PACKAGE.rglob("*.py"), *CPP, *(ROOT / "bench").glob("*.py")],
     ids=lambda path: path.name,
 )
 def test_a_file_can_be_read_in_one_go(path):

@@ -60,21 +60,21 @@ inline Vec identity(Vec x) { return x; }
 
 // What of a product stands in some columns: a function of the token. What the columns share is read once.
 template <typename Lanes>
-inline auto columns_of(const Product<float>& product, int64_t n, Lanes lanes) {
+inline auto columns_of(const Accumulator<float>& product, int64_t n, Lanes lanes) {
   return [=](int64_t t) { return load(product.values + t * product.ld + n, lanes); };
 }
 template <typename Lanes>
-inline auto columns_of(const Product<int32_t>& product, int64_t n, Lanes lanes) {
+inline auto columns_of(const Accumulator<int32_t>& product, int64_t n, Lanes lanes) {
   const Vec scale = load(product.scale + n, lanes);
   const Vec sums = load(product.sums + n, lanes);
   return [=](int64_t t) {
     const Vec whole = __builtin_convertvector(load(product.values + t * product.ld + n, lanes), Vec);
-    return whole * scale * product.tokens.scale[t] + sums * product.tokens.least[t];
+    return whole * scale * product.tokens.scale[t] + sums * product.tokens.minimum[t];
   };
 }
 
 template <Vec (*function)(Vec), typename P, typename T>
-void apply(const Product<P>& product, const float* bias, int64_t tokens, int64_t columns, T* out, int64_t ld_out) {
+void apply(const Accumulator<P>& product, const float* bias, int64_t tokens, int64_t columns, T* out, int64_t ld_out) {
   for_vectors(columns, [&](int64_t n, auto lanes) {
     const auto value = columns_of(product, n, lanes);
     const Vec shift = load(bias + n, lanes);
@@ -83,7 +83,7 @@ void apply(const Product<P>& product, const float* bias, int64_t tokens, int64_t
 }
 
 template <typename P, typename T>
-void bias_activation(const Product<P>& product, const float* bias, Activation activation, int64_t tokens,
+void bias_activation(const Accumulator<P>& product, const float* bias, Activation activation, int64_t tokens,
                      int64_t columns, T* out, int64_t ld_out) {
   switch (activation) {
     case Activation::kNone:
@@ -99,7 +99,7 @@ void bias_activation(const Product<P>& product, const float* bias, Activation ac
   }
 }
 
-void dequantize(const Product<int32_t>& product, int64_t tokens, int64_t columns, float* out, int64_t ld_out) {
+void dequantize(const Accumulator<int32_t>& product, int64_t tokens, int64_t columns, float* out, int64_t ld_out) {
   for_vectors(columns, [&](int64_t n, auto lanes) {
     const auto value = columns_of(product, n, lanes);
     for (int64_t t = 0; t < tokens; ++t) store(out + t * ld_out + n, value(t), lanes);
