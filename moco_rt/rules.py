@@ -121,9 +121,9 @@ class LinearRule:
 class OffRamp:
     """A small classifier at a site: a row leaves with the class it predicts where it is sure enough of it.
 
-    It scores `softmax(logits / temperature)`: the highest probability, or the negative entropy. With these scores it is the exit of The Right Tool (temperature-calibrated `max_prob`; Schwartz et
-    al., ACL 2020), of DeeBERT (`entropy`; Xin et al., ACL 2020), and with `patience` that of PABEE (Zhou et al.,
-    NeurIPS 2020).
+    It scores `softmax(logits / temperature)`: the highest probability, or the negative entropy. With these scores it is
+    the exit of The Right Tool (temperature-calibrated `max_prob`; Schwartz et al., ACL 2020), of DeeBERT (`entropy`;
+    Xin et al., ACL 2020), and with `patience` that of PABEE (Zhou et al., NeurIPS 2020).
 
     Attributes:
         layers: (weight, bias) of one layer, (C, size) and (C,), or of two with a ReLU between; float32. size is D, or

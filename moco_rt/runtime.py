@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from moco_rt._C import TransformerClassifier, PackedBatch, Results
+from moco_rt._C import PackedBatch, Results, TransformerClassifier
 from moco_rt.exits import ExitPoint
 from moco_rt.sites import EMBEDDINGS, attention_site, output_site
 

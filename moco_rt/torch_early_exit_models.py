@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from moco_rt import pretrained, reference, runtime
-from moco_rt._C import TransformerClassifier, Results
+from moco_rt._C import Results, TransformerClassifier
 from moco_rt.architectures import architecture_of, check_settles_one_label, load_model
 from moco_rt.architectures.int8 import is_int8
 from moco_rt.batches import Text

@@ -11,8 +11,8 @@
 
 namespace moco {
 
-// What this extension throws where it refuses something. Light on purpose, and its own: c10::Error takes a backtrace
-// when it is thrown, and belongs to another library that may have been built by another compiler.
+// The exception with which this extension refuses something. It is light and our own on purpose: c10::Error takes a
+// backtrace when it is thrown, and belongs to another library that may have been built by another compiler.
 class Refusal : public std::runtime_error {
  public:
   enum class Kind { kValue, kType, kIndex };  // Python's ValueError, TypeError, IndexError

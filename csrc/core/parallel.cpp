@@ -14,7 +14,7 @@ namespace {
 // Waking threads takes 1 to 5 us, in which one thread does about this much.
 constexpr int64_t kFlopsPerThread = 500'000;
 
-thread_local bool may_have_threads = false;
+thread_local bool may_have_threads = false;  // a pool of its own, see parallel.h
 std::atomic<bool> has_lost_threads = false;
 
 // Runs in the child, on a copy of the thread that called fork(): whatever other threads did is not its concern.

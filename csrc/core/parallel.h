@@ -14,13 +14,13 @@ struct Range {
   int64_t size() const { return last - first; }
 };
 
-// Every parallel loop of this extension goes through this one: f(begin, end) for pieces of [first, last), none but the
-// last smaller than `grain`; what f threw is thrown again. It is at::parallel_for, and serial in a child that has lost
-// its threads.
+// f(begin, end) for pieces of [first, last), none but the last smaller than `grain`; an exception of f is thrown again.
+// Every parallel loop of this extension goes through this one: it is at::parallel_for, but serial in a child of fork()
+// that has lost its threads.
 void parallel_ranges(int64_t first, int64_t last, int64_t grain, c10::function_ref<void(int64_t, int64_t)> f);
 
 // f(task) for every task in [0, tasks), each on whichever thread is free next; on the calling thread alone where
-// `flops` of work in all are too few to wake another. What f threw is thrown again.
+// `flops` of work in all are too few to wake another. An exception of f is thrown again.
 void parallel_tasks(int64_t tasks, int64_t flops, c10::function_ref<void(int64_t)> f);
 
 // How many threads a parallel loop of this extension really runs on. 1 on a machine with more means that the

@@ -1,4 +1,4 @@
-// Off-ramps that agree, one after the other: what `patience` waits for.
+// Streaks of off-ramps that predict the same class one after the other: `patience` waits for them.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,4 @@
-// What stands between two products: bias and activation function, and the dtype that the next product reads.
+// The way from one product to the next: bias, activation function, and the dtype that the next product reads.
 #pragma once
 
 #include "kernels/vec.h"
@@ -58,7 +58,8 @@ inline Vec tanh(Vec x) {
 inline Vec relu(Vec x) { return x < 0.0F ? Vec{} : x; }
 inline Vec identity(Vec x) { return x; }
 
-// What of a product stands in some columns: a function of the token. What the columns share is read once.
+// Some columns of a product, as a function of the token. Values that belong to the columns are read once for all
+// tokens.
 template <typename Lanes>
 inline auto columns_of(const Accumulator<float>& product, int64_t n, Lanes lanes) {
   return [=](int64_t t) { return load(product.values + t * product.ld + n, lanes); };

@@ -32,7 +32,7 @@ struct Quantized {
   Quantized from(int64_t token) const { return {values + token * ld, ld, scale + token, minimum + token}; }
 };
 
-// What multiplying tokens with weights gave, (tokens, columns) with ld.
+// Sums of products of tokens with weights, (tokens, columns) with ld, before bias and activation function.
 template <typename T>
 struct Accumulator;
 template <>

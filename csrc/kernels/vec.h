@@ -84,7 +84,7 @@ inline void store(bfloat16* p, Vec v, Tail tail) {
   memcpy(p, &half, static_cast<size_t>(tail.lanes) * sizeof(bfloat16));
 }
 
-// v, behind the lanes of a part what stands behind them in another vector.
+// v; of a tail only its lanes, and behind them the lanes of another vector.
 inline Vec first(Vec v, Whole, Vec) { return v; }
 inline Vec first(Vec v, Tail tail, Vec behind) {
   memcpy(&behind, &v, static_cast<size_t>(tail.lanes) * sizeof(float));

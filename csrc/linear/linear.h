@@ -12,7 +12,7 @@
 
 namespace moco {
 
-// What a linear layer reads: tokens (tokens, inputs), and, for int8 weights, what Linear::quantize made of them.
+// The input of a linear layer: tokens (tokens, inputs); for int8 weights also room for the same, quantised.
 template <typename T>
 struct Operand {
   const T* x;
@@ -32,7 +32,7 @@ class Linear {
   // plain torch's (fewer cost 2% of the time). bfloat16: with more, that piece of a panel would not fit the
   // second-level cache.
   static constexpr int64_t kDepth = 384;
-  static constexpr int64_t kFineDepth = 192;  // for what a peek or the head reads: few sums, on which more depends
+  static constexpr int64_t kFineDepth = 192;  // for peeks and the head: few sums, on which more depends
   static constexpr int64_t kDepthBFloat16 = 768;
 
   // dtype: of the panels, float32 or bfloat16; int8 weights stay int8. depth: of float32.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers.masking_utils import create_bidirectional_mask
 
-from moco_rt._C import EmbeddingWeights, TransformerClassifier, HeadWeights, LayerWeights
+from moco_rt._C import EmbeddingWeights, HeadWeights, LayerWeights, TransformerClassifier
 from moco_rt.architectures.architecture import Step, activation_name, affine, product
 from moco_rt.sites import EMBEDDINGS, attention_site, output_site
 

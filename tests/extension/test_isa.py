@@ -19,6 +19,8 @@ ISAS = {
     "avx2": ("avx2", {"avx2", "fma"}),
     "avx512": ("avx512", {"avx512f", "avx512bw", "avx512vl", "avx512dq", "fma"}),
 }
+#: What MOCO_MAX_ISA may be.
+LEVELS = ["generic", "avx2", "avx512", "avx512_bf16"]
 
 
 def processor_flags():
@@ -45,6 +47,9 @@ def test_the_kernels_of_each_instruction_set_are_chosen_and_exact(capability):
     isa, needed = ISAS[capability]
     if isa == _C.cpu_isa():
         pytest.skip("this process runs on it anyway")
+    allowed = os.environ.get("MOCO_MAX_ISA", LEVELS[-1])
+    if LEVELS.index(isa) > LEVELS.index(allowed):
+        pytest.skip(f"MOCO_MAX_ISA is {allowed}")
     missing = needed - processor_flags()
     if missing:
         pytest.skip(f"the processor has no {', '.join(sorted(missing))}")
@@ -63,7 +68,9 @@ def test_the_kernels_of_each_instruction_set_are_chosen_and_exact(capability):
 
 def test_the_instruction_set_is_the_one_torch_chose():
     capability = torch.backends.cpu.get_cpu_capability().lower()
-    assert _C.cpu_isa() == (ISAS[capability][0] if capability in ISAS else "generic")
+    allowed = os.environ.get("MOCO_MAX_ISA", LEVELS[-1])
+    chosen = ISAS[capability][0] if capability in ISAS else "generic"
+    assert _C.cpu_isa() == min(chosen, allowed, key=LEVELS.index)
 
 
 @pytest.mark.skipif(torch.get_num_threads() == 1, reason="torch runs on one thread")
@@ -95,7 +102,6 @@ def test_import_beside_another_torch_says_which_two_and_what_to_type():
 
 # What MOCO_MAX_ISA does
 
-LEVELS = ["generic", "avx2", "avx512", "avx512_bf16"]
 ASK = """
 import torch
 from moco_rt._C import can_multiply, cpu_isa

@@ -12,13 +12,13 @@ import torch
 
 from moco_rt._C import (
     EmbeddingWeights,
-    TransformerClassifier,
     Exits,
     HeadWeights,
     LayerWeights,
     OffRamp,
     PackedBatch,
     Results,
+    TransformerClassifier,
     refuse_in_parallel,
 )
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from parity import assert_within_twice_the_error, make_inputs
 
-from moco_rt._C import EmbeddingWeights, TransformerClassifier, HeadWeights, LayerWeights, PackedBatch, can_multiply
+from moco_rt._C import EmbeddingWeights, HeadWeights, LayerWeights, PackedBatch, TransformerClassifier, can_multiply
 from moco_rt.architectures import architecture_of
 from moco_rt.int8_linear import Int8Linear
 from moco_rt.int8_models import int8_copy
