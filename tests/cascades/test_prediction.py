@@ -91,7 +91,9 @@ def test_columns_name_the_texts(cascade):
     texts = make_texts(30)
     rows = [{"review": text} for text in texts]
     assert_same_bits(cascade.predict(rows, columns="review"), cascade.predict(texts))
-    found = dict(pair for places, part in cascade.stream(rows, columns="review") for pair in zip(places, part))
+    found = dict(
+        pair for places, part in cascade.stream(rows, columns="review") for pair in zip(places, part, strict=True)
+    )
     assert [found[place] for place in range(30)] == list(cascade.predict(texts))
 
 
@@ -145,6 +147,8 @@ def test_what_is_not_unicode_is_skipped_alone(pair, caplog):
     assert torch.equal(found.probs[rest], small.predict(texts).probs)
     assert "texts must be valid Unicode (got a lone surrogate U+D83D as character 5 of a text)" in caplog.text
     streamed = dict(
-        pair for places, part in small.stream([SURROGATE, "good"], on_error="skip") for pair in zip(places, part)
+        pair
+        for places, part in small.stream([SURROGATE, "good"], on_error="skip")
+        for pair in zip(places, part, strict=True)
     )
     assert (streamed[0]["label"], streamed[1]["tier"]) == (None, int(small.predict(["good"]).tier))
