@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from moco_rt.analysis.columns import PackedColumn
 from moco_rt.certification.bounds import allowed_errors, neyman_pearson_threshold, rows_needed, wrong_exit_bound
+from moco_rt.certification.guarantee import Guarantee
 from moco_rt.policies.conditions import LinearCondition, LinearRule, check_feature
 
 if TYPE_CHECKING:
@@ -144,12 +145,13 @@ class AnalyticsEngine:
                 f"{target} must hold {class_value} and other classes among the rows fitted on, half of all "
                 f"(got {int(is_class[fit_rows].sum())} of {len(fit_rows)} with {class_value})"
             )
-        self._check_enough(is_class[held_out], target, class_value, max_error, confidence)
+        guarantee = Guarantee(max_error, 1 - confidence)
+        self._check_enough(is_class[held_out], target, class_value, guarantee)
         weight, bias = _fit_direction(self.features[fit_rows], is_class[fit_rows])
 
         scores = self.features[held_out] @ weight + bias
         of_class = is_class[held_out]
-        threshold = neyman_pearson_threshold(scores[~of_class], max_error, confidence)
+        threshold = neyman_pearson_threshold(scores[~of_class], guarantee)
         # Where the rule will run, sums are taken in another order: a row that lies on the threshold must not be
         # tipped over it by rounding.
         magnitudes = np.abs(self.features[fit_rows]) @ np.abs(weight)
@@ -157,7 +159,7 @@ class AnalyticsEngine:
         fires = scores > threshold
         other_rows, class_rows = int((~of_class).sum()), int(of_class.sum())
         hits = int((fires & of_class).sum())
-        allowed = allowed_errors(other_rows, max_error, confidence)
+        allowed = allowed_errors(other_rows, guarantee)
         bound = wrong_exit_bound(allowed, other_rows, hits, class_rows, confidence)
         if bound >= 0.5:
             raise NoSufficientRuleError(
@@ -221,14 +223,15 @@ class AnalyticsEngine:
         return is_class
 
     def _check_enough(
-        self, of_class: NDArray[np.bool_], target: str, class_value: int, max_error: float, confidence: float
+        self, of_class: NDArray[np.bool_], target: str, class_value: int, guarantee: Guarantee
     ) -> None:
         others = int((~of_class).sum())
-        needed = rows_needed(max_error, confidence)
+        needed = rows_needed(guarantee)
         if others < needed:
             in_all = math.ceil(needed * 2 * len(of_class) / max(others, 1))
             raise ValueError(
-                f"max_error={max_error} with confidence {confidence} needs {needed} held-out rows where {target} is "
+                f"max_error={guarantee.max_disagreement} with confidence {guarantee.confidence} needs {needed} "
+                f"held-out rows where {target} is "
                 f"not {class_value} (got {others}); with this share of classes about {in_all} rows in all"
             )
 
