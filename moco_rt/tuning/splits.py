@@ -89,7 +89,7 @@ def split_texts(
     # Calibration texts stand first: where others have the same tokens, the calibration text is the first of them.
     certifying = [] if calibration is None else list(calibration)
     everything = [*certifying, *texts]
-    rows = encode(everything)
+    rows = encode(everything) if everything else []
     first = first_of_equals(rows)
     distinct = np.flatnonzero(first == np.arange(len(rows)))
     shuffled = distinct[np.searchsorted(distinct, len(certifying)) :]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -56,8 +57,9 @@ def test_bits_and_thresholds_survive_the_disk(make, thresholds, tmp_path):
 
 def test_all_of_a_tier_survives_the_disk(make, tmp_path):
     cascade, texts = make([0.7, 0.8]), make_texts(100)
-    cascade.tiers[0].temperature, cascade.tiers[0].batch_tokens = 1 / 3, 2048
-    cascade.tiers[1].max_length = 9
+    first, second, last = cascade.tiers
+    first, second = replace(first, temperature=1 / 3, batch_tokens=2048), replace(second, max_length=9)
+    cascade = Cascade.of([first, second, last], None)
     cascade.save_pretrained(tmp_path)
     loaded = Cascade.from_pretrained(tmp_path)
     for name in ("temperature", "batch_tokens", "max_length", "class_names"):
@@ -75,7 +77,7 @@ def test_classes_in_another_order_survive_the_disk(tiny_bert, word_tokenizer, tm
     cascade, texts = Cascade(pairs, thresholds=[[0.5, 0.6, 0.7]]), make_texts(100)
     cascade.save_pretrained(tmp_path)
     loaded = Cascade.from_pretrained(tmp_path)
-    assert loaded.tiers[0].class_names == ["glad", "sad", "so so"]
+    assert loaded.tiers[0].class_names == ("glad", "sad", "so so")
     assert_same_bits(loaded.predict(texts), cascade.predict(texts))
 
 
@@ -151,13 +153,13 @@ def test_where_no_cascade_is_there_is_none_to_load(fast, tmp_path, one_line_erro
             Cascade.from_pretrained(place)
 
 
-@pytest.mark.parametrize("change", [{"version": 2}, {"version": None}, {"format": "moco_rt policy"}], ids=str)
+@pytest.mark.parametrize("change", [{"version": 3}, {"version": None}, {"format": "moco_rt policy"}], ids=str)
 def test_another_version_is_refused(make, change, tmp_path, one_line_error):
     make([0.7, 0.8]).save_pretrained(tmp_path)
     about = tmp_path / "cascade.json"
     about.write_text(json.dumps({**json.loads(about.read_text()), **change}))
-    said = {"format": "moco_rt cascade", "version": 1, **change}
-    words = f"must be a moco_rt cascade of version 1 (got {said['format']!r}, version {said['version']})"
+    said = {"format": "moco_rt cascade", "version": 2, **change}
+    words = f"must be a moco_rt cascade of version 1 or 2 (got {said['format']!r}, version {said['version']})"
     with one_line_error(ValueError, words):
         Cascade.from_pretrained(tmp_path)
 

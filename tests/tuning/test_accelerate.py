@@ -9,20 +9,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from split_samples import calibration_places, first_of_each
 
 from moco_rt import _C, EarlyExitTextClassificationModel
 from moco_rt.architectures import load_classifier
 from moco_rt.certification.bounds import fixed_sequence, rows_needed
-from moco_rt.certification.selection import what_can_be_certified
+from moco_rt.certification.guarantee import Guarantee
+from moco_rt.certification.selection import RowsInAll, what_can_be_certified
 from moco_rt.demo.classifier import train_classifier
 from moco_rt.demo.corpus import make_corpus
+from moco_rt.inputs.tokenization import encode
 from moco_rt.policies.conditions import OffRamp
 from moco_rt.quantization.hf_quantizer import is_int8
 from moco_rt.tuning.accelerate import accelerate, choose
 from moco_rt.tuning.costs import Costs
 from moco_rt.tuning.recording import Recordings
 from moco_rt.tuning.splits import split_texts
-from moco_rt.tuning.study import Study, study
+from moco_rt.tuning.study import Study, study_model
 
 CHUNK_TEXTS = 1200
 
@@ -37,8 +40,10 @@ def trained():
 
 
 @pytest.fixture(scope="module")
-def reviews():
-    return make_corpus(CHUNK_TEXTS, seed=1, median_words=12)
+def reviews(trained):
+    """Reviews no two of which have the same tokens."""
+    made = make_corpus(CHUNK_TEXTS + 100, seed=1, median_words=12)
+    return [made[i] for i in first_of_each(trained[1], [row.text for row in made])[:CHUNK_TEXTS]]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +55,8 @@ def texts(reviews):
 def found(trained, texts):
     """A study whose costs are made by hand: what is chosen does not depend on this machine's mood."""
     fast = EarlyExitTextClassificationModel(trained[0])
-    made = study(fast, trained[1], split_texts(texts, None, None, 0), max_length=64, seed=0)
+    split = split_texts(texts, lambda some: encode(trained[1], some, 64))
+    made = study_model(fast, split, seed=0)
     sites = list(dict.fromkeys(made.sites))
     return replace(made, costs=costs_of([0.45 + sites.index(site) for site in made.sites], 5.0))
 
@@ -67,15 +73,10 @@ def choose_for(trained, found):
 
     def make(agreement, confidence=0.95, **changes):
         fast = EarlyExitTextClassificationModel(trained[0])
-        choose(fast, replace(found, **changes), 1 - agreement, confidence)
+        choose(fast, replace(found, **changes), Guarantee(1 - agreement, 1 - confidence))
         return fast
 
     return make
-
-
-def calibration_places(count, seed=0):
-    """The texts that accelerate keeps apart for the certificate."""
-    return np.random.default_rng(seed).permutation(count)[int((0.5 + 0.15) * count) :]
 
 
 def assert_certificate_is_what_it_does(fast, full, tokenizer, rows, truth=None):
@@ -112,7 +113,7 @@ def test_the_counts_of_the_certificate_are_those_of_the_model(trained, reviews, 
     model, tokenizer = trained
     truth = np.array([row.label for row in reviews])
     fast = accelerate(model, texts, tokenizer=tokenizer, agreement=agreement, seed=seed, labels=truth.tolist())
-    places = calibration_places(CHUNK_TEXTS, seed)
+    places = calibration_places(tokenizer, texts, seed)
     assert_certificate_is_what_it_does(fast, model, tokenizer, [texts[i] for i in places], truth[places])
     certificate = fast.policy.certificate
     assert (certificate.alpha, certificate.delta) == (pytest.approx(1 - agreement), pytest.approx(0.05))
@@ -133,7 +134,7 @@ def test_pairs_of_texts_are_certified(trained, texts):
     model, tokenizer = trained
     pairs = list(zip(texts, reversed(texts), strict=True))
     fast = accelerate(model, pairs, tokenizer=tokenizer, agreement=0.9, max_length=48)
-    rows = [pairs[i] for i in calibration_places(CHUNK_TEXTS)]
+    rows = [pairs[i] for i in calibration_places(tokenizer, pairs, max_length=48)]
     assert_certificate_is_what_it_does(fast, model, tokenizer, rows)
 
 
@@ -141,7 +142,7 @@ def test_the_dtype_that_was_asked_for_is_certified(trained, texts, packed_dtype)
     model, tokenizer = trained
     fast = accelerate(model, texts, tokenizer=tokenizer, agreement=0.95, dtype=packed_dtype)
     assert (fast.dtype, model.dtype) == (packed_dtype, torch.float32)
-    assert_certificate_is_what_it_does(fast, model, tokenizer, [texts[i] for i in calibration_places(CHUNK_TEXTS)])
+    assert_certificate_is_what_it_does(fast, model, tokenizer, [texts[i] for i in calibration_places(tokenizer, texts)])
 
 
 @pytest.mark.skipif(not _C.can_multiply(torch.int8), reason="the processor does not multiply bytes")
@@ -151,7 +152,7 @@ def test_in_int8_the_certificate_is_of_the_int8_model_and_survives_the_disk(trai
     assert (is_int8(fast.model), is_int8(model)) == (True, False)
     assert fast.policy.exits
     assert fast.policy.made_for["dtype"] == "int8"
-    assert_certificate_is_what_it_does(fast, fast.model, tokenizer, [texts[i] for i in calibration_places(CHUNK_TEXTS)])
+    assert_certificate_is_what_it_does(fast, fast.model, tokenizer, [texts[i] for i in calibration_places(tokenizer, texts)])
     fast.report()
     assert "int8: " in capsys.readouterr().out
     fast.save_pretrained(tmp_path)
@@ -175,7 +176,7 @@ def test_texts_are_truncated_alike_when_the_policy_is_found_and_used(trained, te
     model, tokenizer = trained
     fast = accelerate(model, texts, tokenizer=tokenizer, agreement=0.9, max_length=10)
     assert fast.policy.made_for["max_length"] == 10
-    rows = [texts[i] for i in calibration_places(CHUNK_TEXTS)]
+    rows = [texts[i] for i in calibration_places(tokenizer, texts, max_length=10)]
     assert_certificate_is_what_it_does(fast, model, tokenizer, rows)
 
 
@@ -226,7 +227,7 @@ def test_expected_seconds_are_what_the_rows_that_leave_and_stay_cost(choose_for)
 def test_what_the_model_had_is_replaced(trained, found):
     fast = EarlyExitTextClassificationModel(trained[0])
     fast.add_rule(lambda x: x[:, 0] > 0, 1, "embeddings")
-    choose(fast, found, 0.1, 0.95)
+    choose(fast, found, Guarantee(0.1, 0.05))
     assert all(hasattr(exit.condition, "layers") for exit in fast.policy.exits)
 
 
@@ -251,7 +252,7 @@ def test_where_none_can_be_certified_there_are_no_exits_and_the_log_says_so(choo
 def test_a_class_that_is_rare_is_no_obstacle(tiny_bert, seen):
     """Neither the path's labels nor its off-ramps' answers name the last ones."""
     fast, found = made_up_study(tiny_bert, classes=3, seen=seen)
-    choose(fast, found, 0.1, 0.95)
+    choose(fast, found, Guarantee(0.1, 0.05))
     assert all(exit.condition.num_classes == 3 for exit in fast.policy.exits)
 
 
@@ -269,7 +270,7 @@ def made_up_study(tiny_bert, classes, seen, rows=300):
         logits = np.eye(classes, dtype=np.float32)[labels]
         return Recordings({"embeddings": x}, logits, np.full(rows, 7))
 
-    return fast, Study([off_ramp], [], recording(), recording(), None, costs_of([1.0], 5.0), np.empty((0, classes)))
+    return fast, Study([off_ramp], [], recording(), recording(), RowsInAll(np.arange(rows)), costs_of([1.0], 5.0), np.empty((0, classes)))
 
 
 # Too few rows
@@ -282,9 +283,8 @@ def test_too_few_rows_certify_less_and_the_log_says_how_many_are_needed(trained,
     certificate = fast.policy.certificate
     assert certificate.rows == 140
     assert certificate.alpha == pytest.approx(1 - 0.05 ** (1 / 140))
-    assert f"140 calibration rows cannot certify an agreement of 99.90%: that needs {rows_needed(0.001, 0.95)}" in (
-        caplog.text
-    )
+    needed = rows_needed(Guarantee(0.001, 1 - 0.95))
+    assert f"140 distinct calibration rows cannot certify an agreement of 99.90%: that needs {needed}" in caplog.text
     assert "certifying 97.88%" in caplog.text
 
 
@@ -295,8 +295,8 @@ def test_enough_rows_say_nothing(choose_for, caplog):
 
 def test_what_few_rows_can_show_is_certified_by_rows_without_a_disagreement():
     for rows in range(50, 1000):
-        alpha = what_can_be_certified(1e-6, 0.95, rows)
-        assert fixed_sequence(np.array([0]), rows, alpha, 0.95) == 0, rows
+        shown = what_can_be_certified(Guarantee(1e-6, 0.05), rows)
+        assert fixed_sequence(np.array([0]), rows, shown) == 0, rows
 
 
 # On disk, and with other tokenizers
@@ -389,7 +389,7 @@ def test_one_str_is_not_taken_for_many_texts(trained, texts, one_line_error):
 
 def test_too_few_texts_are_refused(trained, texts, one_line_error):
     with one_line_error(
-        ValueError, "texts must leave at least 50 rows to fit, to search and to certify on (got 50, 15"
+        ValueError, "texts must leave at least 50 distinct rows to fit, to search and to certify on (got 50, 15"
     ):
         accelerate(trained[0], texts[:100], tokenizer=trained[1])
 
