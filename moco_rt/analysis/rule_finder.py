@@ -222,9 +222,7 @@ class AnalyticsEngine:
             )
         return is_class
 
-    def _check_enough(
-        self, of_class: NDArray[np.bool_], target: str, class_value: int, guarantee: Guarantee
-    ) -> None:
+    def _check_enough(self, of_class: NDArray[np.bool_], target: str, class_value: int, guarantee: Guarantee) -> None:
         others = int((~of_class).sum())
         needed = rows_needed(guarantee)
         if others < needed:

@@ -56,9 +56,7 @@ class PolicyPath:
             steps.append((int(exit), int(c)))
             levels.append(after[exit, c])
         exits, classes = thresholds[0].shape
-        return cls(
-            (exits, classes), np.array(steps), np.array(levels), disagreements, seconds, rows, certified, chosen
-        )
+        return cls((exits, classes), np.array(steps), np.array(levels), disagreements, seconds, rows, certified, chosen)
 
     def thresholds(self, place: int) -> NDArray[np.float32]:
         """Return the thresholds (E, C) float32 of one policy, by its index."""

@@ -144,7 +144,8 @@ def select(
         places, thresholds, path = [], thresholds[:0], replace(path, chosen=0)
         certificate = _certify(candidates, places, thresholds, guarantee)
     if not places:
-        _log.warning("no exits: none was certified for an agreement of %.2f%% and saved time", 100 * guarantee.agreement)
+        agreement = 100 * guarantee.agreement
+        _log.warning("no exits: none was certified for an agreement of %.2f%% and saved time", agreement)
     return Selection(places, thresholds, certificate, chosen, path)
 
 
@@ -155,8 +156,7 @@ def what_can_be_certified(guarantee: Guarantee, rows: int) -> Guarantee:
         return guarantee
     weaker = replace(guarantee, max_disagreement=least_disagreement(rows, guarantee.delta))
     _log.warning(
-        "%d distinct calibration rows cannot certify an agreement of %.2f%%: that needs %d at least; "
-        "certifying %.2f%%",
+        "%d distinct calibration rows cannot certify an agreement of %.2f%%: that needs %d at least; certifying %.2f%%",
         rows,
         100 * guarantee.agreement,
         needed,

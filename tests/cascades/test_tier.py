@@ -23,7 +23,9 @@ def make_tier(tiny_bert, word_tokenizer):
     """`make_tier(names, thresholds=None, ...)`: of a random model with these names of classes; aligned with itself."""
 
     def make(names=NAMES, thresholds=None, **config):
-        (tier,) = align_classes([Tier.of((tiny_bert(labels=len(names), id2label=dict(names), **config), word_tokenizer))])
+        (tier,) = align_classes(
+            [Tier.of((tiny_bert(labels=len(names), id2label=dict(names), **config), word_tokenizer))]
+        )
         return replace(tier, thresholds=None if thresholds is None else torch.tensor(thresholds))
 
     return make

@@ -121,7 +121,9 @@ def test_threshold_leaves_the_scores_as_they_were():
 @pytest.mark.parametrize(("rows", "max_error", "confidence"), [(299, 0.01, 0.95), (200, 0.05, 0.9), (1000, 0.01, 0.95)])
 def test_threshold_keeps_its_promise_as_often_as_it_says(rows, max_error, confidence):
     uniform = np.random.default_rng(rows).random((REPEATS, rows))
-    exceeding = 1 - np.array([neyman_pearson_threshold(scores, Guarantee(max_error, 1 - confidence)) for scores in uniform])
+    exceeding = 1 - np.array(
+        [neyman_pearson_threshold(scores, Guarantee(max_error, 1 - confidence)) for scores in uniform]
+    )
     broken = (exceeding > max_error).mean()
     assert broken <= at_most(1 - confidence)
     # And no more careful than it must be: the rank decides how often exactly.
@@ -134,7 +136,9 @@ def test_ties_break_the_promise_no_more_often(levels):
     rows, max_error, confidence = 300, 0.02, 0.95
     scores = np.random.default_rng(levels).integers(0, levels, (REPEATS, rows)).astype(float)
     thresholds = np.array([neyman_pearson_threshold(row, Guarantee(max_error, 1 - confidence)) for row in scores])
-    assert ((scores > thresholds[:, None]).sum(axis=1) <= allowed_errors(rows, Guarantee(max_error, 1 - confidence))).all()
+    assert (
+        (scores > thresholds[:, None]).sum(axis=1) <= allowed_errors(rows, Guarantee(max_error, 1 - confidence))
+    ).all()
     assert ((levels - 1 - thresholds) / levels > max_error).mean() <= at_most(1 - confidence)
 
 
@@ -196,7 +200,10 @@ def test_wrong_exit_bound_holds_as_often_as_it_says(distance, others, confidence
 @PUBLISHED
 def test_a_path_of_one_more_error_each_is_certified_up_to_the_published_table(rows, allowed):
     path = np.arange(500)
-    assert tuple(fixed_sequence(path, rows, Guarantee(max_error, 1 - 0.95)) for max_error in (0.01, 0.005, 0.001)) == allowed
+    assert (
+        tuple(fixed_sequence(path, rows, Guarantee(max_error, 1 - 0.95)) for max_error in (0.01, 0.005, 0.001))
+        == allowed
+    )
 
 
 @pytest.mark.parametrize("rows", [1, 60, 1000])

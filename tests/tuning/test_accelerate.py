@@ -152,7 +152,9 @@ def test_in_int8_the_certificate_is_of_the_int8_model_and_survives_the_disk(trai
     assert (is_int8(fast.model), is_int8(model)) == (True, False)
     assert fast.policy.exits
     assert fast.policy.made_for["dtype"] == "int8"
-    assert_certificate_is_what_it_does(fast, fast.model, tokenizer, [texts[i] for i in calibration_places(tokenizer, texts)])
+    assert_certificate_is_what_it_does(
+        fast, fast.model, tokenizer, [texts[i] for i in calibration_places(tokenizer, texts)]
+    )
     fast.report()
     assert "int8: " in capsys.readouterr().out
     fast.save_pretrained(tmp_path)
@@ -270,7 +272,15 @@ def made_up_study(tiny_bert, classes, seen, rows=300):
         logits = np.eye(classes, dtype=np.float32)[labels]
         return Recordings({"embeddings": x}, logits, np.full(rows, 7))
 
-    return fast, Study([off_ramp], [], recording(), recording(), RowsInAll(np.arange(rows)), costs_of([1.0], 5.0), np.empty((0, classes)))
+    return fast, Study(
+        [off_ramp],
+        [],
+        recording(),
+        recording(),
+        RowsInAll(np.arange(rows)),
+        costs_of([1.0], 5.0),
+        np.empty((0, classes)),
+    )
 
 
 # Too few rows

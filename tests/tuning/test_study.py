@@ -109,7 +109,9 @@ def test_too_few_texts_are_refused(run, one_line_error, texts, calibration, word
     if "50 and" in words:  # just enough
         run(make_texts(texts + 7))
         return
-    with one_line_error(ValueError, f"texts must leave at least 50 distinct rows to fit, to search and to certify on {words}"):
+    with one_line_error(
+        ValueError, f"texts must leave at least 50 distinct rows to fit, to search and to certify on {words}"
+    ):
         run(make_texts(texts), calibration=None if calibration is None else make_texts(calibration, seed=1))
 
 
@@ -183,7 +185,9 @@ def test_the_costs_are_of_all_off_ramps(run):
 
 
 def test_costs_are_timed_on_rows_that_certify_nothing(run):
-    costs = run(make_texts(300), calibration=[" ".join([*(3 * WORDS), *words.split()]) for words in make_texts(60, seed=1)]).costs
+    costs = run(
+        make_texts(300), calibration=[" ".join([*(3 * WORDS), *words.split()]) for words in make_texts(60, seed=1)]
+    ).costs
     assert costs.lengths.max() <= 20 + 3  # words, and what the tokenizer adds
 
 
