@@ -12,17 +12,17 @@ import json
 from functools import partial
 
 import torch
-from bench_policies import CONFIDENCE, SETS, in_turns, texts
+from bench_policies import DELTA, SETS, in_turns, texts
 from case_study import BATCH_ROWS, ROOT, SHARED
 from readme_table import put_into_readme
 
 from moco_rt import EarlyExitTextClassificationModel, quantize
 from moco_rt.architectures import load_classifier
+from moco_rt.certification.guarantee import Guarantee
 from moco_rt.inputs.batching import length_sorted_batches
+from moco_rt.inputs.tokenization import encode
 from moco_rt.runtime.exit_points import compile_exits
-from moco_rt.tuning.accelerate import choose
-from moco_rt.tuning.splits import split_texts
-from moco_rt.tuning.study import study
+from moco_rt.tuning import choose, split_texts, study_model
 
 RESULTS = ROOT / "bench" / "results" / "dtypes.json"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": "int8"}
@@ -33,15 +33,16 @@ def run(name: str, rows: int, find_rows: int | None) -> dict:
     """Find a policy in every dtype, measure all of them on one set."""
     model_name, find, certify, report, limit = SETS[name]
     model, tokenizer = load_classifier(str(SHARED / "models" / model_name))
-    split = split_texts(texts(find, find_rows), None if certify is None else texts(certify, None), None, seed=0)
+    certifying = None if certify is None else texts(certify, None)
+    split = split_texts(texts(find, find_rows), lambda some: encode(tokenizer, some, limit), calibration=certifying)
     variants = {}
     for dtype, asked in DTYPES.items():
         in_dtype = model
         if dtype == "int8":
-            in_dtype = quantize(model, split.texts[: split.ordering_start], tokenizer=tokenizer, max_length=limit)
+            in_dtype = quantize(model, split.texts[split.fit], tokenizer=tokenizer, max_length=limit)
         fast = EarlyExitTextClassificationModel(in_dtype, dtype=asked)
-        found = study(fast, tokenizer, split, max_length=limit, seed=0)
-        choose(fast, found, ALPHA, CONFIDENCE)
+        found = study_model(fast, split, seed=0)
+        choose(fast, found, Guarantee(ALPHA, DELTA))
         variants[f"{dtype}"] = partial(fast.run, {})
         variants[f"{dtype} + exits"] = partial(fast.run, compile_exits(fast.policy, fast.device))
     batches, order = length_sorted_batches(tokenizer, texts(report, rows), limit, BATCH_ROWS)

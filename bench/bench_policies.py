@@ -27,20 +27,27 @@ from readme_table import put_into_readme
 from moco_rt import EarlyExitTextClassificationModel
 from moco_rt.architectures import load_classifier
 from moco_rt.certification.exit_scores import last_certified
+from moco_rt.certification.guarantee import Guarantee
 from moco_rt.inputs.batching import length_sorted_batches
 from moco_rt.inputs.tokenization import encode
 from moco_rt.policies.conditions import OffRamp
 from moco_rt.policies.policy import Exit
 from moco_rt.runtime.exit_points import ExitPoint, compile_exits
-from moco_rt.tuning import baselines
-from moco_rt.tuning.accelerate import choose
-from moco_rt.tuning.recording import Recordings, record
-from moco_rt.tuning.splits import split_texts
-from moco_rt.tuning.study import Study, score_exits, study
+from moco_rt.tuning import (
+    Baseline,
+    Recordings,
+    Study,
+    all_baselines,
+    choose,
+    record,
+    score_exits,
+    split_texts,
+    study_model,
+)
 
 RESULTS = ROOT / "bench" / "results" / "policies.json"
 AGREEMENTS = (0.995, 0.99, 0.98, 0.97)
-CONFIDENCE = 0.95
+DELTA = 0.05
 OURS = "search"
 #: Labels are compared on so many rows at most.
 MOST_REPORTED = 6000
@@ -69,17 +76,17 @@ def texts(path: str, rows: int | None) -> list:
     return [(row["text"], row["text2"]) if "text2" in row else row["text"] for row in found]
 
 
-def certified_search(model: EarlyExitTextClassificationModel, found: Study, alpha: float) -> list[OffRamp]:
+def certified_search(model: EarlyExitTextClassificationModel, found: Study, guarantee: Guarantee) -> list[OffRamp]:
     """The off-ramps of the policy that our search finds and the calibration rows certify; the model gets it."""
-    choose(model, found, alpha, CONFIDENCE)
+    choose(model, found, guarantee)
     return [exit.condition for exit in model.policy.exits]
 
 
-def certified_preset(found: Study, preset: baselines.Baseline, alpha: float) -> list[OffRamp]:
+def certified_preset(found: Study, preset: Baseline, guarantee: Guarantee) -> list[OffRamp]:
     """The off-ramps of the fastest policy along a preset's path that the calibration rows certify."""
     answers = score_exits(preset.off_ramps, found.calibration)
-    leaving = preset.leaving(answers)
-    place = max(0, last_certified(leaving, answers, alpha, CONFIDENCE))
+    leaving = preset.exits_of_policies(answers)
+    place = max(0, last_certified(leaving, answers, guarantee))
     if (leaving[place] == len(preset.off_ramps)).all():
         return []
     thresholds, patience = preset.thresholds[place], preset.patience[place]
@@ -161,22 +168,23 @@ def run(name: str, rows: int, find_rows: int | None) -> dict:
     model_name, find, certify, report, limit = SETS[name]
     model, tokenizer = load_classifier(str(SHARED / "models" / model_name))
     fast = EarlyExitTextClassificationModel(model)
-    split = split_texts(texts(find, find_rows), None if certify is None else texts(certify, None), None, seed=0)
-    found = study(fast, tokenizer, split, max_length=limit, seed=0)
-    methods = baselines.all_baselines(found)
+    certifying = None if certify is None else texts(certify, None)
+    split = split_texts(texts(find, find_rows), lambda some: encode(tokenizer, some, limit), calibration=certifying)
+    found = study_model(fast, split, seed=0)
+    methods = all_baselines(found)
     policies, tables = {}, []
     for level in AGREEMENTS:
-        policies[OURS, level] = certified_search(fast, found, 1 - level)
+        policies[OURS, level] = certified_search(fast, found, Guarantee(1 - level, DELTA))
         tables.append(fast.policy.certificate.table())
         for method, preset in methods.items():
-            policies[method, level] = certified_preset(found, preset, 1 - level)
+            policies[method, level] = certified_preset(found, preset, Guarantee(1 - level, DELTA))
     batches, order = length_sorted_batches(tokenizer, texts(report, rows), limit, BATCH_ROWS)
     measured = measure(fast, [{}, *(compiled(fast, off_ramps) for off_ramps in policies.values())], batches)
     recorded = record(fast, encode(tokenizer, texts(report, MOST_REPORTED), limit), list(dict.fromkeys(found.sites)))
     results = {method: {} for method in (OURS, *methods)}
     for ((method, level), off_ramps), times in zip(policies.items(), measured[1:], strict=True):
         results[method][str(level)] = {**times, "agreement": agreement(off_ramps, recorded)}
-    choose(fast, found, 0.01, CONFIDENCE)
+    choose(fast, found, Guarantee(0.01, DELTA))
     return {
         "rows": len(order),
         "reported_rows": len(recorded.lengths),

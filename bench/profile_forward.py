@@ -18,7 +18,7 @@ from transformers import AutoModelForSequenceClassification
 from moco_rt import EarlyExitTextClassificationModel, LinearCondition, runtime
 from moco_rt._C import start_profile, stop_profile
 from moco_rt.policies.conditions import OffRamp
-from moco_rt.tuning.study import candidate_sites
+from moco_rt.tuning import candidate_sites
 
 
 def shares(model: EarlyExitTextClassificationModel, rows: int, tokens: int, forwards: int) -> dict[str, float]:

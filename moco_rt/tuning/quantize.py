@@ -21,7 +21,7 @@ from moco_rt.runtime.model import EarlyExitTextClassificationModel
 #: Texts that the copy is compared on.
 _ROWS = 512
 _BATCH_ROWS = 64
-#: How far large input channels are scaled down and their weights scaled up (0: not at all, 1: fully); 0 is tried as well.
+#: How far large input channels are scaled down and their weights up (0: not at all, 1: fully); 0 is tried as well.
 _STRENGTHS = (0.25, 0.5, 0.75)
 #: Share of labels that must stay; otherwise some products are left in bfloat16.
 _AGREEMENT = 0.995

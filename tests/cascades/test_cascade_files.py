@@ -118,7 +118,57 @@ def test_what_a_tokenizer_was_told_survives_the_disk(tiny_bert, word_tokenizer, 
     assert_same_bits(Cascade.from_pretrained(tmp_path).predict(pairs), cascade.predict(pairs))
 
 
+def test_the_backend_of_a_tier_survives_the_disk(tiny_bert, word_tokenizer, tmp_path):
+    slow = EarlyExitTextClassificationModel(tiny_bert(seed=1), backend="reference")
+    Cascade([(slow, word_tokenizer), (tiny_bert(seed=2), word_tokenizer)], thresholds=[0.7]).save_pretrained(tmp_path)
+    assert [tier.model.backend for tier in Cascade.from_pretrained(tmp_path).tiers] == ["reference", "packed"]
+
+
+def test_a_cascade_of_version_1_is_still_read(make, tmp_path):
+    cascade, texts = make([0.7, 0.8]), make_texts(100)
+    cascade.save_pretrained(tmp_path)
+    about = json.loads((tmp_path / "cascade.json").read_text())
+    for tier in about["tiers"]:
+        del tier["made_of"], tier["backend"]
+    (tmp_path / "cascade.json").write_text(json.dumps({**about, "version": 1}))
+    assert_same_bits(Cascade.from_pretrained(tmp_path).predict(texts), cascade.predict(texts))
+
+
 # What is refused
+
+
+def test_a_tier_that_was_replaced_is_refused(make, tiny_bert, tmp_path, one_line_error):
+    make([0.7, 0.8]).save_pretrained(tmp_path)
+    EarlyExitTextClassificationModel(tiny_bert(2, seed=9)).save_pretrained(tmp_path / "tier-1")
+    with one_line_error(ValueError, f"tier 1 of {tmp_path} was made for a model with another weights: "):
+        Cascade.from_pretrained(tmp_path)
+
+
+def test_a_tokenizer_that_was_replaced_is_refused(make, word_tokenizer, tmp_path, one_line_error):
+    make([0.7, 0.8]).save_pretrained(tmp_path)
+    other = copy.deepcopy(word_tokenizer)
+    other.add_tokens(["splendid"])
+    other.save_pretrained(tmp_path / "tier-2")
+    with one_line_error(ValueError, f"tier 2 of {tmp_path} was made for a model with another tokenizer: "):
+        Cascade.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["cascade.json", "cascade.safetensors"])
+def test_a_broken_file_is_refused_by_its_name(make, tmp_path, one_line_error, file):
+    make([0.7, 0.8]).save_pretrained(tmp_path)
+    (tmp_path / file).write_bytes((tmp_path / file).read_bytes()[:20])
+    with one_line_error(ValueError, f"{tmp_path / file} must be a "):
+        Cascade.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("field", ["temperature", "max_length", "tokenizer", "batch_tokens"])
+def test_a_field_of_a_tier_that_is_missing_is_named(make, tmp_path, one_line_error, field):
+    make([0.7, 0.8]).save_pretrained(tmp_path)
+    about = json.loads((tmp_path / "cascade.json").read_text())
+    del about["tiers"][1][field]
+    (tmp_path / "cascade.json").write_text(json.dumps(about))
+    with one_line_error(ValueError, f"{tmp_path / 'cascade.json'} must be whole ({field} is missing)"):
+        Cascade.from_pretrained(tmp_path)
 
 
 def test_a_function_cannot_be_saved(fast, word_tokenizer, tmp_path, one_line_error):

@@ -127,6 +127,11 @@ def test_logits_of_another_shape_are_refused(tiny_bert, word_tokenizer, one_line
             tier.answer(["good", "bad"])
 
 
+def test_a_tier_is_built_once(make_tier):
+    with pytest.raises(FrozenInstanceError):
+        make_tier().temperature = 2.0
+
+
 # Whose classes count
 
 

@@ -10,7 +10,6 @@ import torch
 from moco_rt import EarlyExitTextClassificationModel
 from moco_rt.policies.fingerprints import check_made_for, fingerprint, model_identity
 
-
 TENSOR_NAMES = [
     "bert.embeddings.word_embeddings.weight",
     "bert.embeddings.LayerNorm.bias",

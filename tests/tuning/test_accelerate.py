@@ -21,6 +21,7 @@ from moco_rt.demo.corpus import make_corpus
 from moco_rt.inputs.tokenization import encode
 from moco_rt.policies.conditions import OffRamp
 from moco_rt.quantization.hf_quantizer import is_int8
+from moco_rt.tuning import accelerate as accelerate_module
 from moco_rt.tuning.accelerate import accelerate, choose
 from moco_rt.tuning.costs import Costs
 from moco_rt.tuning.recording import Recordings
@@ -161,6 +162,76 @@ def test_in_int8_the_certificate_is_of_the_int8_model_and_survives_the_disk(trai
     assert_same_bits(EarlyExitTextClassificationModel.from_pretrained(tmp_path), fast, texts[:300], tokenizer)
 
 
+# Texts that stand there several times
+
+
+@pytest.mark.parametrize("copies", [4, 1])
+def test_copies_of_texts_count_once_and_add_nothing(trained, texts, reviews, copies):
+    model, tokenizer = trained
+    some, truth = texts[:400] * copies, [row.label for row in reviews[:400]] * copies
+    fast = accelerate(model, some, tokenizer=tokenizer, agreement=0.9, labels=truth)
+    certificate = fast.policy.certificate
+    assert (certificate.rows, certificate.rows_in_all) == (140, 140 * copies)
+    assert certificate.disagreement_in_all == pytest.approx(certificate.disagreements / 140)
+    places = calibration_places(tokenizer, some)
+    truth = np.array(truth)[places]
+    assert_certificate_is_what_it_does(fast, model, tokenizer, [some[i] for i in places], truth)
+
+
+def test_rows_that_truncation_makes_equal_never_stand_on_both_sides(trained, texts, monkeypatch):
+    model, tokenizer = trained
+    seen = []
+
+    def study_and_keep(fast, split, **options):
+        seen.append(split)
+        return study_model(fast, split, **options)
+
+    monkeypatch.setattr(accelerate_module, "study_model", study_and_keep)
+    alike = [f"{text} {number}" for text in texts[:300] for number in ("one", "two", "three")]
+    certificate = accelerate(model, alike, tokenizer=tokenizer, agreement=0.9, max_length=8).policy.certificate
+    (split,) = seen
+    rows = [str(row) for row in split.rows]
+    assert len(rows) == len(set(rows)) == len(first_of_each(tokenizer, alike, max_length=8))
+    assert certificate.rows == len(split.rows[split.calibration])
+    assert certificate.rows_in_all >= 2 * certificate.rows
+
+
+def test_a_text_that_stands_in_calibration_too_is_not_learnt_from(trained, texts, caplog):
+    model, tokenizer = trained
+    fast = accelerate(model, texts[:500], tokenizer=tokenizer, agreement=0.9, calibration=texts[400:500] * 2)
+    certificate = fast.policy.certificate
+    assert (certificate.rows, certificate.rows_in_all) == (100, 200)
+    assert "100 texts also stand in calibration: they certify, and are left out of the fitting" in caplog.text
+
+
+# Labels
+
+
+def test_labels_may_be_names_of_classes(trained, texts, reviews):
+    model, tokenizer = trained
+    names = [model.config.id2label[row.label] for row in reviews[400:500]]
+    options = {"tokenizer": tokenizer, "agreement": 0.9, "calibration": texts[400:500]}
+    found = accelerate(model, texts[:400], labels=names, **options).policy.certificate
+    expected = np.array([row.label for row in reviews[400:500]])
+    own = EarlyExitTextClassificationModel(model).predict(texts[400:500], tokenizer=tokenizer).labels.numpy()
+    assert found.accuracy_full == pytest.approx((own == expected).mean())
+
+
+def test_labels_that_are_no_class_are_refused_before_any_work(trained, texts, one_line_error):
+    words = "labels must be class numbers from 0 to 1, or names of the model's classes (NEGATIVE, POSITIVE) "
+    with one_line_error(ValueError, words + "(got 2 at place 0)"):
+        accelerate(trained[0], texts[:400], tokenizer=trained[1], labels=[2] * 400)
+
+
+def test_a_model_with_exits_may_be_given_and_keeps_its_backend(trained, texts):
+    model, tokenizer = trained
+    given = EarlyExitTextClassificationModel(model, backend="reference")
+    given.add_rule(lambda x: x[:, 0] > 0, 1, "embeddings")
+    fast = accelerate(given, texts[:400], tokenizer=tokenizer, agreement=0.9)
+    assert fast is not given
+    assert (fast.model, fast.backend, len(given.policy.exits)) == (model, "reference", 1)
+
+
 def test_without_labels_there_are_no_accuracies(choose_for):
     certificate = choose_for(0.95).policy.certificate
     assert (certificate.accuracy, certificate.accuracy_full) == (None, None)
@@ -231,6 +302,20 @@ def test_what_the_model_had_is_replaced(trained, found):
     fast.add_rule(lambda x: x[:, 0] > 0, 1, "embeddings")
     choose(fast, found, Guarantee(0.1, 0.05))
     assert all(hasattr(exit.condition, "layers") for exit in fast.policy.exits)
+
+
+def test_the_policy_that_was_chosen_lies_on_the_stored_path(choose_for):
+    fast = choose_for(0.97)
+    path, certificate = fast.policy.path, fast.policy.certificate
+    policies = path.policies
+    assert policies.rows == certificate.rows
+    assert 0 < policies.chosen <= policies.certified < len(policies.seconds)
+    assert policies.disagreements[policies.chosen] == certificate.disagreements
+    assert fixed_sequence(policies.disagreements, policies.rows, Guarantee(0.03, 0.05)) == policies.certified
+    thresholds = policies.thresholds(policies.chosen)
+    own = {exit.site: exit.condition.thresholds for exit in fast.policy.exits}
+    for ramp, levels in zip(path.off_ramps, thresholds, strict=True):
+        np.testing.assert_array_equal(own.get(ramp.site, np.full(2, np.inf)), levels)
 
 
 def test_exits_that_do_not_pay_are_not_chosen(choose_for, caplog):
@@ -328,6 +413,9 @@ def test_bits_and_certificate_survive_the_disk(fast, trained, texts, tmp_path):
     loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
     assert loaded.policy.certificate == fast.policy.certificate
     assert loaded.policy.made_for == fast.policy.made_for
+    path, expected = loaded.policy.path.policies, fast.policy.path.policies
+    assert (path.rows, path.certified, path.chosen) == (expected.rows, expected.certified, expected.chosen)
+    np.testing.assert_array_equal(path.thresholds(path.chosen), expected.thresholds(expected.chosen))
     assert_same_bits(loaded, fast, texts[:300], trained[1])
 
 
