@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from moco_rt.architectures import load_tokenizer
 from moco_rt.cascades.tier import Tier, backend_to_keep
 from moco_rt.certification.certificate import Certificate
-from moco_rt.inputs.tokenizer_identity import tokenizer_fingerprint, tokenizer_settings
+from moco_rt.inputs.tokenizer_identity import save_tokenizer, tokenizer_fingerprint, tokenizer_settings
 from moco_rt.policies.fingerprints import check_made_for, model_identity
 from moco_rt.policies.manifest import read_manifest, read_tensors, whole
 from moco_rt.runtime.checkpoints import CASCADE
@@ -46,7 +46,7 @@ def save(directory: str | Path, tiers: Sequence[Tier], certificate: Certificate 
     (directory / CASCADE).unlink(missing_ok=True)
     for number, tier in enumerate(tiers):
         tier.model.save_pretrained(directory / f"tier-{number}")
-        tier.tokenizer.save_pretrained(directory / f"tier-{number}")
+        save_tokenizer(tier.tokenizer, directory / f"tier-{number}")
     about = {
         "format": FORMAT,
         "version": VERSION,
@@ -102,8 +102,8 @@ def _tier(directory: Path, number: int, described: Mapping[str, Any], thresholds
         settings, max_length = dict(described["tokenizer"]), int(described["max_length"])
         temperature, batch_tokens = float(described["temperature"]), described["batch_tokens"]
     model = EarlyExitTextClassificationModel.from_pretrained(folder, backend=described.get("backend", "auto"))
-    tokenizer = load_tokenizer(model.model)
-    for name, value in settings.items():  # its own files may have lost them
+    tokenizer = load_tokenizer(model.model) if model.tokenizer is None else model.tokenizer
+    for name, value in settings.items():  # which the files of earlier versions may have lost
         setattr(tokenizer, name, value)
     now = {**model_identity(model.model), "tokenizer": tokenizer_fingerprint(tokenizer)}
     check_made_for(described.get("made_of", {}), now, f"tier {number} of {directory}")

@@ -93,6 +93,7 @@ class Tier:
             return cls(model)
         if not isinstance(model, EarlyExitTextClassificationModel):
             model = EarlyExitTextClassificationModel(model)
+            model.tokenizer = tokenizer
         check_single_label(model.config)
         made_for = model.policy.made_for
         check_tokenizer(made_for, tokenizer)

@@ -29,9 +29,10 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
     """Compute the sha256 over all of a tokenizer that decides about tokens.
 
     These are normaliser, pre-tokeniser, vocabulary and post-processor, in the form in which the `tokenizers` library
-    writes them, special tokens and settings; of a tokenizer in Python its class, vocabulary, special tokens and
-    switches. Truncation to a length and padding, which each call sets, are left out. Words that are added, and settings
-    that change, are noticed; a vocabulary that is replaced by one of as many words in the same object is not.
+    writes them (of steps in Python it only says that they are there), special tokens and settings; of a tokenizer in
+    Python its class, vocabulary, special tokens and switches. Truncation to a length and padding, which each call sets,
+    are left out. Words that are added, and settings that change, are noticed; a vocabulary that is replaced by one of
+    as many words in the same object is not.
     """
     return _remember(
         tokenizer,
@@ -71,7 +72,10 @@ def _remember(tokenizer: Any, kind: str, content: Callable[[], Any]) -> str:
 def _content(tokenizer: Any) -> Any:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
-        return {**json.loads(backend.to_str()), "truncation": None, "padding": None}
+        try:
+            return {**json.loads(backend.to_str()), "truncation": None, "padding": None}
+        except Exception:  # the library cannot write steps in Python
+            return [_vocabulary(tokenizer), _steps(backend)]
     return [type(tokenizer).__name__, _vocabulary(tokenizer), _switches(tokenizer)]
 
 
@@ -82,8 +86,19 @@ def _appearance(tokenizer: Any) -> tuple[Any, ...]:
     if backend is None:
         return *seen, _switches(tokenizer)
     model = backend.model
-    steps = [repr(step) for step in (backend.normalizer, backend.pre_tokenizer, backend.post_processor)]
-    return *seen, id(backend), type(model), [getattr(model, name, None) for name in _MODEL_SETTINGS], steps
+    settings = [getattr(model, name, None) for name in _MODEL_SETTINGS]
+    return *seen, id(backend), type(model), settings, _steps(backend)
+
+
+def _steps(backend: Any) -> list[str]:
+    """Describe the steps of a backend; of one in Python all that can be said is that it is there."""
+    found = []
+    for step in (backend.normalizer, backend.pre_tokenizer, backend.post_processor):
+        try:
+            found.append(repr(step))
+        except Exception:
+            found.append(type(step).__name__)
+    return found
 
 
 def _switches(tokenizer: Any) -> dict[str, bool]:

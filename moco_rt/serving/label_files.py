@@ -69,19 +69,10 @@ def _write(
 ) -> None:
     if isinstance(model, Cascade):
         prediction = model.predict(texts)
-        sites = [getattr(tier.model, "sites", ()) for tier in model.tiers]
     else:
         prediction = model.predict(texts, tokenizer=tokenizer, max_length=max_length)
-        sites = [model.sites]
-    names = model.config.id2label
-    columns = (prediction.labels, prediction.exit_site, prediction.tier)
-    for label, site, tier, probs in zip(*(column.tolist() for column in columns), prediction.probs, strict=True):
-        answer = {
-            "label": names[label],
-            "prob": round(float(probs[label]), 6),
-            "exit": None if site < 0 else sites[tier][site],
-        }
-        answer |= {"tier": tier} if isinstance(model, Cascade) else {}
+    for row in prediction:
+        answer = {name: round(value, 6) if isinstance(value, float) else value for name, value in row.items()}
         answers.write(json.dumps(answer, ensure_ascii=False) + "\n")
     answers.flush()
 

@@ -15,7 +15,7 @@ from moco_rt.cascades.tier import Tier, TierLike, align_classes, backend_to_keep
 from moco_rt.certification.guarantee import Guarantee
 from moco_rt.certification.selection import Selection, select
 from moco_rt.inputs.class_numbers import class_numbers
-from moco_rt.inputs.texts import TextInput, check_texts
+from moco_rt.inputs.texts import TextInput, Texts, list_texts
 from moco_rt.inputs.tokenization import length_limit
 from moco_rt.policies.fingerprints import run_identity
 from moco_rt.policies.policy import CertifiedPath
@@ -40,31 +40,31 @@ class Options(TypedDict, total=False):
     confidence: float
     dtype: Dtype | None
     seed: int
-    calibration: Sequence[TextInput] | None
+    calibration: Texts | None
     labels: Any
     max_length: int | None
+    columns: str | Sequence[str] | None
 
 
 @overload
 def accelerate(
-    model: torch.nn.Module, texts: Sequence[TextInput], **options: Unpack[Options]
+    model: torch.nn.Module, texts: Texts, **options: Unpack[Options]
 ) -> EarlyExitTextClassificationModel: ...
 @overload
-def accelerate(
-    model: list[TierLike] | tuple[TierLike, ...], texts: Sequence[TextInput], **options: Unpack[Options]
-) -> Cascade: ...
+def accelerate(model: list[TierLike] | tuple[TierLike, ...], texts: Texts, **options: Unpack[Options]) -> Cascade: ...
 def accelerate(
     model: Any,
-    texts: Sequence[TextInput],
+    texts: Texts,
     *,
     tokenizer: Any = None,
     agreement: float = 0.99,
     confidence: float = 0.95,
     dtype: Dtype | None = None,
     seed: int = 0,
-    calibration: Sequence[TextInput] | None = None,
+    calibration: Texts | None = None,
     labels: Any = None,
     max_length: int | None = None,
+    columns: str | Sequence[str] | None = None,
 ) -> EarlyExitTextClassificationModel | Cascade:
     """Find the fastest policy of exits whose disagreement with the full model is certified.
 
@@ -81,9 +81,11 @@ def accelerate(
             the one whose labels count: exits inside tiers and the hand-over between them are then chosen together, and
             tiers that save no time are left out. Of an `EarlyExitTextClassificationModel` its model and backend are
             used, and no exits.
-        texts: texts, or pairs, like those it will meet; labels are not needed. Texts that the model was fine-tuned on
+        texts: texts, pairs, or rows with named columns, in whatever holds them (see `list_texts`), like those it will
+            meet; labels are not needed. Texts that the model was fine-tuned on
             would make it look surer than it is: certify on others, see `calibration`.
-        tokenizer: the model's; None: loaded from where the model came from. Tiers bring their own.
+        tokenizer: the model's; None: loaded from where the model came from. Tiers bring their own. What is returned
+            carries it.
         agreement: the share of rows that must keep the full model's label.
         confidence: the probability, over the choice of calibration texts, with which this must hold.
         dtype: compute in this dtype; None: the model's. `"int8"`: on the copy that `quantize` makes with the texts that
@@ -95,6 +97,8 @@ def accelerate(
             model's names of classes, in a list, array, tensor or series (taken by position). They add accuracies to
             the certificate, over all calibration texts with their copies.
         max_length: in tokens; None: what model and tokenizer allow.
+        columns: names the column of `texts` and `calibration` that holds the text, or the two that hold a pair; None:
+            `text`, and where there is one `text2` or `text_pair`.
 
     Returns:
         The model with its policy; `.policy.certificate` says what is promised, of a cascade `.certificate`. With too
@@ -102,12 +106,14 @@ def accelerate(
         many are needed; where no exit pays, or none can be certified, it has none, and says so.
 
     Raises:
-        TypeError: model is not a sequence classifier, texts is a single text, or labels are not a sequence.
-        ValueError: it does not choose one label of at least two, there are too few distinct texts, a label is not a
-            class of the model, or a share is not inside (0, 1).
+        TypeError: model is not a sequence classifier, texts is a single text or holds something else, or labels are not
+            a sequence.
+        ValueError: it does not choose one label of at least two, there are too few distinct texts, one is not valid
+            Unicode, a label is not a class of the model, or a share is not inside (0, 1).
     """
     guarantee = Guarantee.of_agreement(agreement, confidence)
-    check_texts(texts)
+    texts = list_texts(texts, columns)
+    calibration = None if calibration is None else list_texts(calibration, columns)
     if isinstance(model, list | tuple):
         if tokenizer is not None:
             raise ValueError("tokenizer must be None: tiers bring their own")
@@ -175,8 +181,8 @@ def _prepare(model: Any, tokenizer: Any, dtype: Dtype | None, max_length: int | 
     if isinstance(model, EarlyExitTextClassificationModel):
         model, backend = model.model, backend_to_keep(model)
     fast = EarlyExitTextClassificationModel(model, backend=backend, dtype=None if dtype == "int8" else dtype)
-    tokenizer = tokenizer or load_tokenizer(model)
-    return Tier.of((fast, tokenizer), length_limit(tokenizer, fast.max_seqlen, max_length))
+    fast.tokenizer = load_tokenizer(model) if tokenizer is None else tokenizer
+    return Tier.of((fast, fast.tokenizer), length_limit(fast.tokenizer, fast.max_seqlen, max_length))
 
 
 def _prepare_tier(tier: TierLike, dtype: Dtype | None, max_length: int | None) -> Tier:
@@ -191,4 +197,6 @@ def _in_int8(tier: Tier, texts: Sequence[TextInput]) -> Tier:
     if tier.tokenizer is None or is_int8(tier.model.model):
         return tier
     copy = quantize(tier.model.model, texts, tokenizer=tier.tokenizer, max_length=tier.max_length)
-    return replace(tier, model=EarlyExitTextClassificationModel(copy))
+    fast = EarlyExitTextClassificationModel(copy)
+    fast.tokenizer = tier.tokenizer
+    return replace(tier, model=fast)
