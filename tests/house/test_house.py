@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "matplotlib": ("analysis", "reports"),
     "igraph": ("analysis", "reports"),
     "pandas": ("analysis", "reports"),
-    "pyarrow": ("analysis", "inputs.text_files"),
+    "pyarrow": ("analysis", "inputs.file_formats"),
 }
 #: Hugging Face's model classes: the adapters, and the demo, which makes a model of its own.
 NAME_MODEL_CLASSES = ("architectures", "demo", "quantization.hf_quantizer")

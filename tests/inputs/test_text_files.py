@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from moco_rt.inputs.text_files import read_rows, true_classes
+from moco_rt.inputs.labels import true_classes
+from moco_rt.inputs.text_files import read_rows
 
 CONFIG = SimpleNamespace(id2label={0: "NEGATIVE", 1: "POSITIVE"}, label2id={"NEGATIVE": 0, "POSITIVE": 1})
 
