@@ -16,10 +16,10 @@ from typing import Any, BinaryIO, cast
 
 from moco_rt.inputs.json_array import array_items
 
-#: Bytes of a CSV file that are parsed at a time; one row must fit in.
-_BLOCK_BYTES = 1 << 24
-#: Rows of a Parquet file that are decoded at a time.
-_BATCH_ROWS = 4096
+#: Bytes of a CSV file that are parsed at a time; one row must fit in. pyarrow reads up to 32 such blocks ahead.
+_BLOCK_BYTES = 1 << 22
+#: Rows of a table that become Python's objects at a time.
+_BATCH_ROWS = 1024
 
 
 class FileFormat(str, Enum):
@@ -202,7 +202,7 @@ def _delimited(stream: io.BufferedReader, name: str, columns: Columns, delimiter
                 include_columns=wanted, column_types=dict.fromkeys(wanted, pyarrow.string())
             ),
         )
-        rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
+        rows = _rows_of(batches)
         before = next(rows, None)  # one row late: only at the end is it known whether the last line has ended
         for number in itertools.count(1):
             if before is None:
@@ -211,6 +211,8 @@ def _delimited(stream: io.BufferedReader, name: str, columns: Columns, delimiter
             yield Record(before, f"{name}, row {number}", row is not None or tail.last == b"\n")
             before = row
     except pyarrow.ArrowException as error:
+        if "straddling" in str(error):
+            raise ValueError(f"{name} must have rows of at most {_BLOCK_BYTES:,} bytes (got a longer one)") from None
         raise ValueError(f"{name} must be a table in utf-8 (got: {_first_line(error)})") from None
 
 
@@ -241,11 +243,16 @@ def _parquet_records(file: BinaryIO, name: str, columns: Columns) -> Iterator[Re
             table = pyarrow.parquet.ParquetFile(file)
             wanted = columns.among(table.schema_arrow.names, name)
             batches = table.iter_batches(_BATCH_ROWS, columns=wanted)
-            rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
-            for number, row in enumerate(rows, 1):
+            for number, row in enumerate(_rows_of(batches), 1):
                 yield Record(row, f"{name}, row {number}")
         except (pyarrow.ArrowException, OSError) as error:
             raise ValueError(f"{name} must be a whole Parquet file (got: {_first_line(error)})") from None
+
+
+def _rows_of(batches: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    for batch in batches:
+        for start in range(0, batch.num_rows, _BATCH_ROWS):
+            yield from batch.slice(start, _BATCH_ROWS).to_pylist()
 
 
 def _first_line(error: BaseException) -> str:

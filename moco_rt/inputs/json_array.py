@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import io
+import codecs
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-#: Characters that are read at a time.
+#: Bytes that are read at a time.
 _CHUNK = 1 << 16
-_BLANK = json.decoder.WHITESPACE
+_BLANK = re.compile(r"[ \t\n\r]*")
 #: The longest piece of JSON that only its next characters complete, such as `\ud83d\ude0`.
 _LONGEST_PIECE = 16
 
@@ -28,7 +29,7 @@ def array_items(stream: BinaryIO, name: str) -> Iterator[Any]:
     Raises:
         ValueError: it is not such an array, or it ends too soon.
     """
-    window = _Window(io.TextIOWrapper(stream, encoding="utf-8", newline=""))
+    window = _Window(stream)
     try:
         window.take("[")
         if window.take("]"):
@@ -51,8 +52,9 @@ def array_items(stream: BinaryIO, name: str) -> Iterator[Any]:
 class _Window:
     """The piece of a text that is being read."""
 
-    def __init__(self, source: io.TextIOWrapper):
-        self._source = source
+    def __init__(self, stream: BinaryIO):
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._text = ""
         self._at = 0
         self._decode = json.JSONDecoder().raw_decode
@@ -96,6 +98,6 @@ class _Window:
         """Read on, twice as much as is held: an item is decoded again and again until it is whole."""
         self._text = self._text[self._at :]
         self._at = 0
-        piece = self._source.read(max(_CHUNK, len(self._text)))
-        self._text += piece
+        piece = self._stream.read(max(_CHUNK, len(self._text)))
+        self._text += self._decoder.decode(piece, final=not piece)
         return bool(piece)

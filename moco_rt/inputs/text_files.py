@@ -62,20 +62,15 @@ def open_rows(source: Path, kind: FileFormat | None = None, columns: Columns | N
         ValueError: the format is not known, or has no columns to name.
     """
     name = "standard input" if source == STANDARD else str(source)
-    named = kind is not None
-    kind = kind or format_of(source)
-    if kind is None:
+    columns = columns or Columns()
+    read_as = kind or format_of(source)
+    if read_as is None:
         endings = ", ".join(ENDINGS)
         raise ValueError(f"{name} must end in one of {endings} (each also .gz), or its format be given (got neither)")
-    if kind is FileFormat.TXT and columns not in (None, Columns()):
+    if read_as is FileFormat.TXT and columns != Columns():
         raise ValueError(f"{name} must have columns for them to be named (got a text a line)")
-    columns = columns or Columns()
     with contextlib.ExitStack() as stack:
-        file = _open(source, stack)
-        records = read_records(file, kind, name, columns)
-        if kind is FileFormat.TXT and not named:
-            records = _refuse_json(records, name)
-        yield _whole(_rows(records, columns), name)
+        yield _rows(_open(source, stack), read_as, kind is not None, name, columns)
 
 
 def read_rows(source: Path, kind: FileFormat | None = None, columns: Columns | None = None) -> list[Row]:
@@ -91,10 +86,13 @@ def _open(source: Path, stack: contextlib.ExitStack) -> BinaryIO:
     return cast(BinaryIO, stack.enter_context(gzip.open(file))) if is_compressed(source) else file
 
 
-def _whole(rows: Iterator[Row], name: str) -> Iterator[Row]:
-    """The rows of a compressed file, which may be broken."""
+def _rows(file: BinaryIO, kind: FileFormat, certain: bool, name: str, columns: Columns) -> Iterator[Row]:
     try:
-        yield from rows
+        records = read_records(file, kind, name, columns)
+        if kind is FileFormat.TXT and not certain:
+            records = _refuse_json(records, name)
+        for record in records:
+            yield _row(record, columns)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{name} must be a whole gzip file (got: {error})") from None
 
@@ -118,10 +116,6 @@ def _is_object(text: str) -> bool:
         return False
 
 
-def _rows(records: Iterator[Record], columns: Columns) -> Iterator[Row]:
-    return (_row(record, columns) for record in records)
-
-
 def _row(record: Record, columns: Columns) -> Row:
     fields, place = record.fields, record.place
     text_column, *others = columns.required
@@ -137,17 +131,11 @@ def _row(record: Record, columns: Columns) -> Row:
     for name in others:
         if name not in fields:
             raise ValueError(f"{place} must have a {name} (got {_excerpt(fields)})")
-    texts = [fields[text_column], *(fields[name] for name in seconds if fields.get(name) is not None)]
-    if len(texts) > 2:
-        raise ValueError(f"{place} must have one of {' and '.join(seconds)} (got both)")
-    for text in texts:
-        _check_unicode(text, place)
-    return Row(
-        texts[0] if len(texts) == 1 else (texts[0], texts[1]),
-        fields.get(columns.label or "label"),
-        place,
-        record.finished,
-    )
+    text, second = fields[text_column], next((fields[name] for name in seconds if name in fields), None)
+    for part in (text, second or ""):
+        _check_unicode(part, place)
+    label = fields.get(columns.label or "label")
+    return Row(text if second is None else (text, second), label, place, record.finished)
 
 
 def _excerpt(fields: Any) -> str:

@@ -50,7 +50,8 @@ def report_page(name: str, certificate: Certificate, findings: SearchReport) -> 
         ]
     template = Template(_TEMPLATE.read_text(encoding="utf-8"), autoescape=True, trim_blocks=True)
     shown = [{"text": text, "png": _png(figure)} for figure, text in pictures]
-    return template.render(name=name, table=certificate.table(), pictures=shown)
+    page: str = template.render(name=name, table=certificate.table(), pictures=shown)
+    return page
 
 
 def _png(figure: Figure) -> str:

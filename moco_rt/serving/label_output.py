@@ -188,10 +188,10 @@ class LabelFile:
             return []
         self._file.seek(start)
         data = self._file.read(later[0].bytes - start)
-        lines = data.splitlines(keepends=True) if data.endswith(b"\n") else data.splitlines(keepends=True)[:-1]
+        lines = io.BytesIO(data).readlines()
         if not all(self._labels.could_be(line) for line in lines):
             raise self._not_ours()
-        return lines
+        return [line for line in lines if line.endswith(b"\n")]
 
 
 class _Texts:

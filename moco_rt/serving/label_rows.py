@@ -62,13 +62,12 @@ class LabelRows:
         return [self._line(row) for row in self._rows(prediction)]
 
     def could_be(self, line: bytes) -> bool:
-        """True for a line that `lines` may have written."""
-        try:
-            if self._kind is FileFormat.JSONL:
-                return list(json.loads(line)) == self.columns
-            return len(next(csv.reader([line.decode("utf-8")], delimiter=self._delimiter))) == len(self.columns)
-        except (ValueError, TypeError, StopIteration, csv.Error):
-            return False
+        """True for a line that `lines` may have written, whole or cut off."""
+        if self._kind is FileFormat.JSONL:
+            begin = f'{{"{self.columns[0]}": '.encode()
+            return line.startswith(begin) or begin.startswith(line)
+        cells = next(csv.reader([line.decode("utf-8", "replace")], delimiter=self._delimiter), [])
+        return len(cells) == len(self.columns) or (len(cells) < len(self.columns) and not line.endswith(b"\n"))
 
     def _rows(self, prediction: Prediction) -> list[dict[str, Any]]:
         columns = (prediction.labels, prediction.exit_site, prediction.tier, prediction.probs)

@@ -111,9 +111,7 @@ def test_a_room_has_at_most_twelve_modules(room):
 
 @pytest.mark.parametrize("library", sorted(MAY_IMPORT))
 def test_libraries_are_imported_where_they_belong(library):
-    users = {
-        module for module in MODULES if any(f"{name}.".startswith(f"{library}.") for name in imports(module))
-    }
+    users = {module for module in MODULES if any(f"{name}.".startswith(f"{library}.") for name in imports(module))}
     assert {module for module in users if not allowed(module, MAY_IMPORT[library])} == set()
 
 
