@@ -20,6 +20,8 @@ from moco_rt.serving.label_rows import LabelRows
 from moco_rt.serving.run_record import Checkpoint, RunRecord, open_record, record_of
 
 _ANEW = "--overwrite starts anew"
+#: How much behind the last checkpoint is looked at before it is cut off: it must look like labels.
+_LOOK_BYTES = 1 << 20
 _STREAMS = ("/dev/stdout", "/dev/fd/", "/proc/self/fd/")
 
 
@@ -183,15 +185,18 @@ class LabelFile:
         return digest
 
     def _whole_lines(self, start: int, later: Sequence[Checkpoint]) -> list[bytes]:
-        """The lines behind a checkpoint of a file that somebody cut off before the next one."""
-        if not later or self._compressed:
+        """The lines behind a checkpoint of a file that was cut off before the next one.
+
+        Behind the last one stands at most what an interrupted run has not vouched for: it is looked at and left out.
+        """
+        if self._compressed:
             return []
         self._file.seek(start)
-        data = self._file.read(later[0].bytes - start)
+        data = self._file.read(later[0].bytes - start if later else _LOOK_BYTES)
         lines = io.BytesIO(data).readlines()
         if not all(self._labels.could_be(line) for line in lines):
             raise self._not_ours()
-        return [line for line in lines if line.endswith(b"\n")]
+        return [line for line in lines if line.endswith(b"\n")] if later else []
 
 
 class _Texts:

@@ -382,6 +382,17 @@ def test_an_edited_file_of_labels_is_refused(run, source, tmp_path, one_line_err
         run(source, out)
 
 
+def test_lines_of_a_stranger_behind_the_labels_are_refused_and_stay(run, source, tmp_path, one_line_error):
+    out = tmp_path / "out"
+    run(source, out)
+    with out.open("a", encoding="utf-8") as lines:
+        lines.write("my notes\n")
+    before = out.read_bytes()
+    with one_line_error(ValueError, f"{out} must be what its record"):
+        run(source, out)
+    assert out.read_bytes() == before
+
+
 def test_one_run_at_a_time_writes_a_file(run, source, tmp_path, one_line_error):
     out = tmp_path / "out"
     with record_of(out).open("a") as record:
