@@ -266,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(message: str) -> None:
-    print(f"moco-rt: {' '.join(message.split())}", file=sys.stderr)
+    print("moco-rt:", *message.strip().splitlines(), file=sys.stderr)
 
 
 def _explain(error: BaseException) -> str:
