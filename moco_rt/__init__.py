@@ -1,9 +1,9 @@
 """Early exits for fine-tuned transformer classifiers: the same answers, sooner."""
 
 import importlib
-import sys
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 try:
     from moco_rt._build import TORCH_VERSION as _BUILT_FOR
@@ -14,16 +14,14 @@ except ModuleNotFoundError as error:
     ) from error
 
 
-def _minor(number: str) -> list[str]:
-    return number.split("+")[0].split(".")[:2]
+def _minor(version: str) -> list[str]:
+    return version.split("+")[0].split(".")[:2]
 
 
-# Before the extension is touched: beside another torch it would fail on an undefined symbol, or worse, later. torch
-# itself is not imported for it: the command line answers --help without. Modules that import the extension import it.
-_TORCH = sys.modules["torch"].__version__ if "torch" in sys.modules else version("torch")
-if _minor(_TORCH) != _minor(_BUILT_FOR):
+# Before the extension is touched: beside another torch it would fail on an undefined symbol, or worse, later.
+if _minor(torch.__version__) != _minor(_BUILT_FOR):
     raise ImportError(
-        f"moco_rt was built for torch {_BUILT_FOR} and found torch {_TORCH}: "
+        f"moco_rt was built for torch {_BUILT_FOR} and found torch {torch.__version__}: "
         f"install the torch it was built for (pip install 'torch=={'.'.join(_minor(_BUILT_FOR))}.*') or build it "
         "for this one (pip install --no-build-isolation --no-deps --force-reinstall FOLDER_OF_ITS_SOURCES)"
     )

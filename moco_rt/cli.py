@@ -16,7 +16,7 @@ from typer.core import TyperCommand
 
 from moco_rt.inputs.file_formats import Columns, FileFormat
 
-# What commands run on is imported inside them: help and completion must not wait for torch's libraries.
+# What commands run on is imported inside them: help and completion must not wait for transformers and the search.
 if TYPE_CHECKING:
     from moco_rt.architectures.conversion import Dtype
 
@@ -164,8 +164,6 @@ def accelerate(
         max_length=max_length,
     )
     fast.save_pretrained(out)
-    if one:
-        tokenizer.save_pretrained(out)
     fast.report()
 
 
@@ -206,7 +204,7 @@ def predict(
         loaded, tokenizer = Cascade.from_pretrained(model), None
     else:
         loaded = EarlyExitTextClassificationModel.from_pretrained(model, dtype=None if dtype is None else dtype.dtype)
-        tokenizer = load_tokenizer(loaded.model)
+        tokenizer = load_tokenizer(loaded.model) if loaded.tokenizer is None else loaded.tokenizer
     columns = Columns(text_column, text2_column)
     before, now = predict_file(
         loaded, tokenizer, data, out, max_length, kind=kind, columns=columns, overwrite=overwrite

@@ -1,7 +1,7 @@
 """Hugging Face models as sub-layers and as weights: the only room that knows their names."""
 
 from moco_rt.architectures.base import Architecture
-from moco_rt.architectures.hub import find_file, load_classifier, load_model, load_tokenizer
+from moco_rt.architectures.hub import find_file, find_tokenizer, load_classifier, load_model, load_tokenizer
 from moco_rt.architectures.registry import architecture_of
 from moco_rt.architectures.tasks import check_single_label
 
@@ -10,6 +10,7 @@ __all__ = [
     "architecture_of",
     "check_single_label",
     "find_file",
+    "find_tokenizer",
     "load_classifier",
     "load_model",
     "load_tokenizer",

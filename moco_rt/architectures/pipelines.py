@@ -16,3 +16,13 @@ def announce_to_pipelines(key: str, class_name: str) -> None:
         class_name: of the model.
     """
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES[key] = class_name
+
+
+class PipelineModel:
+    """What a text classifier tells `transformers.pipeline` beside its logits."""
+
+    input_modalities = "text"
+
+    def can_generate(self) -> bool:
+        """Answer that it does not write text."""
+        return False

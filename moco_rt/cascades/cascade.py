@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from moco_rt.architectures.conversion import describe
-from moco_rt.architectures.pipelines import announce_to_pipelines
+from moco_rt.architectures.pipelines import PipelineModel, announce_to_pipelines
 from moco_rt.cascades import cascade_files
-from moco_rt.cascades.queues import Finished, QueuedText, TierError, TierQueues, gather
+from moco_rt.cascades.prediction import predict_parts, row_names
+from moco_rt.cascades.queues import Finished, TierQueues
 from moco_rt.cascades.streaming import stream_answers
 from moco_rt.cascades.tier import Tier, TierLike, align_classes
 from moco_rt.certification.certificate import Certificate
-from moco_rt.inputs.prefetch import CHUNK_TEXTS, prefetch_encoded
-from moco_rt.inputs.texts import TextInput, check_texts
+from moco_rt.inputs.texts import Texts, iter_texts
 from moco_rt.quantization.hf_quantizer import is_int8
 from moco_rt.runtime.checks import check_inputs
 from moco_rt.runtime.outputs import CascadeOutput, Prediction
+from moco_rt.runtime.prediction import join_parts
 
 #: Rows of a stream that are worth a run of a tier.
 _FULL = 64
@@ -30,7 +29,7 @@ _FULL = 64
 announce_to_pipelines("moco_rt_cascade", "Cascade")
 
 
-class Cascade(torch.nn.Module):
+class Cascade(PipelineModel, torch.nn.Module):
     """Classifiers one after the other: a row is answered by the first that is sure enough, at the latest by the last.
 
     A tier is sure of a row that leaves by one of its own exits, or whose highest probability, at the tier's
@@ -99,67 +98,43 @@ class Cascade(torch.nn.Module):
         device: torch.device = self.tiers[-1].model.device
         return device
 
-    def can_generate(self) -> bool:
-        """False; `transformers.pipeline` asks."""
-        return False
-
     def train(self, mode: bool = True) -> Cascade:  # noqa: ARG002
         """Stays in evaluation mode: it answers, it is not trained."""
         return super().train(False)
 
-    def predict(self, texts: Iterable[TextInput], *, on_error: str = "raise") -> Prediction:
+    def predict(
+        self, texts: Texts, *, on_error: str = "raise", columns: str | Sequence[str] | None = None
+    ) -> Prediction:
         """Label texts: rows that go on are pooled into full batches of the next tier.
 
         Args:
-            texts: texts, or pairs of texts; any iterable, also one that does not know its length.
+            texts: N texts, pairs of texts, or rows with named columns, in whatever holds them; see the table of what is
+                taken in the documentation. What has a length is checked before anything is computed.
             on_error: what becomes of a batch that a tier fails on, or of a text that it cannot encode. `raise`: the
-                error names the tier, and its `prediction` holds what was finished before; `skip`: its rows have label,
-                tier and exits -1 and probabilities NaN, the log says so, and the others go on.
+                error names the tier; `skip`: its rows have label, tier and exits -1 and probabilities NaN, the log says
+                so, and the others go on.
+            columns: names the column that holds the text, or the two that hold a pair; None: `text`, and where there is
+                one `text2` or `text_pair`.
 
         Returns:
             By text; `tier` says who answered, `exit_site` and `exit_rule` are places in that tier's model.
 
         Raises:
-            TierError: a tier failed.
+            TierError: a tier failed. Like any error after the first part it has an attribute `prediction` with what was
+                finished before; rows that were not have label -1.
             TypeError: texts is a single text, or holds something else.
-            ValueError: there are none.
-            Exception: whatever reading the texts raises; `stream` gives what was finished before.
+            ValueError: there are none, a text is not valid Unicode, or a row has none.
+            Exception: whatever reading the texts raises, after those before it have been answered.
         """
-        check_texts(texts)
-        pools = TierQueues(self.tiers, [CHUNK_TEXTS] * len(self.tiers), self.config.num_labels, on_error)
-        found: list[Finished] = []
-        count = 0
-        total = len(texts) if isinstance(texts, Sequence) else None
-        with tqdm(total=total, unit="text", delay=2, leave=False) as progress:
-
-            def keep(finished: Iterable[Finished]) -> None:
-                for some in finished:
-                    found.append(some)
-                    progress.update(len(some[0]))
-
-            try:
-                for start, chunk, rows in prefetch_encoded(texts, self._try_to_encode):
-                    count += len(chunk)
-                    numbered = enumerate(zip(chunk, rows, strict=True), start)
-                    pools.add([QueuedText(place, text, row) for place, (text, row) in numbered])
-                    keep(pools.run_due())
-                keep(pools.flush())
-            except TierError as error:
-                error.prediction = gather(found, count, self.config.num_labels)
-                raise
-        if count == 0:
-            raise ValueError("texts must hold at least one text (got none)")
-        return gather(found, count, self.config.num_labels)
-
-    def _try_to_encode(self, texts: list[TextInput]) -> list[Any]:
-        """For the first tier; where that fails, `TierQueues` will meet the same error, and say whose it is."""
-        try:
-            return self.tiers[0].encode(texts)
-        except Exception:
-            return [None] * len(texts)
+        return join_parts(predict_parts(self, texts, on_error, columns))
 
     def stream(
-        self, texts: Iterable[TextInput], *, max_wait_ms: float = 20.0, on_error: str = "raise"
+        self,
+        texts: Texts,
+        *,
+        max_wait_ms: float = 20.0,
+        on_error: str = "raise",
+        columns: str | Sequence[str] | None = None,
     ) -> Iterator[Finished]:
         """Label texts as they come, for who waits for an answer.
 
@@ -167,9 +142,10 @@ class Cascade(torch.nn.Module):
         others to come: an answer takes that and the time of the runs that are ahead of it.
 
         Args:
-            texts: an iterable that may take its time; it is read in a thread of its own.
+            texts: as for `predict`; an iterator may take its time: it is read in a thread of its own.
             max_wait_ms: milliseconds, not negative.
             on_error: see `predict`.
+            columns: see `predict`.
 
         Yields:
             Places among the texts, and what was predicted for these, in the order in which they are done.
@@ -180,11 +156,12 @@ class Cascade(torch.nn.Module):
             ValueError: max_wait_ms is negative.
             Exception: whatever reading the texts raises, after those before it have been answered.
         """
-        check_texts(texts)
+        taken = iter_texts(texts, columns, allow_surrogates=on_error == "skip")
         if not max_wait_ms >= 0:
             raise ValueError(f"max_wait_ms must not be negative (got {max_wait_ms})")
-        pools = TierQueues(self.tiers, [_FULL] * len(self.tiers), self.config.num_labels, on_error)
-        return stream_answers(pools, texts, min(max_wait_ms / 1e3, threading.TIMEOUT_MAX))
+        full_at = [_FULL] * len(self.tiers)
+        pools = TierQueues(self.tiers, full_at, self.config.num_labels, on_error, row_names(self))
+        return stream_answers(pools, taken, min(max_wait_ms / 1e3, threading.TIMEOUT_MAX))
 
     @torch.no_grad()
     def forward(

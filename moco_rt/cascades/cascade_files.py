@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from moco_rt.architectures import load_tokenizer
 from moco_rt.cascades.tier import Tier
 from moco_rt.certification.certificate import Certificate
+from moco_rt.inputs.tokenizer_identity import save_tokenizer, tokenizer_settings
 from moco_rt.runtime.checkpoints import CASCADE
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
 
@@ -38,7 +39,7 @@ def save(directory: str | Path, tiers: Sequence[Tier], certificate: Certificate 
     (directory / CASCADE).unlink(missing_ok=True)  # or, should what follows fail, it would speak of other tiers
     for number, tier in enumerate(tiers):
         tier.model.save_pretrained(directory / f"tier-{number}")
-        tier.tokenizer.save_pretrained(directory / f"tier-{number}")
+        save_tokenizer(tier.tokenizer, directory / f"tier-{number}")
     about = {
         "format": "moco_rt cascade",
         "version": VERSION,
@@ -47,7 +48,7 @@ def save(directory: str | Path, tiers: Sequence[Tier], certificate: Certificate 
                 "temperature": tier.temperature,
                 "max_length": tier.max_length,
                 "batch_tokens": tier.batch_tokens,
-                "tokenizer": tier.settings,
+                "tokenizer": tokenizer_settings(tier.tokenizer),
             }
             for tier in tiers
         ],
@@ -79,8 +80,8 @@ def load(directory: str | Path) -> tuple[list[Tier], Certificate | None]:
     tiers = []
     for number, known in enumerate(about["tiers"]):
         model = EarlyExitTextClassificationModel.from_pretrained(directory / f"tier-{number}")
-        tokenizer = load_tokenizer(model.model)
-        for name, value in known["tokenizer"].items():  # which its own files may have lost
+        tokenizer = load_tokenizer(model.model) if model.tokenizer is None else model.tokenizer
+        for name, value in known["tokenizer"].items():  # which the files of earlier versions may have lost
             setattr(tokenizer, name, value)
         tier = Tier((model, tokenizer), known["max_length"])
         tier.temperature, tier.batch_tokens = known["temperature"], known["batch_tokens"]

@@ -10,11 +10,10 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from moco_rt.cascades.tier import Tier, TierOutput
 from moco_rt.inputs.texts import TextInput
-from moco_rt.runtime.outputs import Prediction
+from moco_rt.runtime.outputs import Prediction, RowNames
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +24,7 @@ class TierError(RuntimeError):
     Attributes:
         tier: which.
         prediction: what was finished before, by text, of those that had reached the tiers; rows that were not finished
-            have label -1. None: from a stream, which has given it away.
+            have label -1. None: there is nothing, or it came from a stream, which has given it away.
     """
 
     def __init__(self, tier: int, error: Exception):
@@ -66,15 +65,24 @@ class TierQueues:
         full_at: rows of a pool that are worth a run, by tier.
         num_classes: C.
         on_error: `raise`, or `skip` the rows of a batch that fails; see `Cascade.predict`.
+        names: of classes and sites, for predictions to carry.
     """
 
-    def __init__(self, tiers: Sequence[Tier], full_at: Sequence[int], num_classes: int, on_error: str):
+    def __init__(
+        self,
+        tiers: Sequence[Tier],
+        full_at: Sequence[int],
+        num_classes: int,
+        on_error: str,
+        names: RowNames | None = None,
+    ):
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error must be raise or skip (got {on_error!r})")
         self._tiers = tiers
         self._full_at = full_at
         self._num_classes = num_classes
         self._on_error = on_error
+        self._names = names
         self._waiting: list[list[QueuedText]] = [[] for _ in tiers]
         # What one tier has encoded serves the next, where that would do just the same.
         self._encoded = [False, *(after.tokenises_like(tier) for tier, after in pairwise(tiers))]
@@ -134,7 +142,7 @@ class TierQueues:
             self._pass_on(number + 1, [(pool[i], rows[i]) for i, done in zip(places, stands, strict=True) if not done])
             if any(stands):
                 done = [pool[i].place for i, settled in zip(places, stands, strict=True) if settled]
-                yield done, _prediction(answers, answers.settled, number)
+                yield done, self._prediction(answers, number)
 
     def _pass_on(self, number: int, rows: Sequence[tuple[QueuedText, Any]]) -> None:
         for waited, row in rows:
@@ -146,26 +154,30 @@ class TierQueues:
         if self._on_error == "raise":
             raise TierError(tier, error) from error
         _log.warning("tier %d failed on %d texts, which are left out: %s", tier, len(places), error)
-        return places, unanswered(len(places), self._num_classes)
+        return places, unanswered(len(places), self._num_classes, self._names)
+
+    def _prediction(self, answers: TierOutput, tier: int) -> Prediction:
+        """What a tier has settled."""
+        mask = answers.settled
+        probs = answers.logits[mask].softmax(dim=1)
+        where = torch.full((len(probs),), tier)
+        return Prediction(
+            probs.argmax(dim=1), probs, answers.exit_site[mask], answers.exit_rule[mask], where, names=self._names
+        )
 
 
-def unanswered(rows: int, classes: int) -> Prediction:
-    """Of rows that nobody has answered: label, tier and exits -1, probabilities NaN."""
+def unanswered(rows: int, classes: int, names: RowNames | None = None) -> Prediction:
+    """Make the prediction of rows that no tier answered: label, tier and exits -1, probabilities NaN."""
     none = torch.full((rows,), -1)
-    return Prediction(none, torch.full((rows, classes), torch.nan), none.clone(), none.clone(), none.clone())
+    probs = torch.full((rows, classes), torch.nan)
+    return Prediction(none, probs, none.clone(), none.clone(), none.clone(), names=names)
 
 
 def gather(found: Sequence[Finished], rows: int, classes: int) -> Prediction:
     """All that was found of so many texts, by text."""
-    whole = unanswered(rows, classes)
+    whole = unanswered(rows, classes, found[0][1].names if found else None)
     for places, part in found:
         index = torch.tensor(places)
         for name in ("labels", "probs", "exit_site", "exit_rule", "tier"):
             getattr(whole, name)[index] = getattr(part, name)
     return whole
-
-
-def _prediction(answers: TierOutput, mask: Tensor, tier: int) -> Prediction:
-    probs = answers.logits[mask].softmax(dim=1)
-    where = torch.full((len(probs),), tier)
-    return Prediction(probs.argmax(dim=1), probs, answers.exit_site[mask], answers.exit_rule[mask], where)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from moco_rt.cascades.queues import Finished, QueuedText, TierQueues
-from moco_rt.inputs.texts import TextInput, check_text
+from moco_rt.inputs.texts import TextInput
 
 #: Texts that are read ahead.
 _AHEAD = 4096
@@ -32,7 +32,6 @@ def stream_answers(pools: TierQueues, texts: Iterable[TextInput], max_wait: floa
     def read() -> None:
         try:
             for place, text in enumerate(texts):
-                check_text(text, place)
                 put(QueuedText(place, text, None, time.monotonic() + max_wait))
                 if stopped.is_set():
                     return

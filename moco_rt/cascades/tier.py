@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,15 +14,13 @@ from moco_rt.architectures import check_single_label
 from moco_rt.inputs.batching import by_tokens, pad
 from moco_rt.inputs.texts import TextInput
 from moco_rt.inputs.tokenization import encode, length_limit
+from moco_rt.inputs.tokenizer_identity import tokenizer_fingerprint
 from moco_rt.policies.fingerprints import check_tokenizer
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
 from moco_rt.runtime.outputs import EarlyExitOutput
 
 #: Texts that a function is given at a time.
 _FUNCTION_ROWS = 512
-
-#: Of a tokenizer, what its backend does not know.
-_SETTINGS = ("model_input_names", "truncation_side", "split_special_tokens")
 
 #: What answers texts with logits (n, C), in any array or tensor: a function, or a method of whatever library.
 TextFunction = Callable[[list[TextInput]], Any]
@@ -97,25 +92,9 @@ class Tier:
         """Whether what the other's tokenizer makes of a text is what its own would."""
         if None in (self.tokenizer, other.tokenizer):
             return self.tokenizer is other.tokenizer
-        if self.tokenizer is not other.tokenizer and (
-            self.settings != other.settings or self._backend != other._backend
-        ):
-            return False
-        return self.max_length == other.max_length
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Of the tokenizer, what its backend does not know."""
-        return {name: getattr(self.tokenizer, name) for name in _SETTINGS if hasattr(self.tokenizer, name)}
-
-    @functools.cached_property
-    def _backend(self) -> Any:
-        """A digest of what the tokenizer does, but for what calls of it set; like no other if it cannot say."""
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        if backend is None:
-            return object()
-        said = {**json.loads(backend.to_str()), "truncation": None, "padding": None}
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).digest()
+        same = self.tokenizer is other.tokenizer
+        same = same or tokenizer_fingerprint(self.tokenizer) == tokenizer_fingerprint(other.tokenizer)
+        return same and self.max_length == other.max_length
 
     def encode(self, texts: Sequence[TextInput]) -> list[Any]:
         """What `answer` takes: tokenised texts, or the texts themselves."""

@@ -14,6 +14,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from moco_rt.inputs.columns import SECOND_TEXTS, TEXT
 from moco_rt.inputs.json_array import array_items
 
 #: Bytes of a CSV file that are parsed at a time; one row must fit in. pyarrow reads up to 32 such blocks ahead.
@@ -62,12 +63,12 @@ class Columns:
     @property
     def required(self) -> list[str]:
         """The columns that every row must have: the text, and all that were asked for by name."""
-        return [self.text or "text", *(name for name in (self.text2, self.label) if name is not None)]
+        return [self.text or TEXT, *(name for name in (self.text2, self.label) if name is not None)]
 
     @property
     def second_texts(self) -> tuple[str, ...]:
         """The columns that may hold the second text of a pair."""
-        return ("text2", "text_pair") if self.text2 is None else (self.text2,)
+        return SECOND_TEXTS if self.text2 is None else (self.text2,)
 
     def among(self, header: Sequence[str], name: str) -> list[str]:
         """Choose the columns to read from those that a table has.

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from moco_rt.inputs.tokenizer_identity import legacy_tokenizer_fingerprint, tokenizer_fingerprint
 from moco_rt.quantization.hf_quantizer import is_int8
 
 #: Numbers of each tensor that a model's fingerprint looks at: all would take longer than loading it.
@@ -38,20 +37,16 @@ def fingerprint(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-@functools.lru_cache(maxsize=4)
-def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """Of a tokenizer: sha256 over its vocabulary and its special tokens."""
-    said = json.dumps([tokenizer.convert_ids_to_tokens(range(len(tokenizer))), tokenizer.all_special_tokens])
-    return hashlib.sha256(said.encode()).hexdigest()
-
-
 def check_tokenizer(made_for: Mapping[str, Any], tokenizer: Any) -> None:
     """Refuse another tokenizer than that of a policy.
 
     Raises:
         ValueError: its fingerprint is another.
     """
-    if made_for.get("tokenizer", "") not in ("", tokenizer_fingerprint(tokenizer)):
+    expected = made_for.get("tokenizer", "")
+    if expected in ("", tokenizer_fingerprint(tokenizer)):
+        return
+    if expected != legacy_tokenizer_fingerprint(tokenizer):  # which policies of version 1 hold
         raise ValueError("tokenizer must be the one that the policy was found with (its fingerprint is another)")
 
 

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from moco_rt._C import Results
-from moco_rt.architectures import architecture_of, check_single_label, load_model
+from moco_rt.architectures import architecture_of, check_single_label, find_tokenizer, load_model
 from moco_rt.architectures.conversion import Dtype, describe, to_dtype
-from moco_rt.architectures.pipelines import announce_to_pipelines
+from moco_rt.architectures.pipelines import PipelineModel, announce_to_pipelines
 from moco_rt.architectures.sites import all_sites
-from moco_rt.inputs.texts import TextInput
+from moco_rt.inputs.texts import Texts
+from moco_rt.inputs.tokenizer_identity import save_tokenizer
 from moco_rt.policies.conditions import Condition, LinearCondition, OffRamp
 from moco_rt.policies.findings import SearchReport
 from moco_rt.policies.fingerprints import check_made_for, model_identity
@@ -33,7 +34,7 @@ from moco_rt.runtime.prediction import predict
 announce_to_pipelines("moco_rt", "EarlyExitTextClassificationModel")
 
 
-class EarlyExitTextClassificationModel(torch.nn.Module):
+class EarlyExitTextClassificationModel(PipelineModel, torch.nn.Module):
     """A fine-tuned classifier with exits. Without rules it answers exactly as the model it was made from.
 
     Args:
@@ -43,6 +44,9 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
             `auto` takes `packed` where it covers the model, and says in the log why where it does not.
         dtype: computes in this dtype, on a to_dtype copy where the model has another; `"int8"`: see `int8_copy`;
             None: as it is. A rule's bound speaks of the dtype it was found in: capture from `.model` to find rules.
+
+    Attributes:
+        tokenizer: the model's, for `predict` and `save_pretrained`; `accelerate` and `from_pretrained` set it.
 
     Raises:
         TypeError: model is not a sequence classifier.
@@ -68,11 +72,11 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
         self.sites = all_sites(architecture.num_layers)
         self.max_seqlen = architecture.max_seqlen
         self.policy = Policy(self.sites, architecture.num_classes, architecture.hidden_size)
+        self.tokenizer: Any = None
         self.search_report: SearchReport | None = None  # of the search for its policy
         self._monitor: Monitor | None = None
-        self._compiled: tuple[Any, dict[str, CompiledExitPoint]] | None = (
-            None  # the policy's exits, and what they were then
-        )
+        #: The compiled exits, and of what state of the policy.
+        self._compiled: tuple[Any, dict[str, CompiledExitPoint]] | None = None
         # Called whether this module is loaded, or one around it.
         self.register_load_state_dict_post_hook(_choose_backend_again)  # type: ignore[no-untyped-call]
 
@@ -118,10 +122,6 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
     def dtype(self) -> torch.dtype:
         """The dtype of hidden states and logits."""
         return self._backend.dtype
-
-    def can_generate(self) -> bool:
-        """False; `transformers.pipeline` asks."""
-        return False
 
     def add_rule(
         self,
@@ -212,19 +212,29 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
         """Whatever exits are given, on inputs that are as they must be."""
         return self._backend.run(exits, input_ids, attention_mask, token_type_ids)
 
-    def predict(self, texts: Sequence[TextInput], *, tokenizer: Any, max_length: int | None = None) -> Prediction:
+    def predict(
+        self,
+        texts: Texts,
+        *,
+        tokenizer: Any = None,
+        max_length: int | None = None,
+        columns: str | Sequence[str] | None = None,
+    ) -> Prediction:
         """Label texts: tokenised in the background while others are computed, a progress bar for long work.
 
         Args:
-            texts: N texts, or pairs of texts.
-            tokenizer: the model's, from Hugging Face.
-            max_length: texts are truncated to so many tokens; None: to what model and tokenizer allow.
+            texts: N texts, pairs, or rows with named columns, in whatever holds them, see `list_texts`. What has a
+                length is checked before anything is computed.
+            tokenizer: the model's, from Hugging Face; None: the one that it carries.
+            max_length: texts are truncated to so many tokens; None: to what policy, model and tokenizer allow.
+            columns: names the column of the text, or the two of a pair; None: `text`, with `text2` or `text_pair`.
 
         Raises:
-            TypeError: texts is a single text.
-            ValueError: there are none, max_length leaves no room for a text, or the model does not classify.
+            TypeError: texts is a single text, or holds something else.
+            ValueError: there are none, or not valid Unicode, max_length is too small, or the tokenizer not the policy's.
+            Exception: whatever reading the texts raises. What was finished before an error is its `prediction`.
         """
-        return predict(self, texts, tokenizer, max_length)
+        return predict(self, texts, tokenizer, max_length, columns)
 
     def report(self) -> None:
         """Print what the policy promises, by exit and class, and which layers are in int8."""
@@ -241,7 +251,7 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
         return self._monitor
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Write model, policy and what a monitor has seen, for `from_pretrained`.
+        """Write model, tokenizer, policy and what a monitor has seen, for `from_pretrained`.
 
         Raises:
             ValueError: a rule is a plain callable, which has no form on disk, or the policy is of other weights.
@@ -250,12 +260,14 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
         self.policy.made_for |= model_identity(self.model)
         checkpoints.save(directory, self.policy, self._monitor, self.search_report)
         self.model.save_pretrained(directory)
+        if self.tokenizer is not None:
+            save_tokenizer(self.tokenizer, directory)
 
     @classmethod
     def from_pretrained(
         cls, name: str | Path, *, backend: str = "auto", dtype: Dtype | None = None
     ) -> EarlyExitTextClassificationModel:
-        """A model with its policy, from a directory or by its name on the Hugging Face hub.
+        """A model with its policy and its tokenizer, from a directory or by its name on the Hugging Face hub.
 
         Args:
             name: where `save_pretrained` wrote, or any classifier, which then has no exits.
@@ -267,6 +279,7 @@ class EarlyExitTextClassificationModel(torch.nn.Module):
         """
         model = cls(load_model(str(name)), backend=backend, dtype=dtype)
         model.load_policy(name)
+        model.tokenizer = find_tokenizer(name)
         return model
 
     def load_policy(self, name: str | Path) -> None:

@@ -10,17 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from moco_rt.cascades.cascade import Cascade
+from moco_rt.cascades.prediction import predict_parts as predict_cascade_parts
 from moco_rt.inputs.file_formats import Columns, FileFormat
 from moco_rt.inputs.text_files import STANDARD, Row, open_rows
 from moco_rt.inputs.texts import TextInput
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
-from moco_rt.runtime.outputs import Prediction
+from moco_rt.runtime.prediction import predict_parts
 from moco_rt.serving.label_output import LabelFile, LabelStream, is_stream, open_output
 from moco_rt.serving.label_rows import LabelRows, output_format
 from moco_rt.serving.run_record import describe_run
-
-#: Texts predicted before they are written: what an interruption costs at most.
-_LINES = 4096
 
 
 def predict_file(
@@ -88,33 +86,16 @@ def _label(
     labels: LabelRows,
     max_length: int | None,
 ) -> None:
-    """Label rows; where reading fails, after those before have been labelled."""
-    ahead: deque[Row] = deque()
-    failure: list[Exception] = []
+    ahead: deque[Row] = deque()  # that have been read, and whose labels have not been written
 
     def texts() -> Iterator[TextInput]:
-        try:
-            for row in rows:
-                ahead.append(row)
-                yield row.text
-        except Exception as error:
-            failure.append(error)
+        for row in rows:
+            ahead.append(row)
+            yield row.text
 
-    for prediction in _predict_parts(model, texts(), tokenizer, max_length):
-        part = [ahead.popleft() for _ in range(len(prediction.labels))]
-        output.write(part, labels.lines(prediction))
-    if failure:
-        raise failure[0]
-
-
-def _predict_parts(
-    model: EarlyExitTextClassificationModel | Cascade,
-    texts: Iterator[TextInput],
-    tokenizer: Any,
-    max_length: int | None,
-) -> Iterator[Prediction]:
-    while chunk := list(itertools.islice(texts, _LINES)):
-        if isinstance(model, Cascade):
-            yield model.predict(chunk)
-        else:
-            yield model.predict(chunk, tokenizer=tokenizer, max_length=max_length)
+    if isinstance(model, Cascade):
+        parts = predict_cascade_parts(model, texts())
+    else:
+        parts = predict_parts(model, texts(), tokenizer, max_length)
+    for part in parts:
+        output.write([ahead.popleft() for _ in range(len(part))], labels.lines(part))

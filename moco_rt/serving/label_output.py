@@ -270,6 +270,8 @@ def open_output(out: Path, labels: LabelRows, overwrite: bool) -> Iterator[Label
         OSError: it cannot be written.
         ValueError: another run writes it, or it is there and no run has written it, see `overwrite`.
     """
+    if out.is_dir():
+        raise ValueError(f"out must be a file (got the directory {out})")
     is_there = out.exists() and out.stat().st_size > 0
     if is_there and not overwrite and not record_of(out).exists():
         raise ValueError(f"{out} must be new, or made by predict (got a file without a record): {_ANEW}")

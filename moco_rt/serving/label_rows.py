@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,6 @@ from moco_rt.cascades.cascade import Cascade
 from moco_rt.inputs.file_formats import FileFormat, format_of, is_compressed
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
 from moco_rt.runtime.outputs import Prediction
-
-#: Of a model whose labels may hold together, those with at least this probability do.
-_HOLDS = 0.5
 
 
 def output_format(out: Path) -> FileFormat:
@@ -44,14 +42,10 @@ class LabelRows:
 
     def __init__(self, model: EarlyExitTextClassificationModel | Cascade, kind: FileFormat):
         self._kind = kind
-        self._names = model.config.id2label
-        self._scored = model.config.num_labels == 1
-        self._together = model.config.problem_type == "multi_label_classification"
-        self._cascade = isinstance(model, Cascade)
-        tiers = [tier.model for tier in model.tiers] if isinstance(model, Cascade) else [model]
-        self._sites = [getattr(tier, "sites", ()) for tier in tiers]
-        self.columns = ["score"] if self._scored else ["label", "prob"]
-        self.columns += ["exit", "tier"] if self._cascade else ["exit"]
+        config = model.config
+        scored = config.num_labels == 1 or config.problem_type == "regression"
+        self.columns = ["score"] if scored else ["label", "prob"]
+        self.columns += ["exit", "tier"] if isinstance(model, Cascade) else ["exit"]
 
     def header(self) -> bytes:
         """The first line of a table; nothing of JSON lines."""
@@ -59,7 +53,7 @@ class LabelRows:
 
     def lines(self, prediction: Prediction) -> list[bytes]:
         """The lines of a file, one for each text."""
-        return [self._line(row) for row in self._rows(prediction)]
+        return [self._line({name: _plain(value) for name, value in row.items()}) for row in prediction]
 
     def could_be(self, line: bytes) -> bool:
         """True for a line that `lines` may have written, whole or cut off."""
@@ -68,26 +62,6 @@ class LabelRows:
             return line.startswith(begin) or begin.startswith(line)
         cells = next(csv.reader([line.decode("utf-8", "replace")], delimiter=self._delimiter), [])
         return len(cells) == len(self.columns) or (len(cells) < len(self.columns) and not line.endswith(b"\n"))
-
-    def _rows(self, prediction: Prediction) -> list[dict[str, Any]]:
-        columns = (prediction.labels, prediction.exit_site, prediction.tier, prediction.probs)
-        rows = []
-        for label, site, tier, probs in zip(*(column.tolist() for column in columns), strict=True):
-            row = self._answer(label, probs)
-            row["exit"] = None if site < 0 else self._sites[tier][site]
-            if self._cascade:
-                row["tier"] = None if tier < 0 else tier
-            rows.append(row)
-        return rows
-
-    def _answer(self, label: int, probs: Sequence[float]) -> dict[str, Any]:
-        if self._scored:
-            return {"score": _rounded(probs[0])}
-        if self._together:
-            holding = [c for c, prob in enumerate(probs) if prob >= _HOLDS]
-            return {"label": [self._names[c] for c in holding], "prob": [_rounded(probs[c]) for c in holding]}
-        prob = _rounded(probs[label])
-        return {"label": None if label < 0 or prob is None else self._names[label], "prob": prob}
 
     def _line(self, row: Mapping[str, Any]) -> bytes:
         if self._kind is FileFormat.JSONL:
@@ -111,6 +85,10 @@ def _cell(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _rounded(value: float) -> float | None:
-    """A number as it is written; None for one that JSON does not have."""
-    return round(value, 6) if abs(value) < float("inf") else None
+def _plain(value: Any) -> Any:
+    """A value as it is written: numbers of six decimals, null for those that JSON does not have."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    return value

@@ -156,7 +156,15 @@ def describe_run(
 
 
 def _describe_model(model: EarlyExitTextClassificationModel, tokenizer: Any, max_length: int) -> dict[str, Any]:
-    return {**run_identity(model.model, tokenizer, max_length), "policy": _policy_fingerprint(model.policy)}
+    about = {**run_identity(model.model, tokenizer, max_length), "policy": _policy_fingerprint(model.policy)}
+    # What has parts, as a configuration, part by part: a message names what differs.
+    parts = {
+        f"{name} {key}": part
+        for name, value in about.items()
+        if isinstance(value, Mapping)
+        for key, part in value.items()
+    }
+    return {name: value for name, value in about.items() if not isinstance(value, Mapping)} | parts
 
 
 def _policy_fingerprint(policy: Policy) -> str:

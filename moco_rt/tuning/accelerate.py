@@ -15,7 +15,7 @@ from moco_rt.architectures.conversion import Dtype
 from moco_rt.cascades.cascade import Cascade
 from moco_rt.cascades.tier import Tier, TierLike, align_classes
 from moco_rt.certification.selection import ExitCandidates, operating_points, select
-from moco_rt.inputs.texts import TextInput, check_texts
+from moco_rt.inputs.texts import Texts, list_texts
 from moco_rt.inputs.tokenization import length_limit
 from moco_rt.policies.findings import SAMPLE, SearchReport
 from moco_rt.policies.fingerprints import run_identity
@@ -32,43 +32,46 @@ from moco_rt.tuning.study import Study, score_exits, study
 @overload
 def accelerate(
     model: torch.nn.Module,
-    texts: Sequence[TextInput],
+    texts: Texts,
     *,
     tokenizer: Any = None,
     agreement: float = 0.99,
     confidence: float = 0.95,
     dtype: Dtype | None = None,
     seed: int = 0,
-    calibration: Sequence[TextInput] | None = None,
+    calibration: Texts | None = None,
     labels: Sequence[int] | None = None,
     max_length: int | None = None,
+    columns: str | Sequence[str] | None = None,
 ) -> EarlyExitTextClassificationModel: ...
 @overload
 def accelerate(
     model: list[TierLike] | tuple[TierLike, ...],
-    texts: Sequence[TextInput],
+    texts: Texts,
     *,
     tokenizer: Any = None,
     agreement: float = 0.99,
     confidence: float = 0.95,
     dtype: Dtype | None = None,
     seed: int = 0,
-    calibration: Sequence[TextInput] | None = None,
+    calibration: Texts | None = None,
     labels: Sequence[int] | None = None,
     max_length: int | None = None,
+    columns: str | Sequence[str] | None = None,
 ) -> Cascade: ...
 def accelerate(
     model: Any,
-    texts: Sequence[TextInput],
+    texts: Texts,
     *,
     tokenizer: Any = None,
     agreement: float = 0.99,
     confidence: float = 0.95,
     dtype: Dtype | None = None,
     seed: int = 0,
-    calibration: Sequence[TextInput] | None = None,
+    calibration: Texts | None = None,
     labels: Sequence[int] | None = None,
     max_length: int | None = None,
+    columns: str | Sequence[str] | None = None,
 ) -> EarlyExitTextClassificationModel | Cascade:
     """The fastest policy of exits whose disagreement with the full model is certified.
 
@@ -80,9 +83,11 @@ def accelerate(
         model: a Hugging Face `...ForSequenceClassification`; or tiers of a cascade, see `Cascade`, from the fastest to
             the one whose labels count: exits inside tiers and the hand-over between them are then chosen together, and
             tiers that save no time are left out.
-        texts: texts, or pairs, like those it will meet; labels are not needed. Texts that the model was fine-tuned on
+        texts: texts, pairs, or rows with named columns, in whatever holds them (see `list_texts`), like those it will
+            meet; labels are not needed. Texts that the model was fine-tuned on
             would make it look surer than it is: certify on others, see `calibration`.
-        tokenizer: the model's; None: loaded from where the model came from. Tiers bring their own.
+        tokenizer: the model's; None: loaded from where the model came from. Tiers bring their own. What is returned
+            carries it.
         agreement: the share of rows that must keep the full model's label.
         confidence: with which this must hold.
         dtype: compute in this dtype; None: the model's. `"int8"`: on the copy that `quantize` makes with some of
@@ -92,6 +97,8 @@ def accelerate(
         labels: true classes of the calibration texts, or of `texts` where there are none: adds accuracies to the
             certificate.
         max_length: in tokens; None: what model and tokenizer allow.
+        columns: names the column of `texts` and `calibration` that holds the text, or the two that hold a pair; None:
+            `text`, and where there is one `text2` or `text_pair`.
 
     Returns:
         The model with its policy; `.policy.certificate` says what is promised, of a cascade `.certificate`. With too
@@ -99,14 +106,15 @@ def accelerate(
         needed; where no exit pays, or none can be certified, it has none, and says so.
 
     Raises:
-        TypeError: model is not a sequence classifier, or texts is a single text.
-        ValueError: it does not choose one label of at least two, the texts are too few, or a share is not inside
-            (0, 1).
+        TypeError: model is not a sequence classifier, or texts is a single text or holds something else.
+        ValueError: it does not choose one label of at least two, the texts are too few, one is not valid Unicode, or a
+            share is not inside (0, 1).
     """
     for name, share in (("agreement", agreement), ("confidence", confidence)):
         if not 0 < share < 1:
             raise ValueError(f"{name} must be inside (0, 1) (got {share})")
-    check_texts(texts)
+    texts = list_texts(texts, columns)
+    calibration = None if calibration is None else list_texts(calibration, columns)
     split = split_texts(texts, calibration, labels, seed)
     if isinstance(model, list | tuple):
         if tokenizer is not None:
@@ -121,6 +129,7 @@ def accelerate(
     assert fast.search_report is not None
     fast.search_report = replace(fast.search_report, paths={**fast.search_report.paths, **_preset_paths(found)})
     fast.policy.made_for |= run_identity(fast.model, tokenizer, longest)
+    fast.tokenizer = tokenizer
     return fast
 
 
@@ -131,7 +140,7 @@ def _prepare(
     in_int8 = dtype == "int8" and not is_int8(model)
     fast = EarlyExitTextClassificationModel(model, dtype=None if in_int8 else dtype)
     check_single_label(fast.config)
-    tokenizer = tokenizer or load_tokenizer(model)
+    tokenizer = load_tokenizer(model) if tokenizer is None else tokenizer
     longest = length_limit(tokenizer, fast.max_seqlen, max_length)
     if in_int8:
         some = split.texts[: split.ordering_start]  # nothing else looks at these but off-ramps, to learn

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from moco_rt.architectures import architecture_of, check_single_label, load_tokenizer
 from moco_rt.architectures.conversion import int8_copy
 from moco_rt.inputs.batching import length_sorted_batches
-from moco_rt.inputs.texts import TextInput, check_texts
+from moco_rt.inputs.texts import Texts, list_texts
 from moco_rt.inputs.tokenization import length_limit
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
 
@@ -31,7 +31,14 @@ _log = logging.getLogger(__name__)
 Batches = Sequence[dict[str, Tensor]]
 
 
-def quantize(model: Any, texts: Sequence[TextInput], *, tokenizer: Any = None, max_length: int | None = None) -> Any:
+def quantize(
+    model: Any,
+    texts: Texts,
+    *,
+    tokenizer: Any = None,
+    max_length: int | None = None,
+    columns: str | Sequence[str] | None = None,
+) -> Any:
     """A copy of a model with int8 weights, as `int8_copy` makes it, made to keep the model's labels.
 
     Input channels are divided by max |x|^strength / max |weight|^(1 - strength) (SmoothQuant, arXiv:2211.10438), or by
@@ -40,27 +47,27 @@ def quantize(model: Any, texts: Sequence[TextInput], *, tokenizer: Any = None, m
 
     Args:
         model: a Hugging Face `...ForSequenceClassification`, on a CPU.
-        texts: a few hundred texts, or pairs, like those it will meet; of more than 512, so many
-            spread evenly over them are looked at.
+        texts: a few hundred texts, pairs, or rows with named columns, in whatever holds them (see `list_texts`), like
+            those it will meet; of more than 512, so many spread evenly over them are looked at.
         tokenizer: the model's; None: loaded from where the model came from.
         max_length: in tokens; None: what model and tokenizer allow.
+        columns: names the column that holds the text, or the two that hold a pair; None: `text`, and where there is one
+            `text2` or `text_pair`.
 
     Returns:
         The copy, which `EarlyExitTextClassificationModel`, `accelerate` and `save_pretrained` take like any other.
 
     Raises:
-        TypeError: model is not a sequence classifier, or texts is a single text.
+        TypeError: model is not a sequence classifier, or texts is a single text or holds something else.
         ValueError: its family, or the processor, is not covered; it does not choose one label of at least two; there
             are no texts.
     """
-    check_texts(texts)
-    if not texts:
-        raise ValueError("texts must hold at least one (got none)")
+    taken = list_texts(texts, columns)
     max_seqlen = architecture_of(model).max_seqlen
-    tokenizer = tokenizer or load_tokenizer(model)
+    tokenizer = load_tokenizer(model) if tokenizer is None else tokenizer
     longest = length_limit(tokenizer, max_seqlen, max_length)
-    places = np.linspace(0, len(texts) - 1, min(_ROWS, len(texts)), dtype=int)  # texts may be sorted by class
-    some = [texts[place] for place in places]
+    places = np.linspace(0, len(taken) - 1, min(_ROWS, len(taken)), dtype=int)  # texts may be sorted by class
+    some = [taken[place] for place in places]
     return quantize_on(model, length_sorted_batches(tokenizer, some, longest, _BATCH_ROWS)[0])
 
 

@@ -187,13 +187,13 @@ def test_texts_may_come_from_a_generator_and_chunks_do_not_show(cascade_of, monk
     cascade, texts = cascade_of("small middle large", [0.9, 0.8]), make_texts(50)
     expected = cascade.predict(texts)
     monkeypatch.setattr(prefetch, "CHUNK_TEXTS", chunk)
-    monkeypatch.setattr("moco_rt.cascades.cascade.CHUNK_TEXTS", chunk)
+    monkeypatch.setattr("moco_rt.cascades.prediction.CHUNK_TEXTS", chunk)
     assert_same_bits(cascade.predict(text for text in texts), expected)
 
 
 def test_texts_are_read_no_further_ahead_than_they_are_tokenised(cascade_of, monkeypatch):
     monkeypatch.setattr(prefetch, "CHUNK_TEXTS", 10)
-    monkeypatch.setattr("moco_rt.cascades.cascade.CHUNK_TEXTS", 10)
+    monkeypatch.setattr("moco_rt.cascades.prediction.CHUNK_TEXTS", 10)
     read, seen = [], []
 
     def texts():
@@ -218,7 +218,7 @@ def test_no_texts_are_refused(cascade_of, none, one_line_error):
         cascade_of("small large", [0.9]).predict(none)
 
 
-@pytest.mark.parametrize("what", [None, 3, b"good", ("a", "b", "c"), {"a": 1, "b": 2}], ids=repr)
+@pytest.mark.parametrize("what", [None, 3, b"good", ("a", "b", "c"), {"a", "b"}], ids=repr)
 @pytest.mark.parametrize("place", [0, 5, 4100])
 def test_what_is_not_a_text_is_refused_by_its_place(cascade_of, what, place, one_line_error):
     texts = ["good"] * 4200
@@ -259,7 +259,7 @@ def test_batches_that_fail_can_be_skipped(tiers_of, caplog):
 
 def test_other_chunks_go_on_where_one_fails(tiers_of, monkeypatch):
     monkeypatch.setattr(prefetch, "CHUNK_TEXTS", 10)
-    monkeypatch.setattr("moco_rt.cascades.cascade.CHUNK_TEXTS", 10)
+    monkeypatch.setattr("moco_rt.cascades.prediction.CHUNK_TEXTS", 10)
     tiers = [Broken("but"), *tiers_of("large")]
     texts = [text.replace("but", "was") for text in make_texts(50)]
     texts[13] += " but"

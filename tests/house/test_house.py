@@ -115,12 +115,6 @@ def test_libraries_are_imported_where_they_belong(library):
     assert {module for module in users if not allowed(module, MAY_IMPORT[library])} == set()
 
 
-def test_modules_that_import_the_extension_import_torch_which_loads_its_libraries():
-    for module in MODULES:
-        names = imports(module)
-        assert "moco_rt._C" not in names or "torch" in names, module
-
-
 def test_only_architectures_know_hugging_faces_model_classes():
     classes = re.compile(r"transformers\.(models|masking_utils|.*(PreTrained|For[A-Z]|AutoModel|Config))")
     for module in MODULES:

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from moco_rt import EarlyExitTextClassificationModel, LinearCondition
-from moco_rt.serving import label_files
+from moco_rt.inputs import prefetch
 from moco_rt.serving.label_files import predict_file
 from moco_rt.serving.run_record import record_of
 
@@ -135,6 +135,11 @@ def test_labels_are_written_in_the_format_of_the_ending(run, source, tmp_path, e
     assert rows == [{name: "" if value is None else str(value) for name, value in row.items()} for row in expected]
 
 
+def test_a_directory_is_no_file_of_labels(run, source, tmp_path, one_line_error):
+    with one_line_error(ValueError, f"out must be a file (got the directory {tmp_path})"):
+        run(source, tmp_path)
+
+
 @pytest.mark.parametrize("name", ["labels.json", "labels.parquet", "labels.txt", "labels.xlsx", "labels.parquet.gz"])
 def test_labels_are_written_in_no_other_format(run, source, tmp_path, one_line_error, name):
     with one_line_error(ValueError, "out must end in .jsonl, .ndjson, .csv or .tsv, each also .gz, or in none (got "):
@@ -169,7 +174,7 @@ def test_texts_are_truncated_to_max_length(run, fast, word_tokenizer, source, tm
 @pytest.mark.parametrize("lines", [1, 7, 49, 50, 51])
 def test_pieces_do_not_show(run, source, tmp_path, monkeypatch, lines):
     run(source, tmp_path / "whole")
-    monkeypatch.setattr(label_files, "_LINES", lines)
+    monkeypatch.setattr(prefetch, "CHUNK_TEXTS", lines)
     run(source, tmp_path / "pieces")
     assert (tmp_path / "pieces").read_bytes() == (tmp_path / "whole").read_bytes()
 
@@ -196,16 +201,16 @@ def test_what_was_interrupted_anywhere_ends_in_the_same_bytes(run, source, tmp_p
 
 def test_a_run_that_breaks_down_is_continued_without_a_row_lost_or_repeated(run, fast, source, tmp_path, monkeypatch):
     run(source, tmp_path / "whole")
-    monkeypatch.setattr(label_files, "_LINES", 8)
-    predict, calls = fast.predict, []
+    monkeypatch.setattr(prefetch, "CHUNK_TEXTS", 8)
+    forward, calls = fast.forward, []
 
     def break_down(*args, **options):
         calls.append(args)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return predict(*args, **options)
+        return forward(*args, **options)
 
-    monkeypatch.setattr(fast, "predict", break_down, raising=False)
+    monkeypatch.setattr(fast, "forward", break_down, raising=False)
     with pytest.raises(KeyboardInterrupt):
         run(source, tmp_path / "out")
     assert len(lines_of(tmp_path / "out")) == 24
@@ -216,7 +221,7 @@ def test_a_run_that_breaks_down_is_continued_without_a_row_lost_or_repeated(run,
 def test_what_is_done_is_left_alone(run, source, tmp_path, fast, monkeypatch):
     run(source, tmp_path / "out")
     before = (tmp_path / "out").read_bytes()
-    monkeypatch.setattr(fast, "predict", None, raising=False)  # nobody asks
+    monkeypatch.setattr(fast, "forward", None, raising=False)  # nobody asks
     assert run(source, tmp_path / "out") == (50, 50)
     assert (tmp_path / "out").read_bytes() == before
 
@@ -235,7 +240,7 @@ def test_lines_that_come_later_are_labelled_later(run, fast, word_tokenizer, tmp
 def test_a_file_that_is_cut_anywhere_ends_with_the_same_labels_in_every_format(
     run, source, tmp_path, monkeypatch, ending
 ):
-    monkeypatch.setattr(label_files, "_LINES", 8)
+    monkeypatch.setattr(prefetch, "CHUNK_TEXTS", 8)
     out = tmp_path / f"out{ending}"
     run(source, out)
     whole, record = out.read_bytes(), record_of(out).read_bytes()
@@ -253,7 +258,7 @@ def test_a_file_that_is_cut_anywhere_ends_with_the_same_labels_in_every_format(
 
 def test_what_is_behind_the_last_checkpoint_is_labelled_anew(run, source, tmp_path, monkeypatch):
     """As after a run that was killed between labels and checkpoint, or while it wrote the checkpoint."""
-    monkeypatch.setattr(label_files, "_LINES", 8)
+    monkeypatch.setattr(prefetch, "CHUNK_TEXTS", 8)
     out = tmp_path / "out"
     run(source, out)
     whole, lines = out.read_bytes(), record_of(out).read_bytes().splitlines(keepends=True)
@@ -344,7 +349,7 @@ def test_another_max_length_is_refused_unless_it_comes_to_the_same(run, source, 
 @pytest.mark.parametrize("place", [0, 7, 30, 49])
 @pytest.mark.parametrize("cut", [False, True])
 def test_texts_that_have_changed_are_refused(run, source, tmp_path, monkeypatch, one_line_error, place, cut):
-    monkeypatch.setattr(label_files, "_LINES", 8)
+    monkeypatch.setattr(prefetch, "CHUNK_TEXTS", 8)
     out = tmp_path / "out"
     run(source, out)
     if cut and place < 30:
@@ -414,7 +419,7 @@ def test_a_rule_that_no_later_run_can_know_is_refused(fast, run, source, tmp_pat
 def test_a_broken_line_is_named_and_what_was_written_stays(run, source, tmp_path, monkeypatch, one_line_error):
     out = tmp_path / "out"
     run(source, tmp_path / "whole")
-    monkeypatch.setattr(label_files, "_LINES", 10)
+    monkeypatch.setattr(prefetch, "CHUNK_TEXTS", 10)
     rows = source.read_text(encoding="utf-8").split("\n")
     fixed = rows[34]
     rows[34] = "not json"
