@@ -33,8 +33,8 @@ class Cascade(PipelineModel, torch.nn.Module):
     """Classifiers one after the other: a row is answered by the first that is sure enough, at the latest by the last.
 
     A tier is sure of a row that leaves by one of its own exits, or whose highest probability, at the tier's
-    temperature, exceeds the threshold for its class. `moco_rt.tuning.accelerate` finds thresholds, temperatures and exits with
-    a certificate; given by hand they promise nothing. (Two tiers with one threshold: TangoBERT, arXiv:2204.06271.)
+    temperature, exceeds the threshold for its class. `accelerate` finds thresholds, temperatures and exits with a
+    certificate; given by hand they promise nothing. (Two tiers with one threshold: TangoBERT, arXiv:2204.06271.)
 
     Args:
         tiers: each a pair (model, tokenizer), the model a Hugging Face classifier or an

@@ -80,6 +80,7 @@ class Tier:
             return
         if not isinstance(self.model, EarlyExitTextClassificationModel):
             self.model = EarlyExitTextClassificationModel(self.model)
+            self.model.tokenizer = self.tokenizer
         check_single_label(self.model.config)
         made_for = self.model.policy.made_for
         check_tokenizer(made_for, self.tokenizer)

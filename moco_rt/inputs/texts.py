@@ -21,8 +21,8 @@ def list_texts(
 
     Args:
         texts: a list, tuple, iterator, NumPy array, pandas Series (by position), pyarrow array or `datasets` column of
-            texts or pairs of texts; or rows with named columns: a `datasets.Dataset`, a frame, a pyarrow table, an iterable
-            of dicts.
+            texts or pairs of texts; or rows with named columns: a `datasets.Dataset`, a frame, a pyarrow table, or any
+            iterable of dicts.
         columns: names the column that holds the text, or the two that hold a pair; None: `text`, and where a row has it
             `text2` or `text_pair`. Other columns are let be.
         allow_surrogates: lets texts pass that are not valid Unicode.

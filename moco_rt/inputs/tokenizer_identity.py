@@ -29,9 +29,10 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
     """Compute the sha256 over all of a tokenizer that decides about tokens.
 
     These are normaliser, pre-tokeniser, vocabulary and post-processor, in the form in which the `tokenizers` library
-    writes them, special tokens and settings; of a tokenizer in Python its class, vocabulary, special tokens and
-    switches. (Steps of the library's tokenizers that are written in Python are only known to be there.) Truncation to a length and padding, which each call sets, are left out. Words that are added, and settings
-    that change, are noticed; a vocabulary that is replaced by one of as many words in the same object is not.
+    writes them (of steps in Python it only says that they are there), special tokens and settings; of a tokenizer in
+    Python its class, vocabulary, special tokens and switches. Truncation to a length and padding, which each call sets,
+    are left out. Words that are added, and settings that change, are noticed; a vocabulary that is replaced by one of
+    as many words in the same object is not.
     """
     return _remember(
         tokenizer,

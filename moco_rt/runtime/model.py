@@ -231,7 +231,8 @@ class EarlyExitTextClassificationModel(PipelineModel, torch.nn.Module):
 
         Raises:
             TypeError: texts is a single text, or holds something else.
-            ValueError: there are none, or not valid Unicode, max_length is too small, or the tokenizer not the policy's.
+            ValueError: there are none, one is not valid Unicode, max_length leaves no room for a text, or there is no
+                tokenizer, or not the policy's.
             Exception: whatever reading the texts raises. What was finished before an error is its `prediction`.
         """
         return predict(self, texts, tokenizer, max_length, columns)

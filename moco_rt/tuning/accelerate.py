@@ -129,7 +129,6 @@ def accelerate(
     assert fast.search_report is not None
     fast.search_report = replace(fast.search_report, paths={**fast.search_report.paths, **_preset_paths(found)})
     fast.policy.made_for |= run_identity(fast.model, tokenizer, longest)
-    fast.tokenizer = tokenizer
     return fast
 
 
@@ -145,6 +144,7 @@ def _prepare(
     if in_int8:
         some = split.texts[: split.ordering_start]  # nothing else looks at these but off-ramps, to learn
         fast = EarlyExitTextClassificationModel(quantize(model, some, tokenizer=tokenizer, max_length=longest))
+    fast.tokenizer = tokenizer
     return fast, tokenizer, longest
 
 

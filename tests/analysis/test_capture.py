@@ -499,6 +499,12 @@ def test_training_mode_comes_back_after_a_failure(tokenizer, texts):
     assert {module.training for module in model.modules()} == {True}
 
 
+def test_texts_may_stand_in_named_columns(model, tokenizer):
+    rows = [{"review": text, "label": 1} for text in CHUNK_TEXTS]
+    frame = capture(model, tokenizer, iter(rows), sites="encoder.0.output", columns="review")
+    assert_rows_equal_the_plain_model(frame, model, tokenizer, CHUNK_TEXTS)
+
+
 def test_capture_keeps_no_gradients(model, tokenizer):
     capture(model, tokenizer, CHUNK_TEXTS, sites="embeddings")
     assert torch.is_grad_enabled()

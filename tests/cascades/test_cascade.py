@@ -416,6 +416,7 @@ def test_works_inside_a_pipeline_without_a_word(cascade_of, word_tokenizer, capl
     assert len(set(expected.tier.tolist())) > 1
     transformers_logging.get_logger("transformers").addHandler(caplog.handler)
     classify = pipeline("text-classification", model=cascade, tokenizer=word_tokenizer)
+    assert "Cascade" in repr(classify)
     for size in (1, 8):
         answers = classify(texts, batch_size=size)
         assert [answer["label"] for answer in answers] == [f"LABEL_{label}" for label in expected.labels]

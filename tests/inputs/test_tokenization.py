@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import gc
+import os
+import subprocess
+import sys
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -106,6 +109,41 @@ def test_a_long_text_in_one_thread_keeps_nobody_waiting(tokenizer):
         assert len(encode(tokenizer, ["film"], 8)) == 1
         finish.set()
         assert slow.result() == [{"input_ids": [1]}]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_child_of_fork_tokenises_though_its_parent_did_so_just_then():
+    code = """
+import os, signal, threading, time
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+from moco_rt.inputs.tokenization import encode
+
+def make():
+    backend = Tokenizer(models.WordLevel({"[UNK]": 0, "film": 1}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]")
+
+shared, busy = make(), threading.Event()
+
+def work():
+    while True:
+        encode(shared, ["film " * 100_000] * 4, 8)
+        busy.set()
+
+threading.Thread(target=work, daemon=True).start()
+assert busy.wait(60)
+time.sleep(0.05)
+for tokenizer in (shared, make()):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)
+        os._exit(0 if encode(tokenizer, ["film"] * 3, 8) == [{"input_ids": [1], "token_type_ids": [0]}] * 3 else 3)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+os._exit(0)
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_copies_do_not_live_on(tokenizer):

@@ -341,4 +341,4 @@ def test_rows_can_be_selected_and_joined_again():
     assert concatenate(
         [select(whole, torch.tensor([0])), select(whole, torch.tensor([False, True, True]))]
     ).labels.tolist() == [1, 0, -1]
-    assert list(select(whole, torch.tensor([1])))[0] == {"label": 0, "prob": 0.5, "exit": None}
+    assert next(iter(select(whole, torch.tensor([1])))) == {"label": 0, "prob": 0.5, "exit": None}

@@ -137,6 +137,27 @@ def test_pairs_of_texts_are_certified(trained, texts):
     assert_certificate_is_what_it_does(fast, model, tokenizer, rows)
 
 
+def test_rows_of_a_data_set_are_certified_as_their_texts(trained, texts, tmp_path):
+    model, tokenizer = trained
+    rows = [{"review": text, "label": 0} for text in texts]
+    fast = accelerate(
+        model, iter(rows[:600]), tokenizer=tokenizer, agreement=0.95, calibration=rows[600:], columns="review"
+    )
+    assert_certificate_is_what_it_does(fast, model, tokenizer, texts[600:])
+    assert fast.tokenizer is tokenizer
+    fast.save_pretrained(tmp_path)
+    loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
+    assert torch.equal(loaded.predict(rows, columns="review").probs, fast.predict(texts).probs)
+
+
+@pytest.mark.parametrize("calibration", [False, True])
+def test_one_bad_text_is_refused_before_anything_is_computed(trained, texts, one_line_error, calibration):
+    bad = [*texts[:900], "\ud83d"]
+    given, extra = (texts, bad) if calibration else (bad, None)
+    with one_line_error(ValueError, "(got a lone surrogate U+D83D as character 0 of the text at place 900)"):
+        accelerate(trained[0], given, tokenizer=trained[1], calibration=extra)
+
+
 def test_the_dtype_that_was_asked_for_is_certified(trained, texts, packed_dtype):
     model, tokenizer = trained
     fast = accelerate(model, texts, tokenizer=tokenizer, agreement=0.95, dtype=packed_dtype)

@@ -112,6 +112,14 @@ def test_it_is_deterministic_and_leaves_the_model_alone(model, word_tokenizer):
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
+def test_texts_may_stand_in_named_columns(model, word_tokenizer):
+    rows = [{"review": text, "text": "good", "label": 0} for text in CHUNK_TEXTS[:100]]
+    found = quantize(model, iter(rows), tokenizer=word_tokenizer, columns="review")
+    expected = quantize(model, CHUNK_TEXTS[:100], tokenizer=word_tokenizer)
+    for own, other in zip(found.state_dict().values(), expected.state_dict().values(), strict=True):
+        assert torch.equal(own, other)
+
+
 def test_where_too_few_labels_stay_the_log_says_what_is_left(model, word_tokenizer, monkeypatch, caplog):
     monkeypatch.setattr(quantization, "_STRENGTHS", (0.0,))
     monkeypatch.setattr(quantization, "_AGREEMENT", 1.0)
@@ -124,7 +132,7 @@ def test_what_cannot_be_quantised_is_refused(model, tiny_bert, word_tokenizer, o
         quantize(model, "a film", tokenizer=word_tokenizer)
     with one_line_error(ValueError, "model must choose one label of at least two"):
         quantize(tiny_bert(labels=1), CHUNK_TEXTS, tokenizer=word_tokenizer)
-    with one_line_error(ValueError, "texts must hold at least one (got none)"):
+    with one_line_error(ValueError, "texts must hold at least one text (got none)"):
         quantize(model, [], tokenizer=word_tokenizer)
     with one_line_error(ValueError, "layers must be torch's own Linear"):
         quantize(int8_copy(model), CHUNK_TEXTS, tokenizer=word_tokenizer)
