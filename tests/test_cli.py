@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 
@@ -191,7 +193,7 @@ def test_accelerate_refuses_what_cannot_be_in_one_line(saved, data, tmp_path, ca
             '{"text": "fine"}\n' * 20,
             "texts must leave at least 50 rows to fit, to search and to certify on (got 10, 3 and 7)",
         ),
-        ("", "texts must leave at least 50 rows"),
+        ("", "texts must hold at least one text (got none)"),
     ],
     ids=["broken", "few", "none"],
 )
@@ -316,6 +318,17 @@ def test_predict_refuses_a_policy_of_another_model_in_one_line(saved, accelerate
     (policy / "policy.json").write_text(json.dumps(about), encoding="utf-8")
     capsys.readouterr()
     assert_refused(capsys, ["predict", str(policy), str(data), "--out", str(tmp_path / "out")], "another weights")
+
+
+@pytest.mark.parametrize("size", [0, 4, 1000])
+def test_broken_weights_are_named(saved, data, tmp_path, capsys, size):
+    broken = tmp_path / "broken"
+    shutil.copytree(saved, broken)
+    os.truncate(broken / "model.safetensors", size)
+    words = f"{broken / 'model.safetensors'} must be a whole safetensors file (got: "
+    assert_refused(capsys, ["predict", str(broken), str(data)], words)
+    out = tmp_path / "out"
+    assert_refused(capsys, ["accelerate", "--model", str(broken), "--data", str(data), "--out", str(out)], words)
 
 
 @pytest.mark.parametrize("command", ["accelerate", "predict"])

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from moco_rt.architectures import load_classifier
+from moco_rt.architectures.conversion import Dtype
 from moco_rt.demo.classifier import train_classifier
 from moco_rt.demo.corpus import make_corpus
-from moco_rt.architectures.conversion import Dtype
 from moco_rt.inputs.batching import length_sorted_batches
 from moco_rt.inputs.file_formats import Columns, FileFormat
 from moco_rt.inputs.labels import true_classes
