@@ -19,7 +19,7 @@ $(BIN)/python:
 $(INSTALLED): $(SOURCES) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet "torch==2.13.*"
 	$(BIN)/python -m pip install --quiet --group dev
-	$(BIN)/python -m pip install --quiet --no-build-isolation -C cmake.define.MOCO_WERROR=ON --editable .
+	$(BIN)/python -m pip install --quiet --no-build-isolation -C cmake.define.MOCO_WERROR=ON --editable '.[analysis]'
 	touch $@
 
 demo: $(INSTALLED)

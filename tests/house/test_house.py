@@ -35,12 +35,12 @@ ABOVE = {"__init__", "__main__", "cli", "fork", "torch_early_exit_models", "ml_f
 #: Whole rooms, or single modules, that may name a library; nobody else may.
 MAY_IMPORT = {
     "moco_rt._C": ("architectures", "runtime", "analysis.capture", "tuning.recording", "fork", "__init__"),
-    "torch": tuple(room for room in ROOMS if room != "certification") + ("__init__", "cli", "fork"),
+    "torch": (*tuple(room for room in ROOMS if room != "certification"), "__init__", "cli", "fork"),
     "sklearn": ("analysis", "reports"),
     "matplotlib": ("analysis", "reports"),
     "igraph": ("analysis", "reports"),
     "pandas": ("analysis", "reports"),
-    "pyarrow": ("analysis", "inputs.text_files"),
+    "pyarrow": ("analysis", "inputs.file_formats"),
 }
 #: Hugging Face's model classes: the adapters, and the demo, which makes a model of its own.
 NAME_MODEL_CLASSES = ("architectures", "demo", "quantization.hf_quantizer")
