@@ -1,9 +1,9 @@
-"""Cascades end to end: `python bench/bench_cascade.py` writes bench/results/cascade.json and the table of README.md.
+"""Cascades end to end: `python bench/bench_cascade.py` makes bench/results/cascade.json and its table in the docs.
 
-From texts to labels, tokenising included, all in turns: the large model alone, with exits, behind the small one, and
-what `moco_rt.tuning.accelerate` finds among all that, each certified at 98%; beside the large model in Hugging Face's eager
-float32 and the public recipe, two Hugging Face models with one threshold on the small one's softmax, certified on the
-same rows. An hour; needs `../shared`.
+From texts to labels, tokenising included, all in turns: the large model alone, the large model with exits, the small
+model before it, and what `moco_rt.accelerate` finds among all that, each certified at 98%. Compared with the large
+model in Hugging Face's eager float32, and with the public recipe: two Hugging Face models with one threshold on the
+small one's softmax, certified on the same rows. Takes an hour; needs `../shared`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from bench_policies import SENTENCES, texts
-from case_study import ROOT, SHARED, read_jsonl
-from readme_table import put_into_readme
+from common import RESULTS, SHARED, read_jsonl
+from docs_table import put_into_docs
 
 from moco_rt import Cascade, EarlyExitTextClassificationModel, quantize
 from moco_rt.architectures import load_classifier
@@ -30,7 +30,7 @@ from moco_rt.tuning.accelerate import choose_cascade
 from moco_rt.tuning.cascade_study import study_tiers
 from moco_rt.tuning.splits import Split, split_texts
 
-RESULTS = ROOT / "bench" / "results" / "cascade.json"
+STORED = RESULTS / "cascade.json"
 ALPHA, CONFIDENCE = 0.02, 0.95
 #: What most people set.
 HF_ROWS = 32
@@ -166,7 +166,7 @@ def ratio(baseline: list[float], spent: list[float]) -> float:
 
 
 def table(results: dict) -> str:
-    """README's table."""
+    """Make the table of docs/benchmarks.md."""
     lines = [
         "| | | rows/s | x Hugging Face | x the two | labels kept | accuracy |",
         "|---|---|---:|---:|---:|---:|---:|",
@@ -195,13 +195,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    results = json.loads(STORED.read_text(encoding="utf-8")) if STORED.exists() else {}
     for name in options.sets:
         results[name] = run(name, options.rows, options.find_rows, options.repetitions)
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        STORED.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         print("\n\n".join(f"{system}\n{said}" for system, said in results[name]["tables"].items()))
     print(table(results))
-    put_into_readme("cascade", table(results))
+    put_into_docs("cascade", table(results))
 
 
 if __name__ == "__main__":

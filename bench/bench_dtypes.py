@@ -2,7 +2,7 @@
 
 Rows per second of the packed encoder in float32, bfloat16 and int8, each without exits and with a policy that was
 found and certified at 99% in that dtype, all in turns on the same batches; labels are compared with float32's without
-exits. Writes bench/results/dtypes.json and the table of README.md. An hour; needs `../shared`.
+exits. Writes bench/results/dtypes.json and the table of docs/benchmarks.md. An hour; needs `../shared`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from functools import partial
 
 import torch
 from bench_policies import CONFIDENCE, SETS, in_turns, texts
-from case_study import BATCH_ROWS, ROOT, SHARED
-from readme_table import put_into_readme
+from common import BATCH_ROWS, DTYPES, RESULTS, SHARED
+from docs_table import put_into_docs
 
 from moco_rt import EarlyExitTextClassificationModel, quantize
 from moco_rt.architectures import load_classifier
@@ -24,8 +24,7 @@ from moco_rt.tuning.accelerate import choose
 from moco_rt.tuning.splits import split_texts
 from moco_rt.tuning.study import study
 
-RESULTS = ROOT / "bench" / "results" / "dtypes.json"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": "int8"}
+STORED = RESULTS / "dtypes.json"
 ALPHA = 0.01
 
 
@@ -79,12 +78,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    results = json.loads(STORED.read_text(encoding="utf-8")) if STORED.exists() else {}
     for name in options.sets:
         results[name] = run(name, options.rows, options.find_rows)
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        STORED.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(table(results))
-    put_into_readme("dtypes", table(results))
+    put_into_docs("dtypes", table(results))
 
 
 if __name__ == "__main__":

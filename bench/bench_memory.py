@@ -16,14 +16,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
-from case_study import SHARED, read_jsonl
+from common import DTYPES, SHARED, read_jsonl
 
 from moco_rt import EarlyExitTextClassificationModel, quantize
 from moco_rt.architectures import load_classifier, load_model
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": "int8"}
 QUANTISED_ON = 256
-ROWS, BATCH_TOKENS = 64, 25
+ROWS, TOKENS = 64, 25
 
 
 def resident() -> float:
@@ -41,7 +40,7 @@ def measure(load: Callable[[str], torch.nn.Module], directory: str, connection: 
     before = resident()
     model = load(directory)
     with torch.inference_mode():
-        model(input_ids=torch.ones(ROWS, BATCH_TOKENS, dtype=torch.int64))
+        model(input_ids=torch.ones(ROWS, TOKENS, dtype=torch.int64))
     connection.send(resident() - before)
 
 

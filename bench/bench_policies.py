@@ -1,8 +1,8 @@
 """Certified policies of our search and of the published methods, on one backbone and one engine.
 
-`python bench/bench_policies.py` writes bench/results/policies.json and the table of README.md: wall time of the packed
-encoder without exits over the time with them, at four certified agreements, and the labels that stay, on more rows.
-Policies are found and certified on others. Forty minutes; needs `../shared`.
+`python bench/bench_policies.py` makes bench/results/policies.json and its table in docs/benchmarks.md: wall time of the
+packed encoder without exits over the time with them, at four certified agreements, and the share of labels that stay.
+Policies are found and certified on other rows. Takes forty minutes; needs `../shared`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from case_study import BATCH_ROWS, ROOT, SHARED, read_jsonl
+from common import BATCH_ROWS, RESULTS, SHARED, read_jsonl
+from docs_table import put_into_docs
 from numpy.typing import NDArray
-from readme_table import put_into_readme
 
 from moco_rt import EarlyExitTextClassificationModel
 from moco_rt.architectures import load_classifier
@@ -38,7 +38,7 @@ from moco_rt.tuning.recording import Recordings, record
 from moco_rt.tuning.splits import split_texts
 from moco_rt.tuning.study import Study, score_exits, study
 
-RESULTS = ROOT / "bench" / "results" / "policies.json"
+STORED = RESULTS / "policies.json"
 AGREEMENTS = (0.995, 0.99, 0.98, 0.97)
 CONFIDENCE = 0.95
 OURS = "search"
@@ -189,7 +189,7 @@ def run(name: str, rows: int, find_rows: int | None) -> dict:
 
 
 def table(results: dict) -> str:
-    """README's table."""
+    """Make the table of docs/benchmarks.md."""
     heads = " | ".join(f"{agreement:.1%}" for agreement in AGREEMENTS)
     lines = [f"| | certified: | {heads} |", "|---|---|" + "---:|" * len(AGREEMENTS)]
     for name, result in results.items():
@@ -208,7 +208,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1280, help="to time, at most (%(default)s)")
     parser.add_argument("--find-rows", type=int, help="to find policies on (all)")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=RESULTS, help="README.md follows only %(default)s")
+    parser.add_argument("--out", type=Path, default=STORED, help="only %(default)s changes docs/")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     results = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
@@ -217,8 +217,8 @@ def main() -> None:
         print("\n\n".join(results[name]["policies"]), flush=True)
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    if options.out == RESULTS:
-        put_into_readme("policies", table(results))
+    if options.out == STORED:
+        put_into_docs("policies", table(results))
     print(table(results))
 
 
