@@ -6,6 +6,7 @@ for 1 and 2 threads, and writes their shares of a layer to bench/results/exits.j
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import time
@@ -126,6 +127,7 @@ def shares_of_a_layer(threads, rounds=30):
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     result = {f"{threads} threads": shares_of_a_layer(threads) for threads in (1, 2)}
     result["torch"] = torch.__version__
     result["cpu_capability"] = torch.backends.cpu.get_cpu_capability()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterator
 
@@ -66,6 +67,7 @@ def _lines(cell: dict) -> Iterator[str]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(prog="peers.docs", description=__doc__.splitlines()[0]).parse_args()
     put_into_docs("peers", table(json.loads(STORED.read_text(encoding="utf-8"))))
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 
+import docs_table
 import numpy as np
 import pytest
 import torch
-import docs_table
 
 from peers import docs, report, roofline, rows
 from peers.cells import Cell
