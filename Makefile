@@ -41,7 +41,7 @@ format: $(INSTALLED)
 
 # Strict: a broken link, or a docstring that cannot be read, fails it. The pages land in site/.
 docs: $(DOCS_INSTALLED)
-	$(BIN)/python -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 $(DOCS_INSTALLED): pyproject.toml | $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --group docs
