@@ -10,7 +10,6 @@ import json
 
 from common import RESULTS
 from docs_table import README, put_into_docs
-
 from peers.engines import BASELINE, OURS
 from peers.report import readable
 
@@ -55,9 +54,10 @@ def table(cells: dict[str, dict], policies: dict[str, dict]) -> str:
 
 def stored_table() -> str:
     """Make the table from the results that the repository holds."""
-    return table(
-        *(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) for name in ("peers", "policies"))
+    peers, policies = (
+        json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) for name in ("peers", "policies")
     )
+    return table(peers, policies)
 
 
 def main() -> None:

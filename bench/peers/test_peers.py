@@ -8,6 +8,7 @@ import os
 import docs_table
 import numpy as np
 import pytest
+import readme_table
 import torch
 
 from peers import docs, report, roofline, rows
@@ -118,6 +119,12 @@ def test_the_page_of_benchmarks_shows_the_stored_cells():
     cells = json.loads(docs.STORED.read_text(encoding="utf-8"))
     assert docs_table.marked("peers", docs.table(cells)) in docs_table.PAGE.read_text(encoding="utf-8")
     assert set(docs.SHOWN) <= set(cells)
+
+
+def test_readme_shows_the_stored_results():
+    shown = docs_table.README.read_text(encoding="utf-8")
+    assert docs_table.marked("summary", readme_table.stored_table()) in shown
+    assert len(readme_table.ROWS) <= 8
 
 
 @pytest.mark.parametrize("lacking", [set(), {torch.bfloat16}, {torch.bfloat16, torch.int8}])
