@@ -1,7 +1,7 @@
 """The packed encoder beside Hugging Face on whole test sets: `python bench/agreement.py`, about an hour of 2 threads.
 
-Every row of SST-2 dev and test and of IMDB test, in float32, bfloat16 and int8, all against Hugging Face's float32.
-int8 is quantised on 512 other texts; Hugging Face has none.
+Compares every row of SST-2 dev and test and of IMDB test, in every dtype that the processor multiplies, with Hugging
+Face's float32. int8 is quantised on 512 other texts; Hugging Face has none.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import copy
 from collections.abc import Callable
 
 import torch
-from common import BATCH_ROWS, DTYPES, SHARED, read_jsonl
+from common import BATCH_ROWS, DTYPES, SHARED, multiplied_dtypes, read_jsonl
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -51,7 +51,7 @@ def line(name: str, dtype: str, ours: Tensor, theirs: Tensor | None, expected: T
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", default=["tiny-sst2", "minilm-sst2", "tiny-imdb", "minilm-imdb"])
-    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(multiplied_dtypes()))
     parser.add_argument("--rows", type=int, help="only so many, at random (all)")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()

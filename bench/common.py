@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from moco_rt._C import can_multiply
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 RESULTS = ROOT / "bench" / "results"
@@ -15,6 +17,11 @@ RESULTS = ROOT / "bench" / "results"
 BATCH_ROWS = 64
 #: The numeric forms that benchmarks compare, by name.
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": "int8"}
+
+
+def multiplied_dtypes() -> dict:
+    """Return those of DTYPES that this processor multiplies."""
+    return {name: dtype for name, dtype in DTYPES.items() if can_multiply(getattr(torch, name))}
 
 
 def read_jsonl(path: Path, rows: int | None) -> list[dict]:
