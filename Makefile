@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 PEERS := .venv-peers
 INSTALLED := $(VENV)/.installed
 DOCS_INSTALLED := $(VENV)/.installed-docs
-SOURCES := pyproject.toml CMakeLists.txt $(wildcard csrc/*.* csrc/kernels/*.*)
+CPP := $(shell git ls-files 'csrc/*.cpp' 'csrc/*.h')
+SOURCES := pyproject.toml CMakeLists.txt $(wildcard $(CPP))
 
 .PHONY: install demo test lint format docs bench peers clean
 
@@ -32,12 +33,12 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $(wildcard csrc/*.cpp csrc/*.h csrc/kernels/*.cpp csrc/kernels/*.h)
+	$(BIN)/clang-format --dry-run --Werror $(wildcard $(CPP))
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(wildcard csrc/*.cpp csrc/*.h csrc/kernels/*.cpp csrc/kernels/*.h)
+	$(BIN)/clang-format -i $(wildcard $(CPP))
 
 # Strict: a broken link, or a docstring that cannot be read, fails it. The pages land in site/.
 docs: $(DOCS_INSTALLED)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from moco_rt._C import Encoder
+from moco_rt._C import TransformerClassifier
 from moco_rt.quantization.int8_linear import Int8Linear
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Architecture(Protocol):
         """The linear layers inside the encoder's layers, by module path; those that read the same input together."""
         ...
 
-    def encoder(self, dtype: torch.dtype) -> Encoder:
+    def encoder(self, dtype: torch.dtype) -> TransformerClassifier:
         """The model on the packed kernels; raises ValueError where they do not cover it or dtype."""
         ...
 

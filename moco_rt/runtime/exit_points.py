@@ -33,7 +33,9 @@ class CompiledExitPoint:
     """The exits of one site."""
 
     def __init__(self, policy: Policy, site: str, device: torch.device):
-        self._compiled = Exits(policy.sites.index(site), policy.num_classes)
+        # One off-ramp that waits for others to agree needs all of them to be counted, wherever they stand.
+        patient = any(isinstance(each.condition, OffRamp) and each.condition.patience > 1 for each in policy.exits)
+        self._compiled = Exits(policy.sites.index(site), policy.num_classes, count_streaks=patient)
         self._callables: list[Exit] = []
         features = {exit.feature for _, exit in policy.at(site)}
         self.can_peek = features <= {"cls", "cls+mean"}

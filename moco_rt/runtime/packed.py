@@ -13,13 +13,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from moco_rt._C import Encoder, PackedBatch, Results
+from moco_rt._C import PackedBatch, Results, TransformerClassifier
 from moco_rt.architectures.sites import EMBEDDINGS, attention_site, output_site
 from moco_rt.runtime.exit_points import ExitPoint
 
 
 def forward(
-    encoder: Encoder,
+    encoder: TransformerClassifier,
     exits: Mapping[str, ExitPoint],
     input_ids: Tensor,
     attention_mask: Tensor,
@@ -53,7 +53,7 @@ def forward(
 
 
 def _run_layer(
-    encoder: Encoder, layer: int, exits: Mapping[str, ExitPoint], batch: PackedBatch, results: Results
+    encoder: TransformerClassifier, layer: int, exits: Mapping[str, ExitPoint], batch: PackedBatch, results: Results
 ) -> PackedBatch:
     """The rows that are left after a layer; after the last one only their first tokens, where that is all one needs.
 

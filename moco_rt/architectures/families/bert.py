@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers.masking_utils import create_bidirectional_mask
 
-from moco_rt._C import EmbeddingWeights, Encoder, HeadWeights, LayerWeights
+from moco_rt._C import EmbeddingWeights, HeadWeights, LayerWeights, TransformerClassifier
 from moco_rt.architectures.base import Step, activation_name, affine, linear_weights
 from moco_rt.architectures.sites import EMBEDDINGS, attention_site, output_site
 
@@ -88,14 +88,14 @@ class BertLike:
         """Whether the classifier's bias is exactly zero, as initialised: one training step moves it."""
         return not bool(self._head()[1].bias.any())
 
-    def encoder(self, dtype: torch.dtype) -> Encoder:
+    def encoder(self, dtype: torch.dtype) -> TransformerClassifier:
         """The model on the packed kernels.
 
         Raises:
             ValueError: they do not cover its activation function, or dtype.
         """
         dense, output, activation = self._head()
-        return Encoder(
+        return TransformerClassifier(
             self._embedding_weights(),
             [self._layer_weights(layer) for layer in self._layers],
             HeadWeights(dense=affine(dense), activation=activation, output=affine(output)),
