@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import copy
 import gzip
 import json
 import re
 import shlex
+import types
 from pathlib import Path
 
 import datasets
@@ -17,6 +19,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 import moco_rt
 from moco_rt import EarlyExitTextClassificationModel, cli
@@ -119,3 +122,40 @@ def test_files_are_refused(predict_file, arguments, content, words):
     wanted, dots, _ = f"moco-rt: {words}".partition("…")
     line = said.splitlines()[-1]
     assert line.startswith(wanted) if dots else line == wanted
+
+
+def double(module, inputs, output):  # noqa: ARG001
+    """A hook that changes what comes out, whatever its form."""
+    if isinstance(output, torch.Tensor):
+        return 2 * output
+    if isinstance(output, tuple):
+        return (2 * output[0], *output[1:])
+    output.logits = 2 * output.logits
+    return output
+
+
+def mean_forward(self, input_ids=None, attention_mask=None, token_type_ids=None, **_):
+    """A classifier that reads the mean of all tokens."""
+    hidden = self.bert(input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)[0]
+    weights = attention_mask[..., None].to(hidden.dtype)
+    return SequenceClassifierOutput(logits=self.classifier((hidden * weights).sum(1) / weights.sum(1)))
+
+
+def shifted_forward(self, *arguments, **named):
+    """A base model whose answers are moved."""
+    output = type(self).forward(self, *arguments, **named)
+    output.pooler_output = output.pooler_output + 1
+    return output
+
+
+@pytest.mark.parametrize(("change", "backend"), lines("done to the model", "backend"))
+def test_models_run_on_a_backend_that_computes_what_they_compute(tiny_bert, change, backend):
+    model = tiny_bert()
+    exec(change, {"model": model, "torch": torch, "types": types, **globals()})
+    ids = torch.randint(5, 100, (8, 12), generator=torch.Generator().manual_seed(0))
+    mask = (torch.arange(12) < torch.arange(5, 13)[:, None]).long()
+    with torch.no_grad():
+        expected = copy.deepcopy(model).eval().float()(input_ids=ids * mask, attention_mask=mask).logits
+    fast = EarlyExitTextClassificationModel(model)
+    assert fast.backend == backend
+    torch.testing.assert_close(fast(ids * mask, mask).logits.float(), expected, atol=1e-4, rtol=1e-4)
