@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 #: Files that hold the words of a tokenizer, by any of transformers' names.
@@ -23,7 +26,8 @@ _VOCABULARIES = (
 
 def load_model(name: str) -> Any:
     """The classifier in a directory, or of that name on the Hugging Face hub."""
-    return AutoModelForSequenceClassification.from_pretrained(name)
+    with _whole_weights(name):
+        return AutoModelForSequenceClassification.from_pretrained(name)
 
 
 def load_classifier(name: str) -> tuple[Any, Any]:
@@ -85,3 +89,26 @@ def find_file(name: str | Path, file: str) -> Path | None:
         return Path(hf_hub_download(str(name), file))
     except (EntryNotFoundError, LocalEntryNotFoundError):
         return None
+
+
+@contextlib.contextmanager
+def _whole_weights(name: str) -> Iterator[None]:
+    """Turn the error about broken weights, which names no file, into one that does.
+
+    Raises:
+        ValueError: a file of weights is cut off, or is something else.
+    """
+    try:
+        yield
+    except SafetensorError as error:
+        raise ValueError(f"{_broken_file(name)} must be a whole safetensors file (got: {error})") from error
+
+
+def _broken_file(name: str) -> str:
+    for file in sorted(Path(name).glob("model*.safetensors")):
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except SafetensorError:
+            return str(file)
+    return f"every file of weights of {name}"

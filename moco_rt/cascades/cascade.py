@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -64,22 +65,17 @@ class Cascade(PipelineModel, torch.nn.Module):
         self, tiers: Sequence[TierLike], *, thresholds: Sequence[float | Sequence[float]], max_length: int | None = None
     ):
         super().__init__()
-        made = [Tier(tier, max_length) for tier in tiers]
-        self._set(made)
-        if len(thresholds) != len(made) - 1:
+        aligned = align_classes([Tier.of(tier, max_length) for tier in tiers])
+        if len(thresholds) != len(aligned) - 1:
             raise ValueError(
-                f"thresholds must be one for each tier but the last, {len(made) - 1} (got {len(thresholds)})"
+                f"thresholds must be one for each tier but the last, {len(aligned) - 1} (got {len(thresholds)})"
             )
-        classes = self.config.num_labels
-        for tier, given in zip(made, thresholds, strict=False):
-            levels = torch.as_tensor(given, dtype=torch.float32)
-            if levels.shape not in ((), (classes,)) or levels.isnan().any():
-                raise ValueError(f"a threshold must be a number, or one for each of {classes} classes (got {given})")
-            tier.thresholds = levels.expand(classes).clone()
+        classes = len(aligned[-1].class_names or ())
+        levels = [_threshold_of_class(threshold, classes) for threshold in thresholds]
+        self._set([*(replace(t, thresholds=level) for t, level in zip(aligned, levels, strict=False)), aligned[-1]])
 
     def _set(self, tiers: list[Tier], certificate: Certificate | None = None) -> None:
-        align_classes(tiers)
-        self.tiers = tiers
+        self.tiers = align_classes(tiers)
         self.certificate = certificate
         self.models = torch.nn.ModuleList([tier.model for tier in tiers if isinstance(tier.model, torch.nn.Module)])
         self.config = tiers[-1].model.config
@@ -224,3 +220,11 @@ class Cascade(PipelineModel, torch.nn.Module):
             ValueError: the directory holds none, or one of another version.
         """
         return cls.of(*cascade_files.load(directory))
+
+
+def _threshold_of_class(threshold: float | Sequence[float], classes: int) -> Tensor:
+    """Return (classes,) float32 thresholds from one number, or from one for each class."""
+    levels = torch.as_tensor(threshold, dtype=torch.float32)
+    if levels.shape not in ((), (classes,)) or levels.isnan().any():
+        raise ValueError(f"a threshold must be a number, or one for each of {classes} classes (got {threshold})")
+    return levels.expand(classes).clone()

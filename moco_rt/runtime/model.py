@@ -20,7 +20,7 @@ from moco_rt.inputs.texts import Texts
 from moco_rt.inputs.tokenizer_identity import save_tokenizer
 from moco_rt.policies.conditions import Condition, LinearCondition, OffRamp
 from moco_rt.policies.findings import SearchReport
-from moco_rt.policies.fingerprints import check_made_for, model_identity
+from moco_rt.policies.fingerprints import check_made_for, loading_identity, model_identity
 from moco_rt.policies.monitor import Alarm, Monitor, watch
 from moco_rt.policies.policy import Exit, Policy
 from moco_rt.quantization.hf_quantizer import is_int8
@@ -285,7 +285,7 @@ class EarlyExitTextClassificationModel(PipelineModel, torch.nn.Module):
 
     def load_policy(self, name: str | Path) -> None:
         """Take a policy from a directory or by a name on the hub, if there is one; refuses one of another model."""
-        found = checkpoints.load(name, self.policy.without_exits(model_identity(self.model)))
+        found = checkpoints.load(name, self.policy.without_exits(loading_identity(self.model)))
         self.policy, self._monitor = found or (self.policy, self._monitor)
 
     def _compiled_exits(self) -> dict[str, CompiledExitPoint]:

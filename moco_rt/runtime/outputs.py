@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
+
+#: The probability from which a label holds where several may hold at once.
+_HOLDS = 0.5
 
 
 @dataclass
@@ -46,11 +50,13 @@ class RowNames:
         labels: name by number of the class.
         sites: of each tier the names of its sites; of a model by itself there is one tier.
         tiers: rows say which tier answered.
+        several: several labels may hold at once.
     """
 
     labels: Mapping[int, str]
     sites: Sequence[Sequence[str]]
     tiers: bool = False
+    several: bool = False
 
 
 @dataclass
@@ -59,8 +65,9 @@ class Prediction:
 
     It has a length, and iterating over it gives a dict for each text: `label` (the name), `prob` (the label's) and
     `exit` (name of the site where the row left, or None); `score` in place of `label` and `prob` where there are no
-    labels; of a cascade also `tier`. So `pandas.DataFrame(prediction)` is its table. A text that no tier answered has
-    None everywhere.
+    labels; of a cascade also `tier`. Where several labels may hold at once, `label` and `prob` are lists of those with
+    at least probability 0.5. So `pandas.DataFrame(prediction)` is its table. A text that no tier answered, or whose
+    probability is not a number, has None in place of its label.
 
     Attributes:
         labels: (N,) int64, the class with the highest probability; None: the model has one label, or is a regression.
@@ -102,10 +109,13 @@ class Prediction:
             yield from ({"score": score} for score in self.scores.tolist())
             return
         assert self.probs is not None
+        if self.names is not None and self.names.several:
+            yield from (_holding(probs, self.names) for probs in self.probs.tolist())
+            return
         # Of a text without a label, -1, any probability will do: it is not looked at.
         highest = self.probs.gather(1, self.labels.clamp(min=0)[:, None])[:, 0]
         for label, prob in zip(self.labels.tolist(), highest.tolist(), strict=True):
-            if label < 0:
+            if label < 0 or not math.isfinite(prob):
                 yield {"label": None, "prob": None}
             else:
                 yield {"label": label if self.names is None else self.names.labels.get(label, label), "prob": prob}
@@ -114,6 +124,14 @@ class Prediction:
         if site < 0:
             return None
         return site if self.names is None else self.names.sites[tier][site]
+
+
+def _holding(probs: Sequence[float], names: RowNames) -> dict[str, Any]:
+    """The labels that hold, of several that may hold at once."""
+    if not all(map(math.isfinite, probs)):
+        return {"label": None, "prob": None}
+    holding = [label for label, prob in enumerate(probs) if prob >= _HOLDS]
+    return {"label": [names.labels.get(label, label) for label in holding], "prob": [probs[label] for label in holding]}
 
 
 def concatenate(parts: Sequence[Prediction]) -> Prediction:

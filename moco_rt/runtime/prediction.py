@@ -98,7 +98,8 @@ def _predict_rows(model: Any, rows: Sequence[Encoded], progress: Any) -> Predict
         exit_rule[places] = output.exit_rule.cpu()
         progress.update(len(places))
     labels, probs, scores = _answers(logits, model.config.problem_type)
-    names = RowNames(model.config.id2label, [model.sites])
+    several = model.config.problem_type == "multi_label_classification"
+    names = RowNames(model.config.id2label, [model.sites], several=several)
     return Prediction(labels, probs, exit_site, exit_rule, torch.zeros_like(exit_rule), scores, names)
 
 

@@ -1,4 +1,4 @@
-"""A classifier in int8 whose labels were compared with its own: what is hard to quantise is smoothed, or left alone."""
+"""Quantise a classifier to int8 and compare its labels; inputs that are hard to quantise are smoothed first."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from moco_rt.inputs.texts import Texts, list_texts
 from moco_rt.inputs.tokenization import length_limit
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
 
-#: So many texts are looked at.
+#: Texts that the copy is compared on.
 _ROWS = 512
 _BATCH_ROWS = 64
-#: How much of what is hard to quantise in the inputs is moved into the weights.
-_STRENGTHS = (0.0, 0.25, 0.5, 0.75)
-#: Share of labels that must stay; else products are left in bfloat16.
+#: How far large input channels are scaled down and their weights up (0: not at all, 1: fully); 0 is tried as well.
+_STRENGTHS = (0.25, 0.5, 0.75)
+#: Share of labels that must stay; otherwise some products are left in bfloat16.
 _AGREEMENT = 0.995
 
 _log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def quantize(
     max_length: int | None = None,
     columns: str | Sequence[str] | None = None,
 ) -> Any:
-    """A copy of a model with int8 weights, as `int8_copy` makes it, made to keep the model's labels.
+    """Return a copy of a model with int8 weights, see `int8_copy`, that keeps the model's labels.
 
     Input channels are divided by max |x|^strength / max |weight|^(1 - strength) (SmoothQuant, arXiv:2211.10438), or by
     nothing, whichever changes the logits least. Where too many labels still change, products are left in bfloat16,
@@ -72,29 +72,33 @@ def quantize(
 
 
 def quantize_on(model: Any, batches: Batches) -> Any:
-    """`quantize`, on padded batches of what would be texts."""
+    """Do what `quantize` does, on texts that are tokenised and padded already."""
     check_single_label(model.config)
-    EarlyExitTextClassificationModel(model, dtype="int8")  # before the work: raises where that cannot be
+    unsmoothed = EarlyExitTextClassificationModel(model, dtype="int8")  # raises, before any work, where that cannot be
     expected = _logits(EarlyExitTextClassificationModel(model), batches)
     largest = _largest_inputs(model, batches)
 
-    def compare(strength: float, keep: Sequence[str] = ()) -> tuple[float, float]:
-        """Mean squared error of the logits, and the share of labels that stay."""
-        copy = int8_copy(model, _smooth(model, largest, strength), keep)
-        logits = _logits(EarlyExitTextClassificationModel(copy), batches)
+    def compare(quantized: EarlyExitTextClassificationModel) -> tuple[float, float]:
+        """Return the mean squared error of the logits, and the share of labels that stay."""
+        logits = _logits(quantized, batches)
         stay = (logits.argmax(1) == expected.argmax(1)).float().mean()
         return float((logits - expected).square().mean()), float(stay)
 
-    tries = {strength: compare(strength) for strength in tqdm(_STRENGTHS, desc="int8", delay=2, leave=False)}
+    def compare_at(strength: float, keep: Sequence[str] = ()) -> tuple[float, float]:
+        copy = int8_copy(model, _smooth(model, largest, strength), keep)
+        return compare(EarlyExitTextClassificationModel(copy))
+
+    tries = {0.0: compare(unsmoothed)}
+    tries |= {strength: compare_at(strength) for strength in tqdm(_STRENGTHS, desc="int8", delay=2, leave=False)}
     strength = min(tries, key=lambda strength: tries[strength][0])
     agreement = tries[strength][1]
     keep: list[str] = []
     if agreement < _AGREEMENT:
         products = [list(linears) for linears in architecture_of(model).linear_groups()]
-        errors = [compare(strength, names)[0] for names in tqdm(products, desc="int8", delay=2, leave=False)]
+        errors = [compare_at(strength, names)[0] for names in tqdm(products, desc="int8", delay=2, leave=False)]
         for place in np.argsort(errors):
             keep += products[place]
-            agreement = compare(strength, keep)[1]
+            agreement = compare_at(strength, keep)[1]
             if agreement >= _AGREEMENT:
                 break
         _log.warning("int8: for %.2f%% of labels, in bfloat16 stay %s", 100 * agreement, ", ".join(keep))
@@ -103,13 +107,13 @@ def quantize_on(model: Any, batches: Batches) -> Any:
 
 @torch.no_grad()
 def _logits(model: EarlyExitTextClassificationModel, batches: Batches) -> Tensor:
-    """Of all rows: (rows, C) float32."""
+    """Return the logits of all rows: (rows, C) float32."""
     return torch.cat([model(**batch).logits.float() for batch in batches])
 
 
 @torch.no_grad()
 def _largest_inputs(model: Any, batches: Batches) -> dict[str, Tensor]:
-    """The largest size of each input channel of each layer, over all tokens: (inputs) by module path."""
+    """Return the largest absolute value of each input channel over all tokens: (inputs,) by module path."""
     reference = EarlyExitTextClassificationModel(model, backend="reference")
     largest: dict[str, Tensor] = {}
     mask = torch.empty(0)
@@ -134,12 +138,12 @@ def _largest_inputs(model: Any, batches: Batches) -> dict[str, Tensor]:
 
 
 def _smooth(model: Any, largest: dict[str, Tensor], strength: float) -> dict[str, Tensor]:
-    """What each layer's inputs are divided by: (inputs) by module path, the same for layers that share their input."""
+    """Return the divisors of each layer's inputs: (inputs,) by module path, equal for layers that share their input."""
     smooth: dict[str, Tensor] = {}
     for linears in architecture_of(model).linear_groups():
         weight = torch.stack([linear.weight.detach().float().abs().amax(dim=0) for linear in linears.values()]).amax(0)
         x = largest[next(iter(linears))]
-        x = x.clamp(min=max(1e-5, 0.01 * float(x.median())))  # who was silent here may speak elsewhere
+        x = x.clamp(min=max(1e-5, 0.01 * float(x.median())))  # channels near 0 here may be active elsewhere
         divisor = x**strength / weight.clamp(min=1e-5) ** (1 - strength) if strength else torch.ones_like(x)
         smooth |= dict.fromkeys(linears, divisor)
     return smooth

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -143,7 +144,7 @@ def test_classes_are_told_by_their_names(tiny_bert, word_tokenizer):
 def test_a_temperature_makes_a_tier_less_sure(cascade_of):
     cascade, texts = cascade_of("small large", [0.8]), make_texts(200)
     before = cascade.predict(texts)
-    cascade.tiers[0].temperature = 2.0
+    cascade = Cascade.of([replace(cascade.tiers[0], temperature=2.0), *cascade.tiers[1:]], None)
     after = cascade.predict(texts)
     assert 0 < (after.tier == 0).sum() < (before.tier == 0).sum()
     logits = before.probs[after.tier == 0].log()

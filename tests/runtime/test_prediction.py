@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -310,6 +311,16 @@ def test_rows_have_the_names_of_classes_sites_and_tiers():
 
 def test_without_names_rows_have_numbers():
     assert next(iter(prediction())) == {"label": 1, "prob": 0.75, "exit": 2}
+
+
+def test_several_labels_that_hold_at_once_are_listed():
+    names = RowNames({0: "no", 1: "yes"}, [["a", "b", "c"], []], several=True)
+    rows = list(replace(prediction(names=names), probs=torch.tensor([[0.75, 0.5], [0.1, 0.4], [0.9, torch.nan]])))
+    assert [(row["label"], row["prob"]) for row in rows] == [(["no", "yes"], [0.75, 0.5]), ([], []), (None, None)]
+
+
+def test_a_probability_that_is_not_a_number_settles_no_label():
+    assert next(iter(replace(prediction(), probs=torch.full((3, 2), torch.nan))))["label"] is None
 
 
 def test_a_prediction_has_a_length_and_makes_a_frame(make_fast, word_tokenizer):

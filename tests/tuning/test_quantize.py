@@ -83,7 +83,7 @@ def test_an_input_that_was_silent_may_speak_elsewhere(model):
 
 
 def test_products_are_left_in_bfloat16_until_enough_labels_stay(model, word_tokenizer, monkeypatch):
-    monkeypatch.setattr(quantization, "_STRENGTHS", (0.0,))
+    monkeypatch.setattr(quantization, "_STRENGTHS", ())
     counts = []
     for needed in (0.0, 0.98, 1.0):
         monkeypatch.setattr(quantization, "_AGREEMENT", needed)
@@ -96,7 +96,7 @@ def test_products_are_left_in_bfloat16_until_enough_labels_stay(model, word_toke
 
 
 def test_what_shares_its_input_is_left_together(model, word_tokenizer, monkeypatch):
-    monkeypatch.setattr(quantization, "_STRENGTHS", (0.0,))
+    monkeypatch.setattr(quantization, "_STRENGTHS", ())
     monkeypatch.setattr(quantization, "_AGREEMENT", 1.0)
     found = int8_layers(quantize(model, CHUNK_TEXTS, tokenizer=word_tokenizer, max_length=16))
     for linears in architecture_of(model).linear_groups():
@@ -121,7 +121,7 @@ def test_texts_may_stand_in_named_columns(model, word_tokenizer):
 
 
 def test_where_too_few_labels_stay_the_log_says_what_is_left(model, word_tokenizer, monkeypatch, caplog):
-    monkeypatch.setattr(quantization, "_STRENGTHS", (0.0,))
+    monkeypatch.setattr(quantization, "_STRENGTHS", ())
     monkeypatch.setattr(quantization, "_AGREEMENT", 1.0)
     quantize(model, CHUNK_TEXTS, tokenizer=word_tokenizer, max_length=16)
     assert "of labels, in bfloat16 stay bert.encoder.layer." in caplog.text
