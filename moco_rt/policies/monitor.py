@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from moco_rt._C import Results
 from moco_rt.certification.bounds import upper_bound
 from moco_rt.certification.e_process import EProcess
 from moco_rt.policies.policy import Policy
+
+if TYPE_CHECKING:
+    from moco_rt._C import Results
 
 
 @dataclass(frozen=True)

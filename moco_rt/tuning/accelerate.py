@@ -82,8 +82,8 @@ def accelerate(
             tiers that save no time are left out. Of an `EarlyExitTextClassificationModel` its model and backend are
             used, and no exits.
         texts: texts, pairs, or rows with named columns, in whatever holds them (see `list_texts`), like those it will
-            meet; labels are not needed. Texts that the model was fine-tuned on
-            would make it look surer than it is: certify on others, see `calibration`.
+            meet; labels are not needed. Texts that the model was fine-tuned on would make it look surer than it is:
+            certify on others, see `calibration`.
         tokenizer: the model's; None: loaded from where the model came from. Tiers bring their own. What is returned
             carries it.
         agreement: the share of rows that must keep the full model's label.
