@@ -9,8 +9,8 @@ import gzip
 import json
 import re
 import shlex
-import types
 from pathlib import Path
+from types import MethodType
 
 import datasets
 import numpy
