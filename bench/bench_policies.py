@@ -47,7 +47,7 @@ from moco_rt.tuning import (
 
 STORED = RESULTS / "policies.json"
 AGREEMENTS = (0.995, 0.99, 0.98, 0.97)
-DELTA = 0.05
+CONFIDENCE = 0.95
 OURS = "search"
 #: Labels are compared on so many rows at most.
 MOST_REPORTED = 6000

@@ -17,7 +17,6 @@ from transformers import AutoModelForSequenceClassification
 
 from moco_rt import EarlyExitTextClassificationModel, LinearCondition, OffRamp
 from moco_rt._C import start_profile, stop_profile
-from moco_rt.policies.conditions import OffRamp
 from moco_rt.runtime import packed
 from moco_rt.tuning import candidate_sites
 
