@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -18,6 +19,23 @@ if TYPE_CHECKING:
 Step = Callable[[Tensor, Any], Tensor]
 
 
+@dataclass(frozen=True)
+class Head:
+    """The classifier of a family, as modules to be called and as two linear layers.
+
+    Attributes:
+        steps: called one after the other, from hidden states (rows, S, D) to logits (rows, C).
+        dense: path of the first linear layer within the model.
+        activation: name of the function that follows it.
+        output: path of the layer to the logits.
+    """
+
+    steps: tuple[Callable[[Tensor], Tensor], ...]
+    dense: str
+    activation: str
+    output: str
+
+
 class Architecture(Protocol):
     """A sequence classifier as a sequence of sub-layers, run by the model's own modules."""
 
@@ -27,6 +45,8 @@ class Architecture(Protocol):
     max_seqlen: int
     #: The model's own module paths -> sites.
     module_paths: dict[str, str]
+    #: Modules that `steps` passes by: their own forward is not called, nor are hooks of theirs.
+    passed_by: Collection[str]
 
     @property
     def device(self) -> torch.device:
@@ -68,9 +88,16 @@ def affine(module: Any) -> Affine:
     Raises:
         ValueError: it is neither, but for example an adapted layer, which does more than its weights say.
     """
-    if type(module) not in (torch.nn.Linear, torch.nn.LayerNorm):
-        raise ValueError(f"layers must be torch's own Linear and LayerNorm (got {type(module).__name__})")
-    return module.weight, module.bias
+    kind = type(module)
+    if kind not in (torch.nn.Linear, torch.nn.LayerNorm):
+        raise ValueError(f"layers must be torch's own Linear and LayerNorm (got {kind.__module__}.{kind.__qualname__})")
+    return module.weight, _bias(module)
+
+
+def _bias(module: Any) -> Tensor:
+    """A layer's bias; zeros where it has none."""
+    bias: Tensor | None = module.bias
+    return module.weight.new_zeros(len(module.weight)) if bias is None else bias
 
 
 def linear_weights(module: Any) -> Affine | Int8Affine:

@@ -2,17 +2,93 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+_CONFIG = "config.json"
+#: Seconds that the hub has for its first answer.
+_PATIENCE = 10
 
-def load_model(name: str) -> Any:
-    """The classifier in a directory, or of that name on the Hugging Face hub."""
-    return AutoModelForSequenceClassification.from_pretrained(name)
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model lies.
+
+    Attributes:
+        name: a directory, or a model's name on the Hugging Face hub.
+        revision: branch, tag or commit on the hub; None: the main branch.
+        token: for the hub; None: the one that `hf auth login` stored.
+        local_files_only: take nothing but what was downloaded before.
+    """
+
+    name: str
+    revision: str | None = None
+    token: str | bool | None = None
+    local_files_only: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All but the name, as transformers and huggingface_hub call it."""
+        return {"revision": self.revision, "token": self.token, "local_files_only": self.local_files_only}
+
+
+def find_source(source: Source) -> Source:
+    """A source that was found; without network one that takes what was downloaded before.
+
+    Raises:
+        OSError: it is neither a directory nor on the hub, or the hub does not give it.
+    """
+    name = source.name
+    if Path(name).is_dir():
+        return source
+    try:
+        if not source.local_files_only:
+            get_hf_file_metadata(
+                hf_hub_url(name, _CONFIG, revision=source.revision), token=source.token, timeout=_PATIENCE
+            )
+            return source
+    except GatedRepoError:
+        raise OSError(f"{name} is gated: ask for access on its page, then give token= or log in") from None
+    except RevisionNotFoundError:
+        raise OSError(f"revision must be one of {name} (got {source.revision!r})") from None
+    except EntryNotFoundError:
+        raise OSError(f"{name} must hold a model (it has no {_CONFIG})") from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise OSError(f"model must be a folder or a name on the hub (no folder {name}, and not on the hub)") from None
+    except Exception:  # no network, in the words of whatever library asks the hub: what was downloaded before will do
+        source = replace(source, local_files_only=True)
+    if not _is_downloaded(source):
+        raise OSError(
+            f"model must be a folder or a name on the hub (no folder {name}, not downloaded before, hub not reached)"
+        )
+    return source
+
+
+def load_model(source: str | Source, device_map: Any = None) -> Any:
+    """The classifier in a directory, or of that name on the Hugging Face hub.
+
+    Args:
+        source: where it lies; one that `find_source` returned.
+        device_map: see transformers; None: the CPU.
+
+    Raises:
+        OSError: it is not there, see `find_source`.
+    """
+    found = find_source(Source(source)) if isinstance(source, str) else source
+    options = found.options if device_map is None else {**found.options, "device_map": device_map}
+    return AutoModelForSequenceClassification.from_pretrained(found.name, **options)
 
 
 def load_classifier(name: str) -> tuple[Any, Any]:
@@ -31,12 +107,20 @@ def load_tokenizer(model: Any) -> Any:
     return AutoTokenizer.from_pretrained(model.name_or_path)
 
 
-def find_file(name: str | Path, file: str) -> Path | None:
+def find_file(source: str | Path | Source, file: str) -> Path | None:
     """The path of a file that lies with a model, in a directory or on the hub; None where there is none."""
-    directory = Path(name)
+    found = source if isinstance(source, Source) else Source(str(source))
+    directory = Path(found.name)
     if directory.is_dir():
         return directory / file if (directory / file).is_file() else None
     try:
-        return Path(hf_hub_download(str(name), file))
+        return Path(hf_hub_download(found.name, file, **found.options))
     except (EntryNotFoundError, LocalEntryNotFoundError):
         return None
+
+
+def _is_downloaded(source: Source) -> bool:
+    try:
+        return isinstance(try_to_load_from_cache(source.name, _CONFIG, revision=source.revision), str)
+    except HFValidationError:
+        return False

@@ -68,7 +68,7 @@ def load_policy(json_file: str | Path, tensors_file: str | Path, expected: Polic
     policy = Policy(expected.sites, expected.num_classes, expected.hidden_size)
     for place, about in enumerate(text["exits"]):
         policy.add(_exit(about, f"exits.{place}", tensors))
-    policy.closed = set(text["closed"])
+    policy.close(text["closed"])
     policy.made_for = text["made_for"]
     policy.certificate = Certificate.of(text["certificate"])
     return policy
