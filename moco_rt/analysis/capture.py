@@ -18,7 +18,15 @@ from moco_rt._C import PackedBatch
 from moco_rt.analysis.columns import Column, PackedColumn
 from moco_rt.analysis.frame import MLFrame
 from moco_rt.analysis.frame_files import FrameWriter
-from moco_rt.architectures import Architecture, architecture_of, check_single_label
+from moco_rt.architectures import (
+    Architecture,
+    architecture_of,
+    check_single_label,
+    load_tokenizer,
+    unwrap,
+    warn_where_untrained,
+)
+from moco_rt.architectures.conversion import to_dtype
 from moco_rt.architectures.sites import all_sites
 from moco_rt.inputs.batching import by_length, pad
 from moco_rt.inputs.texts import TextInput
@@ -50,8 +58,9 @@ def capture(
     tokenizer truncates.
 
     Args:
-        model: a Hugging Face `...ForSequenceClassification`.
-        tokenizer: its tokenizer.
+        model: a Hugging Face `...ForSequenceClassification`, or a pipeline or `EarlyExitTextClassificationModel` around
+            one.
+        tokenizer: its tokenizer; None: that of the pipeline, or loaded from where the model came from.
         texts: strings or pairs of strings: a list, a generator, a `datasets` column.
         sites: such as `encoder.0.attention`, or the model's own module paths, `bert.encoder.layer.0.attention`;
             with none the frame has logits and predictions only.
@@ -65,7 +74,11 @@ def capture(
         ValueError: unknown site or feature, no texts, or max_length leaves no room for a text.
         FileExistsError: out exists.
     """
+    model, tokenizer = unwrap(model, tokenizer)
+    tokenizer = load_tokenizer(model) if tokenizer is None else tokenizer
+    model = to_dtype(model, None)
     architecture = architecture_of(model)
+    warn_where_untrained(architecture)
     check_single_label(model.config)
     columns = _columns(architecture, sites, features)
     if isinstance(texts, str):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -46,7 +46,7 @@ class Architecture(Protocol):
     #: The model's own module paths -> sites.
     module_paths: dict[str, str]
     #: Modules that `steps` passes by: their own forward is not called, nor are hooks of theirs.
-    passed_by: Collection[str]
+    passed_by: Sequence[str]
 
     @property
     def device(self) -> torch.device:

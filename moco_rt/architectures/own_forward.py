@@ -31,7 +31,7 @@ class OwnForward:
         # Padding changes what a model answers that looks for a row's last token by the id of padding, or that always
         # reads the last place.
         self._pad_id: int | None = getattr(model.config, "pad_token_id", None)
-        self._row_by_row = self._pad_id is None or getattr(model.config, "summary_type", None) == "last"
+        self._row_by_row = getattr(model.config, "summary_type", None) == "last"
 
     @property
     def device(self) -> torch.device:
@@ -48,7 +48,7 @@ class OwnForward:
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask.long()}
         if token_type_ids is not None and self._takes("token_type_ids"):
             inputs["token_type_ids"] = token_type_ids
-        if not self._row_by_row:
+        if self._pad_id is not None and not self._row_by_row:
             inputs["input_ids"] = input_ids.masked_fill(attention_mask == 0, self._pad_id)
             return self._called(inputs)
         lengths = attention_mask.long().sum(dim=1).tolist()

@@ -177,7 +177,7 @@ class WholeBackend:
     """
 
     name = "whole"
-    architecture = None
+    architecture: Architecture | None = None
 
     def __init__(self, model: Any, reason: str = "it was asked for"):
         self.reason = reason

@@ -61,12 +61,12 @@ def _run_layer(
     computed for every row, and all the others only for rows that stay. What a peek cannot decide is decided as the
     layer goes:
 
-    | a peek decides exits        | first tokens of all rows                     | all tokens of rows that are left     |
-    |-----------------------------|----------------------------------------------|--------------------------------------|
-    | after attention, the layer  | peek, *leave*, feed-forward, *leave*         | attention, feed-forward              |
-    | after attention             | peek, *leave*                                | attention, feed-forward, *leave*     |
-    | after the layer             | feed-forward, *leave*                        | attention, *leave* first; then f.-f. |
-    | nowhere                     |                                              | attention, *leave*, f.-f., *leave*   |
+    | a peek decides exits       | first tokens of all rows                 | all tokens of rows that are left      |
+    |----------------------------|------------------------------------------|---------------------------------------|
+    | after attention, the layer | peek, *leave*, feed-forward, *leave*     | attention, feed-forward               |
+    | after attention            | peek, *leave*                            | attention, feed-forward, *leave*      |
+    | after the layer            | feed-forward, *leave*                    | attention, *leave* first; then f.-f.  |
+    | nowhere                    |                                          | attention, *leave*, f.-f., *leave*    |
 
     In the last layer only exits read other tokens than the first: where a peek decides those after the layer,
     the second column is not run.

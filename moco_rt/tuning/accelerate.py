@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from moco_rt.architectures import check_single_label, load_tokenizer
+from moco_rt.architectures import load_tokenizer, unwrap
 from moco_rt.architectures.conversion import Dtype
 from moco_rt.cascades.cascade import Cascade
 from moco_rt.cascades.tier import Tier, TierLike, align_classes
@@ -77,7 +77,8 @@ def accelerate(
     then-Test with fixed-sequence testing (arXiv:2110.01052) picks the last one that holds. The model is not changed.
 
     Args:
-        model: a Hugging Face `...ForSequenceClassification`; or tiers of a cascade, see `Cascade`, from the fastest to
+        model: a Hugging Face `...ForSequenceClassification`, or a pipeline or `EarlyExitTextClassificationModel` around
+            one, whose exits are not taken over; or tiers of a cascade, see `Cascade`, from the fastest to
             the one whose labels count: exits inside tiers and the hand-over between them are then chosen together, and
             tiers that save no time are left out.
         texts: texts, or pairs, like those it will meet; labels are not needed. Texts that the model was fine-tuned on
@@ -128,9 +129,10 @@ def _prepare(
     model: Any, tokenizer: Any, split: Split, dtype: Dtype | None, max_length: int | None
 ) -> tuple[EarlyExitTextClassificationModel, Any, int]:
     """A model as it will run, its tokenizer, and how many tokens of a text it will see."""
+    model, tokenizer = unwrap(model, tokenizer)
     in_int8 = dtype == "int8" and not is_int8(model)
     fast = EarlyExitTextClassificationModel(model, dtype=None if in_int8 else dtype)
-    check_single_label(fast.config)
+    fast.check_takes_exits()
     tokenizer = tokenizer or load_tokenizer(model)
     longest = length_limit(tokenizer, fast.max_seqlen, max_length)
     if in_int8:
@@ -144,7 +146,6 @@ def _tier(given: TierLike, split: Split, dtype: Dtype | None, max_length: int | 
     if not isinstance(given, tuple | list) or len(given) != 2 or given[1] is None:
         return Tier(given)  # a function, or it says what must hold
     model, tokenizer = given
-    model = model.model if isinstance(model, EarlyExitTextClassificationModel) else model
     fast, tokenizer, longest = _prepare(model, tokenizer, split, dtype, max_length)
     return Tier((fast, tokenizer), longest)
 

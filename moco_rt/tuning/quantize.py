@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from moco_rt.architectures import architecture_of, check_single_label, load_tokenizer
-from moco_rt.architectures.conversion import int8_copy
+from moco_rt.architectures import architecture_of, check_single_label, load_tokenizer, unwrap
+from moco_rt.architectures.conversion import check_quantizable, int8_copy, to_dtype
 from moco_rt.inputs.batching import length_sorted_batches
 from moco_rt.inputs.texts import TextInput, check_texts
 from moco_rt.inputs.tokenization import length_limit
@@ -21,8 +21,8 @@ from moco_rt.runtime.model import EarlyExitTextClassificationModel
 #: So many texts are looked at.
 _ROWS = 512
 _BATCH_ROWS = 64
-#: How much of what is hard to quantise in the inputs is moved into the weights.
-_STRENGTHS = (0.0, 0.25, 0.5, 0.75)
+#: How much of what is hard to quantise in the inputs is moved into the weights, beside nothing.
+_STRENGTHS = (0.25, 0.5, 0.75)
 #: Share of labels that must stay; else products are left in bfloat16.
 _AGREEMENT = 0.995
 
@@ -39,7 +39,8 @@ def quantize(model: Any, texts: Sequence[TextInput], *, tokenizer: Any = None, m
     those first that change the logits most, and the log says which. Nothing is trained.
 
     Args:
-        model: a Hugging Face `...ForSequenceClassification`, on a CPU.
+        model: a Hugging Face `...ForSequenceClassification`, or a pipeline or `EarlyExitTextClassificationModel` around
+            one, on a CPU.
         texts: a few hundred texts, or pairs, like those it will meet; of more than 512, so many
             spread evenly over them are looked at.
         tokenizer: the model's; None: loaded from where the model came from.
@@ -56,6 +57,7 @@ def quantize(model: Any, texts: Sequence[TextInput], *, tokenizer: Any = None, m
     check_texts(texts)
     if not texts:
         raise ValueError("texts must hold at least one (got none)")
+    model, tokenizer = unwrap(model, tokenizer)
     max_seqlen = architecture_of(model).max_seqlen
     tokenizer = tokenizer or load_tokenizer(model)
     longest = length_limit(tokenizer, max_seqlen, max_length)
@@ -67,31 +69,35 @@ def quantize(model: Any, texts: Sequence[TextInput], *, tokenizer: Any = None, m
 def quantize_on(model: Any, batches: Batches) -> Any:
     """`quantize`, on padded batches of what would be texts."""
     check_single_label(model.config)
-    EarlyExitTextClassificationModel(model, dtype="int8")  # before the work: raises where that cannot be
+    check_quantizable(model)
+    model = to_dtype(model, None)
     expected = _logits(EarlyExitTextClassificationModel(model), batches)
-    largest = _largest_inputs(model, batches)
 
-    def compare(strength: float, keep: Sequence[str] = ()) -> tuple[float, float]:
+    def compare(smooth: dict[str, Tensor] | None, keep: Sequence[str] = ()) -> tuple[float, float]:
         """Mean squared error of the logits, and the share of labels that stay."""
-        copy = int8_copy(model, _smooth(model, largest, strength), keep)
-        logits = _logits(EarlyExitTextClassificationModel(copy), batches)
+        logits = _logits(EarlyExitTextClassificationModel(int8_copy(model, smooth, keep)), batches)
         stay = (logits.argmax(1) == expected.argmax(1)).float().mean()
         return float((logits - expected).square().mean()), float(stay)
 
-    tries = {strength: compare(strength) for strength in tqdm(_STRENGTHS, desc="int8", delay=2, leave=False)}
+    smooths: dict[float, dict[str, Tensor] | None] = {0.0: None}
+    tries = {0.0: compare(None)}  # before the work: raises where int8 cannot be
+    largest = _largest_inputs(model, batches)
+    for strength in tqdm(_STRENGTHS, desc="int8", delay=2, leave=False):
+        smooths[strength] = _smooth(model, largest, strength)
+        tries[strength] = compare(smooths[strength])
     strength = min(tries, key=lambda strength: tries[strength][0])
     agreement = tries[strength][1]
     keep: list[str] = []
     if agreement < _AGREEMENT:
         products = [list(linears) for linears in architecture_of(model).linear_groups()]
-        errors = [compare(strength, names)[0] for names in tqdm(products, desc="int8", delay=2, leave=False)]
+        errors = [compare(smooths[strength], names)[0] for names in tqdm(products, desc="int8", delay=2, leave=False)]
         for place in np.argsort(errors):
             keep += products[place]
-            agreement = compare(strength, keep)[1]
+            agreement = compare(smooths[strength], keep)[1]
             if agreement >= _AGREEMENT:
                 break
         _log.warning("int8: for %.2f%% of labels, in bfloat16 stay %s", 100 * agreement, ", ".join(keep))
-    return int8_copy(model, _smooth(model, largest, strength), keep)
+    return int8_copy(model, smooths[strength], keep)
 
 
 @torch.no_grad()
@@ -133,6 +139,6 @@ def _smooth(model: Any, largest: dict[str, Tensor], strength: float) -> dict[str
         weight = torch.stack([linear.weight.detach().float().abs().amax(dim=0) for linear in linears.values()]).amax(0)
         x = largest[next(iter(linears))]
         x = x.clamp(min=max(1e-5, 0.01 * float(x.median())))  # who was silent here may speak elsewhere
-        divisor = x**strength / weight.clamp(min=1e-5) ** (1 - strength) if strength else torch.ones_like(x)
+        divisor = x**strength / weight.clamp(min=1e-5) ** (1 - strength)
         smooth |= dict.fromkeys(linears, divisor)
     return smooth

@@ -7,7 +7,7 @@ token; DistilBERT, which names its parts otherwise, builds on it in a file of it
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -45,7 +45,7 @@ class BertLike:
         stack = f"{name}.{layers}"
         paths = [path for path, _ in model.named_modules(remove_duplicate=False)]  # layers may share their weights
         every_layer = [path for path in paths if re.fullmatch(rf"{stack}\.\d+", path)]
-        self.passed_by = ["", name, stack.rpartition(".")[0], stack, *every_layer]
+        self.passed_by: Sequence[str] = ["", name, stack.rpartition(".")[0], stack, *every_layer]
         called = [f"{name}.embeddings", *(f"{path}.attention" for path in every_layer)]
         check_modules(model, [*self.passed_by, *called], may_have_hooks=called)
         self._model = model
