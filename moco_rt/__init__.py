@@ -26,14 +26,6 @@ if _minor(torch.__version__) != _minor(_BUILT_FOR):
         "for this one (pip install --no-build-isolation --no-deps --force-reinstall FOLDER_OF_ITS_SOURCES)"
     )
 
-from moco_rt.analysis.capture import capture
-from moco_rt.analysis.frame import MLFrame
-from moco_rt.cascades.cascade import Cascade
-from moco_rt.cascades.queues import TierError
-from moco_rt.policies.conditions import LinearCondition, LinearRule, OffRamp
-from moco_rt.runtime.model import EarlyExitTextClassificationModel
-from moco_rt.runtime.outputs import EarlyExitOutput
-
 if TYPE_CHECKING:
     from moco_rt.analysis.capture import capture
     from moco_rt.analysis.frame import MLFrame

@@ -104,7 +104,7 @@ class PackedColumn:
 
 @dataclass(frozen=True)
 class Layout:
-    """What all chunks of a column share: everything but the number of rows."""
+    """The kind, dtype, row shape and provenance of a column: all that its chunks have in common."""
 
     kind: str
     dtype: str
@@ -123,7 +123,7 @@ class Layout:
         return Layout("tabular", str(column.dtype), ())
 
     def describe(self, first_axis: int | str) -> str:
-        """In words, with so many rows or tokens."""
+        """The layout in words; first_axis is the number of rows, or of tokens of a packed column."""
         shape = ", ".join(str(n) for n in (first_axis, *self.row_shape))
         return " ".join(filter(None, [self.kind, self.dtype, f"({shape})", self.site, self.feature]))
 

@@ -1,4 +1,4 @@
-"""Look at a representation: which rules on it settle a label, and what it looks like."""
+"""Rules on a captured representation that settle a label, and a picture of the representation."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ class AnalyticsEngine:
 
 
 def _agreed(what: str, said: str | None, known: str | None) -> str | None:
-    """What the caller says, or the array knows of itself; they may not contradict each other."""
+    """The value that the caller or the array itself names; a contradiction raises ValueError."""
     if said is not None and known is not None and said != known:
         raise ValueError(f"{what} must be {known}, the array's own (got {said})")
     return said if said is not None else known

@@ -1,4 +1,4 @@
-"""Models with int8 layers as transformers saves and loads them, by its own door for quantised models."""
+"""The quantiser plug-in by which transformers saves and loads models with int8 layers."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from moco_rt.quantization.int8_linear import Int8Linear
 
 METHOD = "moco_rt_int8"
-#: Of the form in which an `Int8Linear` keeps its weights.
+#: Version of the format in which an `Int8Linear` stores its weights.
 VERSION = 1
 
 
 @register_quantization_config(METHOD)
 class Int8Config(QuantizationConfigMixin):
-    """What `config.json` says of a model's int8 layers: which they are.
+    """The entry `quantization_config` of a model with int8 layers: their paths and the version of their format.
 
     Args:
-        modules: paths of those layers.
-        version: of the form of their weights.
+        modules: paths of the int8 layers within the model.
+        version: of the format in which an `Int8Linear` stores its weights.
 
     Raises:
         ValueError: the version is not this one's.
@@ -53,15 +53,15 @@ class Int8Quantizer(HfQuantizer):
         """None: every tensor stays as it was stored."""
 
     def is_serializable(self) -> bool:
-        """Yes."""
+        """True: `save_pretrained` writes such models."""
         return True
 
     @property
     def is_trainable(self) -> bool:
-        """No."""
+        """False: int8 weights have no gradient."""
         return False
 
 
 def is_int8(model: Any) -> bool:
-    """Whether a model has int8 layers."""
+    """True if a model has int8 layers. model: any with a Hugging Face `config`."""
     return isinstance(getattr(model.config, "quantization_config", None), Int8Config)

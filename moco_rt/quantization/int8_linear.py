@@ -9,24 +9,24 @@ import torch
 from torch import Tensor
 
 _TINY = torch.finfo(torch.float32).tiny
-#: Of packed weights: outputs in a panel, inputs side by side.
+#: The layout of stored weights: outputs in a panel, and inputs of one output that lie side by side.
 _PANEL, _WORD = 64, 4
 
 
 class Int8Linear(torch.nn.Module):
-    """In place of a `torch.nn.Linear`: x @ weight.T + bias, with weight and x in 8 bits.
+    """Stands in place of a `torch.nn.Linear`: x @ weight.T + bias, with weight and x in 8 bits.
 
-    Weights are symmetric, with a scale for each output channel; inputs affine, with a scale for each token, found as
-    they come, so that a token's answer does not depend on others. What is hard to quantise in an input channel may be
-    moved into the weights first: (x / smooth) @ (weight * smooth).T is the same (SmoothQuant, arXiv:2211.10438).
+    Weights are symmetric, with a scale for each output channel; inputs affine, with a scale for each token,
+    computed from that token alone, so that a token's answer does not depend on others. The large values of an input channel may
+    be moved into the weights first: (x / smooth) @ (weight * smooth).T is the same (SmoothQuant, arXiv:2211.10438).
 
     Args:
-        inputs: their number.
-        outputs: their number.
+        inputs: number of input channels.
+        outputs: number of output channels.
 
     Attributes:
         weight: (outputs / 64, inputs / 4, 64, 4) int8, both rounded up and filled with zeros: the panels that the
-            kernels read, so that they need no copy; see `unpacked`.
+            kernels read in place; see `unpacked`.
         bias: (outputs) float32.
         scale: (outputs) float32: scale[n] * weight[n] is about the weights of output n, times smooth.
         smooth: (inputs) float32.
@@ -46,10 +46,10 @@ class Int8Linear(torch.nn.Module):
 
     @classmethod
     def of(cls, linear: torch.nn.Linear, smooth: Tensor) -> Int8Linear:
-        """From a layer's weights, rounded to the nearest.
+        """Quantise the weights of a linear layer, rounded to the nearest.
 
         Args:
-            linear: keeps what it has.
+            linear: the layer; it is not changed.
             smooth: (inputs), positive: what inputs are divided by.
         """
         layer = cls(linear.in_features, linear.out_features)
