@@ -118,12 +118,14 @@ def check_quantizable(model: Any) -> None:
     """Refuse a model that cannot run in int8, before anything is computed.
 
     Raises:
-        ValueError: its family is not covered, it is not what its class says, it is not on the CPU, or the processor
-            does not multiply bytes.
+        ValueError: its family is not covered, it is not what its class says, is not on the CPU or in int8 already, or
+            the processor does not multiply bytes.
     """
     if not can_multiply(torch.int8):
         raise ValueError("dtype must be one that this processor multiplies (got int8)")
     if model.device.type != "cpu":
         raise ValueError(f"model must be on the CPU to be quantised (got {model.device})")
+    if is_int8(model):
+        raise ValueError("model must have no int8 weights yet (got some)")
     architecture_of(model)
     check_genuine(model)

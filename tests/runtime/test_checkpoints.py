@@ -83,7 +83,7 @@ def test_a_converted_model_comes_back_in_its_own_dtype(tmp_path, tiny_bert):
 def test_certificate_and_closed_exits_come_back(tmp_path, tiny_bert):
     saved = make_fast(tiny_bert)
     saved.policy.certificate = Certificate(0.01, 0.05, 5000, 3, 2.0, 1.0, (ExitCount(RAMP, 1, 800, 3, 0.01),))
-    saved.policy.closed.add(1)
+    saved.policy.close([1])
     saved.save_pretrained(tmp_path)
     loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
     assert loaded.policy.certificate == saved.policy.certificate
@@ -104,7 +104,7 @@ def test_a_plain_classifier_has_no_exits(tmp_path, tiny_bert):
     plain = tiny_bert(layers=3, labels=CLASSES)
     plain.save_pretrained(tmp_path)
     loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
-    assert (loaded.policy.exits, loaded.policy.certificate) == ([], None)
+    assert (loaded.policy.exits, loaded.policy.certificate) == ((), None)
     assert_same_answers(loaded, EarlyExitTextClassificationModel(plain))
     loaded.add_off_ramp(off_ramp(), RAMP)
     assert 0 in loaded(**INPUTS).exit_rule.tolist()
@@ -163,7 +163,7 @@ def test_a_policy_of_a_model_of_another_shape_is_refused(tmp_path, tiny_bert, co
     other = EarlyExitTextClassificationModel(tiny_bert(**{"layers": 3, "labels": CLASSES, **config}))
     with pytest.raises(ValueError, match=rf"^{tmp_path / JSON} must be of a model with {what} "):
         other.load_policy(tmp_path)
-    assert other.policy.exits == []
+    assert other.policy.exits == ()
 
 
 def test_a_plain_callable_is_refused(tmp_path, tiny_bert, one_line_error):
@@ -186,7 +186,7 @@ def test_a_monitor_goes_on_where_it_was(tmp_path, tiny_bert):
     again = tmp_path / "again"
     loaded.save_pretrained(again)
     state = json.loads((again / "monitor.json").read_text())
-    assert state == monitor.state() == {"rate": 0.5, "rows": [9, 4], "wrong": [0, 0]}
+    assert state == monitor.state() == {"rate": 0.5, "delta": 0.05, "rows": [9, 4], "wrong": [0, 0]}
 
 
 def test_a_loaded_model_goes_on_watching_and_closes_exits(tmp_path, tiny_bert):
@@ -218,7 +218,7 @@ def test_without_a_monitor_none_is_saved(tmp_path, tiny_bert):
 
 def test_the_monitor_of_an_older_model_does_not_outlive_it(tmp_path, tiny_bert):
     older = make_fast(tiny_bert)
-    older.monitor(rate=1).see(np.zeros(500, int), np.zeros(500, bool))
+    older.monitor(rate=1).record_checks(np.zeros(500, int), np.zeros(500, bool))
     older.save_pretrained(tmp_path)
     make_fast(tiny_bert).save_pretrained(tmp_path)
     assert EarlyExitTextClassificationModel.from_pretrained(tmp_path)._monitor is None
