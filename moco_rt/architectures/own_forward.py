@@ -43,6 +43,7 @@ class OwnForward:
         """Logits (rows, C) of padded inputs (rows, S).
 
         Raises:
+            IndexError: a token or its type that the model does not have.
             ValueError: the model's own forward fails, or returns no such logits.
         """
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask.long()}
@@ -59,16 +60,21 @@ class OwnForward:
         return torch.cat([self._called(row) for row in rows])
 
     def _takes(self, name: str) -> bool:
-        """Whether the model's forward takes an argument; one that takes any is asked what its class takes."""
-        parameters = inspect.signature(self._model.forward).parameters
-        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-        return name in parameters or (takes_any and name in inspect.signature(type(self._model).forward).parameters)
+        """Whether the model's forward takes an argument; one that takes any hands it on to those of its base classes."""
+        forwards = [self._model.forward]
+        if any(
+            parameter.kind is parameter.VAR_KEYWORD for parameter in inspect.signature(forwards[0]).parameters.values()
+        ):
+            forwards += [vars(kind)["forward"] for kind in type(self._model).__mro__ if "forward" in vars(kind)]
+        return any(name in inspect.signature(forward).parameters for forward in forwards)
 
     def _called(self, inputs: dict[str, Tensor]) -> Tensor:
         try:
             output = self._model(**inputs)
             logits = output[0] if isinstance(output, tuple) else output.logits
-        except (AttributeError, TypeError) as error:
+        except (AttributeError, IndexError, TypeError) as error:
+            if "out of range in self" in str(error):  # torch's words for a token that an embedding does not have
+                raise
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise ValueError(f"the model's own forward must answer (got {reason})") from error
         expected = (len(inputs["input_ids"]), self.num_classes)

@@ -49,9 +49,8 @@ def architecture_of(model: Any) -> Architecture:
         raise ValueError(f"model must be one of {', '.join(_FAMILIES)} (got {name})")
     home, adapter = _FAMILIES[name]
     if type(model) is not getattr(sys.modules.get(f"transformers.models.{home}"), name, None):
-        raise ValueError(
-            f"model must be transformers' own {name} (got a class of that name of {type(model).__module__})"
-        )
+        other = type(model).__module__
+        raise ValueError(f"model must be transformers' own {name} (got a class of that name from {other})")
     return adapter(model)
 
 

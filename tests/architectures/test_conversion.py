@@ -154,7 +154,7 @@ def test_where_bytes_cannot_be_multiplied_nothing_slower_runs(model, monkeypatch
         raise ValueError("no VNNI")
 
     fast = EarlyExitTextClassificationModel(model)
-    monkeypatch.setattr(type(fast._architecture), "encoder", refuse)
+    monkeypatch.setattr(type(fast._backend.architecture), "encoder", refuse)
     with one_line_error(ValueError, "no VNNI"):
         EarlyExitTextClassificationModel(model, dtype="int8")
 

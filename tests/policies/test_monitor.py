@@ -189,7 +189,9 @@ def test_a_share_of_the_rows_is_looked_at(rate):
 
 
 def test_the_seed_chooses_the_rows():
-    chosen = [Monitor(make_policy(), rate=0.1, seed=seed).sample_rows(np.zeros(1000, int)).tolist() for seed in (0, 0, 1)]
+    chosen = [
+        Monitor(make_policy(), rate=0.1, seed=seed).sample_rows(np.zeros(1000, int)).tolist() for seed in (0, 0, 1)
+    ]
     assert chosen[0] == chosen[1]
     assert chosen[0] != chosen[2]
 

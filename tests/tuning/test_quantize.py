@@ -7,11 +7,12 @@ import itertools
 import pytest
 import torch
 
-from moco_rt import _C, EarlyExitTextClassificationModel, quantization
+from moco_rt import _C, EarlyExitTextClassificationModel
 from moco_rt.architectures import architecture_of
 from moco_rt.architectures.conversion import int8_copy
 from moco_rt.inputs.batching import length_sorted_batches
 from moco_rt.quantization.int8_linear import Int8Linear
+from moco_rt.tuning import quantize as quantization
 from moco_rt.tuning.quantize import quantize
 
 pytestmark = pytest.mark.skipif(not _C.can_multiply(torch.int8), reason="the processor does not multiply bytes")
