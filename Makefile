@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
 INSTALLED := $(VENV)/.installed
-SOURCES := pyproject.toml CMakeLists.txt $(wildcard csrc/*.* csrc/kernels/*.*)
+CPP := $(shell git ls-files 'csrc/*.cpp' 'csrc/*.h')
+SOURCES := pyproject.toml CMakeLists.txt $(wildcard $(CPP))
 
 .PHONY: install demo test lint format bench peers clean
 
@@ -31,12 +32,12 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $(wildcard csrc/*.cpp csrc/*.h csrc/kernels/*.cpp csrc/kernels/*.h)
+	$(BIN)/clang-format --dry-run --Werror $(wildcard $(CPP))
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(wildcard csrc/*.cpp csrc/*.h csrc/kernels/*.cpp csrc/kernels/*.h)
+	$(BIN)/clang-format -i $(wildcard $(CPP))
 
 bench: $(INSTALLED)
 	$(BIN)/python -m pytest bench --benchmark-enable --benchmark-only

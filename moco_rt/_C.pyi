@@ -10,13 +10,26 @@ Affine = tuple[Tensor, Tensor]
 Int8Affine = tuple[Tensor, Tensor, Tensor, Tensor]
 
 def cpu_isa() -> str:
-    """The instruction set of the kernels in use: generic, avx2 or avx512."""
+    """The instruction set of the kernels in use: generic, avx2 or avx512.
+
+    The environment variable MOCO_MAX_ISA keeps it to a lesser processor's: generic, avx2, avx512 (without products of
+    bfloat16 and int8: see can_multiply) or avx512_bf16 (everything, the default). Any other value: ValueError.
+    """
 
 def can_multiply(dtype: torch.dtype) -> bool:
     """Whether the processor multiplies weights of this dtype: float32 always, bfloat16 and int8 where it can."""
 
 def parallel_threads() -> int:
     """How many threads a parallel loop of the extension really runs on."""
+
+def lost_threads() -> bool:
+    """True in the child of a fork() by a thread that had worked with the extension on several threads.
+
+    Its parallel loops are serial there, and torch's own would hang on more than one thread.
+    """
+
+def refuse_in_parallel(tasks: int) -> None:
+    """For tests: the last task of a parallel loop is refused with a ValueError."""
 
 def start_profile() -> None:
     """From here on, time what the extension does."""
@@ -77,7 +90,7 @@ class PackedBatch:
         """Keeps the rows that are in survivors, which is what compaction left of a batch of the same rows."""
 
 class Results:
-    """What a batch's rows end with, in the order they came in."""
+    """The logits of a batch's rows and where each row left, in the order the rows came in."""
 
     def __init__(self, rows: int, classes: int, *, dtype: torch.dtype, device: torch.device) -> None: ...
     @property
@@ -98,7 +111,7 @@ class Results:
 class OffRamp:
     """A small classifier: one layer, or two with a ReLU between, all in float32.
 
-    score: max_prob, entropy or margin, of softmax(logits / temperature).
+    score: max_prob or entropy, of softmax(logits / temperature).
     """
 
     def __init__(self, layers: Sequence[Affine], *, score: str, temperature: float) -> None: ...
@@ -106,9 +119,12 @@ class OffRamp:
         """(2, rows) float32 on the CPU: scores, the higher the surer, and predicted classes. x: (rows, inputs)."""
 
 class Exits:
-    """The exits of one site, the site-th of the model, each with the logits (C) its rows leave with."""
+    """The exits of one site, the site-th of the model, each with the logits (C) its rows leave with.
 
-    def __init__(self, site: int, classes: int) -> None: ...
+    count_streaks: False where no off-ramp of the whole model has a patience above 1; then none is added here.
+    """
+
+    def __init__(self, site: int, classes: int, *, count_streaks: bool = True) -> None: ...
     def add_linear(
         self, rule_id: int, logits: Tensor, *, feature: str, weight: Tensor, bias: float, threshold: float
     ) -> None:
@@ -178,8 +194,8 @@ class HeadWeights:
 
     def __init__(self, *, dense: Affine, activation: str, output: Affine) -> None: ...
 
-class Encoder:
-    """A BERT-like encoder with its classifier over packed rows, every step in place.
+class TransformerClassifier:
+    """A BERT-like encoder with its classifier, over packed rows; every step works in place.
 
     dtype: float32 or bfloat16, of hidden states and of products whose weights are not int8; sums, softmax and
     LayerNorm are float32.
@@ -213,7 +229,10 @@ class Encoder:
         """Both products of the feed-forward network, residual and LayerNorm."""
 
     def peek(self, layer: int, batch: PackedBatch) -> PackedBatch:
-        """What attention would leave in every row's first token, as a batch of these tokens."""
+        """A batch of every row's first token, in the state that attention would leave it in; batch stays as it is.
+
+        No key and no value of another token is computed for it.
+        """
 
     def classify(self, batch: PackedBatch) -> Tensor:
-        """(rows, C) in the encoder's dtype, from every row's first token."""
+        """(rows, C) in the model's dtype, from every row's first token."""

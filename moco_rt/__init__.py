@@ -26,6 +26,9 @@ if _minor(torch.__version__) != _minor(_BUILT_FOR):
         "for this one (pip install --no-build-isolation --no-deps --force-reinstall FOLDER_OF_ITS_SOURCES)"
     )
 
+from moco_rt import fork as _fork  # noqa: F401 -- what it registers
+from moco_rt._C import cpu_isa
+
 if TYPE_CHECKING:
     from moco_rt.analysis.capture import capture
     from moco_rt.analysis.frame import MLFrame
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
     from moco_rt.runtime.outputs import EarlyExitOutput
     from moco_rt.tuning.accelerate import accelerate
     from moco_rt.tuning.quantize import quantize
+
+cpu_isa()  # a MOCO_MAX_ISA that names no instruction set is refused here, not by the first batch
 
 __version__ = "0.1.0"
 

@@ -1,4 +1,4 @@
-// What stands between two products: bias and activation function, and the dtype that the next product reads.
+// The way from one product to the next: bias, activation function, and the dtype that the next product reads.
 #pragma once
 
 #include "kernels/vec.h"
@@ -58,23 +58,24 @@ inline Vec tanh(Vec x) {
 inline Vec relu(Vec x) { return x < 0.0F ? Vec{} : x; }
 inline Vec identity(Vec x) { return x; }
 
-// What of a product stands in some columns: a function of the token. What the columns share is read once.
+// Some columns of a product, as a function of the token. Values that belong to the columns are read once for all
+// tokens.
 template <typename Lanes>
-inline auto columns_of(const Product<float>& product, int64_t n, Lanes lanes) {
+inline auto columns_of(const Accumulator<float>& product, int64_t n, Lanes lanes) {
   return [=](int64_t t) { return load(product.values + t * product.ld + n, lanes); };
 }
 template <typename Lanes>
-inline auto columns_of(const Product<int32_t>& product, int64_t n, Lanes lanes) {
+inline auto columns_of(const Accumulator<int32_t>& product, int64_t n, Lanes lanes) {
   const Vec scale = load(product.scale + n, lanes);
   const Vec sums = load(product.sums + n, lanes);
   return [=](int64_t t) {
     const Vec whole = __builtin_convertvector(load(product.values + t * product.ld + n, lanes), Vec);
-    return whole * scale * product.tokens.scale[t] + sums * product.tokens.least[t];
+    return whole * scale * product.tokens.scale[t] + sums * product.tokens.minimum[t];
   };
 }
 
 template <Vec (*function)(Vec), typename P, typename T>
-void apply(const Product<P>& product, const float* bias, int64_t tokens, int64_t columns, T* out, int64_t ld_out) {
+void apply(const Accumulator<P>& product, const float* bias, int64_t tokens, int64_t columns, T* out, int64_t ld_out) {
   for_vectors(columns, [&](int64_t n, auto lanes) {
     const auto value = columns_of(product, n, lanes);
     const Vec shift = load(bias + n, lanes);
@@ -83,7 +84,7 @@ void apply(const Product<P>& product, const float* bias, int64_t tokens, int64_t
 }
 
 template <typename P, typename T>
-void bias_activation(const Product<P>& product, const float* bias, Activation activation, int64_t tokens,
+void bias_activation(const Accumulator<P>& product, const float* bias, Activation activation, int64_t tokens,
                      int64_t columns, T* out, int64_t ld_out) {
   switch (activation) {
     case Activation::kNone:
@@ -99,7 +100,7 @@ void bias_activation(const Product<P>& product, const float* bias, Activation ac
   }
 }
 
-void dequantize(const Product<int32_t>& product, int64_t tokens, int64_t columns, float* out, int64_t ld_out) {
+void dequantize(const Accumulator<int32_t>& product, int64_t tokens, int64_t columns, float* out, int64_t ld_out) {
   for_vectors(columns, [&](int64_t n, auto lanes) {
     const auto value = columns_of(product, n, lanes);
     for (int64_t t = 0; t < tokens; ++t) store(out + t * ld_out + n, value(t), lanes);

@@ -1,4 +1,4 @@
-// What stands around the two products of attention: operands laid out for them, and the softmax between them.
+// The steps around the two products of attention: operands laid out for them, and the softmax between them.
 #pragma once
 
 #include "kernels/vec.h"

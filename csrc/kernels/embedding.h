@@ -1,7 +1,7 @@
 // Token ids to hidden states.
 #pragma once
 
-#include "kernels/normalize.h"
+#include "kernels/norm.h"
 
 namespace moco::MOCO_ISA {
 namespace {

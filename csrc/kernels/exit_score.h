@@ -1,4 +1,4 @@
-// What an exit rule looks at (the mean over a row's tokens) and the score it compares with its threshold.
+// The mean over a row's tokens, which exit rules read, and the score that they compare with their threshold.
 #pragma once
 
 #include "kernels/vec.h"

@@ -22,27 +22,27 @@ struct Norm {
   float eps;
 };
 
-// Tokens as bytes: x[t][k] is about least[t] + scale[t] * values[t][k].
+// Tokens as bytes: x[t][k] is about minimum[t] + scale[t] * values[t][k].
 struct Quantized {
   uint8_t* values;  // (tokens, ld): the inputs, then anything up to a multiple of 4: weights are 0 there
   int64_t ld;
-  float* scale;  // (tokens)
-  float* least;  // (tokens)
+  float* scale;    // (tokens)
+  float* minimum;  // (tokens)
 
-  Quantized from(int64_t token) const { return {values + token * ld, ld, scale + token, least + token}; }
+  Quantized from(int64_t token) const { return {values + token * ld, ld, scale + token, minimum + token}; }
 };
 
-// What multiplying tokens with weights gave, (tokens, columns) with ld.
+// Sums of products of tokens with weights, (tokens, columns) with ld, before bias and activation function.
 template <typename T>
-struct Product;
+struct Accumulator;
 template <>
-struct Product<float> {
+struct Accumulator<float> {
   const float* values;
   int64_t ld;
 };
-// Of bytes: the product is tokens.scale[t] * scale[n] * values[t][n] + tokens.least[t] * sums[n].
+// Of bytes: the product is tokens.scale[t] * scale[n] * values[t][n] + tokens.minimum[t] * sums[n].
 template <>
-struct Product<int32_t> {
+struct Accumulator<int32_t> {
   const int32_t* values;
   int64_t ld;
   Quantized tokens;
@@ -67,10 +67,10 @@ struct HiddenKernels {
 
   // out = activation(product + bias).
   //   out: (tokens, columns); bias: (columns)
-  void (*bias_activation)(const Product<float>& product, const float* bias, Activation activation, int64_t tokens,
+  void (*bias_activation)(const Accumulator<float>& product, const float* bias, Activation activation, int64_t tokens,
                           int64_t columns, T* out, int64_t ld_out);
-  void (*bias_activation_of_bytes)(const Product<int32_t>& product, const float* bias, Activation activation,
-                                   int64_t tokens, int64_t columns, T* out, int64_t ld_out);
+  void (*bias_activation_int8)(const Accumulator<int32_t>& product, const float* bias, Activation activation,
+                               int64_t tokens, int64_t columns, T* out, int64_t ld_out);
 
   // out = LayerNorm(product + bias + residual); out may be residual.
   //   product: (tokens, D), written over; bias: (D); residual, out: (tokens, D)
@@ -122,7 +122,7 @@ struct KernelTable {
   void (*pack_keys)(const uint32_t* keys, int64_t ld, int64_t tokens, int64_t words, uint32_t* packed);
 
   // out = product: (tokens, columns).
-  void (*dequantize)(const Product<int32_t>& product, int64_t tokens, int64_t columns, float* out, int64_t ld_out);
+  void (*dequantize)(const Accumulator<int32_t>& product, int64_t tokens, int64_t columns, float* out, int64_t ld_out);
 
   // score[r] = dot(x[r], weight) + bias; torch: x @ weight + bias.
   //   x: (rows, size), weight: (size), score: (rows)

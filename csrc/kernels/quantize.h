@@ -13,9 +13,9 @@ inline void store_bytes(uint8_t* p, Vec v, Whole) {
   const ByteVec bytes = __builtin_convertvector(__builtin_convertvector(v, IntVec), ByteVec);
   memcpy(p, &bytes, sizeof bytes);
 }
-inline void store_bytes(uint8_t* p, Vec v, Part part) {
+inline void store_bytes(uint8_t* p, Vec v, Tail tail) {
   const ByteVec bytes = __builtin_convertvector(__builtin_convertvector(v, IntVec), ByteVec);
-  memcpy(p, &bytes, static_cast<size_t>(part.lanes));
+  memcpy(p, &bytes, static_cast<size_t>(tail.lanes));
 }
 
 template <typename T>
@@ -33,7 +33,7 @@ void quantize(const T* x, int64_t ld, const float* factor, int64_t tokens, int64
     });
     const float low = -max(-least);
     const float step = (max(most) - low) / 255.0F + sum(broken);
-    out.least[t] = low;
+    out.minimum[t] = low;
     out.scale[t] = step;
     const float per_step = step > 0.0F ? 1.0F / step : 0.0F;
     for_vectors(size, [&](int64_t k, auto lanes) {

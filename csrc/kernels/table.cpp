@@ -1,11 +1,11 @@
 // All kernels of one instruction set, the one named by MOCO_ISA: internal to this file but for the table.
 #include "kernels/activation.h"
 #include "kernels/attention.h"
-#include "kernels/compaction.h"
+#include "kernels/copy_runs.h"
 #include "kernels/embedding.h"
 #include "kernels/exit_score.h"
-#include "kernels/layer_norm.h"
-#include "kernels/peek.h"
+#include "kernels/first_token_attention.h"
+#include "kernels/norm.h"
 #include "kernels/quantize.h"
 
 #define MOCO_STRING(name) #name
@@ -19,7 +19,7 @@ template <typename T>
 constexpr HiddenKernels<T> hidden_kernels = {
     .embed = embed<T>,
     .bias_activation = bias_activation<float, T>,
-    .bias_activation_of_bytes = bias_activation<int32_t, T>,
+    .bias_activation_int8 = bias_activation<int32_t, T>,
     .add_layer_norm = add_layer_norm<T>,
     .quantize = quantize<T>,
     .pack_values = pack_values,

@@ -18,16 +18,16 @@ using HalfVec = uint16_t __attribute__((vector_size(MOCO_VECTOR_BYTES / 2)));
 
 // A whole vector of an array, or the lanes that are left at its end.
 struct Whole {};
-struct Part {
+struct Tail {
   int64_t lanes;
 };
 
-// f(i, Whole{} or Part{lanes}) for the vectors that cover n values.
+// f(i, Whole{} or Tail{lanes}) for the vectors that cover n values.
 template <typename F>
 inline __attribute__((always_inline)) void for_vectors(int64_t n, const F& f) {
   int64_t i = 0;
   for (; i + kWidth <= n; i += kWidth) f(i, Whole{});
-  if (i < n) f(i, Part{n - i});
+  if (i < n) f(i, Tail{n - i});
 }
 
 inline Vec splat(float x) { return x - Vec{}; }
@@ -46,9 +46,9 @@ inline Vec load(const float* p, Whole) {
   memcpy(&v, p, sizeof v);
   return v;
 }
-inline Vec load(const float* p, Part part) {
+inline Vec load(const float* p, Tail tail) {
   Vec v = {};
-  memcpy(&v, p, static_cast<size_t>(part.lanes) * sizeof(float));
+  memcpy(&v, p, static_cast<size_t>(tail.lanes) * sizeof(float));
   return v;
 }
 inline Vec load(const bfloat16* p, Whole) {
@@ -56,9 +56,9 @@ inline Vec load(const bfloat16* p, Whole) {
   memcpy(&half, p, sizeof half);
   return from_bits(half);
 }
-inline Vec load(const bfloat16* p, Part part) {
+inline Vec load(const bfloat16* p, Tail tail) {
   HalfVec half = {};
-  memcpy(&half, p, static_cast<size_t>(part.lanes) * sizeof(bfloat16));
+  memcpy(&half, p, static_cast<size_t>(tail.lanes) * sizeof(bfloat16));
   return from_bits(half);
 }
 
@@ -67,27 +67,27 @@ inline IntVec load(const int32_t* p, Whole) {
   memcpy(&v, p, sizeof v);
   return v;
 }
-inline IntVec load(const int32_t* p, Part part) {
+inline IntVec load(const int32_t* p, Tail tail) {
   IntVec v = {};
-  memcpy(&v, p, static_cast<size_t>(part.lanes) * sizeof(int32_t));
+  memcpy(&v, p, static_cast<size_t>(tail.lanes) * sizeof(int32_t));
   return v;
 }
 
 inline void store(float* p, Vec v, Whole) { memcpy(p, &v, sizeof v); }
-inline void store(float* p, Vec v, Part part) { memcpy(p, &v, static_cast<size_t>(part.lanes) * sizeof(float)); }
+inline void store(float* p, Vec v, Tail tail) { memcpy(p, &v, static_cast<size_t>(tail.lanes) * sizeof(float)); }
 inline void store(bfloat16* p, Vec v, Whole) {
   const HalfVec half = to_bits(v);
   memcpy(p, &half, sizeof half);
 }
-inline void store(bfloat16* p, Vec v, Part part) {
+inline void store(bfloat16* p, Vec v, Tail tail) {
   const HalfVec half = to_bits(v);
-  memcpy(p, &half, static_cast<size_t>(part.lanes) * sizeof(bfloat16));
+  memcpy(p, &half, static_cast<size_t>(tail.lanes) * sizeof(bfloat16));
 }
 
-// v, behind the lanes of a part what stands behind them in another vector.
+// v; of a tail only its lanes, and behind them the lanes of another vector.
 inline Vec first(Vec v, Whole, Vec) { return v; }
-inline Vec first(Vec v, Part part, Vec behind) {
-  memcpy(&behind, &v, static_cast<size_t>(part.lanes) * sizeof(float));
+inline Vec first(Vec v, Tail tail, Vec behind) {
+  memcpy(&behind, &v, static_cast<size_t>(tail.lanes) * sizeof(float));
   return behind;
 }
 

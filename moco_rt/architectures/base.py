@@ -1,4 +1,4 @@
-"""What the rest of moco_rt knows of a model."""
+"""The face that every model family shows to the rest of moco_rt."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from moco_rt._C import Encoder
+from moco_rt._C import TransformerClassifier
 from moco_rt.quantization.int8_linear import Int8Linear
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Architecture(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         ...
 
     def embed(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
@@ -70,14 +70,14 @@ class Architecture(Protocol):
         ...
 
     def head_is_untrained(self) -> bool:
-        """Whether the classifier still is as a fresh initialisation leaves it."""
+        """Tell whether the classifier still is as a fresh initialisation leaves it."""
         ...
 
     def linear_groups(self) -> Iterator[dict[str, Any]]:
         """The linear layers inside the encoder's layers, by module path; those that read the same input together."""
         ...
 
-    def encoder(self, dtype: torch.dtype) -> Encoder:
+    def encoder(self, dtype: torch.dtype) -> TransformerClassifier:
         """The model on the packed kernels; raises ValueError where they do not cover it or dtype."""
         ...
 
@@ -101,7 +101,7 @@ def _bias(module: Any) -> Tensor:
 
 
 def linear_weights(module: Any) -> Affine | Int8Affine:
-    """What the packed kernels need of a linear layer inside the encoder's layers.
+    """Return what the packed kernels need of a linear layer inside the encoder's layers.
 
     Raises:
         ValueError: it is neither torch's own nor an `Int8Linear`.

@@ -1,7 +1,7 @@
-"""Whether a model is what its class says: it is compared with one that its class builds anew from its configuration.
+"""The check that a model is what its class says: a comparison with one that the class builds from the configuration.
 
-The kernels know a family, not a model: a hook, a patched method, another activation function or LayerNorm epsilon is
-nothing that weights show. The same holds, for fewer modules, where sub-modules are driven one by one.
+The kernels know a family, not a model: weights do not show a hook, a patched method, another activation function or
+another LayerNorm epsilon. The same holds, for fewer modules, where sub-modules are driven one by one.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Watch:
         self._count = self._counted()
 
     def sees_change(self) -> bool:
-        """Whether there are hooks, or another number of attributes than at first: `forward` may be one of them."""
+        """Tell whether there are hooks, or another number of attributes than at first: `forward` may be one of them."""
         return any(self._hooks) or self._counted() != self._count
 
     def _counted(self) -> int:

@@ -24,7 +24,7 @@ _PATIENCE = 10
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model lies.
+    """The place where a model lies.
 
     Attributes:
         name: a directory, or a model's name on the Hugging Face hub.

@@ -35,7 +35,7 @@ class OwnForward:
 
     @property
     def device(self) -> torch.device:
-        """Where inputs must be."""
+        """The device that inputs must be on."""
         device: torch.device = self._model.device
         return device
 
@@ -60,7 +60,7 @@ class OwnForward:
         return torch.cat([self._called(row) for row in rows])
 
     def _takes(self, name: str) -> bool:
-        """Whether the model's forward takes an argument; one that takes any hands it on to those of its base classes."""
+        """Tell whether the forward takes an argument; one that takes any may hand it on to those of base classes."""
         forwards = [self._model.forward]
         if any(
             parameter.kind is parameter.VAR_KEYWORD for parameter in inspect.signature(forwards[0]).parameters.values()
@@ -85,7 +85,7 @@ class OwnForward:
 
 
 def _max_seqlen(model: Any) -> int:
-    """How many tokens a row may have, by configuration and by tables whose positions begin behind that of padding."""
+    """Return how many tokens a row may have, by configuration and by tables that count positions from padding's."""
     lengths = (getattr(model.config, name, None) for name in _LENGTHS)
     longest: int = next((length for length in lengths if isinstance(length, int) and length > 0), _LONGEST)
     for path, module in model.named_modules():

@@ -1,4 +1,4 @@
-"""What stands around a model: pipelines, and our own classes, which pipelines must know."""
+"""Pipelines and models: how a pipeline recognises our classes, and how a model is taken out of what holds it."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 FEATURES = ("cls", "mean", "flat", "cls+mean")
 
-#: What an off-ramp's answer is top_class by, the higher the surer; of the entropy, in nats, the negative is taken.
-SCORES = ("max_prob", "entropy", "margin")
+#: What an off-ramp's answer is judged by, the higher the surer; of the entropy, in nats, the negative is taken.
+SCORES = ("max_prob", "entropy")
 
 #: Any callable on features (rows, size) that returns a bool mask (rows,).
 Condition = Callable[[Any], Any]
@@ -121,17 +121,16 @@ class LinearRule:
 class OffRamp:
     """A small classifier at a site: a row leaves with the class it predicts where it is sure enough of it.
 
-    It scores `softmax(logits / temperature)`: the highest probability, the negative entropy, or the margin between the
-    two highest. With these scores it is the exit of The Right Tool (temperature-calibrated `max_prob`; Schwartz et
-    al., ACL 2020), of DeeBERT (`entropy`; Xin et al., ACL 2020), and with `patience` that of PABEE (Zhou et al.,
-    NeurIPS 2020).
+    It scores `softmax(logits / temperature)`: the highest probability, or the negative entropy. With these scores it is
+    the exit of The Right Tool (temperature-calibrated `max_prob`; Schwartz et al., ACL 2020), of DeeBERT (`entropy`;
+    Xin et al., ACL 2020), and with `patience` that of PABEE (Zhou et al., NeurIPS 2020).
 
     Attributes:
         layers: (weight, bias) of one layer, (C, size) and (C,), or of two with a ReLU between; float32. size is D, or
             2 * D for `cls+mean`.
         thresholds: (C,) float32, by predicted class: what the score must exceed; infinite: that class never leaves.
         bounds: (C,) float32, by predicted class: upper bound on the share of wrong labels among the rows that leave.
-        score: `max_prob`, `entropy` or `margin`.
+        score: `max_prob` or `entropy`.
         temperature: above 0.
         feature: `cls`, `mean`, or `cls+mean`: the first token at the site beside the mean over all tokens before the
             site's layer, so that a peek decides it before the layer is run.

@@ -140,7 +140,7 @@ class Policy:
             self.state = PolicyState(self.state.exits, self.state.closed | frozenset(places))
 
     def at(self, site: str) -> list[tuple[int, Exit]]:
-        """See `PolicyState.at`."""
+        """Return what `PolicyState.at` returns of the exits as they are now."""
         return self.state.at(site)
 
     def _check_fit(self, condition: LinearCondition | OffRamp, exit: Exit) -> None:

@@ -50,7 +50,7 @@ class Backend(Protocol):
         ...
 
     def is_outdated(self) -> bool:
-        """Whether the model was changed since in ways that this backend would not honour."""
+        """Tell whether the model was changed since in ways that this backend would not honour."""
         ...
 
     def run(
@@ -95,7 +95,7 @@ class PackedBackend:
         return self._encoder.dtype
 
     def is_outdated(self) -> bool:
-        """Whether a module got a hook or another method, or int8 weights lie elsewhere."""
+        """Tell whether a module got a hook or another method, or int8 weights lie elsewhere."""
         if self._int8_weights and self._int8_places() != self._places:
             return True
         if not self._watch.sees_change():
@@ -114,7 +114,7 @@ class PackedBackend:
         attention_mask: Tensor,
         token_type_ids: Tensor | None,
     ) -> Results:
-        """See `packed.forward`."""
+        """Run `packed.forward`."""
         return packed.forward(self._encoder, exits, input_ids, attention_mask, token_type_ids)
 
     def _int8_places(self) -> list[int]:
@@ -146,7 +146,7 @@ class ReferenceBackend:
         return dtype
 
     def is_outdated(self) -> bool:
-        """Whether a module that is passed by got a hook or another method."""
+        """Tell whether a module that is passed by got a hook or another method."""
         if not self._watch.sees_change():
             return False
         try:
@@ -163,7 +163,7 @@ class ReferenceBackend:
         attention_mask: Tensor,
         token_type_ids: Tensor | None,
     ) -> Results:
-        """See `reference.forward`."""
+        """Run `reference.forward`."""
         _evaluate(self._model, self._parts)
         return reference.forward(self._driven, exits, input_ids, attention_mask, token_type_ids)
 
@@ -207,7 +207,7 @@ class WholeBackend:
         attention_mask: Tensor,
         token_type_ids: Tensor | None,
     ) -> Results:
-        """Every row runs to the end."""
+        """Call the model's own forward: every row runs to the end."""
         _evaluate(self._model, self._model.modules())
         batch = PackedBatch(attention_mask)  # which refuses masks that are none
         logits = self._forward.logits(input_ids, attention_mask, token_type_ids)

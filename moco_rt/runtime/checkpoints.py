@@ -1,4 +1,4 @@
-"""What lies beside a model's own files: its policy, what a monitor has seen, and the report of the search."""
+"""The files beside a model's own: its policy, what a monitor has seen, and the report of the search."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _STALE = (JSON, TENSORS, _MONITOR, FINDINGS, CASCADE, "model*.safetensors", "mod
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What belongs to a model beside its weights.
+    """All that belongs to a model beside its weights.
 
     Attributes:
         policy: its exits.
@@ -75,12 +75,12 @@ def save(directory: Path, checkpoint: Checkpoint) -> None:
 
 
 def has_policy(source: Source) -> bool:
-    """Whether a policy lies in a directory, or beside a model on the hub."""
+    """Tell whether a policy lies in a directory, or beside a model on the hub."""
     return find_file(source, JSON) is not None
 
 
 def load(source: Source, expected: Policy) -> Checkpoint | None:
-    """What lies in a directory, or beside a model on the hub; None: there is no policy.
+    """Read what lies in a directory, or beside a model on the hub; None: there is no policy.
 
     Raises:
         ValueError: the policy is of another model, see `load_policy`, or one of its two files is missing.

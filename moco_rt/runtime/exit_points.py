@@ -32,7 +32,7 @@ class ExitPoint(Protocol):
 
 
 def needs_mean_before(site: str, exits: Mapping[str, ExitPoint]) -> bool:
-    """Whether the mean must be kept on the way to a site: an exit there, or later in its layer, looks at it."""
+    """Tell whether the mean must be kept on the way to a site: an exit there, or later in its layer, looks at it."""
     return any(exits[name].needs_mean for name in sites_that_read_mean(site) if name in exits)
 
 
@@ -44,10 +44,18 @@ class CompiledExitPoint:
         num_classes: the model's.
         exits: those that are open, with their places in the policy.
         device: where the model is.
+        count_streaks: whether an off-ramp, of this site or another, waits for others to agree with it.
     """
 
-    def __init__(self, site: int, num_classes: int, exits: Sequence[tuple[int, Exit]], device: torch.device):
-        self._compiled = Exits(site, num_classes)
+    def __init__(
+        self,
+        site: int,
+        num_classes: int,
+        exits: Sequence[tuple[int, Exit]],
+        device: torch.device,
+        count_streaks: bool,
+    ):
+        self._compiled = Exits(site, num_classes, count_streaks=count_streaks)
         self._callables: list[Exit] = []
         features = {exit.feature for _, exit in exits}
         self.can_peek = features <= {"cls", "cls+mean"}
@@ -93,8 +101,10 @@ def compile_off_ramp(off_ramp: OffRamp, device: torch.device) -> CompiledOffRamp
 def compile_exits(policy: Policy, device: torch.device) -> dict[str, CompiledExitPoint]:
     """The open exits of every site that has any."""
     state = policy.state  # others may close exits meanwhile
+    # One off-ramp that waits for others to agree needs all of them to be counted, wherever they stand.
+    patient = any(isinstance(exit.condition, OffRamp) and exit.condition.patience > 1 for exit in state.exits)
     return {
-        site: CompiledExitPoint(place, policy.num_classes, exits, device)
+        site: CompiledExitPoint(place, policy.num_classes, exits, device, patient)
         for place, site in enumerate(policy.sites)
         if (exits := state.at(site))
     }

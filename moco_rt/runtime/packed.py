@@ -13,13 +13,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from moco_rt._C import Encoder, PackedBatch, Results
+from moco_rt._C import PackedBatch, Results, TransformerClassifier
 from moco_rt.architectures.sites import EMBEDDINGS, attention_site, output_site
 from moco_rt.runtime.exit_points import ExitPoint, needs_mean_before
 
 
 def forward(
-    encoder: Encoder,
+    encoder: TransformerClassifier,
     exits: Mapping[str, ExitPoint],
     input_ids: Tensor,
     attention_mask: Tensor,
@@ -53,7 +53,7 @@ def forward(
 
 
 def _run_layer(
-    encoder: Encoder, layer: int, exits: Mapping[str, ExitPoint], batch: PackedBatch, results: Results
+    encoder: TransformerClassifier, layer: int, exits: Mapping[str, ExitPoint], batch: PackedBatch, results: Results
 ) -> PackedBatch:
     """The rows that are left after a layer; after the last one only their first tokens, where that is all one needs.
 
@@ -61,15 +61,15 @@ def _run_layer(
     computed for every row, and all the others only for rows that stay. What a peek cannot decide is decided as the
     layer goes:
 
-    | a peek decides exits       | first tokens of all rows                 | all tokens of rows that are left      |
-    |----------------------------|------------------------------------------|---------------------------------------|
-    | after attention, the layer | peek, *leave*, feed-forward, *leave*     | attention, feed-forward               |
-    | after attention            | peek, *leave*                            | attention, feed-forward, *leave*      |
-    | after the layer            | feed-forward, *leave*                    | attention, *leave* first; then f.-f.  |
-    | nowhere                    |                                          | attention, *leave*, f.-f., *leave*    |
+    | a peek decides exits after | what is run, in this order; "1": for the first token of each row alone         |
+    |----------------------------|--------------------------------------------------------------------------------|
+    | attention and the layer    | peek 1, rows leave, feed-forward 1, rows leave, attention, feed-forward        |
+    | attention only             | peek 1, rows leave, attention, feed-forward, rows leave                        |
+    | the layer only             | attention, rows leave, feed-forward 1, rows leave, feed-forward                |
+    | neither                    | attention, rows leave, feed-forward, rows leave                                |
 
-    In the last layer only exits read other tokens than the first: where a peek decides those after the layer,
-    the second column is not run.
+    In the last layer only exits read other tokens than the first: where a peek decides those after it, nothing is run
+    after "feed-forward 1".
     """
     after_attention, after_layer = exits.get(attention_site(layer)), exits.get(output_site(layer))
     if needs_mean_before(attention_site(layer), exits):
@@ -98,7 +98,7 @@ def _run_layer(
 
 
 def _finish_layer(
-    encoder: Encoder, layer: int, undecided: ExitPoint | None, batch: PackedBatch, results: Results
+    encoder: TransformerClassifier, layer: int, undecided: ExitPoint | None, batch: PackedBatch, results: Results
 ) -> PackedBatch:
     """The rows that are left after a feed-forward network, and after exits that had to wait for all tokens."""
     if batch.rows > 0:

@@ -6,7 +6,7 @@ from torch.nn import Module
 
 
 class WeightsBefore:
-    """Where the parameters and buffers of a model are now; keeps them alive.
+    """The parameters and buffers of a model as they are now; it keeps them alive.
 
     Args:
         model: whose weights may be moved.
@@ -26,7 +26,7 @@ class WeightsBefore:
         self._places = self._current_places()
 
     def have_moved(self) -> bool:
-        """Whether any of them lies elsewhere by now."""
+        """Tell whether any of them lies elsewhere by now."""
         return self._current_places() != self._places
 
     def restore(self) -> None:

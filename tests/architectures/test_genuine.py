@@ -103,7 +103,7 @@ def test_hooks_of_all_modules_are_noticed(tiny_bert, one_line_error):
 
 def test_an_attention_function_of_the_callers_is_noticed(tiny_bert, one_line_error):
     model = tiny_bert()
-    AttentionInterface.register("mine", lambda module, query, *_, **__: (torch.zeros_like(query.mT), None))
+    AttentionInterface.register("mine", lambda _, query, *__, **___: (torch.zeros_like(query.mT), None))
     model.set_attn_implementation("mine")
     with one_line_error(ValueError, "one of transformers' own attention functions (got 'mine')"):
         check_genuine(model)

@@ -41,7 +41,7 @@ def test_a_folder_is_found_without_asking_anybody(answer, tmp_path):
     assert asked == []
 
 
-def test_the_revision_and_the_token_are_handed_on(answer, monkeypatch, tmp_path):
+def test_the_revision_and_the_token_are_handed_on(answer, monkeypatch):
     asked = answer()
     downloaded = []
 

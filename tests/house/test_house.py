@@ -29,13 +29,13 @@ ROOMS = {
     "serving": ("cascades", "runtime", "policies", "inputs"),
     "demo": ("tuning", "reports", "runtime", "architectures", "inputs"),
 }
-#: Modules that stand in no room: the command line, above all of them, and faces that only re-export.
-ABOVE = {"__init__", "__main__", "cli", "torch_early_exit_models", "ml_frame"}
+#: Modules that stand in no room: the command line, the package's start, and faces that only re-export.
+ABOVE = {"__init__", "__main__", "cli", "fork", "torch_early_exit_models", "ml_frame"}
 
 #: Whole rooms, or single modules, that may name a library; nobody else may.
 MAY_IMPORT = {
-    "moco_rt._C": ("architectures", "runtime", "analysis.capture", "tuning.recording", "policies.monitor"),
-    "torch": tuple(room for room in ROOMS if room != "certification") + ("__init__", "cli"),
+    "moco_rt._C": ("architectures", "runtime", "analysis.capture", "tuning.recording", "fork", "__init__"),
+    "torch": tuple(room for room in ROOMS if room != "certification") + ("__init__", "cli", "fork"),
     "sklearn": ("analysis", "reports"),
     "matplotlib": ("analysis", "reports"),
     "igraph": ("analysis", "reports"),
@@ -111,9 +111,7 @@ def test_a_room_has_at_most_twelve_modules(room):
 
 @pytest.mark.parametrize("library", sorted(MAY_IMPORT))
 def test_libraries_are_imported_where_they_belong(library):
-    users = {
-        module for module in MODULES if any(f"{name}.".startswith(f"{library}.") for name in imports(module))
-    }
+    users = {module for module in MODULES if any(f"{name}.".startswith(f"{library}.") for name in imports(module))}
     assert {module for module in users if not allowed(module, MAY_IMPORT[library])} == set()
 
 
@@ -130,33 +128,59 @@ def test_public_faces_only_re_export(face):
     assert all(isinstance(node, ast.ImportFrom | ast.Assign | ast.Expr) for node in tree.body)
 
 
-LAYERS = {
-    "kernels/kernels.h": 0,
-    **dict.fromkeys(("isa.h", "checks.h", "profile.h", "parallel.h", "scratch.h", "gemm.h", "stages.h"), 1),
-    **dict.fromkeys(
-        ("packed_batch.h", "results.h", "off_ramp.h", "exits.h", "weights.h", "attention.h", "layer.h", "encoder.h"), 2
-    ),
+#: The rooms of csrc, and those that each may include beside itself. From `kernels` only the contract, kernels.h.
+CPP_ROOMS = {
+    "kernels": set(),
+    "core": {"kernels"},
+    "linear": {"kernels", "core"},
+    "batch": {"kernels", "core"},
+    "exits": {"kernels", "core", "linear", "batch"},
+    "transformer": {"kernels", "core", "linear", "batch"},
+    "bindings": {"kernels", "core", "linear", "batch", "exits", "transformer"},
 }
+CPP = sorted(SOURCES.rglob("*.[ch]*"))
 
 
-@pytest.mark.parametrize("source", sorted(SOURCES.rglob("*.[ch]*")), ids=lambda path: path.name)
-def test_cpp_layers_look_down_only(source):
-    own = source.relative_to(SOURCES).as_posix()
-    included = re.findall(r'^#include ["<]([^">]+)[">]', source.read_text(encoding="utf-8"), re.MULTILINE)
-    if own.startswith("kernels/"):
-        torch_free = {"cstdint", "cstring", "cmath"}
-        assert all(header.startswith("kernels/") or header in torch_free for header in included)
-        return
-    assert "torch/extension.h" not in included
-    assert not {header for header in included if header.startswith("kernels/")} - {"kernels/kernels.h"}
-    layer = LAYERS.get(own.replace(".cpp", ".h"), 3)  # bindings.cpp: 3
-    for header in included:
-        assert LAYERS.get(header, 0) <= layer, f"{own} (layer {layer}) includes {header}"
+def included(source):
+    return re.findall(r'^#include ["<]([^">]+)[">]', source.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_every_cpp_file_stands_in_a_room_which_says_what_it_is_for():
+    assert {path.name for path in SOURCES.iterdir()} == set(CPP_ROOMS)
+    assert {path.parent.name for path in CPP} == set(CPP_ROOMS)
+    for room in CPP_ROOMS:
+        assert (SOURCES / room / "README.md").read_text(encoding="utf-8").startswith(f"# {room}\n")
+
+
+@pytest.mark.parametrize("source", CPP, ids=lambda path: path.relative_to(SOURCES).as_posix())
+def test_cpp_rooms_include_only_what_they_may(source):
+    room = source.parent.name
+    for header in included(source):
+        other = header.split("/")[0]
+        if other in CPP_ROOMS:
+            assert (SOURCES / header).is_file(), header
+            assert other == room or other in CPP_ROOMS[room], f"{room} includes {header}"
+            assert room == "kernels" or other != "kernels" or header == "kernels/kernels.h"
+        elif room == "kernels":
+            assert header in {"cstdint", "cstring", "cmath"}, f"{source.name} is not free of {header}"
+        else:
+            assert not (source.parent / header).is_file(), f"{header} is included without its room"
+            assert header != "torch/extension.h"
+
+
+def test_cpp_headers_do_not_include_each_other_in_a_circle():
+    headers = {path.relative_to(SOURCES).as_posix(): path for path in CPP if path.suffix == ".h"}
+    list(TopologicalSorter({name: set(included(path)) & set(headers) for name, path in headers.items()}).static_order())
+
+
+def test_every_cpp_file_is_built():
+    listed = set(re.findall(r"csrc/(\S+\.cpp)", (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")))
+    assert listed == {path.relative_to(SOURCES).as_posix() for path in CPP if path.suffix == ".cpp"}
 
 
 @pytest.mark.parametrize(
     "path",
-    [*PACKAGE.rglob("*.py"), *SOURCES.rglob("*.[ch]*"), *(ROOT / "bench").glob("*.py")],
+    [*PACKAGE.rglob("*.py"), *CPP, *(ROOT / "bench").glob("*.py")],
     ids=lambda path: path.relative_to(ROOT).as_posix(),
 )
 def test_a_file_can_be_read_in_one_go(path):

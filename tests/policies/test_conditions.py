@@ -168,7 +168,7 @@ def test_an_off_ramp_holds_float32_arrays_and_knows_its_size(layers):
     )
 
 
-@pytest.mark.parametrize("score", ["max_prob", "entropy", "margin"])
+@pytest.mark.parametrize("score", ["max_prob", "entropy"])
 @pytest.mark.parametrize("feature", ["cls", "mean", "cls+mean"])
 def test_scores_and_features_of_an_off_ramp_pass(score, feature):
     made = off_ramp(score=score, feature=feature, patience=3, temperature=0.1)
@@ -190,7 +190,7 @@ def test_an_off_ramp_cannot_be_changed():
     [
         ({"feature": "flat"}, "OffRamp: feature must be cls, mean or cls+mean (got flat)"),
         ({"feature": "tokens"}, "feature must be one of cls, mean, flat, cls+mean (got 'tokens')"),
-        ({"score": "gap"}, "OffRamp: score must be one of max_prob, entropy, margin (got 'gap')"),
+        ({"score": "gap"}, "OffRamp: score must be one of max_prob, entropy (got 'gap')"),
         ({"temperature": 0.0}, "OffRamp: temperature must be above 0 (got 0.0)"),
         ({"temperature": -1.0}, "OffRamp: temperature must be above 0 (got -1.0)"),
         ({"temperature": math.inf}, "OffRamp: temperature must be above 0 (got inf)"),

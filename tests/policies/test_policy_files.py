@@ -78,10 +78,10 @@ def edit(file, **changes):
     [
         {},
         {"feature": "cls", "score": "entropy", "temperature": 1 / 3},
-        {"feature": "mean", "score": "margin", "patience": 3},
+        {"feature": "mean", "patience": 3},
         {"score": "max_prob", "temperature": 1.7, "site": ATTENTION},
     ],
-    ids=["default", "entropy", "margin", "site"],
+    ids=["default", "entropy", "patience", "site"],
 )
 def test_off_ramps_come_back_bit_by_bit(tmp_path, hidden, options):
     saved = make_off_ramp(hidden, **options)

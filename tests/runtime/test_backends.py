@@ -253,7 +253,7 @@ def test_exits_on_a_model_that_runs_whole_are_refused_in_one_line(tiny_bert, wor
             attempt()
 
 
-def test_a_model_that_runs_whole_can_be_saved_copied_and_used(tiny_bert, tmp_path, word_tokenizer):
+def test_a_model_that_runs_whole_can_be_saved_copied_and_used(tmp_path, word_tokenizer):
     model = FAMILIES["albert"]()
     fast = EarlyExitTextClassificationModel(model)
     expected = fast.predict(["a good film", "bad"], tokenizer=word_tokenizer)

@@ -186,7 +186,16 @@ def test_the_same_rows_leave_by_off_ramps_with_patience(model, inputs, patience)
     assert min(site for site in sites if site >= 0) >= patience - 1
 
 
-@pytest.mark.parametrize("score", ["max_prob", "entropy", "margin"])
+def test_an_off_ramp_with_patience_counts_those_without(model, inputs):
+    exits = [
+        (site, make_off_ramp(model, inputs, site, seed=place, share=0.1, patience=1))
+        for place, site in enumerate(SITES)
+    ]
+    exits[3] = (SITES[3], make_off_ramp(model, inputs, SITES[3], seed=3, share=0.9, patience=3))
+    assert 3 in check(model, inputs, exits).exit_site.tolist()
+
+
+@pytest.mark.parametrize("score", ["max_prob", "entropy"])
 def test_the_same_rows_leave_whatever_the_score(model, inputs, score):
     exits = [
         (site, make_off_ramp(model, inputs, site, seed=place, share=0.3, score=score, temperature=2.0))

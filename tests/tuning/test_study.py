@@ -194,7 +194,7 @@ def test_off_ramps_are_asked_one_by_one_as_numpy_would():
     never = [np.inf] * 3, [0.1] * 3
     off_ramps = [
         OffRamp(layers[0], *never, feature="cls", site=SITES[1]),
-        OffRamp(layers[1], *never, score="margin", temperature=2.0, site=SITES[0]),
+        OffRamp(layers[1], *never, score="entropy", temperature=2.0, site=SITES[0]),
     ]
     answers = score_exits(off_ramps, recording)
     assert (answers.predicted.shape, answers.score.shape) == ((2, 40), (2, 40))
@@ -203,9 +203,9 @@ def test_off_ramps_are_asked_one_by_one_as_numpy_would():
     for place, (x, temperature) in enumerate(((features[SITES[1]][:, :6], 1.0), (features[SITES[0]], 2.0))):
         ((weight, bias),) = layers[place]
         probs = torch.from_numpy((x @ weight.T + bias) / temperature).softmax(1)
-        first, second = probs.topk(2, dim=1).values.T.numpy()
+        highest, negative_entropy = probs.max(1).values, (probs * probs.log()).sum(1)
         np.testing.assert_array_equal(answers.predicted[place], probs.argmax(1).numpy())
-        np.testing.assert_allclose(answers.score[place], (first, first - second)[place], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(answers.score[place], (highest, negative_entropy)[place], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("bent", "layers"), [(False, 1), (True, 2)], ids=["a plane parts them", "no plane does"])

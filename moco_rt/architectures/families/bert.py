@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers.masking_utils import create_bidirectional_mask
 
-from moco_rt._C import EmbeddingWeights, Encoder, HeadWeights, LayerWeights
+from moco_rt._C import EmbeddingWeights, HeadWeights, LayerWeights, TransformerClassifier
 from moco_rt.architectures.base import Head, Step, activation_name, affine, linear_weights
 from moco_rt.architectures.genuine import check_modules
 from moco_rt.architectures.sites import EMBEDDINGS, attention_site, output_site
@@ -64,7 +64,7 @@ class BertLike:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         device: torch.device = self._model.device
         return device
 
@@ -99,11 +99,11 @@ class BertLike:
         return hidden
 
     def head_is_untrained(self) -> bool:
-        """Whether the classifier's bias is exactly zero, as initialised: one training step moves it."""
+        """Tell whether the classifier's bias is exactly zero, as initialised: one training step moves it."""
         output = dict(self._model.named_modules()).get(self._head().output)
         return type(output) is torch.nn.Linear and output.bias is not None and not bool(output.bias.any())
 
-    def encoder(self, dtype: torch.dtype) -> Encoder:
+    def encoder(self, dtype: torch.dtype) -> TransformerClassifier:
         """The model on the packed kernels.
 
         Raises:
@@ -111,7 +111,7 @@ class BertLike:
         """
         head = self._head()
         dense, output = (affine(self._model.get_submodule(path)) for path in (head.dense, head.output))
-        return Encoder(
+        return TransformerClassifier(
             self._embedding_weights(),
             [self._layer_weights(layer) for layer in self._layers],
             HeadWeights(dense=dense, activation=head.activation, output=output),
@@ -172,7 +172,7 @@ class BertLike:
 
     @staticmethod
     def _norms(layer: Any) -> tuple[Any, Any]:
-        """What attention and feed-forward end in."""
+        """The LayerNorms that attention and feed-forward end in."""
         return layer.attention.output.LayerNorm, layer.output.LayerNorm
 
 

@@ -1,0 +1,27 @@
+// The features of rows that exits read.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace moco {
+
+class PackedBatch;
+
+// kCls: the first token; kMean: the mean over all tokens; kFlat: the first tokens end to end; kClsMean: the first token
+// beside the mean that was kept (PackedBatch::keep_mean).
+enum class Feature { kCls, kMean, kFlat, kClsMean };
+
+Feature feature_from_name(const std::string& name);
+
+// (rows, D) float32: the mean over each row's tokens. hidden: (T, D); cu_seqlens: (rows + 1).
+at::Tensor mean_of_rows(const at::Tensor& hidden, const std::vector<int32_t>& cu_seqlens);
+
+// (rows, D) float32; kClsMean: (rows, 2 * D); kFlat: (rows, tokens * D), the first `tokens` of each row, zeros behind
+// them.
+at::Tensor pool(const PackedBatch& batch, Feature feature, int64_t tokens);
+
+}  // namespace moco

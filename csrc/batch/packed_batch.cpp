@@ -1,0 +1,158 @@
+#include "batch/packed_batch.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+#include "batch/features.h"
+#include "batch/runs.h"
+#include "core/checks.h"
+#include "core/profile.h"
+
+namespace moco {
+
+PackedBatch::PackedBatch(const at::Tensor& attention_mask) {
+  const Timed timed(ProfileSection::kExtension);
+  MOCO_CHECK_VALUE(attention_mask.dim() == 2 && attention_mask.size(0) > 0 && attention_mask.size(1) > 0,
+                   "attention_mask must have shape (rows, tokens) with at least one of each (got ",
+                   attention_mask.sizes(), ")");
+  MOCO_CHECK_TYPE(at::isIntegralType(attention_mask.scalar_type(), /*includeBool=*/true),
+                  "attention_mask must be integer or bool (got ", name_of(attention_mask.scalar_type()), ")");
+  MOCO_CHECK_VALUE(attention_mask.numel() <= std::numeric_limits<int32_t>::max(),
+                   "attention_mask must have at most 2**31 - 1 tokens (got ", attention_mask.numel(), ")");
+  const at::Tensor mask = attention_mask.to(at::kCPU, at::kLong).contiguous();
+  const int64_t S = mask.size(1);
+  cu_seqlens_.push_back(0);
+  for (int64_t r = 0; r < mask.size(0); ++r) {
+    const int64_t* row = mask.const_data_ptr<int64_t>() + r * S;
+    int64_t length = 0;
+    for (int64_t t = 0; t < S; ++t) {
+      MOCO_CHECK_VALUE(row[t] == 0 || row[t] == 1, "attention_mask must hold only 0 and 1 (got ", row[t], " in row ", r,
+                       ")");
+      MOCO_CHECK_VALUE(row[t] == 0 || length == t, "attention_mask must be right-padded, ones before zeros (row ", r,
+                       " is not; set tokenizer.padding_side = \"right\")");
+      length += row[t];
+    }
+    MOCO_CHECK_VALUE(length > 0, "attention_mask must have a real token in every row (row ", r, " has none)");
+    cu_seqlens_.push_back(cu_seqlens_.back() + static_cast<int32_t>(length));
+    row_ids_.push_back(static_cast<int32_t>(r));
+  }
+}
+
+int64_t PackedBatch::max_seqlen() const {
+  int64_t longest = 0;
+  for (size_t r = 0; r < row_ids_.size(); ++r) longest = std::max(longest, length(r));
+  return longest;
+}
+
+at::Tensor PackedBatch::hidden() const {
+  MOCO_CHECK_VALUE(buffer_.defined(), "PackedBatch: hidden states must be given by unpad first (got none)");
+  return buffer_.narrow(0, 0, total_tokens());
+}
+
+at::Tensor PackedBatch::allocate(int64_t D, const at::TensorOptions& options) {
+  if (!buffer_.defined() || buffer_.size(0) < total_tokens() || buffer_.size(1) != D ||
+      buffer_.dtype() != options.dtype() || buffer_.device() != options.device()) {
+    buffer_ = at::empty({total_tokens(), D}, options);
+  }
+  return hidden();
+}
+
+PackedBatch PackedBatch::cls() const {
+  PackedBatch first;
+  first.row_ids_ = row_ids_;
+  first.cu_seqlens_.resize(cu_seqlens_.size());
+  std::iota(first.cu_seqlens_.begin(), first.cu_seqlens_.end(), 0);
+  first.buffer_ = padded(1).squeeze(1);
+  first.kept_mean_ = kept_mean_;
+  return first;
+}
+
+void PackedBatch::unpad(const at::Tensor& padded) {
+  MOCO_CHECK_FLOATING("unpad: padded", padded.scalar_type());
+  MOCO_CHECK_VALUE(
+      padded.dim() == 3 && padded.size(0) == rows() && padded.size(1) >= max_seqlen() && padded.size(2) > 0,
+      "unpad: padded must have shape (", rows(), ", at least ", max_seqlen(), ", at least 1) (got ", padded.sizes(),
+      ")");
+  const int64_t S = padded.size(1);
+  const int64_t D = padded.size(2);
+  allocate(D, padded.options());
+  Runs runs{{}, {cu_seqlens_.begin(), cu_seqlens_.end() - 1}, {}};
+  for (size_t r = 0; r < row_ids_.size(); ++r) {
+    runs.source.push_back(static_cast<int64_t>(r) * S);
+    runs.length.push_back(length(r));
+  }
+  move_tokens(padded.contiguous().view({-1, D}), buffer_, runs);
+}
+
+at::Tensor PackedBatch::padded(int64_t tokens) const {
+  const at::Tensor packed = hidden();
+  const int64_t D = packed.size(1);
+  const at::Tensor out = at::zeros({rows(), tokens, D}, packed.options());
+  Runs runs{{cu_seqlens_.begin(), cu_seqlens_.end() - 1}, {}, {}};
+  for (size_t r = 0; r < row_ids_.size(); ++r) {
+    runs.target.push_back(static_cast<int64_t>(r) * tokens);
+    runs.length.push_back(std::min(length(r), tokens));
+  }
+  move_tokens(packed, out.view({-1, D}), runs);
+  return out;
+}
+
+at::Tensor PackedBatch::pad() const { return padded(max_seqlen()); }
+
+at::Tensor PackedBatch::attention_mask() const {
+  const at::Tensor mask = at::zeros({rows(), max_seqlen()}, at::TensorOptions().dtype(at::kLong));
+  for (size_t r = 0; r < row_ids_.size(); ++r) {
+    int64_t* row = mask.mutable_data_ptr<int64_t>() + static_cast<int64_t>(r) * mask.size(1);
+    std::fill_n(row, length(r), int64_t{1});
+  }
+  return mask.to(hidden().device(), /*non_blocking=*/true);
+}
+
+void PackedBatch::keep_mean() {
+  const Timed extension(ProfileSection::kExtension);
+  const Timed timed(ProfileSection::kExits);
+  kept_mean_ = mean_of_rows(hidden(), cu_seqlens_);
+}
+
+void PackedBatch::compact(const std::vector<bool>& keep) {
+  MOCO_CHECK_VALUE(keep.size() == row_ids_.size(), "compact: keep must have one value for each of the ", rows(),
+                   " rows (got ", keep.size(), ")");
+  Runs runs;
+  std::vector<int32_t> cu_seqlens{0};
+  std::vector<int32_t> row_ids;
+  std::vector<int64_t> kept;
+  for (size_t r = 0; r < keep.size(); ++r) {
+    if (!keep[r]) continue;
+    kept.push_back(static_cast<int64_t>(r));
+    runs.source.push_back(cu_seqlens_[r]);
+    runs.target.push_back(cu_seqlens.back());
+    runs.length.push_back(length(r));
+    cu_seqlens.push_back(cu_seqlens.back() + cu_seqlens_[r + 1] - cu_seqlens_[r]);
+    row_ids.push_back(row_ids_[r]);
+  }
+  if (buffer_.defined()) move_tokens(buffer_, buffer_, runs);
+  if (kept_mean_.defined())
+    kept_mean_ = kept_mean_.index_select(0, at::tensor(kept).to(kept_mean_.device(), /*non_blocking=*/true));
+  cu_seqlens_ = std::move(cu_seqlens);
+  row_ids_ = std::move(row_ids);
+}
+
+void PackedBatch::keep_rows_of(const PackedBatch& survivors) {
+  if (survivors.rows() == rows()) return;
+  std::vector<bool> keep;
+  auto next = survivors.row_ids_.begin();
+  for (const int32_t row : row_ids_) {
+    keep.push_back(next != survivors.row_ids_.end() && *next == row);
+    if (keep.back()) ++next;
+  }
+  MOCO_CHECK_VALUE(next == survivors.row_ids_.end(),
+                   "keep_rows_of: survivors must be rows of this batch, in its order");
+  compact(keep);
+}
+
+}  // namespace moco

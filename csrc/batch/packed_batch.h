@@ -1,0 +1,60 @@
+// A batch without padding: rows laid end to end.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+namespace moco {
+
+// The rows' boundaries live on the host, whatever the device of the hidden states: every decision about rows is made
+// there, and a device is only asked to move tokens.
+class PackedBatch {
+ public:
+  // attention_mask: (B, S), integer or bool, right-padded: ones, then zeros, at least one 1 a row.
+  explicit PackedBatch(const at::Tensor& attention_mask);
+
+  int64_t rows() const { return static_cast<int64_t>(row_ids_.size()); }
+  int64_t total_tokens() const { return cu_seqlens_.back(); }
+  int64_t max_seqlen() const;
+  // (rows + 1): the first token of each row, then T.
+  const std::vector<int32_t>& cu_seqlens() const { return cu_seqlens_; }
+  // (rows): the place of each row in the batch as it came in.
+  const std::vector<int32_t>& row_ids() const { return row_ids_; }
+  at::Tensor hidden() const;  // (T, D), a view
+
+  // Room for hidden states (T, D), not initialised. The buffer of an earlier call is used again where it is large
+  // enough.
+  at::Tensor allocate(int64_t D, const at::TensorOptions& options);
+  // A batch of the first token of every row, with the mean that was kept.
+  PackedBatch cls() const;
+
+  // padded (rows, S, D) -> hidden. The buffer of an earlier call is used again where it is large enough.
+  void unpad(const at::Tensor& padded);
+  // -> (rows, max_seqlen, D), zeros behind each row.
+  at::Tensor pad() const;
+  // -> (rows, max_seqlen) int64, on the device of the hidden states.
+  at::Tensor attention_mask() const;
+
+  // Keeps the rows' mean as it is now, for Feature::kClsMean: to be called before a layer whose exits read it.
+  void keep_mean();
+  const at::Tensor& kept_mean() const { return kept_mean_; }
+  // -> (rows, tokens, D): the first `tokens` of each row, zeros behind them.
+  at::Tensor padded(int64_t tokens) const;
+
+  // Keeps the rows r with keep[r], in their order. On the CPU their tokens move forward in place.
+  void compact(const std::vector<bool>& keep);
+  // Keeps the rows that are also in `survivors`, a batch of the same rows after compaction.
+  void keep_rows_of(const PackedBatch& survivors);
+
+ private:
+  int64_t length(size_t row) const { return cu_seqlens_[row + 1] - cu_seqlens_[row]; }
+  PackedBatch() = default;
+
+  std::vector<int32_t> cu_seqlens_;
+  std::vector<int32_t> row_ids_;
+  at::Tensor buffer_;     // (capacity >= T, D); undefined before the first unpad
+  at::Tensor kept_mean_;  // (rows, D) float32; undefined before the first keep_mean
+};
+
+}  // namespace moco

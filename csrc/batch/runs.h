@@ -1,0 +1,19 @@
+// Moving runs of tokens from one tensor to another: padding, unpadding and compaction are all this.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace moco {
+
+// For every run r and t < length[r], token source[r] + t of one tensor goes to token target[r] + t of another.
+struct Runs {
+  std::vector<int64_t> source, target, length;
+};
+
+// from, to: (tokens, D) of one dtype, contiguous; may be one tensor if the runs move forward.
+void move_tokens(const at::Tensor& from, const at::Tensor& to, const Runs& runs);
+
+}  // namespace moco

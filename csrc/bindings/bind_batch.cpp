@@ -1,0 +1,70 @@
+// PackedBatch and Results for Python.
+#include <ATen/ops/tensor.h>
+#include <torch/csrc/utils/pybind.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "batch/features.h"
+#include "batch/packed_batch.h"
+#include "bindings/bindings.h"
+#include "bindings/guarded.h"
+#include "core/checks.h"
+
+namespace moco {
+
+namespace py = pybind11;
+
+namespace {
+
+std::vector<bool> to_vector(const at::Tensor& keep) {
+  MOCO_CHECK_TYPE(keep.scalar_type() == at::kBool, "compact: keep must be torch.bool (got ",
+                  moco::name_of(keep.scalar_type()), ")");
+  MOCO_CHECK_VALUE(keep.dim() == 1, "compact: keep must have shape (rows) (got ", keep.sizes(), ")");
+  const at::Tensor host = keep.cpu().contiguous();
+  const bool* data = host.const_data_ptr<bool>();
+  return std::vector<bool>(data, data + host.numel());
+}
+
+}  // namespace
+
+void bind_batch(py::module_& m) {
+  py::class_<PackedBatch>(m, "PackedBatch")
+      .def(py::init(guarded([](const at::Tensor& attention_mask) { return PackedBatch(attention_mask); })),
+           py::arg("attention_mask"))
+      .def_property_readonly("rows", &PackedBatch::rows)
+      .def_property_readonly("total_tokens", &PackedBatch::total_tokens)
+      .def_property_readonly("max_seqlen", &PackedBatch::max_seqlen)
+      .def_property_readonly("cu_seqlens", guarded([](const PackedBatch& b) { return at::tensor(b.cu_seqlens()); }))
+      .def_property_readonly("row_ids", guarded([](const PackedBatch& b) { return at::tensor(b.row_ids()); }))
+      .def_property_readonly("hidden", guarded([](const PackedBatch& b) { return b.hidden(); }))
+      .def("unpad", guarded([](PackedBatch& b, const at::Tensor& padded) { b.unpad(padded); }), py::arg("padded"))
+      .def("pad", guarded([](const PackedBatch& b) { return b.pad(); }))
+      .def("attention_mask", guarded([](const PackedBatch& b) { return b.attention_mask(); }))
+      .def("pool", guarded([](const PackedBatch& b, const std::string& feature, std::optional<int64_t> tokens) {
+             return pool(b, feature_from_name(feature), tokens.value_or(b.max_seqlen()));
+           }),
+           py::arg("feature"), py::kw_only(), py::arg("tokens") = py::none())
+      .def("keep_mean", guarded([](PackedBatch& b) { b.keep_mean(); }))
+      .def("cls", guarded([](const PackedBatch& b) { return b.cls(); }))
+      .def("compact", guarded([](PackedBatch& b, const at::Tensor& keep) { b.compact(to_vector(keep)); }),
+           py::arg("keep"))
+      .def("keep_rows_of", guarded([](PackedBatch& b, const PackedBatch& survivors) { b.keep_rows_of(survivors); }),
+           py::arg("survivors"));
+
+  py::class_<BatchResults>(m, "Results")
+      .def(py::init(guarded([](int64_t rows, int64_t classes, at::ScalarType dtype, at::Device device) {
+             return BatchResults(rows, classes, dtype, device);
+           })),
+           py::arg("rows"), py::arg("classes"), py::kw_only(), py::arg("dtype"), py::arg("device"))
+      .def_property_readonly("logits", &BatchResults::logits)
+      .def_property_readonly("exit_site", &BatchResults::exit_site)
+      .def_property_readonly("exit_rule", &BatchResults::exit_rule)
+      .def("write_last", guarded([](BatchResults& r, const PackedBatch& batch, const at::Tensor& logits) {
+             r.write_last(batch.row_ids(), logits);
+           }),
+           py::arg("batch"), py::arg("logits"));
+}
+
+}  // namespace moco

@@ -1,0 +1,53 @@
+// OffRamp and Exits for Python.
+#include <pybind11/stl.h>
+#include <torch/csrc/utils/pybind.h>
+
+#include <string>
+#include <vector>
+
+#include "batch/packed_batch.h"
+#include "bindings/bindings.h"
+#include "bindings/guarded.h"
+#include "exits/exits.h"
+#include "exits/off_ramp.h"
+
+namespace moco {
+
+namespace py = pybind11;
+
+void bind_exits(py::module_& m) {
+  py::class_<OffRamp>(m, "OffRamp")
+      .def(py::init(guarded([](const std::vector<Affine>& layers, const std::string& score, double temperature) {
+             return OffRamp(layers, score, temperature);
+           })),
+           py::arg("layers"), py::kw_only(), py::arg("score"), py::arg("temperature"))
+      .def("score", guarded([](const OffRamp& ramp, const at::Tensor& x) { return ramp.score(x); }), py::arg("x"));
+
+  py::class_<Exits>(m, "Exits")
+      .def(py::init(guarded(
+               [](int64_t site, int64_t classes, bool count_streaks) { return Exits(site, classes, count_streaks); })),
+           py::arg("site"), py::arg("classes"), py::kw_only(), py::arg("count_streaks") = true)
+      .def("add_linear",
+           guarded([](Exits& e, int64_t rule_id, const at::Tensor& logits, const std::string& feature,
+                      const at::Tensor& weight, double bias,
+                      double threshold) { e.add_linear(rule_id, logits, feature, weight, bias, threshold); }),
+           py::arg("rule_id"), py::arg("logits"), py::kw_only(), py::arg("feature"), py::arg("weight"), py::arg("bias"),
+           py::arg("threshold"))
+      .def("add_off_ramp",
+           guarded([](Exits& e, int64_t rule_id, const at::Tensor& logits, const std::string& feature,
+                      const OffRamp& off_ramp, std::vector<float> thresholds, int64_t patience) {
+             e.add_off_ramp(rule_id, logits, feature, off_ramp, std::move(thresholds), patience);
+           }),
+           py::arg("rule_id"), py::arg("logits"), py::kw_only(), py::arg("feature"), py::arg("off_ramp"),
+           py::arg("thresholds"), py::arg("patience"))
+      .def("add_callable",
+           guarded([](Exits& e, int64_t rule_id, const at::Tensor& logits) { e.add_callable(rule_id, logits); }),
+           py::arg("rule_id"), py::arg("logits"))
+      .def("apply",
+           guarded([](const Exits& e, PackedBatch& batch, BatchResults& results, const std::vector<at::Tensor>& fires) {
+             return e.apply(batch, results, results.streaks, fires);
+           }),
+           py::arg("batch"), py::arg("results"), py::arg("fires") = std::vector<at::Tensor>{});
+}
+
+}  // namespace moco

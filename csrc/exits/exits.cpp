@@ -1,0 +1,193 @@
+#include "exits/exits.h"
+
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <cmath>
+#include <iterator>
+#include <limits>
+
+#include "core/checks.h"
+#include "core/isa.h"
+#include "core/profile.h"
+
+namespace moco {
+
+namespace {
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();  // a score that never fires
+}
+
+Exits::Exits(int64_t site, int64_t classes, bool count_streaks)
+    : site_(site), classes_(classes), count_streaks_(count_streaks) {
+  MOCO_CHECK_VALUE(site >= 0 && classes > 1, "Exits: site must be at least 0 and classes at least 2 (got ", site,
+                   " and ", classes, ")");
+}
+
+void Exits::add(Rule rule, const at::Tensor& logits) {
+  MOCO_CHECK_VALUE(rule.id >= 0, "Exits: rule_id must be at least 0 (got ", rule.id, ")");
+  if (rule.off_ramp) {
+    MOCO_CHECK_SHAPE("Exits", logits, {classes_, classes_});
+  } else {
+    MOCO_CHECK_SHAPE("Exits", logits, {classes_});
+  }
+  const at::Tensor rows = logits.reshape({-1, classes_});
+  rule.logits = logits_.defined() ? logits_.size(0) : 0;
+  logits_ = logits_.defined() ? at::cat({logits_, rows}) : rows.clone();
+  rules_.push_back(std::move(rule));
+}
+
+// Tensors are copied: a rule stays what it was when it was added, whatever becomes of the caller's memory.
+void Exits::add_linear(int64_t rule_id, const at::Tensor& logits, const std::string& feature, const at::Tensor& weight,
+                       double bias, double threshold) {
+  MOCO_CHECK_DTYPE("Exits", weight, at::kFloat);
+  MOCO_CHECK_VALUE(weight.dim() == 1 && weight.numel() > 0, "Exits: weight must have shape (size) (got ",
+                   weight.sizes(), ")");
+  add({.id = rule_id,
+       .thresholds = {static_cast<float>(threshold)},
+       .feature = feature_from_name(feature),
+       .weight = weight.clone(at::MemoryFormat::Contiguous),
+       .bias = static_cast<float>(bias)},
+      logits);
+}
+
+void Exits::add_off_ramp(int64_t rule_id, const at::Tensor& logits, const std::string& feature, OffRamp off_ramp,
+                         std::vector<float> thresholds, int64_t patience) {
+  MOCO_CHECK_VALUE(off_ramp.classes() == classes_ && std::ssize(thresholds) == classes_,
+                   "Exits: off_ramp and thresholds must have ", classes_, " classes (got ", off_ramp.classes(), " and ",
+                   thresholds.size(), ")");
+  MOCO_CHECK_VALUE(patience > 0, "Exits: patience must be at least 1 (got ", patience, ")");
+  MOCO_CHECK_VALUE(patience == 1 || count_streaks_, "Exits: patience must be 1 where streaks are not counted (got ",
+                   patience, ")");
+  add({.id = rule_id,
+       .thresholds = std::move(thresholds),
+       .feature = feature_from_name(feature),
+       .off_ramp = std::move(off_ramp),
+       .patience = patience},
+      logits);
+}
+
+void Exits::add_callable(int64_t rule_id, const at::Tensor& logits) {
+  add({.id = rule_id, .thresholds = {0.5F}}, logits);
+}
+
+// The feature that the rule reads: (rows, size).
+const at::Tensor& Exits::pool(const Rule& rule, int64_t size, const PackedBatch& batch, Pooled& pooled) {
+  const int64_t D = batch.hidden().size(1);
+  const int64_t multiple = *rule.feature == Feature::kClsMean ? 2 : 1;
+  const bool flat = *rule.feature == Feature::kFlat;
+  MOCO_CHECK_VALUE(flat ? size % D == 0 : size == multiple * D, "Exits: weight of rule ", rule.id, " must have size ",
+                   flat            ? "a multiple of "
+                   : multiple == 2 ? "2 * "
+                                   : "",
+                   D, ", the hidden size (got ", size, ")");
+  at::Tensor& x = pooled[{*rule.feature, size}];
+  if (!x.defined()) x = moco::pool(batch, *rule.feature, size / D);
+  return x;
+}
+
+// (rows) of x (rows, size): 0, or NaN where one of a row's numbers is not finite. The trick: x * 0 is 0 for every
+// finite number and NaN for NaN and infinity, so one sum of products with 0 looks at all of them.
+at::Tensor Exits::nan_where_broken(const at::Tensor& x) {
+  if (!x.is_cpu()) return x.mul(0).sum(1);
+  const at::Tensor zero = at::zeros({x.size(1)}, x.options());
+  const at::Tensor out = at::empty({x.size(0)}, x.options());
+  kernels().linear_score(x.const_data_ptr<float>(), zero.const_data_ptr<float>(), 0, x.size(0), x.size(1),
+                         out.mutable_data_ptr<float>());
+  return out;
+}
+
+// score: (rows), written.
+void Exits::linear_score(const Rule& rule, const PackedBatch& batch, Pooled& pooled, const at::Tensor& score) {
+  const int64_t D = batch.hidden().size(1);
+  const int64_t size = rule.weight.numel();
+  const at::Tensor& weight = rule.weight;
+  MOCO_CHECK_DEVICE("Exits", weight, score.device());
+  const at::Tensor& x = pool(rule, size, batch, pooled);
+  if (x.is_cpu()) {
+    kernels().linear_score(x.const_data_ptr<float>(), weight.const_data_ptr<float>(), rule.bias, batch.rows(), size,
+                           score.mutable_data_ptr<float>());
+  } else {
+    score.copy_(x.mv(weight).add(rule.bias));
+  }
+  if (*rule.feature != Feature::kFlat) return;
+  // A row with more tokens than the rule was fitted on does not leave by it.
+  const std::vector<int32_t>& cu_seqlens = batch.cu_seqlens();
+  for (int64_t row = 0; row < batch.rows(); ++row) {
+    const auto r = static_cast<size_t>(row);
+    if ((cu_seqlens[r + 1] - cu_seqlens[r]) * D > size) score[row].fill_(kNaN);
+  }
+}
+
+// -> (rules, 2, rows) float32, on the device of the batch: scores and, of off-ramps, predicted classes.
+at::Tensor Exits::scores(const PackedBatch& batch, const std::vector<at::Tensor>& fires) const {
+  const auto is_callable = [](const Rule& rule) { return !rule.feature; };
+  MOCO_CHECK_VALUE(std::ssize(fires) == std::count_if(rules_.begin(), rules_.end(), is_callable),
+                   "Exits: fires must hold one answer for each callable (got ", fires.size(), ")");
+  const at::Tensor scores =
+      at::zeros({std::ssize(rules_), 2, batch.rows()}, batch.hidden().options().dtype(at::kFloat));
+  Pooled pooled;
+  auto next = fires.begin();
+  for (size_t r = 0; r < rules_.size(); ++r) {
+    const Rule& rule = rules_[r];
+    const at::Tensor both = scores.select(0, static_cast<int64_t>(r));
+    const at::Tensor score = both.select(0, 0);
+    if (rule.off_ramp) {
+      const at::Tensor& x = pool(rule, rule.off_ramp->inputs(), batch, pooled);
+      both.copy_(rule.off_ramp->score(x), /*non_blocking=*/true);
+      score.add_(nan_where_broken(x));  // a ReLU may swallow it
+    } else if (rule.feature) {
+      linear_score(rule, batch, pooled, score);
+    } else {
+      const at::Tensor& answer = *next++;
+      MOCO_CHECK_DTYPE("Exits", answer, at::kBool);
+      MOCO_CHECK_SHAPE("Exits", answer, {batch.rows()});
+      score.copy_(answer, /*non_blocking=*/true);
+    }
+  }
+  // A NaN that the last sub-layer made in one token has not reached the first token yet: only the row's mean shows it.
+  at::Tensor& mean = pooled[{Feature::kMean, batch.hidden().size(1)}];
+  if (!mean.defined()) mean = moco::pool(batch, Feature::kMean, 0);
+  scores.select(1, 0).add_(nan_where_broken(mean));
+  return scores;
+}
+
+int64_t Exits::apply(PackedBatch& batch, Results& results, Streaks& streaks,
+                     const std::vector<at::Tensor>& fires) const {
+  const Timed extension(ProfileSection::kExtension);
+  const Timed timed(ProfileSection::kExits);
+  MOCO_CHECK_VALUE(results.logits().size(1) == classes_, "Exits: results must have ", classes_, " classes (got ",
+                   results.logits().size(1), ")");
+  const at::Tensor score = scores(batch, fires).cpu();  // the one host synchronisation of an exit point
+  const int64_t rows = batch.rows();
+  std::vector<bool> keep(static_cast<size_t>(rows), true);
+  std::vector<int32_t> row_ids;   // of the rows that leave
+  std::vector<int64_t> rule_ids;  // by which rules
+  std::vector<int64_t> logits;    // with which of logits_
+  for (int64_t row = 0; row < rows; ++row) {
+    for (size_t r = 0; r < rules_.size(); ++r) {
+      const Rule& rule = rules_[r];
+      const int32_t row_id = batch.row_ids()[static_cast<size_t>(row)];
+      const float* both = score.const_data_ptr<float>() + static_cast<int64_t>(r) * 2 * rows;
+      const auto predicted = static_cast<int64_t>(both[rows + row]);
+      const int64_t streak = count_streaks_ && rule.off_ramp ? streaks.add(row_id, predicted) : rule.patience;
+      const float value = both[row];
+      if (!(std::isfinite(value) && value > rule.thresholds[static_cast<size_t>(predicted)])) continue;
+      if (streak < rule.patience) continue;
+      keep[static_cast<size_t>(row)] = false;
+      row_ids.push_back(row_id);
+      rule_ids.push_back(rule.id);
+      logits.push_back(rule.logits + predicted);
+      break;  // the first that fires wins
+    }
+  }
+  if (row_ids.empty()) return 0;
+  results.write_exits(row_ids, site_, rule_ids,
+                      logits_.index_select(0, at::tensor(logits).to(logits_.device(), /*non_blocking=*/true)));
+  batch.compact(keep);
+  return std::ssize(row_ids);
+}
+
+}  // namespace moco

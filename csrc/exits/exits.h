@@ -1,0 +1,69 @@
+// The exits of one site: score all rules, let the rows leave whose first rule fires, compact the rest.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "batch/features.h"
+#include "batch/packed_batch.h"
+#include "batch/results.h"
+#include "exits/off_ramp.h"
+#include "exits/streaks.h"
+
+namespace moco {
+
+class Exits {
+ public:
+  // site: its place among the model's sites. count_streaks: false where no off-ramp of the whole model has a patience
+  // above 1, so that nobody asks how long a streak is.
+  Exits(int64_t site, int64_t classes, bool count_streaks);
+
+  // A rule that fires where feature @ weight + bias > threshold, all in float32. weight: (size); logits: (C), with
+  // which rows leave by it.
+  void add_linear(int64_t rule_id, const at::Tensor& logits, const std::string& feature, const at::Tensor& weight,
+                  double bias, double threshold);
+  // An off-ramp: fires where its score is above the threshold of the class it predicts, and `patience` off-ramps of
+  // the row in a row, this one included, predict that class. logits, thresholds: (C, C) and (C), by predicted class.
+  void add_off_ramp(int64_t rule_id, const at::Tensor& logits, const std::string& feature, OffRamp off_ramp,
+                    std::vector<float> thresholds, int64_t patience);
+  // A rule of the caller's own: it fires where the answer given to apply says so.
+  void add_callable(int64_t rule_id, const at::Tensor& logits);
+
+  // Rows whose first firing rule is r leave with r's logits. fires: (rows) bool for each add_callable, in their
+  // order. streaks: of this batch. Returns how many left. A score that is not finite never fires, nor does any rule on
+  // a row with NaN or infinity in a token of the batch (of a peek, the first): it runs to the end, as it would without
+  // rules. Nor does a flat rule fire on rows longer than it was fitted on.
+  int64_t apply(PackedBatch& batch, Results& results, Streaks& streaks, const std::vector<at::Tensor>& fires) const;
+
+ private:
+  struct Rule {
+    int64_t id;
+    int64_t logits = 0;                   // its first row of logits_
+    std::vector<float> thresholds;        // (1) or (C)
+    std::optional<Feature> feature = {};  // none: the score is the caller's answer
+    at::Tensor weight = {};               // of a linear rule
+    float bias = 0;
+    std::optional<OffRamp> off_ramp = {};
+    int64_t patience = 1;
+  };
+  // Features that several rules read, by feature and size.
+  using Pooled = std::map<std::pair<Feature, int64_t>, at::Tensor>;
+
+  void add(Rule rule, const at::Tensor& logits);
+  at::Tensor scores(const PackedBatch& batch, const std::vector<at::Tensor>& fires) const;
+  static const at::Tensor& pool(const Rule& rule, int64_t size, const PackedBatch& batch, Pooled& pooled);
+  static at::Tensor nan_where_broken(const at::Tensor& x);
+  static void linear_score(const Rule& rule, const PackedBatch& batch, Pooled& pooled, const at::Tensor& score);
+
+  int64_t site_;
+  int64_t classes_;
+  bool count_streaks_;
+  std::vector<Rule> rules_;
+  at::Tensor logits_;  // (any, C): a row for each rule, or for each class of an off-ramp
+};
+
+}  // namespace moco

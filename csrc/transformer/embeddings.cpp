@@ -1,0 +1,116 @@
+#include "transformer/embeddings.h"
+
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+
+#include "core/checks.h"
+#include "core/isa.h"
+#include "core/profile.h"
+#include "linear/stages.h"
+
+namespace moco {
+
+namespace {
+
+void check_ids(const char* name, const std::vector<int64_t>& ids, int64_t size) {
+  if (ids.empty()) return;
+  const auto [least, most] = std::minmax_element(ids.begin(), ids.end());
+  MOCO_CHECK_INDEX(*least >= 0 && *most < size, name, " must be from 0 to ", size - 1, " (got ",
+                   *least < 0 ? *least : *most, ")");
+}
+
+template <typename T>
+T* data(const at::Tensor& tensor) {
+  return static_cast<T*>(tensor.mutable_data_ptr());
+}
+
+// The weights, if they fit each other and hidden states of size D.
+EmbeddingWeights checked(EmbeddingWeights weights, int64_t D) {
+  const at::Tensor& words = weights.words;
+  MOCO_CHECK_VALUE(words.dim() == 2, "Encoder: words must have shape (any, size) (got ", words.sizes(), ")");
+  const int64_t E = words.size(1);
+  const at::Tensor& positions = weights.positions;
+  MOCO_CHECK_SHAPE("Encoder", positions, {positions.size(0), E});
+  if (weights.types) {
+    const at::Tensor& types = *weights.types;
+    MOCO_CHECK_SHAPE("Encoder", types, {types.size(0), E});
+  }
+  check_affine(weights.norm, {E});
+  MOCO_CHECK_VALUE(weights.projection || E == D, "Encoder: words must have size ", D,
+                   " where nothing projects them (got ", E, ")");
+  if (weights.projection) check_affine(*weights.projection, {D, E});
+  return weights;
+}
+
+}  // namespace
+
+Embeddings::Embeddings(EmbeddingWeights weights, int64_t D, double eps, at::ScalarType dtype)
+    : weights_(checked(std::move(weights), D)), norm_(weights_.norm, eps), dtype_(dtype) {
+  // In the model's own dtype these are its own tables, not copies.
+  const auto table = [&](const at::Tensor& weight) { return weight.detach().to(dtype).contiguous(); };
+  weights_.words = table(weights_.words);
+  weights_.positions = table(weights_.positions);
+  if (weights_.types) weights_.types = table(*weights_.types);
+  if (weights_.projection) {
+    projection_ =
+        std::make_unique<Linear>(LinearWeights{weights_.projection->first, weights_.projection->second}, dtype);
+  }
+}
+
+Embeddings::Ids Embeddings::look_up(const PackedBatch& batch, const at::Tensor& words,
+                                    const std::optional<at::Tensor>& types) const {
+  Ids ids;
+  const int64_t S = words.size(1);
+  const int64_t* word = words.const_data_ptr<int64_t>();
+  for (int64_t row = 0; row < batch.rows(); ++row) {
+    const auto r = static_cast<size_t>(row);
+    const int64_t tokens = batch.cu_seqlens()[r + 1] - batch.cu_seqlens()[r];
+    const auto copy = [&](const int64_t* from, std::vector<int64_t>& to) {
+      to.insert(to.end(), from + row * S, from + row * S + tokens);
+    };
+    copy(word, ids.word);
+    if (types) copy(types->const_data_ptr<int64_t>(), ids.type);
+    int64_t position = weights_.padding_idx.value_or(-1);
+    for (int64_t t = 0; t < tokens; ++t) {
+      const bool counts = word[row * S + t] != weights_.padding_idx;
+      if (counts) ++position;
+      ids.position.push_back(counts ? position : *weights_.padding_idx);
+    }
+  }
+  if (!types) ids.type.assign(ids.word.size(), 0);
+  check_ids("input_ids", ids.word, weights_.words.size(0));
+  check_ids("position", ids.position, weights_.positions.size(0));
+  if (weights_.types) check_ids("token_type_ids", ids.type, weights_.types->size(0));
+  return ids;
+}
+
+template <typename T>
+void Embeddings::sum_and_normalize(const Ids& ids, T* out) const {
+  const auto tokens = static_cast<int64_t>(ids.word.size());
+  const int64_t E = weights_.words.size(1);
+  parallel_tasks((tokens + Linear::kTile - 1) / Linear::kTile, 20 * tokens * E, [&](int64_t task) {
+    const Timed timed(ProfileSection::kEmbed);
+    static thread_local Scratch scratch;
+    const int64_t t = task * Linear::kTile;
+    hidden_kernels<T>().embed(data<T>(weights_.words), data<T>(weights_.positions),
+                              weights_.types ? data<T>(*weights_.types) : nullptr, &ids.word[static_cast<size_t>(t)],
+                              &ids.position[static_cast<size_t>(t)], &ids.type[static_cast<size_t>(t)], norm_.get(),
+                              std::min(Linear::kTile, tokens - t), E, scratch.of<float>(E), out + t * E);
+  });
+}
+
+template <typename T>
+void Embeddings::run(const Ids& ids, T* hidden) const {
+  if (!projection_) return sum_and_normalize(ids, hidden);
+  const auto tokens = static_cast<int64_t>(ids.word.size());
+  const int64_t E = projection_->inputs();
+  const at::Tensor narrow = at::empty({tokens, E}, at::TensorOptions().dtype(dtype_));
+  sum_and_normalize(ids, data<T>(narrow));
+  parallel_apply(*projection_, data<T>(narrow), E, tokens, Activation::kNone, hidden, projection_->outputs());
+}
+
+template void Embeddings::run(const Ids&, float*) const;
+template void Embeddings::run(const Ids&, bfloat16*) const;
+
+}  // namespace moco

@@ -1,0 +1,110 @@
+#include "transformer/model.h"
+
+#include "core/checks.h"
+#include "core/profile.h"
+#include "linear/brgemm.h"
+#include "transformer/activation.h"
+
+namespace moco {
+
+namespace {
+
+// The dtype, if hidden states can have it here.
+at::ScalarType checked(at::ScalarType dtype) {
+  MOCO_CHECK_VALUE(can_multiply(dtype) && at::isFloatingType(dtype),
+                   "Encoder: dtype must be torch.float32, or torch.bfloat16 where the processor multiplies it (got ",
+                   name_of(dtype), ")");
+  return dtype;
+}
+
+template <typename T>
+T* data(const at::Tensor& tensor) {
+  return static_cast<T*>(tensor.mutable_data_ptr());
+}
+
+}  // namespace
+
+TransformerClassifier::TransformerClassifier(EmbeddingWeights embeddings, const std::vector<LayerWeights>& layers,
+                                             const HeadWeights& head, int64_t heads, const std::string& activation,
+                                             double eps, at::ScalarType dtype)
+    : dtype_(checked(dtype)),
+      head_(head, dtype),
+      D_(head_.inputs()),
+      embeddings_(std::move(embeddings), D_, eps, dtype) {
+  MOCO_CHECK_VALUE(heads > 0 && D_ % heads == 0, "Encoder: heads must divide the hidden size ", D_, " (got ", heads,
+                   ")");
+  MOCO_CHECK_VALUE(dtype == at::kFloat || D_ / heads % 2 == 0, "Encoder: the size of a head must be even in ",
+                   name_of(dtype), " (got ", D_ / heads, ")");
+  for (const LayerWeights& weights : layers) {
+    layers_.push_back(std::make_unique<Layer>(weights, heads, activation_from_name(activation), eps, dtype));
+  }
+}
+
+const Layer& TransformerClassifier::layer(int64_t i) const {
+  MOCO_CHECK_INDEX(i >= 0 && i < std::ssize(layers_), "layer must be from 0 to ", std::ssize(layers_) - 1, " (got ", i,
+                   ")");
+  return *layers_[static_cast<size_t>(i)];
+}
+
+void TransformerClassifier::check(const PackedBatch& batch) const {
+  const at::Tensor hidden = batch.hidden();
+  MOCO_CHECK_SHAPE("Encoder", hidden, {batch.total_tokens(), D_});
+  MOCO_CHECK_DTYPE("Encoder", hidden, dtype_);
+  MOCO_CHECK_DEVICE("Encoder", hidden, at::kCPU);
+}
+
+// f(T{}) for the type of the hidden states.
+template <typename F>
+void TransformerClassifier::with_dtype(const F& f) const {
+  dtype_ == at::kFloat ? f(float{}) : f(bfloat16{});
+}
+
+void TransformerClassifier::embed(PackedBatch& batch, const at::Tensor& input_ids,
+                                  const std::optional<at::Tensor>& token_type_ids) const {
+  const Timed timed(ProfileSection::kExtension);
+  MOCO_CHECK_VALUE(input_ids.dim() == 2 && input_ids.size(0) == batch.rows() && input_ids.size(1) >= batch.max_seqlen(),
+                   "embed: input_ids must have shape (", batch.rows(), ", at least ", batch.max_seqlen(), ") (got ",
+                   input_ids.sizes(), ")");
+  const auto host = [&](const at::Tensor& ids) { return ids.to(at::kCPU, at::kLong).contiguous(); };
+  std::optional<at::Tensor> types;
+  if (token_type_ids && embeddings_.has_types()) {
+    MOCO_CHECK_SHAPE("embed", *token_type_ids, {input_ids.size(0), input_ids.size(1)});
+    types = host(*token_type_ids);
+  }
+  const Embeddings::Ids ids = embeddings_.look_up(batch, host(input_ids), types);
+  const at::Tensor hidden = batch.allocate(D_, at::TensorOptions().dtype(dtype_));
+  with_dtype([&]<typename T>(T) { embeddings_.run(ids, data<T>(hidden)); });
+}
+
+void TransformerClassifier::attention(int64_t i, PackedBatch& batch) const {
+  const Timed timed(ProfileSection::kExtension);
+  check(batch);
+  with_dtype([&]<typename T>(T) { layer(i).attention().run(data<T>(batch.hidden()), batch.cu_seqlens()); });
+}
+
+void TransformerClassifier::feed_forward(int64_t i, PackedBatch& batch) const {
+  const Timed timed(ProfileSection::kExtension);
+  check(batch);
+  with_dtype([&]<typename T>(T) { layer(i).feed_forward().run(data<T>(batch.hidden()), batch.total_tokens()); });
+}
+
+PackedBatch TransformerClassifier::peek(int64_t i, const PackedBatch& batch) const {
+  const Timed timed(ProfileSection::kExtension);
+  check(batch);
+  PackedBatch cls = batch.cls();
+  with_dtype([&]<typename T>(T) {
+    layer(i).peek().run<T>(data<T>(batch.hidden()), batch.cu_seqlens(), data<T>(cls.hidden()));
+  });
+  return cls;
+}
+
+at::Tensor TransformerClassifier::classify(const PackedBatch& batch) const {
+  const Timed timed(ProfileSection::kExtension);
+  check(batch);
+  const at::Tensor cls = batch.cls().hidden();
+  at::Tensor logits;
+  with_dtype([&]<typename T>(T) { logits = head_.run<T>(cls); });
+  return logits;
+}
+
+}  // namespace moco

@@ -1,0 +1,53 @@
+// A BERT-like encoder with its classifier, over packed rows: start reading here.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "batch/packed_batch.h"
+#include "transformer/embeddings.h"
+#include "transformer/head.h"
+#include "transformer/layer.h"
+#include "transformer/weights.h"
+
+namespace moco {
+
+class TransformerClassifier {
+ public:
+  // dtype: float32 or bfloat16, of hidden states and of products whose weights are not int8; sums, softmax and
+  // LayerNorm are float32.
+  TransformerClassifier(EmbeddingWeights embeddings, const std::vector<LayerWeights>& layers, const HeadWeights& head,
+                        int64_t heads, const std::string& activation, double eps, at::ScalarType dtype);
+
+  int64_t num_layers() const { return std::ssize(layers_); }
+  int64_t num_classes() const { return head_.classes(); }
+  at::ScalarType dtype() const { return dtype_; }
+
+  // Hidden states of the batch from input_ids and token_type_ids: (rows, S) integer.
+  void embed(PackedBatch& batch, const at::Tensor& input_ids, const std::optional<at::Tensor>& token_type_ids) const;
+  // The sub-layers of one layer, in place.
+  void attention(int64_t layer, PackedBatch& batch) const;
+  void feed_forward(int64_t layer, PackedBatch& batch) const;
+  // A batch of the first tokens, in the state that `attention` would leave them in; `batch` stays as it is.
+  PackedBatch peek(int64_t layer, const PackedBatch& batch) const;
+  // (rows, C) in the model's dtype, from every row's first token.
+  at::Tensor classify(const PackedBatch& batch) const;
+
+ private:
+  const Layer& layer(int64_t i) const;
+  void check(const PackedBatch& batch) const;
+  template <typename F>
+  void with_dtype(const F& f) const;
+
+  at::ScalarType dtype_;
+  Head head_;
+  int64_t D_;
+  Embeddings embeddings_;
+  std::vector<std::unique_ptr<Layer>> layers_;
+};
+
+}  // namespace moco

@@ -1,0 +1,54 @@
+// A peek: the state that attention would leave in the first token of every row, without a key or a value of the other
+// tokens. Exits that read only that token are decided by it before the layer is run for all the others.
+//
+// With q the first token's query of head h, and x[t] the tokens,
+//   score[t] = q . (W_k x[t] + b_k) = (W_k^T q) . x[t] + constant, and softmax takes no notice of the constant;
+//   context = sum_t p[t] (W_v x[t] + b_v) = W_v (sum_t p[t] x[t]) + b_v.
+//
+// This holds only where a key is a linear function of its token alone. With rotary positions, a norm of queries and
+// keys, or a score that depends on the distance of two tokens it does not: keys must then be computed. In a layer that
+// normalises before attention (pre-LayerNorm) x[t] must be the normalised token.
+// Where the weights are int8, a peek multiplies with the same numbers but does not quantise its inputs.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "linear/linear.h"
+#include "transformer/self_attention.h"
+#include "transformer/weights.h"
+
+namespace moco {
+
+class Peek {
+ public:
+  // attention: the sub-layer that is peeked at; it must outlive this.
+  Peek(const LayerWeights& weights, const SelfAttention& attention, int64_t heads, at::ScalarType dtype);
+
+  // cls: (rows, D), the first tokens of hidden; what `attention` would make of them takes their place.
+  // hidden: (T, D); cu_seqlens: (rows + 1).
+  template <typename T>
+  void run(const T* hidden, const std::vector<int32_t>& cu_seqlens, T* cls) const;
+
+ private:
+  struct Packed {
+    std::unique_ptr<Linear> query;
+    std::vector<Linear> key, value;  // by head; key: W_k^T
+  };
+  const Packed& packed() const;
+
+  template <typename T>
+  void run_rows(const T* hidden, const int32_t* cu_seqlens, int64_t rows, T* cls) const;
+
+  LinearWeights query_, key_, value_;
+  const SelfAttention& attention_;
+  int64_t heads_, D_;
+  at::ScalarType dtype_;
+
+  // Packed when it is first asked for: most layers are only run.
+  mutable std::once_flag once_;
+  mutable Packed packed_;
+};
+
+}  // namespace moco

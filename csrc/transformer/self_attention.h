@@ -1,0 +1,40 @@
+// The first sub-layer: self-attention, its output product, residual and LayerNorm.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "linear/linear.h"
+#include "transformer/norm.h"
+#include "transformer/weights.h"
+
+namespace moco {
+
+class SelfAttention {
+ public:
+  SelfAttention(const LayerWeights& weights, int64_t heads, double eps, at::ScalarType dtype);
+
+  // The whole sub-layer, in place. hidden: (T, D); cu_seqlens: (rows + 1).
+  template <typename T>
+  void run(T* hidden, const std::vector<int32_t>& cu_seqlens) const;
+
+  // Its end: hidden = LayerNorm(context W_o^T + b_o + hidden). context, hidden: (tokens, D)
+  template <typename T>
+  void project_context(const T* context, int64_t ld_context, T* hidden, int64_t tokens) const;
+
+ private:
+  const Linear& query_key_value() const;
+
+  LinearWeights query_, key_, value_;
+  int64_t heads_, D_;
+  at::ScalarType dtype_;
+  Linear output_;
+  LayerNorm norm_;
+
+  // Packed when it is first asked for: the last layer is often only peeked at.
+  mutable std::once_flag query_key_value_once_;
+  mutable std::unique_ptr<Linear> query_key_value_;
+};
+
+}  // namespace moco

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from moco_rt import _C
+from moco_rt._build import TORCH_VERSION
+
+ROOT = Path(__file__).parents[2]
+# By the name that ATEN_CPU_CAPABILITY knows: our name, and what the processor must have.
+ISAS = {
+    "default": ("generic", set()),
+    "avx2": ("avx2", {"avx2", "fma"}),
+    "avx512": ("avx512", {"avx512f", "avx512bw", "avx512vl", "avx512dq", "fma"}),
+}
+#: What MOCO_MAX_ISA may be.
+LEVELS = ["generic", "avx2", "avx512", "avx512_bf16"]
+
+
+def processor_flags():
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return set(next((line for line in lines if line.startswith("flags")), "").split())
+
+
+def run_python(script, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("capability", ISAS)
+def test_the_kernels_of_each_instruction_set_are_chosen_and_exact(capability):
+    """The tests that bound rounding errors or look at bits, once per instruction set."""
+    isa, needed = ISAS[capability]
+    if isa == _C.cpu_isa():
+        pytest.skip("this process runs on it anyway")
+    allowed = os.environ.get("MOCO_MAX_ISA", LEVELS[-1])
+    if LEVELS.index(isa) > LEVELS.index(allowed):
+        pytest.skip(f"MOCO_MAX_ISA is {allowed}")
+    missing = needed - processor_flags()
+    if missing:
+        pytest.skip(f"the processor has no {', '.join(sorted(missing))}")
+    wanted = "(twice_the_error or same_bits) and not float64"
+    script = (
+        "import sys, pytest\n"
+        f"code = pytest.main(['tests/extension', '-q', '-p', 'no:cacheprovider', '-k', {wanted!r}])\n"
+        "from moco_rt._C import cpu_isa\n"  # not sooner: pytest warns of modules that it can no longer rewrite
+        "print(cpu_isa())\n"
+        "sys.exit(code)\n"
+    )
+    done = run_python(script, ATEN_CPU_CAPABILITY=capability)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == isa
+
+
+def test_the_instruction_set_is_the_one_torch_chose():
+    capability = torch.backends.cpu.get_cpu_capability().lower()
+    allowed = os.environ.get("MOCO_MAX_ISA", LEVELS[-1])
+    chosen = ISAS[capability][0] if capability in ISAS else "generic"
+    assert _C.cpu_isa() == min(chosen, allowed, key=LEVELS.index)
+
+
+@pytest.mark.skipif(torch.get_num_threads() == 1, reason="torch runs on one thread")
+def test_parallel_loops_run_on_more_than_one_thread():
+    assert _C.parallel_threads() > 1
+
+
+def test_kernel_objects_have_no_weak_symbols():
+    """The linker keeps one copy of a weak symbol for the whole library: it could be one that needs AVX-512."""
+    objects = sorted(ROOT.glob("build/*/CMakeFiles/kernels_*.dir/**/*.o"))
+    if not objects:
+        pytest.skip("no build directory")
+    if shutil.which("nm") is None:
+        pytest.skip("no nm")
+    listed = subprocess.run(["nm", "-C", "-A", *objects], capture_output=True, text=True, check=True).stdout
+    symbols = [line.split(":", 1)[1][17:] for line in listed.splitlines()]  # "D name", behind file and address
+    assert any(symbol.startswith("D moco::") and symbol.endswith("::table") for symbol in symbols)
+    assert [symbol for symbol in symbols if symbol[0] in "WwVvu"] == []
+
+
+def test_import_beside_another_torch_says_which_two_and_what_to_type():
+    done = run_python("import torch; torch.__version__ = '2.99.0'; import moco_rt")
+    last_line = done.stderr.splitlines()[-1]
+    assert done.returncode == 1
+    assert last_line.startswith("ImportError: ")
+    for words in (TORCH_VERSION, "2.99.0", "pip install"):
+        assert words in last_line
+
+
+# What MOCO_MAX_ISA does
+
+ASK = """
+import torch
+from moco_rt._C import can_multiply, cpu_isa
+print(cpu_isa(), *(can_multiply(dtype) for dtype in (torch.float32, torch.bfloat16, torch.int8)))
+"""
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_no_more_is_used_than_the_environment_allows(level):
+    isa, *multiplies = run_python(ASK, MOCO_MAX_ISA=level).stdout.split()
+    everything, *all_multiply = run_python(ASK, MOCO_MAX_ISA="avx512_bf16").stdout.split()
+    assert isa == LEVELS[min(LEVELS.index(level), LEVELS.index(everything))]
+    assert multiplies == (all_multiply if level == "avx512_bf16" else ["True", "False", "False"])
+
+
+def test_without_the_variable_everything_is_used():
+    environment = {name: value for name, value in os.environ.items() if name != "MOCO_MAX_ISA"}
+    command = [sys.executable, "-c", ASK]
+    unset = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    assert unset == run_python(ASK, MOCO_MAX_ISA="avx512_bf16").stdout
+
+
+def test_the_lower_of_the_two_variables_counts():
+    assert run_python(ASK, MOCO_MAX_ISA="generic", ATEN_CPU_CAPABILITY="avx2").stdout.startswith("generic ")
+    assert run_python(ASK, MOCO_MAX_ISA="avx512", ATEN_CPU_CAPABILITY="default").stdout.startswith("generic ")
+
+
+@pytest.mark.parametrize("value", ["", "sse", "AVX2", "avx512 "])
+def test_a_level_that_is_not_there_is_refused_at_import(value):
+    done = run_python("import moco_rt", MOCO_MAX_ISA=value)
+    assert done.returncode == 1
+    words = f"MOCO_MAX_ISA must be one of generic, avx2, avx512, avx512_bf16 (got {value})"
+    assert done.stderr.splitlines()[-1] == f"ValueError: {words}"

@@ -1,0 +1,277 @@
+"""Exits that are made of off-ramps: who leaves by them, patience, broken rows, and what is refused."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from moco_rt._C import Exits, OffRamp, PackedBatch, Results
+
+SITE = 3
+SCORES = ("max_prob", "entropy")
+LOGITS = torch.tensor([[0.5, -1.0, 2.0], [4.0, 0.25, -8.0], [-0.125, 16.0, 1.0]])  # by predicted class
+STAYED = [0.0, 0.0, 0.0], -1, -1
+TWO_CLASSES = [(torch.ones(2, 3), torch.zeros(2))]
+
+
+def pack(*rows, device="cpu"):
+    """A batch of rows [(length, D)], lists of lists."""
+    rows = [torch.tensor(row, dtype=torch.float32, device=device) for row in rows]
+    lengths = torch.tensor([len(row) for row in rows])
+    batch = PackedBatch(torch.arange(int(lengths.max())) < lengths[:, None])
+    batch.unpad(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True))
+    return batch
+
+
+def sure(predicted, prob):
+    """The one token of a row to which the plain off-ramp gives this class with this probability."""
+    return [[math.log(prob) if c == predicted else math.log((1 - prob) / 2) for c in range(3)]]
+
+
+def plain_off_ramp(device="cpu", score="max_prob", size=3):
+    """Whose logits are the first numbers of the feature."""
+    layers = [(torch.eye(3, size, device=device), torch.zeros(3, device=device))]
+    return OffRamp(layers, score=score, temperature=1.0)
+
+
+def exits_with(thresholds, site=SITE, *, rule_id=0, feature="cls", patience=1, off_ramp=None, device="cpu"):
+    exits = Exits(site, 3)
+    add_off_ramp(exits, thresholds, rule_id, feature=feature, patience=patience, off_ramp=off_ramp, device=device)
+    return exits
+
+
+def add_off_ramp(exits, thresholds, rule_id=0, *, feature="cls", patience=1, off_ramp=None, device="cpu"):
+    off_ramp = off_ramp or plain_off_ramp(device)
+    exits.add_off_ramp(
+        rule_id, LOGITS, feature=feature, off_ramp=off_ramp, thresholds=list(thresholds), patience=patience
+    )
+
+
+def results_for(batch):
+    return Results(batch.rows, 3, dtype=batch.hidden.dtype, device=batch.hidden.device)
+
+
+def outcome(results):
+    """[(logits, exit_site, exit_rule)] by original row."""
+    columns = (results.logits.tolist(), results.exit_site.tolist(), results.exit_rule.tolist())
+    return list(zip(*columns, strict=True))
+
+
+def left_as(predicted, rule_id=0, site=SITE):
+    return LOGITS[predicted].tolist(), site, rule_id
+
+
+def test_rows_leave_above_the_threshold_of_the_class_they_are_given_with_its_logits(device):
+    rows = sure(0, 0.9), sure(1, 0.9), sure(2, 0.9), sure(0, 0.7), sure(1, 0.99), sure(2, 0.5)
+    batch = pack(*rows, device=device)
+    results = results_for(batch)
+    assert exits_with([0.8, 0.95, 0.6], device=device).apply(batch, results) == 3
+    assert outcome(results) == [left_as(0), STAYED, left_as(2), STAYED, left_as(1), STAYED]
+    assert batch.row_ids.tolist() == [1, 3, 5]
+
+
+@pytest.mark.parametrize(
+    ("threshold", "leaves"), [(math.inf, False), (math.nan, False), (-math.inf, True), (0.0, True), (1.0, False)]
+)
+def test_a_class_whose_threshold_nothing_exceeds_never_leaves(device, threshold, leaves):
+    batch = pack(sure(0, 0.9), sure(1, 0.999), sure(2, 0.9), sure(1, 0.4), device=device)
+    results = results_for(batch)
+    exits_with([0.8, threshold, 0.8], device=device).apply(batch, results)
+    of_class = left_as(1) if leaves else STAYED
+    assert outcome(results) == [left_as(0), of_class, left_as(2), of_class]
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_a_score_fires_above_its_threshold_and_not_at_it(device, score):
+    off_ramp = plain_off_ramp(device, score)
+    rows = sure(0, 0.9), sure(1, 0.6)
+    scores = off_ramp.score(torch.tensor([row[0] for row in rows], device=device))[0].tolist()
+    below = [float(np.nextafter(np.float32(value), np.float32(-np.inf))) for value in scores]
+    for thresholds, left in (([*scores, 0.0], 0), ([*below, 0.0], 2)):
+        batch = pack(*rows, device=device)
+        assert exits_with(thresholds, off_ramp=off_ramp, device=device).apply(batch, results_for(batch)) == left
+
+
+@pytest.mark.parametrize(
+    ("feature", "expected"),
+    [("cls", [left_as(0), left_as(1)]), ("mean", [left_as(2), left_as(1)]), ("cls+mean", [left_as(2), left_as(0)])],
+)
+def test_an_off_ramp_reads_its_feature(device, feature, expected):
+    batch = pack([[0.0, 0.0, 9.0], [0.0, 0.0, 9.0]], [[9.0, 0.0, 0.0]], device=device)
+    batch.keep_mean()
+    batch.unpad(torch.tensor([[[4.0, 0.0, 0.0], [0.0, 0.0, 8.0]], [[0.0, 4.0, 0.0], [0.0, 0.0, 0.0]]], device=device))
+    size = 6 if feature == "cls+mean" else 3
+    weight = torch.eye(3).repeat(1, size // 3).to(device)  # cls + mean
+    off_ramp = OffRamp([(weight, torch.zeros(3, device=device))], score="max_prob", temperature=1.0)
+    results = results_for(batch)
+    exits_with([0.5] * 3, feature=feature, off_ramp=off_ramp, device=device).apply(batch, results)
+    assert outcome(results) == expected
+
+
+def test_the_first_added_that_fires_wins_whatever_it_is(device):
+    rows = [sure(0, 0.99), sure(1, 0.99), sure(2, 0.8), sure(1, 0.8)]
+    batch = pack(*rows, device=device)
+    results = results_for(batch)
+    exits = Exits(SITE, 3)
+    add_off_ramp(exits, [0.9, math.inf, math.inf], 0, device=device)
+    exits.add_callable(1, LOGITS[2])
+    add_off_ramp(exits, [0.7, 0.9, 0.7], 2, device=device)
+    weight = torch.tensor([0.0, 1.0, 0.0], device=device)  # log p(1)
+    exits.add_linear(3, LOGITS[0], feature="cls", weight=weight, bias=0.0, threshold=-1.0)
+    answers = torch.tensor([True, False, False, False], device=device)
+    assert exits.apply(batch, results, [answers]) == 4
+    assert outcome(results) == [left_as(0), left_as(1, 2), left_as(2, 2), left_as(0, 3)]
+
+
+# Patience: each tuple is what the off-ramps at sites 0, 1, 2 say of one row, and where it leaves.
+
+
+def walk(rows, patience, thresholds=(0.0, 0.0, 0.0), device="cpu"):
+    """Where rows leave that get these (class, probability) at three sites: [site or -1]."""
+    batch = pack(*(sure(*row[0]) for row in rows), device=device)
+    results = results_for(batch)
+    for site in range(3):
+        batch.unpad(torch.tensor([sure(*rows[row][site]) for row in batch.row_ids.tolist()], device=device))
+        exits_with(thresholds, site, rule_id=site, patience=patience, device=device).apply(batch, results)
+        if batch.rows == 0:
+            break
+    return results.exit_site.tolist()
+
+
+@pytest.mark.parametrize(
+    ("patience", "expected"), [(1, [0, 0, 0, 0]), (2, [1, 2, -1, 1]), (3, [2, -1, -1, -1]), (4, [-1] * 4)]
+)
+def test_patience_waits_for_so_many_off_ramps_in_a_row_to_agree(device, patience, expected):
+    classes = [(1, 1, 1), (1, 2, 2), (1, 2, 1), (0, 0, 2)]
+    assert walk([[(c, 0.9) for c in row] for row in classes], patience, device=device) == expected
+
+
+def test_an_off_ramp_that_is_unsure_counts_for_the_streak_and_lets_nobody_leave():
+    rows = [[(1, 0.5), (1, 0.9), (1, 0.9)], [(1, 0.9), (1, 0.5), (1, 0.9)], [(1, 0.9), (1, 0.9), (1, 0.9)]]
+    assert walk(rows, patience=2, thresholds=[0.8] * 3) == [1, 2, 1]
+
+
+def test_a_streak_is_a_rows_own_whoever_leaves_around_it():
+    rows = [[(0, 0.9)] * 3, [(1, 0.9), (0, 0.9), (0, 0.9)], [(2, 0.9)] * 3, [(1, 0.9), (2, 0.9), (0, 0.9)]]
+    assert walk(rows, patience=2) == [1, 2, 1, -1]
+
+
+def test_streaks_belong_to_one_batch_of_results():
+    exits = exits_with([0.0] * 3, patience=2)
+    for _ in range(2):
+        batch = pack(sure(1, 0.9))
+        assert exits.apply(batch, results_for(batch)) == 0
+
+
+def test_two_off_ramps_of_one_site_are_two_in_a_row():
+    batch = pack(sure(1, 0.9))
+    results = results_for(batch)
+    exits = exits_with([0.0] * 3, patience=2)
+    add_off_ramp(exits, [0.0] * 3, rule_id=1, patience=2)
+    exits.apply(batch, results)
+    assert outcome(results) == [left_as(1, rule_id=1)]
+
+
+def test_streaks_are_not_counted_where_the_caller_says_that_nobody_is_patient(one_line_error):
+    exits = Exits(SITE, 3, count_streaks=False)
+    with one_line_error(ValueError, "Exits: patience must be 1 where streaks are not counted (got 2)"):
+        add_off_ramp(exits, [0.0] * 3, rule_id=0, patience=2)
+    add_off_ramp(exits, [0.8] * 3, rule_id=1)
+    batch = pack(sure(1, 0.9), sure(2, 0.7))
+    results = results_for(batch)
+    assert exits.apply(batch, results) == 1
+    assert outcome(results) == [left_as(1, rule_id=1), STAYED]
+
+
+# Rows that are broken
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("sign", [1.0, -1.0, 0.0])
+@pytest.mark.parametrize("place", [0, 1], ids=["first token", "another token"])
+@pytest.mark.parametrize("feature", ["cls", "mean", "cls+mean"])
+@pytest.mark.parametrize("hidden", [False, True], ids=["one layer", "two layers"])
+def test_a_row_with_a_number_that_is_not_finite_never_leaves(device, hidden, feature, place, sign, value):
+    """Nor where a ReLU makes minus infinity, or a weight of 0 all of it, finite again."""
+    fine = [[1.0, 1.0], [1.0, 1.0]]
+    broken = [list(token) for token in fine]
+    broken[place][1] = value
+    batch = pack(fine, broken, fine, device=device)
+    batch.keep_mean()
+    size = 4 if feature == "cls+mean" else 2
+    layers = [(torch.full((3, size), sign), torch.tensor([1.0, 0.0, 0.0]))]
+    layers += [(torch.eye(3), torch.zeros(3))] if hidden else []
+    off_ramp = OffRamp([(w.to(device), b.to(device)) for w, b in layers], score="max_prob", temperature=1.0)
+    results = results_for(batch)
+    exits = exits_with([-math.inf] * 3, feature=feature, off_ramp=off_ramp, device=device)
+    assert exits.apply(batch, results) == 2
+    assert results.exit_site.tolist() == [SITE, -1, SITE]
+    assert results.logits[1].tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_row_whose_kept_mean_was_broken_never_leaves_by_it(device, value):
+    batch = pack([[1.0, 1.0], [1.0, 1.0]], [[1.0, 1.0], [1.0, value]], device=device)
+    batch.keep_mean()
+    batch.unpad(torch.ones(2, 2, 2, device=device))
+    layers = [(-torch.ones(3, 4, device=device), torch.zeros(3, device=device))]
+    layers += [(torch.eye(3, device=device), torch.zeros(3, device=device))]
+    off_ramp = OffRamp(layers, score="max_prob", temperature=1.0)
+    results = results_for(batch)
+    exits_with([-math.inf] * 3, feature="cls+mean", off_ramp=off_ramp, device=device).apply(batch, results)
+    assert results.exit_site.tolist() == [SITE, -1]
+
+
+# What exits refuse
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"thresholds": [0.0] * 2}, "Exits: off_ramp and thresholds must have 3 classes (got 3 and 2)"),
+        (
+            {"off_ramp": OffRamp(TWO_CLASSES, score="entropy", temperature=1.0)},
+            "Exits: off_ramp and thresholds must have 3 classes (got 2 and 3)",
+        ),
+        ({"logits": LOGITS[0]}, "Exits: logits must have shape [3, 3] (got [3])"),
+        ({"logits": LOGITS[:2]}, "Exits: logits must have shape [3, 3] (got [2, 3])"),
+        ({"patience": 0}, "Exits: patience must be at least 1 (got 0)"),
+        ({"rule_id": -1}, "Exits: rule_id must be at least 0 (got -1)"),
+        ({"feature": "max"}, "feature must be one of cls, mean, flat, cls+mean (got max)"),
+    ],
+)
+def test_a_bad_exit_is_refused_and_not_added(one_line_error, changed, words):
+    good = {"logits": LOGITS, "feature": "cls", "off_ramp": plain_off_ramp(), "thresholds": [-1.0] * 3, "patience": 1}
+    exits = Exits(SITE, 3)
+    with one_line_error(ValueError, words):
+        exits.add_off_ramp(**{"rule_id": 0, **good, **changed})
+    batch = pack(sure(0, 0.9))
+    assert exits.apply(batch, results_for(batch)) == 0
+
+
+@pytest.mark.parametrize(
+    ("feature", "size", "words"),
+    [
+        ("cls", 4, "weight of rule 0 must have size 3, the hidden size (got 4)"),
+        ("mean", 6, "weight of rule 0 must have size 3, the hidden size (got 6)"),
+        ("cls+mean", 3, "weight of rule 0 must have size 2 * 3, the hidden size (got 3)"),
+    ],
+)
+def test_an_off_ramp_that_does_not_fit_the_batch_is_refused(device, one_line_error, feature, size, words):
+    batch = pack(sure(0, 0.9), device=device)
+    results = results_for(batch)
+    exits = exits_with([-1.0] * 3, feature=feature, off_ramp=plain_off_ramp(device, size=size), device=device)
+    with one_line_error(ValueError, words):
+        exits.apply(batch, results)
+    assert outcome(results) == [STAYED]
+    assert batch.rows == 1
+
+
+def test_cls_and_mean_are_not_read_before_a_mean_was_kept(one_line_error):
+    batch = pack(sure(0, 0.9))
+    exits = exits_with([-1.0] * 3, feature="cls+mean", off_ramp=plain_off_ramp(size=6))
+    with one_line_error(ValueError, "pool: cls+mean needs the mean of an earlier keep_mean (got none)"):
+        exits.apply(batch, results_for(batch))
