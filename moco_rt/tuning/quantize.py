@@ -74,7 +74,7 @@ def quantize(
 def quantize_on(model: Any, batches: Batches) -> Any:
     """Do what `quantize` does, on texts that are tokenised and padded already."""
     check_single_label(model.config)
-    unsmoothed = EarlyExitTextClassificationModel(model, dtype="int8")  # raises, before any work, where that cannot be
+    unsmoothed = EarlyExitTextClassificationModel(int8_copy(model))  # raises, before any work, where that cannot be
     expected = _logits(EarlyExitTextClassificationModel(model), batches)
     largest = _largest_inputs(model, batches)
 

@@ -208,7 +208,7 @@ def test_a_state_of_more_exits_is_refused(one_line_error):
 
 def test_a_state_from_before_an_exit_was_added_is_taken():
     before = Monitor(make_policy(1))
-    before.see(np.array([0, 0]), np.array([True, False]))
+    before.record_checks(np.array([0, 0]), np.array([True, False]))
     after = Monitor(make_policy(2))
     after.restore(before.state())
     assert [(process.rows, process.wrong) for process in after.processes] == [(2, 1), (0, 0)]
