@@ -208,11 +208,11 @@ def test_rows_that_truncation_makes_equal_never_stand_on_both_sides(trained, tex
         return study_model(fast, split, **options)
 
     monkeypatch.setattr(accelerate_module, "study_model", study_and_keep)
-    alike = [f"{text} {number}" for text in texts[:300] for number in ("one", "two", "three")]
-    certificate = accelerate(model, alike, tokenizer=tokenizer, agreement=0.9, max_length=8).policy.certificate
+    alike = [f"{text} {number}" for text in texts for number in ("one", "two", "three")]
+    certificate = accelerate(model, alike, tokenizer=tokenizer, agreement=0.9, max_length=16).policy.certificate
     (split,) = seen
     rows = [str(row) for row in split.rows]
-    assert len(rows) == len(set(rows)) == len(first_of_each(tokenizer, alike, max_length=8))
+    assert len(rows) == len(set(rows)) == len(first_of_each(tokenizer, alike, max_length=16))
     assert certificate.rows == len(split.rows[split.calibration])
     assert certificate.rows_in_all >= 2 * certificate.rows
 
@@ -268,9 +268,9 @@ def test_the_model_is_not_changed(trained, texts):
 
 def test_texts_are_truncated_alike_when_the_policy_is_found_and_used(trained, texts):
     model, tokenizer = trained
-    fast = accelerate(model, texts, tokenizer=tokenizer, agreement=0.9, max_length=10)
-    assert fast.policy.made_for["max_length"] == 10
-    rows = [texts[i] for i in calibration_places(tokenizer, texts, max_length=10)]
+    fast = accelerate(model, texts, tokenizer=tokenizer, agreement=0.9, max_length=14)
+    assert fast.policy.made_for["max_length"] == 14
+    rows = [texts[i] for i in calibration_places(tokenizer, texts, max_length=14)]
     assert_certificate_is_what_it_does(fast, model, tokenizer, rows)
 
 
