@@ -62,7 +62,7 @@ def test_accelerate_prints_what_it_promises_and_writes_a_model_that_keeps_it(sav
     fast = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
     assert capsys.readouterr().out == fast.policy.certificate.table() + "\n"
     assert fast.policy.certificate.alpha == pytest.approx(0.1)
-    assert fast.policy.certificate.rows == 210
+    assert fast.policy.certificate.rows == 208  # 35% of 600, copies of a text on one side
 
 
 def test_options_reach_the_policy(saved, data, texts, tmp_path):

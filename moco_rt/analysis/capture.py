@@ -18,7 +18,15 @@ from moco_rt._C import PackedBatch
 from moco_rt.analysis.columns import Column, PackedColumn
 from moco_rt.analysis.frame import MLFrame
 from moco_rt.analysis.frame_files import FrameWriter
-from moco_rt.architectures import Architecture, architecture_of, check_single_label
+from moco_rt.architectures import (
+    Architecture,
+    architecture_of,
+    check_single_label,
+    load_tokenizer,
+    unwrap,
+    warn_where_untrained,
+)
+from moco_rt.architectures.conversion import to_dtype
 from moco_rt.architectures.sites import all_sites
 from moco_rt.inputs.batching import by_length, pad
 from moco_rt.inputs.texts import TextInput, Texts, take_texts
@@ -51,8 +59,9 @@ def capture(
     tokenizer truncates.
 
     Args:
-        model: a Hugging Face `...ForSequenceClassification`.
-        tokenizer: its tokenizer.
+        model: a Hugging Face `...ForSequenceClassification`, or a pipeline or `EarlyExitTextClassificationModel` around
+            one.
+        tokenizer: its tokenizer; None: that of the pipeline, or loaded from where the model came from.
         texts: texts, pairs, or rows with named columns, in whatever holds them, see `list_texts`; an iterator is read
             as it is captured, anything else is checked before.
         sites: such as `encoder.0.attention`, or the model's own module paths, `bert.encoder.layer.0.attention`;
@@ -70,7 +79,11 @@ def capture(
             text.
         FileExistsError: out exists.
     """
+    model, tokenizer = unwrap(model, tokenizer)
+    tokenizer = load_tokenizer(model) if tokenizer is None else tokenizer
+    model = to_dtype(model, None)
     architecture = architecture_of(model)
+    warn_where_untrained(architecture)
     check_single_label(model.config)
     taken = _columns(architecture, sites, features)
     rows = take_texts(texts, columns)

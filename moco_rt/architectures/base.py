@@ -1,8 +1,9 @@
-"""What the rest of moco_rt knows of a model."""
+"""The face that every model family shows to the rest of moco_rt."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -18,6 +19,23 @@ if TYPE_CHECKING:
 Step = Callable[[Tensor, Any], Tensor]
 
 
+@dataclass(frozen=True)
+class Head:
+    """The classifier of a family, as modules to be called and as two linear layers.
+
+    Attributes:
+        steps: called one after the other, from hidden states (rows, S, D) to logits (rows, C).
+        dense: path of the first linear layer within the model.
+        activation: name of the function that follows it.
+        output: path of the layer to the logits.
+    """
+
+    steps: tuple[Callable[[Tensor], Tensor], ...]
+    dense: str
+    activation: str
+    output: str
+
+
 class Architecture(Protocol):
     """A sequence classifier as a sequence of sub-layers, run by the model's own modules."""
 
@@ -27,10 +45,12 @@ class Architecture(Protocol):
     max_seqlen: int
     #: The model's own module paths -> sites.
     module_paths: dict[str, str]
+    #: Modules that `steps` passes by: their own forward is not called, nor are hooks of theirs.
+    passed_by: Sequence[str]
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         ...
 
     def embed(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
@@ -50,7 +70,7 @@ class Architecture(Protocol):
         ...
 
     def head_is_untrained(self) -> bool:
-        """Whether the classifier still is as a fresh initialisation leaves it."""
+        """Tell whether the classifier still is as a fresh initialisation leaves it."""
         ...
 
     def linear_groups(self) -> Iterator[dict[str, Any]]:
@@ -68,13 +88,20 @@ def affine(module: Any) -> Affine:
     Raises:
         ValueError: it is neither, but for example an adapted layer, which does more than its weights say.
     """
-    if type(module) not in (torch.nn.Linear, torch.nn.LayerNorm):
-        raise ValueError(f"layers must be torch's own Linear and LayerNorm (got {type(module).__name__})")
-    return module.weight, module.bias
+    kind = type(module)
+    if kind not in (torch.nn.Linear, torch.nn.LayerNorm):
+        raise ValueError(f"layers must be torch's own Linear and LayerNorm (got {kind.__module__}.{kind.__qualname__})")
+    return module.weight, _bias(module)
+
+
+def _bias(module: Any) -> Tensor:
+    """A layer's bias; zeros where it has none."""
+    bias: Tensor | None = module.bias
+    return module.weight.new_zeros(len(module.weight)) if bias is None else bias
 
 
 def linear_weights(module: Any) -> Affine | Int8Affine:
-    """What the packed kernels need of a linear layer inside the encoder's layers.
+    """Return what the packed kernels need of a linear layer inside the encoder's layers.
 
     Raises:
         ValueError: it is neither torch's own nor an `Int8Linear`.

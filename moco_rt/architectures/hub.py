@@ -1,92 +1,109 @@
-"""Models, tokenizers and single files from a directory or the Hugging Face hub."""
+"""Models and single files from a directory or the Hugging Face hub."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-#: Files that hold the words of a tokenizer, by any of transformers' names.
-_VOCABULARIES = (
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "spm.model",
-    "tokenizer.model",
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
 )
+from safetensors import SafetensorError, safe_open
+from transformers import AutoModelForSequenceClassification
+
+_CONFIG = "config.json"
+#: Seconds that the hub has for its first answer.
+_PATIENCE = 10
 
 
-def load_model(name: str) -> Any:
-    """The classifier in a directory, or of that name on the Hugging Face hub."""
-    with _whole_weights(name):
-        return AutoModelForSequenceClassification.from_pretrained(name)
+@dataclass(frozen=True)
+class Source:
+    """The place where a model lies.
+
+    Attributes:
+        name: a directory, or a model's name on the Hugging Face hub.
+        revision: branch, tag or commit on the hub; None: the main branch.
+        token: for the hub; None: the one that `hf auth login` stored.
+        local_files_only: take nothing but what was downloaded before.
+    """
+
+    name: str
+    revision: str | None = None
+    token: str | bool | None = None
+    local_files_only: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All but the name, as transformers and huggingface_hub call it."""
+        return {"revision": self.revision, "token": self.token, "local_files_only": self.local_files_only}
 
 
-def load_classifier(name: str) -> tuple[Any, Any]:
-    """The classifier and its tokenizer, from a directory or by name on the Hugging Face hub; see `read_tokenizer`."""
-    return load_model(name), read_tokenizer(name)
-
-
-def load_tokenizer(model: Any) -> Any:
-    """Load the tokenizer that lies where a model came from.
+def find_source(source: Source) -> Source:
+    """A source that was found; without network one that takes what was downloaded before.
 
     Raises:
-        ValueError: the model does not say where that is; and as `read_tokenizer`.
+        OSError: it is neither a directory nor on the hub, or the hub does not give it.
     """
-    if not model.name_or_path:
-        raise ValueError("tokenizer must be given: the model does not say where it came from (got None)")
-    return read_tokenizer(model.name_or_path)
-
-
-def find_tokenizer(name: str | Path) -> Any:
-    """Load the tokenizer of a directory or of a name on the hub; None: no file of a vocabulary lies there.
-
-    Raises:
-        ValueError: its files cannot be read.
-    """
-    return read_tokenizer(name) if _has_vocabulary(name) else None
-
-
-def read_tokenizer(name: str | Path) -> Any:
-    """Load a tokenizer from a directory or by its name on the hub.
-
-    Raises:
-        ValueError: its files are missing or cannot be read. (transformers makes a tokenizer that knows no word of
-            nothing at all, by which every text is unknown.)
-    """
-    there = _has_vocabulary(name)
-    missing = f"{name} must hold the files of a tokenizer (got none of {', '.join(_VOCABULARIES)})"
+    name = source.name
+    if Path(name).is_dir():
+        return source
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(name))
-    except OSError:
-        raise
-    except Exception as error:  # of whatever kind the libraries raise, in many lines
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        raise ValueError(f"the tokenizer in {name} must be readable (got {reason})" if there else missing) from error
-    if not there and type(tokenizer).vocab_files_names:  # those that work on bytes or characters need none
-        raise ValueError(missing)
-    return tokenizer
+        if not source.local_files_only:
+            get_hf_file_metadata(
+                hf_hub_url(name, _CONFIG, revision=source.revision), token=source.token, timeout=_PATIENCE
+            )
+            return source
+    except GatedRepoError:
+        raise OSError(f"{name} is gated: ask for access on its page, then give token= or log in") from None
+    except RevisionNotFoundError:
+        raise OSError(f"revision must be one of {name} (got {source.revision!r})") from None
+    except EntryNotFoundError:
+        raise OSError(f"{name} must hold a model (it has no {_CONFIG})") from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise OSError(f"model must be a folder or a name on the hub (no folder {name}, and not on the hub)") from None
+    except Exception:  # no network, in the words of whatever library asks the hub: what was downloaded before will do
+        source = replace(source, local_files_only=True)
+    if not _is_downloaded(source):
+        raise OSError(
+            f"model must be a folder or a name on the hub (no folder {name}, not downloaded before, hub not reached)"
+        )
+    return source
 
 
-def _has_vocabulary(name: str | Path) -> bool:
-    return any(find_file(name, file) is not None for file in _VOCABULARIES)
+def load_model(source: str | Source, device_map: Any = None) -> Any:
+    """The classifier in a directory, or of that name on the Hugging Face hub.
+
+    Args:
+        source: where it lies; one that `find_source` returned.
+        device_map: see transformers; None: the CPU.
+
+    Raises:
+        OSError: it is not there, see `find_source`.
+        ValueError: a file of weights is cut off, or is something else.
+    """
+    found = find_source(Source(source)) if isinstance(source, str) else source
+    options = found.options if device_map is None else {**found.options, "device_map": device_map}
+    with _whole_weights(found.name):
+        return AutoModelForSequenceClassification.from_pretrained(found.name, **options)
 
 
-def find_file(name: str | Path, file: str) -> Path | None:
+def find_file(source: str | Path | Source, file: str) -> Path | None:
     """The path of a file that lies with a model, in a directory or on the hub; None where there is none."""
-    directory = Path(name)
+    found = source if isinstance(source, Source) else Source(str(source))
+    directory = Path(found.name)
     if directory.is_dir():
         return directory / file if (directory / file).is_file() else None
     try:
-        return Path(hf_hub_download(str(name), file))
+        return Path(hf_hub_download(found.name, file, **found.options))
     except (EntryNotFoundError, LocalEntryNotFoundError):
         return None
 
@@ -112,3 +129,10 @@ def _broken_file(name: str) -> str:
         except SafetensorError:
             return str(file)
     return f"every file of weights of {name}"
+
+
+def _is_downloaded(source: Source) -> bool:
+    try:
+        return isinstance(try_to_load_from_cache(source.name, _CONFIG, revision=source.revision), str)
+    except HFValidationError:
+        return False

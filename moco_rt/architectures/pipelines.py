@@ -1,7 +1,11 @@
-"""What `transformers.pipeline` is told of our model classes."""
+"""Pipelines and models: how a pipeline recognises our classes, and how a model is taken out of what holds it."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from torch.nn import Module
+from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
 
@@ -26,3 +30,20 @@ class PipelineModel:
     def can_generate(self) -> bool:
         """Answer that it does not write text."""
         return False
+
+
+def unwrap(model: Any, tokenizer: Any = None) -> tuple[Any, Any]:
+    """The Hugging Face model and the tokenizer inside a pipeline, or inside a model with exits.
+
+    Args:
+        model: what may hold them as `.model` and `.tokenizer`; anything else is returned as it is.
+        tokenizer: taken instead of the one that is found; None: that one, if there is any.
+    """
+    while not isinstance(model, PreTrainedModel) and not hasattr(model, "peft_config"):  # adapters are not unwrapped
+        inside = getattr(model, "model", None)
+        if not isinstance(inside, Module):
+            break
+        if tokenizer is None:
+            tokenizer = getattr(model, "tokenizer", None)
+        model = inside
+    return model, tokenizer

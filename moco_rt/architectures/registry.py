@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -12,33 +13,52 @@ from moco_rt.architectures.base import Architecture
 from moco_rt.architectures.families.bert import Bert, Electra, Roberta
 from moco_rt.architectures.families.distilbert import DistilBert
 
-_FAMILIES: dict[str, Callable[[Any], Architecture]] = {
-    "BertForSequenceClassification": Bert,
-    "CamembertForSequenceClassification": Roberta,
-    "DistilBertForSequenceClassification": DistilBert,
-    "ElectraForSequenceClassification": Electra,
-    "RobertaForSequenceClassification": Roberta,
-    "XLMRobertaForSequenceClassification": Roberta,
+#: The name of a class, its module within `transformers.models`, and what drives it.
+_FAMILIES: dict[str, tuple[str, Callable[[Any], Architecture]]] = {
+    "BertForSequenceClassification": ("bert.modeling_bert", Bert),
+    "CamembertForSequenceClassification": ("camembert.modeling_camembert", Roberta),
+    "DistilBertForSequenceClassification": ("distilbert.modeling_distilbert", DistilBert),
+    "ElectraForSequenceClassification": ("electra.modeling_electra", Electra),
+    "RobertaForSequenceClassification": ("roberta.modeling_roberta", Roberta),
+    "XLMRobertaForSequenceClassification": ("xlm_roberta.modeling_xlm_roberta", Roberta),
 }
 
 
+def check_classifier(model: Any) -> None:
+    """Refuse what is not a sequence classifier of Hugging Face's.
+
+    Raises:
+        TypeError: the model is something else.
+    """
+    names = [kind.__name__ for kind in type(model).__mro__]
+    if not isinstance(model, PreTrainedModel) or not any(name.endswith("ForSequenceClassification") for name in names):
+        raise TypeError(f"model must be a Hugging Face ...ForSequenceClassification (got {names[0]})")
+
+
 def architecture_of(model: Any) -> Architecture:
-    """The adapter that drives a model sub-layer by sub-layer; warns where the model's head looks untrained.
+    """The adapter that drives a model sub-layer by sub-layer.
 
     Raises:
         TypeError: model is not a Hugging Face sequence classifier.
-        ValueError: its family is not covered.
+        ValueError: its family is not covered, or driving its parts would not compute what the model computes: its class
+            is a subclass, or parts that would be passed by were changed or have hooks.
     """
+    check_classifier(model)
     name = type(model).__name__
-    if not isinstance(model, PreTrainedModel) or not name.endswith("ForSequenceClassification"):
-        raise TypeError(f"model must be a Hugging Face ...ForSequenceClassification (got {name})")
     if name not in _FAMILIES:
         raise ValueError(f"model must be one of {', '.join(_FAMILIES)} (got {name})")
-    architecture = _FAMILIES[name](model)
+    home, adapter = _FAMILIES[name]
+    if type(model) is not getattr(sys.modules.get(f"transformers.models.{home}"), name, None):
+        other = type(model).__module__
+        raise ValueError(f"model must be transformers' own {name} (got a class of that name from {other})")
+    return adapter(model)
+
+
+def warn_where_untrained(architecture: Architecture) -> None:
+    """Warn the caller of the caller where a classifier still is as a fresh initialisation leaves it."""
     if architecture.head_is_untrained():
         warnings.warn(
             "the classifier's bias is exactly zero, as an untrained one's is: what the model predicts settles "
             "nothing until it is fine-tuned",
             stacklevel=3,
         )
-    return architecture

@@ -25,3 +25,14 @@ def layer_sites(layer: int) -> tuple[str, str]:
 def all_sites(num_layers: int) -> tuple[str, ...]:
     """The sites of a model in the order a batch meets them; `exit_site` numbers are places in this tuple."""
     return (EMBEDDINGS, *(site for layer in range(num_layers) for site in layer_sites(layer)))
+
+
+def sites_that_read_mean(site: str) -> tuple[str, ...]:
+    """The sites whose feature `cls+mean` reads the mean of the hidden states as they are on the way to `site`.
+
+    Both sites of a layer read the mean of what enters the layer, so that a peek can decide them; `embeddings` reads its
+    own.
+    """
+    if site.endswith(".attention"):
+        return site, site.removesuffix("attention") + "output"
+    return (site,) if site == EMBEDDINGS else ()

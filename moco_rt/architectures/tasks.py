@@ -19,3 +19,18 @@ def check_single_label(config: Any) -> None:
             "model must choose one label of at least two: a row may leave when its label is settled "
             f"(got num_labels={config.num_labels}, problem_type={config.problem_type})"
         )
+
+
+def check_label_names(config: Any) -> None:
+    """Refuse a configuration that does not name the classes from 0 on, one after the other.
+
+    Args:
+        config: the model's, with `id2label`.
+
+    Raises:
+        ValueError: a class has no name, or a name no class.
+    """
+    numbers = sorted(config.id2label or {})
+    if numbers != list(range(len(numbers))):
+        got = ", ".join(str(number) for number in numbers)
+        raise ValueError(f"config.id2label must name the classes 0 to {len(numbers) - 1} (got names of {got})")

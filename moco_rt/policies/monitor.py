@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from moco_rt._C import Results
 from moco_rt.certification.bounds import upper_bound
 from moco_rt.certification.e_process import EProcess
 from moco_rt.policies.policy import Policy
+
+if TYPE_CHECKING:
+    from moco_rt._C import Results
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Alarm:
 
 
 class Monitor:
-    """The evidence against every exit of a policy.
+    """The evidence against every exit of a policy; threads may share it.
 
     Args:
         policy: the policy whose exits are watched, and closed.
@@ -68,16 +71,26 @@ class Monitor:
         if not 0 < delta < 1:
             raise ValueError(f"delta must be inside (0, 1) (got {delta})")
         self.rate = rate
+        self.delta = delta
         self._policy = policy
         self._on_alarm = on_alarm
-        self._delta = delta
         self._random = np.random.default_rng(seed)
+        self._counting = threading.Lock()
         self.processes = [EProcess(level) for level in promised_error_rates(policy)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The state without its lock, which a copy makes anew."""
+        return {name: value for name, value in self.__dict__.items() if name != "_counting"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._counting = threading.Lock()
 
     def sample_rows(self, exit_rule: NDArray[np.int64]) -> NDArray[np.int64]:
         """Draw the rows to check, and return their places. exit_rule: (rows,), -1 for those that did not leave."""
         left = np.flatnonzero(exit_rule >= 0)
-        return left[self._random.random(len(left)) < self.rate]
+        with self._counting:
+            return left[self._random.random(len(left)) < self.rate]
 
     def record_checks(self, exit_rule: NDArray[np.int64], wrong: NDArray[np.bool_]) -> None:
         """Record checked rows, and close exits with too much evidence against them.
@@ -86,22 +99,29 @@ class Monitor:
             exit_rule: (rows,) the exit that each row took.
             wrong: (rows,) bool, True where the full model disagrees.
         """
+        for place in np.unique(exit_rule).tolist():
+            of_exit = wrong[exit_rule == place]
+            with self._counting:
+                alarm = self._count(place, int(of_exit.sum()), len(of_exit))
+            if alarm is not None and self._on_alarm is not None:
+                self._on_alarm(alarm)
+
+    def _count(self, place: int, wrong: int, rows: int) -> Alarm | None:
+        """Count rows that left by an exit, and close it where there is enough evidence against it."""
         levels = promised_error_rates(self._policy)[len(self.processes) :]  # of exits that were added since
         self.processes += [EProcess(level) for level in levels]
-        enough = len(self._policy.exits) / self._delta
-        for place in np.unique(exit_rule).tolist():
-            process = self.processes[place]
-            of_exit = wrong[exit_rule == place]
-            process.update(int(of_exit.sum()), len(of_exit))
-            if process.evidence >= enough and place not in self._policy.closed:
-                self._policy.closed.add(place)
-                if self._on_alarm is not None:
-                    site = self._policy.exits[place].site
-                    self._on_alarm(Alarm(place, site, process.rows, process.wrong, process.level))
+        process = self.processes[place]
+        process.update(wrong, rows)
+        policy = self._policy.state
+        if place in policy.closed or process.evidence < len(policy.exits) / self.delta:
+            return None
+        self._policy.close([place])
+        return Alarm(place, policy.exits[place].site, process.rows, process.wrong, process.level)
 
     def state(self) -> dict[str, Any]:
         """Return the counts that a later monitor of the same policy goes on from: plain numbers, for JSON."""
-        return {"rate": self.rate, "rows": [p.rows for p in self.processes], "wrong": [p.wrong for p in self.processes]}
+        counts = {"rows": [p.rows for p in self.processes], "wrong": [p.wrong for p in self.processes]}
+        return {"rate": self.rate, "delta": self.delta, **counts}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` returned.
@@ -143,11 +163,12 @@ def promised_error_rates(policy: Policy) -> list[float]:
     """Return the error rate that each exit promises: from the certificate's counts, else the exit's own bound."""
     certificate = policy.certificate
     levels = []
-    for exit in policy.exits:
+    exits = policy.exits
+    for exit in exits:
         counts = [] if certificate is None else [count for count in certificate.exits if count.site == exit.site]
         if certificate is None or not counts:
             levels.append(exit.bound)
             continue
-        each = 1 - certificate.delta / len(policy.exits)
+        each = 1 - certificate.delta / len(exits)
         levels.append(upper_bound(sum(c.wrong for c in counts), sum(c.fired for c in counts), each))
     return levels

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,17 +60,41 @@ class CertifiedPath:
     policies: PolicyPath
 
 
+#: Held while a policy is changed; readers take its state, which never changes.
+_CHANGING = threading.Lock()
+
+
+@dataclass(frozen=True, eq=False)
+class PolicyState:
+    """The exits of a policy at one moment: an object that never changes, and another one after every change.
+
+    Attributes:
+        exits: all of them, in the order they were added.
+        closed: places in `exits` by which no row leaves any more.
+    """
+
+    exits: tuple[Exit, ...] = ()
+    closed: frozenset[int] = frozenset()
+
+    def at(self, site: str) -> list[tuple[int, Exit]]:
+        """The open exits of a site with their places in `exits`, in their order: the first that fires wins."""
+        return [
+            (place, exit) for place, exit in enumerate(self.exits) if exit.site == site and place not in self.closed
+        ]
+
+
 class Policy:
     """The exits of one model, in the order they were added; `exit_rule` numbers are places in `exits`.
+
+    Threads may change it while others read it: whoever reads more than once takes `state`.
 
     Attributes:
         sites: names of the model's sites, in their order.
         num_classes: C.
         hidden_size: D.
-        exits: all exits, the closed ones included.
+        state: the exits as they are now.
         certificate: the promise about all of them together; None: nothing is promised.
         path: the policies that the certificate was looked for along; None: the exits were added by hand.
-        closed: places in `exits` by which no row leaves any more.
         made_for: what the certificate rests on, see `fingerprints.run_identity`.
     """
 
@@ -77,11 +102,20 @@ class Policy:
         self.sites = sites
         self.num_classes = num_classes
         self.hidden_size = hidden_size
-        self.exits: list[Exit] = []
+        self.state = PolicyState()
         self.certificate: Certificate | None = None
         self.path: CertifiedPath | None = None
-        self.closed: set[int] = set()
         self.made_for: dict[str, Any] = {}
+
+    @property
+    def exits(self) -> tuple[Exit, ...]:
+        """All exits; see `add`."""
+        return self.state.exits
+
+    @property
+    def closed(self) -> frozenset[int]:
+        """Places in `exits` by which no row leaves any more; see `close`."""
+        return self.state.closed
 
     def without_exits(self, made_for: dict[str, Any] | None = None) -> Policy:
         """Return a policy of the same model, without exits."""
@@ -116,16 +150,17 @@ class Policy:
             raise ValueError(
                 "feature must be cls or mean for a plain callable: the width of flat depends on the batch (got flat)"
             )
-        self.exits.append(exit)
+        with _CHANGING:
+            self.state = PolicyState((*self.state.exits, exit), self.state.closed)
+
+    def close(self, places: Iterable[int]) -> None:
+        """Let no row leave any more by the exits at these places in `exits`."""
+        with _CHANGING:
+            self.state = PolicyState(self.state.exits, self.state.closed | frozenset(places))
 
     def at(self, site: str) -> list[tuple[int, Exit]]:
-        """Return the open exits of a site with their places in `exits`, in the order they were added.
-
-        Of several that fire, the first wins.
-        """
-        return [
-            (place, exit) for place, exit in enumerate(self.exits) if exit.site == site and place not in self.closed
-        ]
+        """Return what `PolicyState.at` returns of the exits as they are now."""
+        return self.state.at(site)
 
     def _check_fit(self, condition: LinearCondition | OffRamp, exit: Exit) -> None:
         site = exit.site

@@ -82,7 +82,8 @@ def load_policy(json_file: str | Path, tensors_file: str | Path, expected: Polic
         for place, about in descriptions:
             policy.add(_exit(about, f"exits.{place}", tensors))
         policy.path = _path(text.get("path"), tensors)
-    policy.closed, policy.made_for, policy.certificate = closed, made_for, certificate
+    policy.close(closed)
+    policy.made_for, policy.certificate = made_for, certificate
     return policy
 
 

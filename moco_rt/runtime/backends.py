@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from moco_rt._C import Results
-from moco_rt.architectures import Architecture
+from moco_rt._C import PackedBatch, Results, can_multiply
+from moco_rt.architectures import Architecture, architecture_of
+from moco_rt.architectures.genuine import Watch, check_genuine
+from moco_rt.architectures.own_forward import OwnForward
 from moco_rt.quantization.hf_quantizer import is_int8
+from moco_rt.quantization.int8_linear import Int8Linear
 from moco_rt.runtime import packed, reference
 from moco_rt.runtime.exit_points import ExitPoint
 
 #: The names a caller may ask for.
-BACKENDS = ("auto", "packed", "reference")
+BACKENDS = ("auto", "packed", "reference", "whole")
 
 _CPU = torch.device("cpu")
 
@@ -28,9 +31,13 @@ class Backend(Protocol):
 
     Attributes:
         name: what `EarlyExitTextClassificationModel.backend` says.
+        architecture: the model's sub-layers, where exits may stand; None: there are none.
+        max_seqlen: how many tokens a row may have.
     """
 
     name: str
+    architecture: Architecture | None
+    max_seqlen: int
 
     @property
     def device(self) -> torch.device:
@@ -40,6 +47,10 @@ class Backend(Protocol):
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of hidden states and logits."""
+        ...
+
+    def is_outdated(self) -> bool:
+        """Tell whether the model was changed since in ways that this backend would not honour."""
         ...
 
     def run(
@@ -66,12 +77,35 @@ class PackedBackend:
     def __init__(self, model: Any, architecture: Architecture):
         if architecture.device != _CPU:
             raise ValueError(f"the packed kernels need a model on the CPU (got {architecture.device})")
+        if is_int8(model) and not can_multiply(torch.int8):
+            raise ValueError("dtype must be one that this processor multiplies (got int8)")
+        check_genuine(model)
+        self.architecture: Architecture | None = architecture
+        self.max_seqlen = architecture.max_seqlen
+        self._model = model
         self._encoder = architecture.encoder(model.dtype)
+        self._watch = Watch(tuple(model.modules()))
+        # The kernels keep pointers to these; pickling a model for another process moves them.
+        self._int8_weights = [module.weight for module in model.modules() if type(module) is Int8Linear]
+        self._places = self._int8_places()
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of hidden states and logits."""
         return self._encoder.dtype
+
+    def is_outdated(self) -> bool:
+        """Tell whether a module got a hook or another method, or int8 weights lie elsewhere."""
+        if self._int8_weights and self._int8_places() != self._places:
+            return True
+        if not self._watch.sees_change():
+            return False
+        try:
+            check_genuine(self._model)
+        except ValueError:
+            return True
+        self._watch = Watch(tuple(self._model.modules()))  # what was added changes nothing
+        return False
 
     def run(
         self,
@@ -80,8 +114,11 @@ class PackedBackend:
         attention_mask: Tensor,
         token_type_ids: Tensor | None,
     ) -> Results:
-        """See `packed.forward`."""
+        """Run `packed.forward`."""
         return packed.forward(self._encoder, exits, input_ids, attention_mask, token_type_ids)
+
+    def _int8_places(self) -> list[int]:
+        return [weight.data_ptr() for weight in self._int8_weights]
 
 
 class ReferenceBackend:
@@ -90,20 +127,34 @@ class ReferenceBackend:
     name = "reference"
 
     def __init__(self, model: Any, architecture: Architecture):
+        self.architecture: Architecture | None = architecture
+        self.max_seqlen = architecture.max_seqlen
+        self._driven = architecture
         self._model = model
-        self._architecture = architecture
         self._parts = tuple(model.modules())  # walking the tree anew for every batch is a tenth of a small one's time
+        self._watch = Watch([model.get_submodule(path) for path in architecture.passed_by])
 
     @property
     def device(self) -> torch.device:
         """The device of the model's weights."""
-        return self._architecture.device
+        return self._driven.device
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the model's weights."""
         dtype: torch.dtype = self._model.dtype
         return dtype
+
+    def is_outdated(self) -> bool:
+        """Tell whether a module that is passed by got a hook or another method."""
+        if not self._watch.sees_change():
+            return False
+        try:
+            self._driven = self.architecture = architecture_of(self._model)
+        except ValueError:
+            return True
+        self._watch = Watch([self._model.get_submodule(path) for path in self._driven.passed_by])
+        return False
 
     def run(
         self,
@@ -112,18 +163,77 @@ class ReferenceBackend:
         attention_mask: Tensor,
         token_type_ids: Tensor | None,
     ) -> Results:
-        """See `reference.forward`."""
-        if any(part.training for part in self._parts):  # whoever holds the model that was given may have done that
-            self._model.eval()
-        return reference.forward(self._architecture, exits, input_ids, attention_mask, token_type_ids)
+        """Run `reference.forward`."""
+        _evaluate(self._model, self._parts)
+        return reference.forward(self._driven, exits, input_ids, attention_mask, token_type_ids)
 
 
-def choose_backend(asked_for: str, model: Any, architecture: Architecture) -> Backend:
-    """The backend that was asked for; of `auto` the fastest that covers the model, and a log line where it is not packed.
+class WholeBackend:
+    """The model's own forward, whatever it is; there are no exits.
+
+    Args:
+        model: a Hugging Face `...ForSequenceClassification`.
+        reason: why no other backend runs it.
+    """
+
+    name = "whole"
+    architecture: Architecture | None = None
+
+    def __init__(self, model: Any, reason: str = "it was asked for"):
+        self.reason = reason
+        self._model = model
+        self._forward = OwnForward(model)
+        self.max_seqlen = self._forward.max_seqlen
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model's weights."""
+        return self._forward.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the model's weights."""
+        dtype: torch.dtype = self._model.dtype
+        return dtype
+
+    def is_outdated(self) -> bool:
+        """False: whatever the model does is honoured."""
+        return False
+
+    def run(
+        self,
+        exits: Mapping[str, ExitPoint],  # noqa: ARG002
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor | None,
+    ) -> Results:
+        """Call the model's own forward: every row runs to the end."""
+        _evaluate(self._model, self._model.modules())
+        batch = PackedBatch(attention_mask)  # which refuses masks that are none
+        logits = self._forward.logits(input_ids, attention_mask, token_type_ids)
+        results = Results(batch.rows, logits.shape[1], dtype=logits.dtype, device=logits.device)
+        results.write_last(batch, logits)
+        return results
+
+
+def choose_backend(asked_for: str, model: Any) -> Backend:
+    """The backend that was asked for; of `auto` the fastest that computes what the model computes.
+
+    A log line says why where that is not `packed`.
 
     Raises:
+        TypeError: model is not a Hugging Face sequence classifier.
         ValueError: the backend that was asked for does not cover the model.
     """
+    if asked_for == "whole":
+        return WholeBackend(model)
+    try:
+        architecture = architecture_of(model)
+    except ValueError as reason:
+        if asked_for != "auto":
+            raise
+        _log.warning("backend: whole, without exits, because %s", reason)
+        return WholeBackend(model, str(reason))
     if asked_for == "reference":
         return ReferenceBackend(model, architecture)
     try:
@@ -133,3 +243,9 @@ def choose_backend(asked_for: str, model: Any, architecture: Architecture) -> Ba
             raise
         _log.warning("backend: reference, because %s", reason)
         return ReferenceBackend(model, architecture)
+
+
+def _evaluate(model: Any, parts: Iterable[torch.nn.Module]) -> None:
+    """Put a model in evaluation mode: whoever holds the one that was given may have done otherwise since."""
+    if any(part.training for part in parts):
+        model.eval()

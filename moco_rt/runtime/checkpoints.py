@@ -1,54 +1,100 @@
-"""What lies beside a model's own files: its policy, what a monitor has seen, and what a report shows."""
+"""The files beside a model's own: its policy, what a monitor has seen, and the report of the search."""
 
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from moco_rt.architectures import find_file
+from moco_rt.architectures import Source, find_file
 from moco_rt.policies.findings import SearchReport
 from moco_rt.policies.monitor import Monitor
 from moco_rt.policies.policy import Policy
 from moco_rt.policies.policy_files import JSON, TENSORS, load_policy, save_policy
 
 _MONITOR = "monitor.json"
-#: What only `moco-rt report` reads.
+#: The report of the search, of which `moco-rt report` makes a page.
 FINDINGS = "findings.safetensors"
 #: A directory that holds it is a cascade's.
 CASCADE = "cascade.json"
+#: Files that another model, or this one in another form, may have left.
+_STALE = (JSON, TENSORS, _MONITOR, FINDINGS, CASCADE, "model*.safetensors", "model.safetensors.index.json")
 
 
-def save(directory: str | Path, policy: Policy, monitor: Monitor | None, findings: SearchReport | None) -> None:
-    """Write what there is of them into a directory, which is made where it is missing.
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that belongs to a model beside its weights.
+
+    Attributes:
+        policy: its exits.
+        monitor: what watches them; None: nothing does.
+        search_report: of the search for the policy; None: there was none.
+    """
+
+    policy: Policy
+    monitor: Monitor | None = None
+    search_report: SearchReport | None = None
+
+
+@contextmanager
+def replacing(directory: str | Path) -> Iterator[Path]:
+    """A new directory whose files, once all are written, take the place of those in `directory`.
+
+    Nothing is written over: what maps the old files, as a model that was loaded from there may, keeps them. Where
+    writing fails the old files stay.
+
+    Args:
+        directory: is made where it is missing; files in it that belong to no model stay.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".saving-", dir=directory) as fresh:
+        yield Path(fresh)
+        written = [path for path in Path(fresh).iterdir() if path.is_file()]
+        for stale in {path for pattern in _STALE for path in directory.glob(pattern)}:
+            if stale.name not in {path.name for path in written}:
+                stale.unlink()
+        for path in written:
+            path.replace(directory / path.name)
+
+
+def save(directory: Path, checkpoint: Checkpoint) -> None:
+    """Write into a directory.
 
     Raises:
         ValueError: a rule is a plain callable, which has no form on disk.
     """
-    save_policy(policy, directory)
-    for name in (_MONITOR, FINDINGS, CASCADE):  # of what was there before
-        (Path(directory) / name).unlink(missing_ok=True)
-    if monitor is not None:
-        (Path(directory) / _MONITOR).write_text(json.dumps(monitor.state()) + "\n", encoding="utf-8")
-    if findings is not None:
-        findings.save(Path(directory) / FINDINGS)
+    save_policy(checkpoint.policy, directory)
+    if checkpoint.monitor is not None:
+        (directory / _MONITOR).write_text(json.dumps(checkpoint.monitor.state()) + "\n", encoding="utf-8")
+    if checkpoint.search_report is not None:
+        checkpoint.search_report.save(directory / FINDINGS)
 
 
-def load(name: str | Path, expected: Policy) -> tuple[Policy, Monitor | None] | None:
-    """Policy and monitor from a directory, or by a model's name on the hub; None: there is no policy.
+def has_policy(source: Source) -> bool:
+    """Tell whether a policy lies in a directory, or beside a model on the hub."""
+    return find_file(source, JSON) is not None
+
+
+def load(source: Source, expected: Policy) -> Checkpoint | None:
+    """Read what lies in a directory, or beside a model on the hub; None: there is no policy.
 
     Raises:
         ValueError: the policy is of another model, see `load_policy`, or one of its two files is missing.
     """
-    files = [find_file(name, file) for file in (JSON, TENSORS)]
+    files = [find_file(source, file) for file in (JSON, TENSORS)]
     if files == [None, None]:
         return None
     if files[0] is None or files[1] is None:
-        raise ValueError(f"{name} must hold both {JSON} and {TENSORS} (one is missing)")
+        raise ValueError(f"{source.name} must hold both {JSON} and {TENSORS} (one is missing)")
     policy = load_policy(files[0], files[1], expected)
-    state = find_file(name, _MONITOR)
-    if state is None:
-        return policy, None
-    seen = json.loads(state.read_text(encoding="utf-8"))
-    monitor = Monitor(policy, seen["rate"])
-    monitor.restore(seen)
-    return policy, monitor
+    state, report = find_file(source, _MONITOR), find_file(source, FINDINGS)
+    monitor = None
+    if state is not None:
+        seen = json.loads(state.read_text(encoding="utf-8"))
+        monitor = Monitor(policy, seen["rate"], delta=seen.get("delta"))
+        monitor.restore(seen)
+    return Checkpoint(policy, monitor, None if report is None else SearchReport.load(report))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from moco_rt._C import Exits, PackedBatch, Results
 from moco_rt._C import OffRamp as CompiledOffRamp
+from moco_rt.architectures.sites import sites_that_read_mean
 from moco_rt.policies.conditions import LinearCondition, OffRamp
 from moco_rt.policies.policy import Exit, Policy
 
@@ -29,19 +31,37 @@ class ExitPoint(Protocol):
         ...
 
 
-class CompiledExitPoint:
-    """The exits of one site."""
+def needs_mean_before(site: str, exits: Mapping[str, ExitPoint]) -> bool:
+    """Tell whether the mean must be kept on the way to a site: an exit there, or later in its layer, looks at it."""
+    return any(exits[name].needs_mean for name in sites_that_read_mean(site) if name in exits)
 
-    def __init__(self, policy: Policy, site: str, device: torch.device):
-        # One off-ramp that waits for others to agree needs all of them to be counted, wherever they stand.
-        patient = any(isinstance(each.condition, OffRamp) and each.condition.patience > 1 for each in policy.exits)
-        self._compiled = Exits(policy.sites.index(site), policy.num_classes, count_streaks=patient)
+
+class CompiledExitPoint:
+    """The exits of one site.
+
+    Args:
+        site: its place in `policy.sites`.
+        num_classes: the model's.
+        exits: those that are open, with their places in the policy.
+        device: where the model is.
+        count_streaks: whether an off-ramp, of this site or another, waits for others to agree with it.
+    """
+
+    def __init__(
+        self,
+        site: int,
+        num_classes: int,
+        exits: Sequence[tuple[int, Exit]],
+        device: torch.device,
+        count_streaks: bool,
+    ):
+        self._compiled = Exits(site, num_classes, count_streaks=count_streaks)
         self._callables: list[Exit] = []
-        features = {exit.feature for _, exit in policy.at(site)}
+        features = {exit.feature for _, exit in exits}
         self.can_peek = features <= {"cls", "cls+mean"}
         self.needs_mean = "cls+mean" in features
-        for rule_id, exit in policy.at(site):
-            logits = torch.tensor(exit.logits(policy.num_classes), device=device)
+        for rule_id, exit in exits:
+            logits = torch.tensor(exit.logits(num_classes), dtype=torch.float32, device=device)
             condition = exit.condition
             if isinstance(condition, OffRamp):
                 self._compiled.add_off_ramp(
@@ -79,8 +99,15 @@ def compile_off_ramp(off_ramp: OffRamp, device: torch.device) -> CompiledOffRamp
 
 
 def compile_exits(policy: Policy, device: torch.device) -> dict[str, CompiledExitPoint]:
-    """The exits of every site that has any."""
-    return {site: CompiledExitPoint(policy, site, device) for site in policy.sites if policy.at(site)}
+    """The open exits of every site that has any."""
+    state = policy.state  # others may close exits meanwhile
+    # One off-ramp that waits for others to agree needs all of them to be counted, wherever they stand.
+    patient = any(isinstance(exit.condition, OffRamp) and exit.condition.patience > 1 for exit in state.exits)
+    return {
+        site: CompiledExitPoint(place, policy.num_classes, exits, device, patient)
+        for place, site in enumerate(policy.sites)
+        if (exits := state.at(site))
+    }
 
 
 def _fires(exit: Exit, feature: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moco_rt._C import Results
-from moco_rt.architectures import architecture_of, check_single_label, find_tokenizer, load_model
-from moco_rt.architectures.conversion import Dtype, describe, to_dtype
+from moco_rt.architectures import (
+    Source,
+    check_single_label,
+    find_source,
+    find_tokenizer,
+    load_model,
+    warn_where_untrained,
+)
+from moco_rt.architectures.conversion import Dtype, describe
 from moco_rt.architectures.pipelines import PipelineModel, announce_to_pipelines
 from moco_rt.architectures.sites import all_sites
 from moco_rt.inputs.texts import Texts
@@ -22,35 +28,40 @@ from moco_rt.policies.conditions import Condition, LinearCondition, OffRamp
 from moco_rt.policies.findings import SearchReport
 from moco_rt.policies.fingerprints import check_made_for, loading_identity, model_identity
 from moco_rt.policies.monitor import Alarm, Monitor, watch
-from moco_rt.policies.policy import Exit, Policy
+from moco_rt.policies.policy import Exit, Policy, PolicyState
 from moco_rt.quantization.hf_quantizer import is_int8
 from moco_rt.runtime import checkpoints
-from moco_rt.runtime.backends import BACKENDS, choose_backend
+from moco_rt.runtime.backed_module import BackedModule
+from moco_rt.runtime.backends import WholeBackend
+from moco_rt.runtime.checkpoints import Checkpoint
 from moco_rt.runtime.checks import check_inputs
-from moco_rt.runtime.exit_points import CompiledExitPoint, ExitPoint, compile_exits
+from moco_rt.runtime.exit_points import CompiledExitPoint, compile_exits
 from moco_rt.runtime.outputs import EarlyExitOutput, Prediction
 from moco_rt.runtime.prediction import predict
 
 announce_to_pipelines("moco_rt", "EarlyExitTextClassificationModel")
 
 
-class EarlyExitTextClassificationModel(PipelineModel, torch.nn.Module):
+class EarlyExitTextClassificationModel(PipelineModel, BackedModule):
     """A fine-tuned classifier with exits. Without rules it answers exactly as the model it was made from.
 
     Args:
         model: a Hugging Face `...ForSequenceClassification`; it is put in evaluation mode.
         backend: `packed` runs on the extension's own kernels, on a CPU: in float32 and bfloat16 from a packed copy of
             the weights as they are now, in int8 from the model's own; `reference` drives the model's own modules;
-            `auto` takes `packed` where it covers the model, and says in the log why where it does not.
-        dtype: computes in this dtype, on a to_dtype copy where the model has another; `"int8"`: see `int8_copy`;
-            None: as it is. A rule's bound speaks of the dtype it was found in: capture from `.model` to find rules.
+            `whole` calls the model's own forward, without exits, whatever its family; `auto` takes the first of them
+            that computes what the model computes, and says in the log why where that is not `packed`.
+        dtype: computes in this dtype, on a converted copy where the model has another; `"int8"`: see `int8_copy`;
+            None: as it is, but for float16 on a CPU and weights of several dtypes, which are computed in float32.
+            A rule's bound speaks of the dtype it was found in: capture from `.model` to find rules.
 
     Attributes:
         tokenizer: the model's, for `predict` and `save_pretrained`; `accelerate` and `from_pretrained` set it.
 
     Raises:
-        TypeError: model is not a sequence classifier.
-        ValueError: its family is not covered, or not by the backend that was asked for, or the backend is unknown.
+        TypeError: model is not a sequence classifier, or dtype is no dtype.
+        ValueError: the backend that was asked for does not cover the model, or is unknown; its classes are not named
+            from 0 on.
 
     Example:
         >>> model = EarlyExitTextClassificationModel(hf_model)
@@ -58,70 +69,18 @@ class EarlyExitTextClassificationModel(PipelineModel, torch.nn.Module):
     """
 
     def __init__(self, model: Any, *, backend: str = "auto", dtype: Dtype | None = None):
-        super().__init__()
-        if backend not in BACKENDS:
-            raise ValueError(f"backend must be one of {', '.join(BACKENDS)} (got {backend!r})")
-        architecture = architecture_of(model)
-        if (other := to_dtype(model, dtype)) is not model:
-            model, architecture = other, architecture_of(other)
-        self.model = model.eval()
-        self.config = model.config
-        self._architecture = architecture
-        self._asked_for = backend
-        self._backend = choose_backend(backend, model, architecture)
-        self.sites = all_sites(architecture.num_layers)
-        self.max_seqlen = architecture.max_seqlen
-        self.policy = Policy(self.sites, architecture.num_classes, architecture.hidden_size)
+        super().__init__(model, backend, dtype)
+        self.sites: tuple[str, ...] = ()
+        self._module_paths: dict[str, str] = {}
+        if (architecture := self._backend.architecture) is not None:
+            warn_where_untrained(architecture)
+            self.sites = all_sites(architecture.num_layers)
+            self._module_paths = architecture.module_paths
+        self.policy = Policy(self.sites, model.config.num_labels, getattr(model.config, "hidden_size", 0))
         self.tokenizer: Any = None
         self.search_report: SearchReport | None = None  # of the search for its policy
         self._monitor: Monitor | None = None
-        #: The compiled exits, and of what state of the policy.
-        self._compiled: tuple[Any, dict[str, CompiledExitPoint]] | None = None
-        # Called whether this module is loaded, or one around it.
-        self.register_load_state_dict_post_hook(_choose_backend_again)  # type: ignore[no-untyped-call]
-
-    def train(self, mode: bool = True) -> EarlyExitTextClassificationModel:  # noqa: ARG002
-        """Stays in evaluation mode: it answers, it is not trained."""
-        return super().train(False)
-
-    def _apply(self, *args: Any, **kwargs: Any) -> EarlyExitTextClassificationModel:
-        """Run by `.to`, `.half` and their like: where weights have moved, the backend is chosen anew."""
-        places = self._places()
-        try:
-            super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
-        finally:
-            if self._places() != places:
-                self._choose_backend()
-        return self
-
-    def _places(self) -> list[int]:
-        return [parameter.data_ptr() for parameter in self.model.parameters()]
-
-    def _choose_backend(self) -> None:
-        self._backend = choose_backend(self._asked_for, self.model, self._architecture)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """The state without what copies and pickles make anew: the compiled policy and the backend's weights."""
-        return {**self.__dict__, "_compiled": None, "_backend": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._choose_backend()
-
-    @property
-    def backend(self) -> str:
-        """`packed` or `reference`: what runs."""
-        return self._backend.name
-
-    @property
-    def device(self) -> torch.device:
-        """The device that inputs must be on."""
-        return self._backend.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of hidden states and logits."""
-        return self._backend.dtype
+        self._compiled: tuple[PolicyState, torch.device, dict[str, CompiledExitPoint]] | None = None
 
     def add_rule(
         self,
@@ -154,10 +113,10 @@ class EarlyExitTextClassificationModel(PipelineModel, torch.nn.Module):
             ValueError: the model does not choose one label of at least two; site, class, weight, feature or bound do
                 not fit it. It keeps the rules it had.
         """
-        check_single_label(self.config)
+        self.check_takes_exits()
         parts = (layer, encoder_layer, module)
         site = ".".join(str(part) for part in parts if part is not None)
-        site = self._architecture.module_paths.get(site, site)
+        site = self._module_paths.get(site, site)
         own_feature, own_bound = "cls", 0.05
         if isinstance(condition, LinearCondition):
             own_feature, own_bound = condition.feature, condition.bound
@@ -171,8 +130,18 @@ class EarlyExitTextClassificationModel(PipelineModel, torch.nn.Module):
         Raises:
             ValueError: the model does not choose one label of at least two; site, classes or size do not fit it.
         """
+        self.check_takes_exits()
+        self.policy.add(Exit.of(off_ramp, self._module_paths.get(site, site)))
+
+    def check_takes_exits(self) -> None:
+        """Refuse exits where they cannot settle anything.
+
+        Raises:
+            ValueError: the model does not choose one label of at least two, or is run as a whole.
+        """
         check_single_label(self.config)
-        self.policy.add(Exit.of(off_ramp, self._architecture.module_paths.get(site, site)))
+        if isinstance(self._backend, WholeBackend):
+            raise ValueError(f"exits need the backend packed or reference (got whole, because {self._backend.reason})")
 
     def forward(
         self,
@@ -200,17 +169,6 @@ class EarlyExitTextClassificationModel(PipelineModel, torch.nn.Module):
         if self._monitor is not None:
             watch(self._monitor, results, partial(self.run, {}), (input_ids, attention_mask, token_type_ids))
         return EarlyExitOutput(results.logits, results.exit_site, results.exit_rule)
-
-    @torch.no_grad()
-    def run(
-        self,
-        exits: Mapping[str, ExitPoint],
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        token_type_ids: Tensor | None = None,
-    ) -> Results:
-        """Whatever exits are given, on inputs that are as they must be."""
-        return self._backend.run(exits, input_ids, attention_mask, token_type_ids)
 
     def predict(
         self,
@@ -243,30 +201,50 @@ class EarlyExitTextClassificationModel(PipelineModel, torch.nn.Module):
             print(describe(self.model))
         print("no certificate" if self.policy.certificate is None else self.policy.certificate.table())
 
-    def monitor(self, rate: float = 0.01, on_alarm: Callable[[Alarm], None] | None = None, *, seed: int = 0) -> Monitor:
+    def monitor(
+        self,
+        rate: float = 0.01,
+        on_alarm: Callable[[Alarm], None] | None = None,
+        *,
+        delta: float | None = None,
+        seed: int = 0,
+    ) -> Monitor:
         """From now on, run a random share of the rows that left through the full model too, and close exits that err.
 
         For what it takes see `Monitor`, which it returns: `processes` hold the evidence by exit; saved with the model.
         """
-        self._monitor = Monitor(self.policy, rate, on_alarm, seed=seed)
+        self._monitor = Monitor(self.policy, rate, on_alarm, delta=delta, seed=seed)
         return self._monitor
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Write model, tokenizer, policy and what a monitor has seen, for `from_pretrained`.
+        """Write model, tokenizer, policy, what a monitor has seen and the report of the search, for `from_pretrained`.
+
+        The files take the place of those that are there when all are written: the directory may be the one that the
+        model was loaded from.
 
         Raises:
             ValueError: a rule is a plain callable, which has no form on disk, or the policy is of other weights.
         """
         check_made_for(self.policy.made_for, model_identity(self.model), "the policy")
         self.policy.made_for |= model_identity(self.model)
-        checkpoints.save(directory, self.policy, self._monitor, self.search_report)
-        self.model.save_pretrained(directory)
-        if self.tokenizer is not None:
-            save_tokenizer(self.tokenizer, directory)
+        with checkpoints.replacing(directory) as fresh:
+            if self.sites:
+                checkpoints.save(fresh, Checkpoint(self.policy, self._monitor, self.search_report))
+            self.model.save_pretrained(fresh)
+            if self.tokenizer is not None:
+                save_tokenizer(self.tokenizer, fresh)
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path, *, backend: str = "auto", dtype: Dtype | None = None
+        cls,
+        name: str | Path,
+        *,
+        backend: str = "auto",
+        dtype: Dtype | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        device_map: Any = None,
     ) -> EarlyExitTextClassificationModel:
         """A model with its policy and its tokenizer, from a directory or by its name on the Hugging Face hub.
 
@@ -274,26 +252,37 @@ class EarlyExitTextClassificationModel(PipelineModel, torch.nn.Module):
             name: where `save_pretrained` wrote, or any classifier, which then has no exits.
             backend: see the class.
             dtype: see the class; a policy is of one dtype.
+            revision: branch, tag or commit on the hub, of model and policy; None: the main branch.
+            token: for the hub; None: the one that `hf auth login` stored.
+            local_files_only: take nothing but what was downloaded before.
+            device_map: see transformers; None: the CPU.
 
         Raises:
+            OSError: there is no such model.
             ValueError: the policy is not of this model, or not of this dtype.
         """
-        model = cls(load_model(str(name)), backend=backend, dtype=dtype)
-        model.load_policy(name)
-        model.tokenizer = find_tokenizer(name)
+        source = find_source(Source(str(name), revision, token, local_files_only))
+        model = cls(load_model(source, device_map), backend=backend, dtype=dtype)
+        model.load_policy(source)
+        model.tokenizer = find_tokenizer(source)
         return model
 
-    def load_policy(self, name: str | Path) -> None:
+    def load_policy(self, source: str | Path | Source) -> None:
         """Take a policy from a directory or by a name on the hub, if there is one; refuses one of another model."""
-        found = checkpoints.load(name, self.policy.without_exits(loading_identity(self.model)))
-        self.policy, self._monitor = found or (self.policy, self._monitor)
+        source = source if isinstance(source, Source) else Source(str(source))
+        if not self.sites:
+            if checkpoints.has_policy(source):
+                self.check_takes_exits()
+            return
+        found = checkpoints.load(source, self.policy.without_exits(loading_identity(self.model)))
+        if found is not None:
+            self.policy, self._monitor, self.search_report = found.policy, found.monitor, found.search_report
 
     def _compiled_exits(self) -> dict[str, CompiledExitPoint]:
-        now = (tuple(self.policy.exits), frozenset(self.policy.closed), self.device)
-        if self._compiled is None or self._compiled[0] != now:  # rules were added, or the model was moved
-            self._compiled = (now, compile_exits(self.policy, self.device))
-        return self._compiled[1]
-
-
-def _choose_backend_again(model: EarlyExitTextClassificationModel, _: Any) -> None:
-    model._choose_backend()
+        policy, device = self.policy, self.device
+        state = policy.state
+        compiled = self._compiled
+        if compiled is None or compiled[0] is not state or compiled[1] != device:
+            compiled = (state, device, compile_exits(policy, device))
+            self._compiled = compiled
+        return compiled[2]

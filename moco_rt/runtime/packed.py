@@ -15,7 +15,7 @@ from torch import Tensor
 
 from moco_rt._C import PackedBatch, Results, TransformerClassifier
 from moco_rt.architectures.sites import EMBEDDINGS, attention_site, output_site
-from moco_rt.runtime.exit_points import ExitPoint
+from moco_rt.runtime.exit_points import ExitPoint, needs_mean_before
 
 
 def forward(
@@ -40,7 +40,7 @@ def forward(
     batch = PackedBatch(attention_mask)
     results = Results(batch.rows, encoder.num_classes, dtype=encoder.dtype, device=torch.device("cpu"))
     encoder.embed(batch, input_ids, token_type_ids)
-    if EMBEDDINGS in exits and exits[EMBEDDINGS].needs_mean:
+    if needs_mean_before(EMBEDDINGS, exits):
         batch.keep_mean()
     _leave(exits.get(EMBEDDINGS), batch, results)
     for layer in range(encoder.num_layers):
@@ -57,35 +57,53 @@ def _run_layer(
 ) -> PackedBatch:
     """The rows that are left after a layer; after the last one only their first tokens, where that is all one needs.
 
-    What only looks at first tokens, and at the mean before the layer, is decided by a peek at these tokens, before the
-    layer is run for all the others.
+    An exit that looks at no more than the first token after the layer has begun is decided by a peek: that token is
+    computed for every row, and all the others only for rows that stay. What a peek cannot decide is decided as the
+    layer goes:
+
+    | a peek decides exits after | what is run, in this order; "1": for the first token of each row alone         |
+    |----------------------------|--------------------------------------------------------------------------------|
+    | attention and the layer    | peek 1, rows leave, feed-forward 1, rows leave, attention, feed-forward        |
+    | attention only             | peek 1, rows leave, attention, feed-forward, rows leave                        |
+    | the layer only             | attention, rows leave, feed-forward 1, rows leave, feed-forward                |
+    | neither                    | attention, rows leave, feed-forward, rows leave                                |
+
+    In the last layer only exits read other tokens than the first: where a peek decides those after it, nothing is run
+    after "feed-forward 1".
     """
-    attention_exits, output_exits = exits.get(attention_site(layer)), exits.get(output_site(layer))
-    if any(found is not None and found.needs_mean for found in (attention_exits, output_exits)):
+    after_attention, after_layer = exits.get(attention_site(layer)), exits.get(output_site(layer))
+    if needs_mean_before(attention_site(layer), exits):
         batch.keep_mean()
     last = layer == encoder.num_layers - 1
-    peek_output = last if output_exits is None else output_exits.can_peek
-    peek_attention = peek_output if attention_exits is None else attention_exits.can_peek
-    if not peek_attention:
-        encoder.attention(layer, batch)
-        _leave(attention_exits, batch, results)
-    if peek_attention or peek_output:
-        cls = encoder.peek(layer, batch) if peek_attention else batch.cls()
-        if peek_attention:
-            _leave(attention_exits, cls, results)
-        if peek_output:
-            encoder.feed_forward(layer, cls)
-            _leave(output_exits, cls, results)
-            if last:
-                return cls
-        batch.keep_rows_of(cls)
-        if batch.rows == 0:
-            return batch
+    peek_output = last if after_layer is None else after_layer.can_peek
+    peek_attention = peek_output if after_attention is None else after_attention.can_peek
     if peek_attention:
+        first_tokens = encoder.peek(layer, batch)
+        _leave(after_attention, first_tokens, results)
+    else:
         encoder.attention(layer, batch)
-    encoder.feed_forward(layer, batch)
-    if not peek_output:
-        _leave(output_exits, batch, results)
+        _leave(after_attention, batch, results)
+        if not peek_output:
+            return _finish_layer(encoder, layer, after_layer, batch, results)
+        first_tokens = batch.cls()
+    if peek_output:
+        encoder.feed_forward(layer, first_tokens)
+        _leave(after_layer, first_tokens, results)
+        if last:
+            return first_tokens
+    batch.keep_rows_of(first_tokens)
+    if batch.rows > 0 and peek_attention:
+        encoder.attention(layer, batch)
+    return _finish_layer(encoder, layer, None if peek_output else after_layer, batch, results)
+
+
+def _finish_layer(
+    encoder: TransformerClassifier, layer: int, undecided: ExitPoint | None, batch: PackedBatch, results: Results
+) -> PackedBatch:
+    """The rows that are left after a feed-forward network, and after exits that had to wait for all tokens."""
+    if batch.rows > 0:
+        encoder.feed_forward(layer, batch)
+        _leave(undecided, batch, results)
     return batch
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from moco_rt._C import PackedBatch, Results
 from moco_rt.architectures import Architecture
-from moco_rt.runtime.exit_points import ExitPoint
+from moco_rt.runtime.exit_points import ExitPoint, needs_mean_before
 
 
 def forward(
@@ -40,7 +40,7 @@ def forward(
     mask = architecture.context(attention_mask, hidden)
     results = Results(batch.rows, architecture.num_classes, dtype=hidden.dtype, device=hidden.device)
     for site, run in architecture.steps():
-        if _reads_mean_before(site, exits):
+        if needs_mean_before(site, exits):
             batch.unpad(hidden)
             batch.keep_mean()
         hidden = run(hidden, mask)
@@ -55,10 +55,3 @@ def forward(
             mask = architecture.context(batch.attention_mask(), hidden)
     results.write_last(batch, architecture.classify(hidden))
     return results
-
-
-def _reads_mean_before(site: str, exits: Mapping[str, ExitPoint]) -> bool:
-    """Whether an exit of the layer that starts on the way to site, or of the embeddings, looks at the mean there."""
-    of_layer = (site, site.replace("attention", "output")) if site.endswith("attention") else (site,)
-    starts = not site.endswith("output")
-    return starts and any(exits[name].needs_mean for name in of_layer if name in exits)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, overload
 
 import torch
 
-from moco_rt.architectures import load_tokenizer
+from moco_rt.architectures import load_tokenizer, unwrap
 from moco_rt.architectures.conversion import Dtype
 from moco_rt.cascades.cascade import Cascade
 from moco_rt.cascades.tier import Tier, TierLike, align_classes, backend_to_keep
@@ -77,13 +77,13 @@ def accelerate(
     others in all tiers.
 
     Args:
-        model: a Hugging Face `...ForSequenceClassification`; or tiers of a cascade, see `Cascade`, from the fastest to
-            the one whose labels count: exits inside tiers and the hand-over between them are then chosen together, and
+        model: a Hugging Face `...ForSequenceClassification`, or a pipeline or `EarlyExitTextClassificationModel` around
+            one; or tiers of a cascade, see `Cascade`, from the fastest to the one whose labels count: exits inside tiers and the hand-over between them are then chosen together, and
             tiers that save no time are left out. Of an `EarlyExitTextClassificationModel` its model and backend are
             used, and no exits.
         texts: texts, pairs, or rows with named columns, in whatever holds them (see `list_texts`), like those it will
-            meet; labels are not needed. Texts that the model was fine-tuned on
-            would make it look surer than it is: certify on others, see `calibration`.
+            meet; labels are not needed. Texts that the model was fine-tuned on would make it look surer than it is:
+            certify on others, see `calibration`.
         tokenizer: the model's; None: loaded from where the model came from. Tiers bring their own. What is returned
             carries it.
         agreement: the share of rows that must keep the full model's label.
@@ -179,8 +179,10 @@ def _prepare(model: Any, tokenizer: Any, dtype: Dtype | None, max_length: int | 
     """Return a model as it will run, with its tokenizer; int8 waits for the texts that it learns from."""
     backend = "auto"
     if isinstance(model, EarlyExitTextClassificationModel):
-        model, backend = model.model, backend_to_keep(model)
+        backend = backend_to_keep(model)
+    model, tokenizer = unwrap(model, tokenizer)
     fast = EarlyExitTextClassificationModel(model, backend=backend, dtype=None if dtype == "int8" else dtype)
+    fast.check_takes_exits()
     fast.tokenizer = load_tokenizer(model) if tokenizer is None else tokenizer
     return Tier.of((fast, fast.tokenizer), length_limit(fast.tokenizer, fast.max_seqlen, max_length))
 

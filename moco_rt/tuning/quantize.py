@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from moco_rt.architectures import architecture_of, check_single_label, load_tokenizer
-from moco_rt.architectures.conversion import int8_copy
+from moco_rt.architectures import architecture_of, check_single_label, load_tokenizer, unwrap
+from moco_rt.architectures.conversion import check_quantizable, int8_copy, to_dtype
 from moco_rt.inputs.batching import length_sorted_batches
 from moco_rt.inputs.texts import Texts, list_texts
 from moco_rt.inputs.tokenization import length_limit
@@ -46,7 +46,8 @@ def quantize(
     those first that change the logits most, and the log says which. Nothing is trained.
 
     Args:
-        model: a Hugging Face `...ForSequenceClassification`, on a CPU.
+        model: a Hugging Face `...ForSequenceClassification`, or a pipeline or `EarlyExitTextClassificationModel` around
+            one, on a CPU.
         texts: a few hundred texts, pairs, or rows with named columns, in whatever holds them (see `list_texts`), like
             those it will meet; of more than 512, so many spread evenly over them are looked at.
         tokenizer: the model's; None: loaded from where the model came from.
@@ -63,6 +64,7 @@ def quantize(
             are no texts.
     """
     taken = list_texts(texts, columns)
+    model, tokenizer = unwrap(model, tokenizer)
     max_seqlen = architecture_of(model).max_seqlen
     tokenizer = load_tokenizer(model) if tokenizer is None else tokenizer
     longest = length_limit(tokenizer, max_seqlen, max_length)
@@ -74,35 +76,35 @@ def quantize(
 def quantize_on(model: Any, batches: Batches) -> Any:
     """Do what `quantize` does, on texts that are tokenised and padded already."""
     check_single_label(model.config)
-    unsmoothed = EarlyExitTextClassificationModel(model, dtype="int8")  # raises, before any work, where that cannot be
+    check_quantizable(model)
+    model = to_dtype(model, None)
     expected = _logits(EarlyExitTextClassificationModel(model), batches)
-    largest = _largest_inputs(model, batches)
 
-    def compare(quantized: EarlyExitTextClassificationModel) -> tuple[float, float]:
+    def compare(smooth: dict[str, Tensor] | None, keep: Sequence[str] = ()) -> tuple[float, float]:
         """Return the mean squared error of the logits, and the share of labels that stay."""
-        logits = _logits(quantized, batches)
+        logits = _logits(EarlyExitTextClassificationModel(int8_copy(model, smooth, keep)), batches)
         stay = (logits.argmax(1) == expected.argmax(1)).float().mean()
         return float((logits - expected).square().mean()), float(stay)
 
-    def compare_at(strength: float, keep: Sequence[str] = ()) -> tuple[float, float]:
-        copy = int8_copy(model, _smooth(model, largest, strength), keep)
-        return compare(EarlyExitTextClassificationModel(copy))
-
-    tries = {0.0: compare(unsmoothed)}
-    tries |= {strength: compare_at(strength) for strength in tqdm(_STRENGTHS, desc="int8", delay=2, leave=False)}
+    smooths: dict[float, dict[str, Tensor] | None] = {0.0: None}
+    tries = {0.0: compare(None)}  # before the work: raises where int8 cannot be
+    largest = _largest_inputs(model, batches)
+    for strength in tqdm(_STRENGTHS, desc="int8", delay=2, leave=False):
+        smooths[strength] = _smooth(model, largest, strength)
+        tries[strength] = compare(smooths[strength])
     strength = min(tries, key=lambda strength: tries[strength][0])
     agreement = tries[strength][1]
     keep: list[str] = []
     if agreement < _AGREEMENT:
         products = [list(linears) for linears in architecture_of(model).linear_groups()]
-        errors = [compare_at(strength, names)[0] for names in tqdm(products, desc="int8", delay=2, leave=False)]
+        errors = [compare(smooths[strength], names)[0] for names in tqdm(products, desc="int8", delay=2, leave=False)]
         for place in np.argsort(errors):
             keep += products[place]
-            agreement = compare_at(strength, keep)[1]
+            agreement = compare(smooths[strength], keep)[1]
             if agreement >= _AGREEMENT:
                 break
         _log.warning("int8: for %.2f%% of labels, in bfloat16 stay %s", 100 * agreement, ", ".join(keep))
-    return int8_copy(model, _smooth(model, largest, strength), keep)
+    return int8_copy(model, smooths[strength], keep)
 
 
 @torch.no_grad()
@@ -144,6 +146,6 @@ def _smooth(model: Any, largest: dict[str, Tensor], strength: float) -> dict[str
         weight = torch.stack([linear.weight.detach().float().abs().amax(dim=0) for linear in linears.values()]).amax(0)
         x = largest[next(iter(linears))]
         x = x.clamp(min=max(1e-5, 0.01 * float(x.median())))  # channels near 0 here may be active elsewhere
-        divisor = x**strength / weight.clamp(min=1e-5) ** (1 - strength) if strength else torch.ones_like(x)
+        divisor = x**strength / weight.clamp(min=1e-5) ** (1 - strength)
         smooth |= dict.fromkeys(linears, divisor)
     return smooth

@@ -133,7 +133,7 @@ SPOILS = {
     ),
     "no version": (
         lambda p: (p / "index.json").write_text("[]"),
-        r"must be a moco_rt.frame of version 1 \(got 'moco_rt.frame', version None\)$",
+        r"must be a moco_rt.frame of version 1 \(got None, version None\)$",
     ),
     **{
         f"index with {what}": (

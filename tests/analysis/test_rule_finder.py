@@ -408,23 +408,21 @@ def test_a_class_missing_among_the_rows_fitted_on_is_refused():
 
 
 def test_a_row_on_the_threshold_is_not_tipped_over_it_by_the_order_of_a_sum():
-    """Few distinct rows, many times: the order statistic ties with many, which the extension sums in another order."""
+    """The order statistic is the score of a row, which the extension sums in another order."""
     rng = np.random.default_rng(0)
-    texts, labels = rng.normal(size=(200, 128)).astype(np.float32), rng.integers(2, size=200)
-    texts[:, 0] += labels
-    rows = rng.integers(200, size=4000)
-    frame = {"p": labels[rows]}
-    for seed in range(10):
-        rule = AnalyticsEngine(texts[rows], frame, seed=seed).compute_linear_sufficient_rule("p", 1, 0.1)
+    texts, labels = rng.normal(size=(600, 128)).astype(np.float32), rng.integers(2, size=600)
+    texts[:, 0] += 3 * labels
+    for seed in range(30):
+        rule = AnalyticsEngine(texts, {"p": labels}, seed=seed).compute_linear_sufficient_rule("p", 1, 0.1)
         condition = rule.condition
         exits = Exits(1, 2)
         weight = torch.from_numpy(condition.weight)
         exits.add_linear(
             0, torch.zeros(2), feature="cls", weight=weight, bias=condition.bias, threshold=condition.threshold
         )
-        batch = PackedBatch(torch.ones(200, 1, dtype=torch.bool))
+        batch = PackedBatch(torch.ones(600, 1, dtype=torch.bool))
         batch.unpad(torch.from_numpy(texts)[:, None])
-        results = Results(200, 2, dtype=torch.float32, device=torch.device("cpu"))
+        results = Results(600, 2, dtype=torch.float32, device=torch.device("cpu"))
         exits.apply(batch, results)
         np.testing.assert_array_equal(results.exit_site >= 0, condition(texts))
 

@@ -1,65 +1,97 @@
-"""Tokenizers from folders: whole ones, missing ones and broken ones."""
+"""Models by name: found in a folder, on a hub that is made up here, or refused at once in one line."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
-from transformers import (
-    BertConfig,
-    CanineConfig,
-    CanineTokenizer,
-    ModernBertConfig,
-    PreTrainedTokenizerFast,
-    RobertaConfig,
+from huggingface_hub import errors
+from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+from moco_rt import EarlyExitTextClassificationModel
+from moco_rt.architectures import Source, find_file, find_source, hub
+
+
+@pytest.fixture
+def answer(monkeypatch):
+    """`answer(error)`: the hub answers so when it is asked for a model; returns what it was asked."""
+
+    def make(error=None):
+        asked = []
+
+        def ask(url, **options):
+            asked.append((url, options))
+            if error is not None:
+                raise error
+
+        monkeypatch.setattr(hub, "get_hf_file_metadata", ask)
+        return asked
+
+    return make
+
+
+def http(kind):
+    return kind("two\nlines", response=SimpleNamespace(headers={}, request=None, status_code=404))
+
+
+def test_a_folder_is_found_without_asking_anybody(answer, tmp_path):
+    asked = answer(OSError("no network"))
+    source = Source(str(tmp_path), revision="main")
+    assert find_source(source) is source
+    assert asked == []
+
+
+def test_the_revision_and_the_token_are_handed_on(answer, monkeypatch):
+    asked = answer()
+    downloaded = []
+
+    def download(name, file, **options):
+        downloaded.append((name, file, options))
+        raise errors.LocalEntryNotFoundError("none")
+
+    monkeypatch.setattr(hub, "hf_hub_download", download)
+    source = find_source(Source("some/model", revision="abc", token="secret"))
+    ((url, options),) = asked
+    assert "/some/model/resolve/abc/config.json" in url
+    assert options["token"] == "secret"
+    assert find_file(source, "policy.json") is None
+    options = {"revision": "abc", "token": "secret", "local_files_only": False}
+    assert downloaded == [("some/model", "policy.json", options)]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (lambda: http(RepositoryNotFoundError), "(no folder some/model, and not on the hub)"),
+        (lambda: http(GatedRepoError), "some/model is gated: ask for access on its page, then give token= or log in"),
+        (lambda: http(RevisionNotFoundError), "revision must be one of some/model (got 'abc')"),
+        (lambda: EntryNotFoundError("none"), "some/model must hold a model (it has no config.json)"),
+        (lambda: ConnectionError("no\nnetwork"), "(no folder some/model, not downloaded before, hub not reached)"),
+        (lambda: RuntimeError("no network"), "(no folder some/model, not downloaded before, hub not reached)"),
+    ],
+    ids=["unknown", "gated", "revision", "no model", "offline", "no network"],
 )
-
-from moco_rt.architectures import find_tokenizer, load_classifier, load_tokenizer
-
-MISSING = "must hold the files of a tokenizer (got none of tokenizer.json, vocab.txt, "
-
-
-def test_a_tokenizer_is_found_where_its_files_lie(tmp_path, word_tokenizer):
-    word_tokenizer.save_pretrained(tmp_path)
-    found = find_tokenizer(tmp_path)
-    assert isinstance(found, PreTrainedTokenizerFast)
-    assert found("a good film")["input_ids"] == word_tokenizer("a good film")["input_ids"]
+def test_what_the_hub_does_not_give_is_said_in_one_line(answer, one_line_error, error, words):
+    asked = answer(error())
+    with one_line_error(OSError, words):
+        EarlyExitTextClassificationModel.from_pretrained("some/model", revision="abc")
+    assert len(asked) == 1
 
 
-@pytest.mark.parametrize("config", [BertConfig, RobertaConfig, ModernBertConfig])
-@pytest.mark.parametrize("settings", [False, True], ids=["nothing", "settings alone"])
-def test_of_no_words_no_tokenizer_is_made(tmp_path, word_tokenizer, tiny_bert, one_line_error, config, settings):
-    if settings:
-        word_tokenizer.save_pretrained(tmp_path)
-        (tmp_path / "tokenizer.json").unlink()
-    config().save_pretrained(tmp_path)
-    assert find_tokenizer(tmp_path) is None
-    model = tiny_bert()
-    model.config.name_or_path = model.name_or_path = str(tmp_path)
-    with one_line_error(ValueError, f"{tmp_path} {MISSING}"):
-        load_tokenizer(model)
+def test_without_network_what_was_downloaded_before_will_do(answer, monkeypatch):
+    answer(ConnectionError("no network"))
+    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda *_, **__: "/cache/config.json")
+    assert find_source(Source("some/model")).local_files_only
 
 
-def test_a_classifier_without_a_tokenizer_is_refused(tmp_path, tiny_bert, one_line_error):
-    tiny_bert().save_pretrained(tmp_path)
-    with one_line_error(ValueError, f"{tmp_path} {MISSING}"):
-        load_classifier(str(tmp_path))
+def test_local_files_only_asks_nobody(answer, one_line_error):
+    asked = answer()
+    with one_line_error(OSError, "(no folder some/model, not downloaded before"):
+        EarlyExitTextClassificationModel.from_pretrained("some/model", local_files_only=True)
+    assert asked == []
 
 
-def test_a_tokenizer_of_characters_needs_no_words(tmp_path, tiny_bert):
-    CanineConfig().save_pretrained(tmp_path)
-    CanineTokenizer().save_pretrained(tmp_path)
-    model = tiny_bert()
-    model.config.name_or_path = model.name_or_path = str(tmp_path)
-    assert isinstance(load_tokenizer(model), CanineTokenizer)
-
-
-@pytest.mark.parametrize("content", ["", "{", '{"version": "1.0"}'], ids=["empty", "half", "not all"])
-def test_broken_files_are_named(tmp_path, word_tokenizer, one_line_error, content):
-    word_tokenizer.save_pretrained(tmp_path)
-    (tmp_path / "tokenizer.json").write_text(content)
-    with one_line_error(ValueError, f"the tokenizer in {tmp_path} must be readable (got "):
-        find_tokenizer(tmp_path)
-
-
-def test_a_model_from_nowhere_has_none(tiny_bert, one_line_error):
-    with one_line_error(ValueError, "tokenizer must be given: the model does not say where it came from (got None)"):
-        load_tokenizer(tiny_bert())
+@pytest.mark.parametrize("name", ["a/b/c", "../nowhere", "no such folder"])
+def test_names_that_cannot_be_on_the_hub_are_refused(one_line_error, name):
+    with one_line_error(OSError, f"(no folder {name}, and not on the hub)"):
+        EarlyExitTextClassificationModel.from_pretrained(name)

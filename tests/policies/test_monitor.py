@@ -178,7 +178,7 @@ def test_a_later_monitor_goes_on_from_the_state():
     see(first, [True, False, False, True], exit=0)
     see(first, [False] * 7, exit=1)
     state = json.loads(json.dumps(first.state()))
-    assert state == {"rate": 0.25, "rows": [4, 7], "wrong": [2, 0]}
+    assert state == {"rate": 0.25, "delta": 0.05, "rows": [4, 7], "wrong": [2, 0]}
     second.restore(state)
     assert second.state() == state
     assert [p.evidence for p in second.processes] == [p.evidence for p in first.processes]
@@ -208,7 +208,7 @@ def test_a_state_of_more_exits_is_refused(one_line_error):
 
 def test_a_state_from_before_an_exit_was_added_is_taken():
     before = Monitor(make_policy(1))
-    before.see(np.array([0, 0]), np.array([True, False]))
+    before.record_checks(np.array([0, 0]), np.array([True, False]))
     after = Monitor(make_policy(2))
     after.restore(before.state())
     assert [(process.rows, process.wrong) for process in after.processes] == [(2, 1), (0, 0)]
@@ -305,7 +305,7 @@ def test_inputs_without_segments_are_watched_too(tiny_bert):
 def test_an_exit_that_was_added_later_leaves_a_monitor_working(tiny_bert):
     fast = make_fast(tiny_bert, "packed", 0)
     fast.monitor(rate=1)
-    fast.policy.closed.add(0)
+    fast.policy.close([0])
     fast.add_off_ramp(always(1), SITES[1])
     assert (fast(**INPUTS).exit_rule == 1).all()
 

@@ -45,7 +45,7 @@ def test_conditions_of_the_right_size_are_taken(feature, size, fitted_at):
     model = policy()
     exit = linear_exit(size, feature, fitted_at)
     model.add(exit)
-    assert model.exits == [exit]
+    assert model.exits == (exit,)
 
 
 @pytest.mark.parametrize(("num_classes", "bound"), [(2, 0.499), (3, 0.66), (10, 0.89), (2, 1e-9)])
@@ -92,7 +92,7 @@ def test_exit_that_does_not_fit_is_refused_and_changes_nothing(unfit):
     exit, message = UNFIT[unfit]
     with pytest.raises(ValueError, match=f"^{message}$"):
         model.add(exit)
-    assert model.exits == [first]
+    assert model.exits == (first,)
 
 
 @pytest.mark.parametrize(("condition", "kind"), [(None, "NoneType"), (np.ones(4), "ndarray"), ("x > 0", "str")])
@@ -100,7 +100,7 @@ def test_condition_that_cannot_be_called_is_refused_and_changes_nothing(conditio
     model = policy()
     with pytest.raises(TypeError, match=rf"^condition must be callable \(got {kind}\)$"):
         model.add(exit_at(condition=condition))
-    assert model.exits == []
+    assert model.exits == ()
 
 
 def test_bound_of_three_classes_may_be_higher_than_of_two():

@@ -17,6 +17,7 @@ from moco_rt import EarlyExitTextClassificationModel, LinearCondition
 from moco_rt.certification.certificate import Certificate, ExitCount
 from moco_rt.inputs.tokenizer_identity import legacy_tokenizer_fingerprint, tokenizer_fingerprint
 from moco_rt.policies.conditions import OffRamp
+from moco_rt.policies.findings import SearchReport
 from moco_rt.policies.fingerprints import fingerprint
 from moco_rt.policies.policy_files import JSON, TENSORS
 
@@ -86,7 +87,7 @@ def test_a_converted_model_comes_back_in_its_own_dtype(tmp_path, tiny_bert):
 def test_certificate_and_closed_exits_come_back(tmp_path, tiny_bert):
     saved = make_fast(tiny_bert)
     saved.policy.certificate = Certificate(0.01, 0.05, 5000, 3, 2.0, 1.0, (ExitCount(RAMP, 1, 800, 3, 0.01),))
-    saved.policy.closed.add(1)
+    saved.policy.close([1])
     saved.save_pretrained(tmp_path)
     loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
     assert loaded.policy.certificate == saved.policy.certificate
@@ -107,7 +108,7 @@ def test_a_plain_classifier_has_no_exits(tmp_path, tiny_bert):
     plain = tiny_bert(layers=3, labels=CLASSES)
     plain.save_pretrained(tmp_path)
     loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
-    assert (loaded.policy.exits, loaded.policy.certificate) == ([], None)
+    assert (loaded.policy.exits, loaded.policy.certificate) == ((), None)
     assert_same_answers(loaded, EarlyExitTextClassificationModel(plain))
     loaded.add_off_ramp(off_ramp(), RAMP)
     assert 0 in loaded(**INPUTS).exit_rule.tolist()
@@ -166,7 +167,7 @@ def test_a_policy_of_a_model_of_another_shape_is_refused(tmp_path, tiny_bert, co
     other = EarlyExitTextClassificationModel(tiny_bert(**{"layers": 3, "labels": CLASSES, **config}))
     with pytest.raises(ValueError, match=rf"^{tmp_path / JSON} must be of a model with {what} "):
         other.load_policy(tmp_path)
-    assert other.policy.exits == []
+    assert other.policy.exits == ()
 
 
 def test_a_plain_callable_is_refused(tmp_path, tiny_bert, one_line_error):
@@ -189,7 +190,7 @@ def test_a_monitor_goes_on_where_it_was(tmp_path, tiny_bert):
     again = tmp_path / "again"
     loaded.save_pretrained(again)
     state = json.loads((again / "monitor.json").read_text())
-    assert state == monitor.state() == {"rate": 0.5, "rows": [9, 4], "wrong": [0, 0]}
+    assert state == monitor.state() == {"rate": 0.5, "delta": 0.05, "rows": [9, 4], "wrong": [0, 0]}
 
 
 def test_a_loaded_model_goes_on_watching_and_closes_exits(tmp_path, tiny_bert):
@@ -221,7 +222,7 @@ def test_without_a_monitor_none_is_saved(tmp_path, tiny_bert):
 
 def test_the_monitor_of_an_older_model_does_not_outlive_it(tmp_path, tiny_bert):
     older = make_fast(tiny_bert)
-    older.monitor(rate=1).see(np.zeros(500, int), np.zeros(500, bool))
+    older.monitor(rate=1).record_checks(np.zeros(500, int), np.zeros(500, bool))
     older.save_pretrained(tmp_path)
     make_fast(tiny_bert).save_pretrained(tmp_path)
     assert EarlyExitTextClassificationModel.from_pretrained(tmp_path)._monitor is None
@@ -292,3 +293,123 @@ def test_a_model_keeps_its_tokenizer_in_a_pickle(tiny_bert, word_tokenizer):
     fast.tokenizer = word_tokenizer
     again = pickle.loads(pickle.dumps(fast))
     assert torch.equal(again.predict(["good film"]).probs, fast.predict(["good film"]).probs)
+
+
+# Saving where a model was loaded from
+
+
+def report():
+    rows = np.arange(4)
+    return SearchReport(
+        sites=[RAMP],
+        class_names=list("abc"),
+        seconds_full=2.0,
+        paths={"search": np.array([[2.0, 0.0], [1.0, 0.01]])},
+        chosen=np.array([1.0, 0.01]),
+        alpha=0.01,
+        exits=rows,
+        lengths=rows,
+        labels=rows,
+        predicted=rows[None],
+        scores=rows[None].astype(np.float32),
+        sample=np.ones((2, 3), np.float32),
+    )
+
+
+def test_what_was_loaded_may_be_saved_where_it_came_from(tmp_path, tiny_bert):
+    saved = make_fast(tiny_bert)
+    saved.search_report = report()
+    saved.monitor(rate=0.25, delta=0.01).record_checks(np.array([0, 1, 1]), np.zeros(3, bool))
+    saved.save_pretrained(tmp_path)
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert {"findings.safetensors", "monitor.json", JSON, TENSORS} <= set(files)
+    loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)  # may map the file with the weights
+    for _ in range(2):
+        loaded.save_pretrained(tmp_path)
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
+        assert torch.equal(loaded.run({}, **INPUTS).logits, saved.run({}, **INPUTS).logits)
+        loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
+    assert json.loads(files["monitor.json"])["delta"] == 0.01
+
+
+def test_a_save_that_fails_leaves_what_was_there(tmp_path, tiny_bert):
+    make_fast(tiny_bert).save_pretrained(tmp_path)
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    other = make_fast(tiny_bert, exits=False)
+    other.add_rule(lambda cls: cls[:, 0] > 0, 0, RULE)
+    with pytest.raises(ValueError, match="to be saved"):
+        other.save_pretrained(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
+
+
+def test_a_model_in_several_files_is_loaded_and_becomes_one_file(tmp_path, tiny_bert):
+    saved = make_fast(tiny_bert)
+    saved.save_pretrained(tmp_path)
+    saved.model.save_pretrained(tmp_path, max_shard_size="20kB")
+    (tmp_path / "model.safetensors").unlink(missing_ok=True)
+    (tmp_path / "notes.txt").write_text("mine")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
+    assert_same_answers(loaded, saved)
+    loaded.save_pretrained(tmp_path)
+    assert [path.name for path in tmp_path.glob("model*")] == ["model.safetensors"]
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert_same_answers(EarlyExitTextClassificationModel.from_pretrained(tmp_path), saved)
+
+
+@pytest.mark.parametrize("names", [{1: "a", 2: "b"}, {0: "a", 2: "b"}, {"0": "a", "3": "b"}, {-1: "a", 0: "b"}])
+def test_classes_that_are_not_named_from_0_on_are_refused(tmp_path, tiny_bert, one_line_error, names):
+    model = tiny_bert(labels=2)
+    model.config.id2label = {int(number): name for number, name in names.items()}
+    words = f"config.id2label must name the classes 0 to 1 (got names of {', '.join(str(int(n)) for n in names)})"
+    with one_line_error(ValueError, words):
+        EarlyExitTextClassificationModel(model)
+    tiny_bert(labels=2).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "id2label": {str(n): c for n, c in names.items()}}))
+    with one_line_error(ValueError, words):
+        EarlyExitTextClassificationModel.from_pretrained(tmp_path)
+
+
+# Float16, and several dtypes in one model
+
+
+@pytest.mark.parametrize("asked", [None, "float16", torch.float16, "float32"])
+def test_a_checkpoint_in_float16_is_computed_in_float32_on_a_cpu(tmp_path, tiny_bert, caplog, asked):
+    model = tiny_bert(layers=3, labels=CLASSES)
+    model.half().save_pretrained(tmp_path)
+    fast = EarlyExitTextClassificationModel.from_pretrained(tmp_path, dtype=asked)
+    assert (fast.backend, fast.dtype) == ("packed", torch.float32)
+    words = [] if asked == "float32" else ["dtype: float32, because float16 is slow on a CPU"]
+    assert caplog.messages == words
+    with torch.no_grad():
+        torch.testing.assert_close(fast(**INPUTS).logits, model.float()(**INPUTS).logits, atol=1e-4, rtol=0)
+
+
+def test_a_model_made_float16_on_a_cpu_goes_on_in_float32(tiny_bert, caplog):
+    fast = make_fast(tiny_bert)
+    before = fast(**INPUTS)
+    fast.half()
+    assert (fast.backend, fast.dtype) == ("packed", torch.float32)
+    assert "float16 is slow on a CPU" in caplog.text
+    torch.testing.assert_close(fast(**INPUTS).logits, before.logits, atol=0.05, rtol=0)
+
+
+def test_a_model_in_several_dtypes_is_computed_in_float32(tiny_bert, caplog, packed_dtype):
+    model = tiny_bert(layers=3, labels=CLASSES).to(packed_dtype)
+    model.classifier.float()
+    model.bert.pooler.bfloat16()
+    fast = EarlyExitTextClassificationModel(model)
+    assert (fast.backend, fast.dtype) == ("packed", torch.float32)
+    assert caplog.messages == ["dtype: float32, because the model's weights are in several dtypes (bfloat16, float32)"]
+    assert EarlyExitTextClassificationModel(model, dtype="bfloat16").dtype == torch.bfloat16
+    with torch.no_grad():
+        torch.testing.assert_close(fast(**INPUTS).logits, model.float()(**INPUTS).logits, atol=1e-4, rtol=0)
+
+
+def test_a_copy_in_another_dtype_is_refused_where_a_forward_was_replaced(tiny_bert, one_line_error):
+    model = tiny_bert()
+    model.classifier.forward = lambda pooled: pooled[:, :2]
+    words = "must be the model's own where a forward was replaced (got bfloat16, and another forward of classifier)"
+    with one_line_error(ValueError, words):
+        EarlyExitTextClassificationModel(model, dtype="bfloat16")

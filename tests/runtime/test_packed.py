@@ -16,11 +16,12 @@ import pytest
 import torch
 from parity import make_inputs
 
-from moco_rt import EarlyExitTextClassificationModel, LinearCondition, runtime
+from moco_rt import EarlyExitTextClassificationModel, LinearCondition
 from moco_rt._C import PackedBatch
 from moco_rt.architectures import architecture_of, load_classifier
 from moco_rt.architectures.sites import all_sites
 from moco_rt.inputs.batching import length_sorted_batches
+from moco_rt.runtime import packed as packed_loop
 from moco_rt.runtime.exit_points import compile_exits
 
 LAYERS = 3
@@ -231,7 +232,7 @@ def steps_of(model, inputs, rules):
         fast.add_rule(*rule)
     recorder = Recorder(architecture_of(model).encoder(model.dtype))
     exits = compile_exits(fast.policy, fast.device)
-    runtime.forward(recorder, exits, inputs["input_ids"], inputs["attention_mask"], inputs.get("token_type_ids"))
+    packed_loop.forward(recorder, exits, inputs["input_ids"], inputs["attention_mask"], inputs.get("token_type_ids"))
     return recorder.steps
 
 

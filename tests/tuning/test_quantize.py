@@ -7,11 +7,12 @@ import itertools
 import pytest
 import torch
 
-from moco_rt import _C, EarlyExitTextClassificationModel, quantization
+from moco_rt import _C, EarlyExitTextClassificationModel
 from moco_rt.architectures import architecture_of
 from moco_rt.architectures.conversion import int8_copy
 from moco_rt.inputs.batching import length_sorted_batches
 from moco_rt.quantization.int8_linear import Int8Linear
+from moco_rt.tuning import quantize as quantization
 from moco_rt.tuning.quantize import quantize
 
 pytestmark = pytest.mark.skipif(not _C.can_multiply(torch.int8), reason="the processor does not multiply bytes")
@@ -134,5 +135,5 @@ def test_what_cannot_be_quantised_is_refused(model, tiny_bert, word_tokenizer, o
         quantize(tiny_bert(labels=1), CHUNK_TEXTS, tokenizer=word_tokenizer)
     with one_line_error(ValueError, "texts must hold at least one text (got none)"):
         quantize(model, [], tokenizer=word_tokenizer)
-    with one_line_error(ValueError, "layers must be torch's own Linear"):
+    with one_line_error(ValueError, "model must have no int8 weights yet (got some)"):
         quantize(int8_copy(model), CHUNK_TEXTS, tokenizer=word_tokenizer)

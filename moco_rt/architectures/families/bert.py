@@ -6,7 +6,9 @@ token; DistilBERT, which names its parts otherwise, builds on it in a file of it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +17,8 @@ from torch import Tensor
 from transformers.masking_utils import create_bidirectional_mask
 
 from moco_rt._C import EmbeddingWeights, HeadWeights, LayerWeights, TransformerClassifier
-from moco_rt.architectures.base import Step, activation_name, affine, linear_weights
+from moco_rt.architectures.base import Head, Step, activation_name, affine, linear_weights
+from moco_rt.architectures.genuine import check_modules
 from moco_rt.architectures.sites import EMBEDDINGS, attention_site, output_site
 
 
@@ -27,6 +30,10 @@ class BertLike:
         name: of its encoder with the embeddings.
         layers: the path from there to the list of layers.
         ends: the modules within a layer that attention and feed-forward end with.
+
+    Raises:
+        ValueError: the model is a decoder, or modules that are passed by, or called with other arguments than by the
+            model itself, are not its class's own or have hooks.
     """
 
     def __init__(
@@ -35,6 +42,12 @@ class BertLike:
         config = model.config
         if getattr(config, "is_decoder", False):
             raise ValueError("model must be an encoder (got config.is_decoder=True)")
+        stack = f"{name}.{layers}"
+        paths = [path for path, _ in model.named_modules(remove_duplicate=False)]  # layers may share their weights
+        every_layer = [path for path in paths if re.fullmatch(rf"{stack}\.\d+", path)]
+        self.passed_by: Sequence[str] = ["", name, stack.rpartition(".")[0], stack, *every_layer]
+        called = [f"{name}.embeddings", *(f"{path}.attention" for path in every_layer)]
+        check_modules(model, [*self.passed_by, *called], may_have_hooks=called)
         self._model = model
         self._base = getattr(model, name)
         self._layers = list(self._base.get_submodule(layers))
@@ -51,7 +64,7 @@ class BertLike:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         device: torch.device = self._model.device
         return device
 
@@ -81,12 +94,14 @@ class BertLike:
 
     def classify(self, hidden: Tensor) -> Tensor:
         """Dense layer and classifier of the first token: (rows, S, D) -> (rows, C)."""
-        logits: Tensor = self._model.classifier(hidden)
-        return logits
+        for step in self._head().steps:
+            hidden = step(hidden)
+        return hidden
 
     def head_is_untrained(self) -> bool:
-        """Whether the classifier's bias is exactly zero, as initialised: one training step moves it."""
-        return not bool(self._head()[1].bias.any())
+        """Tell whether the classifier's bias is exactly zero, as initialised: one training step moves it."""
+        output = dict(self._model.named_modules()).get(self._head().output)
+        return type(output) is torch.nn.Linear and output.bias is not None and not bool(output.bias.any())
 
     def encoder(self, dtype: torch.dtype) -> TransformerClassifier:
         """The model on the packed kernels.
@@ -94,20 +109,21 @@ class BertLike:
         Raises:
             ValueError: they do not cover its activation function, or dtype.
         """
-        dense, output, activation = self._head()
+        head = self._head()
+        dense, output = (affine(self._model.get_submodule(path)) for path in (head.dense, head.output))
         return TransformerClassifier(
             self._embedding_weights(),
             [self._layer_weights(layer) for layer in self._layers],
-            HeadWeights(dense=affine(dense), activation=activation, output=affine(output)),
+            HeadWeights(dense=dense, activation=head.activation, output=output),
             heads=self._model.config.num_attention_heads,
             activation=activation_name(self._hidden_act()),
             eps=self._base.embeddings.LayerNorm.eps,
             dtype=dtype,
         )
 
-    def _head(self) -> tuple[Any, Any, str]:
-        """Dense layer, classifier, and the activation function between them."""
-        return self._model.classifier.dense, self._model.classifier.out_proj, "tanh"
+    def _head(self) -> Head:
+        """The classifier: here a module that holds both of its layers."""
+        return Head((self._model.classifier,), "classifier.dense", "tanh", "classifier.out_proj")
 
     def _embedding_weights(self, **special: Any) -> EmbeddingWeights:
         tables = self._base.embeddings
@@ -156,7 +172,7 @@ class BertLike:
 
     @staticmethod
     def _norms(layer: Any) -> tuple[Any, Any]:
-        """What attention and feed-forward end in."""
+        """The LayerNorms that attention and feed-forward end in."""
         return layer.attention.output.LayerNorm, layer.output.LayerNorm
 
 
@@ -166,19 +182,17 @@ class Bert(BertLike):
     def __init__(self, model: Any):
         super().__init__(model, "bert")
 
-    def classify(self, hidden: Tensor) -> Tensor:
-        """Pooler and classifier: (rows, S, D) -> (rows, C)."""
-        logits: Tensor = self._model.classifier(self._model.dropout(self._base.pooler(hidden)))
-        return logits
-
-    def _head(self) -> tuple[Any, Any, str]:
-        return self._base.pooler.dense, self._model.classifier, "tanh"
+    def _head(self) -> Head:
+        steps = (self._base.pooler, self._model.dropout, self._model.classifier)
+        return Head(steps, "bert.pooler.dense", "tanh", "classifier")
 
 
 class Roberta(BertLike):
     """RoBERTa: positions count from the padding token's id + 1."""
 
     def __init__(self, model: Any):
+        if model.config.pad_token_id is None:
+            raise ValueError("config.pad_token_id must be a number: positions are counted from it (got None)")
         super().__init__(model, "roberta")
         self._padding_idx: int = self._base.embeddings.padding_idx
         self.max_seqlen -= self._padding_idx + 1
@@ -201,8 +215,8 @@ class Electra(BertLike):
         hidden = super().embed(input_ids, token_type_ids)
         return hidden if self._project is None else self._project(hidden)
 
-    def _head(self) -> tuple[Any, Any, str]:
-        return self._model.classifier.dense, self._model.classifier.out_proj, "gelu"
+    def _head(self) -> Head:
+        return replace(super()._head(), activation="gelu")
 
     def _embedding_weights(self, **special: Any) -> EmbeddingWeights:
         projection = None if self._project is None else affine(self._project)

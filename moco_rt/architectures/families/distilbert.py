@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from moco_rt._C import EmbeddingWeights
+from moco_rt.architectures.base import Head
 from moco_rt.architectures.families.bert import BertLike
 
 
@@ -22,13 +23,10 @@ class DistilBert(BertLike):
         hidden: Tensor = self._base.embeddings(input_ids)
         return hidden
 
-    def classify(self, hidden: Tensor) -> Tensor:
-        """Dense layer and classifier of the first token: (rows, S, D) -> (rows, C)."""
-        logits: Tensor = self._model.classifier(torch.relu(self._model.pre_classifier(hidden[:, 0])))
-        return logits
-
-    def _head(self) -> tuple[Any, Any, str]:
-        return self._model.pre_classifier, self._model.classifier, "relu"
+    def _head(self) -> Head:
+        model = self._model
+        steps = (lambda hidden: hidden[:, 0], model.pre_classifier, torch.relu, model.dropout, model.classifier)
+        return Head(steps, "pre_classifier", "relu", "classifier")
 
     def _embedding_weights(self, **special: Any) -> EmbeddingWeights:
         return super()._embedding_weights(types=None, **special)

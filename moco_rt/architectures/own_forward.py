@@ -1,0 +1,95 @@
+"""A classifier run by its own forward, whatever it does: for models whose parts cannot be driven one by one."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from moco_rt.architectures.registry import check_classifier
+
+#: What configurations call the number of positions.
+_LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+#: Longer inputs are refused where a model says nothing of positions.
+_LONGEST = 1 << 20
+
+
+class OwnForward:
+    """A model of any family, as `transformers` calls it.
+
+    Raises:
+        TypeError: model is not a Hugging Face sequence classifier.
+    """
+
+    def __init__(self, model: Any):
+        check_classifier(model)
+        self._model = model
+        self.num_classes: int = model.config.num_labels
+        self.max_seqlen = _max_seqlen(model)
+        # Padding changes what a model answers that looks for a row's last token by the id of padding, or that always
+        # reads the last place.
+        self._pad_id: int | None = getattr(model.config, "pad_token_id", None)
+        self._row_by_row = getattr(model.config, "summary_type", None) == "last"
+
+    @property
+    def device(self) -> torch.device:
+        """The device that inputs must be on."""
+        device: torch.device = self._model.device
+        return device
+
+    def logits(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        """Logits (rows, C) of padded inputs (rows, S).
+
+        Raises:
+            IndexError: a token or its type that the model does not have.
+            ValueError: the model's own forward fails, or returns no such logits.
+        """
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask.long()}
+        if token_type_ids is not None and self._takes("token_type_ids"):
+            inputs["token_type_ids"] = token_type_ids
+        if self._pad_id is not None and not self._row_by_row:
+            inputs["input_ids"] = input_ids.masked_fill(attention_mask == 0, self._pad_id)
+            return self._called(inputs)
+        lengths = attention_mask.long().sum(dim=1).tolist()
+        rows = [
+            {name: tensor[row : row + 1, :length] for name, tensor in inputs.items()}
+            for row, length in enumerate(lengths)
+        ]
+        return torch.cat([self._called(row) for row in rows])
+
+    def _takes(self, name: str) -> bool:
+        """Tell whether the forward takes an argument; one that takes any may hand it on to those of base classes."""
+        forwards = [self._model.forward]
+        if any(
+            parameter.kind is parameter.VAR_KEYWORD for parameter in inspect.signature(forwards[0]).parameters.values()
+        ):
+            forwards += [vars(kind)["forward"] for kind in type(self._model).__mro__ if "forward" in vars(kind)]
+        return any(name in inspect.signature(forward).parameters for forward in forwards)
+
+    def _called(self, inputs: dict[str, Tensor]) -> Tensor:
+        try:
+            output = self._model(**inputs)
+            logits = output[0] if isinstance(output, tuple) else output.logits
+        except (AttributeError, IndexError, TypeError) as error:
+            if "out of range in self" in str(error):  # torch's words for a token that an embedding does not have
+                raise
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise ValueError(f"the model's own forward must answer (got {reason})") from error
+        expected = (len(inputs["input_ids"]), self.num_classes)
+        if not isinstance(logits, Tensor) or logits.shape != expected:
+            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ValueError(f"the model's own forward must return logits of shape {expected} (got {got})")
+        return logits
+
+
+def _max_seqlen(model: Any) -> int:
+    """Return how many tokens a row may have, by configuration and by tables that count positions from padding's."""
+    lengths = (getattr(model.config, name, None) for name in _LENGTHS)
+    longest: int = next((length for length in lengths if isinstance(length, int) and length > 0), _LONGEST)
+    for path, module in model.named_modules():
+        if path.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+            before = 0 if module.padding_idx is None else module.padding_idx + 1
+            longest = min(longest, module.num_embeddings - before)
+    return longest

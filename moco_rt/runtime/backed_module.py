@@ -1,0 +1,123 @@
+"""A Hugging Face classifier as a module of ours: it gets a backend, and another one when it moves or is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from moco_rt._C import Results
+from moco_rt.architectures import check_classifier, check_label_names
+from moco_rt.architectures.conversion import Dtype, dtype_to_run_in, to_dtype
+from moco_rt.runtime.backends import BACKENDS, choose_backend
+from moco_rt.runtime.exit_points import ExitPoint
+from moco_rt.runtime.weights import WeightsBefore
+
+
+class BackedModule(torch.nn.Module):
+    """A classifier that runs on a backend; it stays in evaluation mode.
+
+    Args:
+        model: a Hugging Face classifier.
+        backend: the name of the backend that is asked for.
+        dtype: see `to_dtype`.
+
+    Raises:
+        TypeError: model is not a sequence classifier, or dtype is no dtype.
+        ValueError: the backend is unknown or does not cover the model, or its classes are not named from 0 on.
+    """
+
+    def __init__(self, model: Any, backend: str, dtype: Dtype | None):
+        super().__init__()
+        if backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {', '.join(BACKENDS)} (got {backend!r})")
+        check_classifier(model)
+        check_label_names(model.config)
+        self.model = to_dtype(model, dtype).eval()
+        self.config = self.model.config
+        self._asked_for = backend
+        self._backend = choose_backend(backend, self.model)
+        self._stays_whole = self._backend.architecture is None
+        self.max_seqlen = self._backend.max_seqlen
+        # Called whether this module is loaded, or one around it.
+        self.register_load_state_dict_post_hook(_choose_backend_again)  # type: ignore[no-untyped-call]
+
+    def train(self, mode: bool = True) -> BackedModule:  # noqa: ARG002
+        """Stays in evaluation mode: it answers, it is not trained."""
+        return super().train(False)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> BackedModule:
+        """Run by `.to`, `.half` and their like: where weights have moved, the backend is chosen anew.
+
+        What cannot be done, because there is no such device or the backend that was asked for does not cover it, leaves
+        everything as it was.
+        """
+        before = WeightsBefore(self.model)
+        try:
+            super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+            if before.have_moved():
+                if (dtype := dtype_to_run_in(self.model)) is not None:
+                    self.model.to(dtype)
+                self._choose_backend()
+        except BaseException:
+            before.restore()
+            raise
+        return self
+
+    def _choose_backend(self) -> None:
+        """Choose for what the model is now; one that began without exits stays so."""
+        self._backend = choose_backend("whole" if self._stays_whole else self._asked_for, self.model)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The state without what copies and pickles make anew: the compiled policy and the backend's weights."""
+        return {**self.__dict__, "_compiled": None, "_backend": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._choose_backend()
+
+    @property
+    def backend(self) -> str:
+        """`packed`, `reference` or `whole`: what runs."""
+        return self._backend.name
+
+    @property
+    def device(self) -> torch.device:
+        """The device that inputs must be on."""
+        return self._backend.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of hidden states and logits."""
+        return self._backend.dtype
+
+    def can_generate(self) -> bool:
+        """False; `transformers.pipeline` asks."""
+        return False
+
+    @torch.no_grad()
+    def run(
+        self,
+        exits: Mapping[str, ExitPoint],
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor | None = None,
+    ) -> Results:
+        """Classify a batch of valid inputs, (B, S) each, with these exits by site; the caller's autocast takes no part.
+
+        Raises:
+            ValueError: hooks were set, or methods replaced, that the backend that was asked for cannot honour.
+        """
+        if self._backend.is_outdated():
+            self._choose_backend()
+        backend, kind = self._backend, self.device.type
+        if not torch.is_autocast_enabled(kind):
+            return backend.run(exits, input_ids, attention_mask, token_type_ids)
+        with torch.autocast(kind, enabled=False):
+            return backend.run(exits, input_ids, attention_mask, token_type_ids)
+
+
+def _choose_backend_again(module: BackedModule, _: Any) -> None:
+    module._choose_backend()

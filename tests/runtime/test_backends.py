@@ -1,0 +1,353 @@
+"""Every model runs on a backend that computes what it computes, or is refused in one line."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import pickle
+import threading
+from multiprocessing.reduction import ForkingPickler
+
+import numpy as np
+import pytest
+import torch
+from altered_models import ALTERED, layer, plus_one, zeros
+from parity import make_inputs
+from transformers import (
+    AlbertConfig,
+    AlbertForSequenceClassification,
+    BertForSequenceClassification,
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    MPNetConfig,
+    MPNetForSequenceClassification,
+    RobertaForSequenceClassification,
+    XLNetConfig,
+    XLNetForSequenceClassification,
+)
+
+from moco_rt import EarlyExitTextClassificationModel, LinearCondition, accelerate, capture, quantize
+from moco_rt._C import can_multiply
+from moco_rt.architectures.conversion import int8_copy
+
+LENGTHS = [9, 1, 17, 33, 4, 60]
+INPUTS = make_inputs(LENGTHS, pairs=True)
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+every_backend = pytest.mark.parametrize("backend", ["packed", "reference", "whole"])
+int8 = pytest.mark.skipif(not can_multiply(torch.int8), reason="the processor does not multiply bytes")
+
+
+def always(hidden=32):
+    return LinearCondition(np.ones(hidden, np.float32), 0.0, -1e30, 0.01)
+
+
+@torch.no_grad()
+def logits_of(model, inputs=INPUTS):
+    return model.eval()(**inputs).logits
+
+
+# Models that are not what their class says
+
+
+@pytest.mark.parametrize("altered", ALTERED)
+def test_an_altered_model_gives_its_own_answers(tiny_bert, caplog, altered):
+    alter, backend = ALTERED[altered]
+    model = tiny_bert()
+    alter(model)
+    with caplog.at_level(logging.WARNING, logger="moco_rt"):
+        fast = EarlyExitTextClassificationModel(model)
+    assert fast.backend == backend
+    assert len(caplog.messages) == (backend != "packed")
+    assert all(message.startswith(f"backend: {backend}, ") and "\n" not in message for message in caplog.messages)
+    torch.testing.assert_close(fast(**INPUTS).logits, logits_of(model), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("altered", ALTERED)
+def test_a_backend_that_would_answer_otherwise_is_refused_by_name(tiny_bert, altered):
+    alter, best = ALTERED[altered]
+    model = tiny_bert()
+    alter(model)
+    order = ["packed", "reference", "whole"]
+    for backend in order:
+        if order.index(backend) >= order.index(best):
+            fast = EarlyExitTextClassificationModel(model, backend=backend)
+            torch.testing.assert_close(fast(**INPUTS).logits, logits_of(model), atol=1e-4, rtol=0)
+        else:
+            with pytest.raises(ValueError, match=r" must .*\(got .*\)$"):
+                EarlyExitTextClassificationModel(model, backend=backend)
+
+
+def test_a_subclass_is_run_by_its_own_forward(tiny_bert, caplog):
+    class Mine(BertForSequenceClassification):
+        def forward(self, **inputs):
+            output = super().forward(**inputs)
+            output.logits = -output.logits
+            return output
+
+    model = tiny_bert()
+    model.__class__ = Mine
+    fast = EarlyExitTextClassificationModel(model)
+    assert fast.backend == "whole"
+    assert "(got Mine)" in caplog.text
+    torch.testing.assert_close(fast(**INPUTS).logits, logits_of(model))
+    Mine.__name__ = Mine.__qualname__ = "BertForSequenceClassification"
+    fast = EarlyExitTextClassificationModel(model)
+    assert fast.backend == "whole"
+    assert "transformers' own BertForSequenceClassification (got a class of that name from " in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("alter", "words"),
+    [
+        (lambda m: setattr(m.bert, "pooler", None), "the model's own forward must answer (got "),
+        (lambda m: setattr(m, "classifier", torch.nn.Bilinear(32, 32, 2)), "Bilinear.forward() missing"),
+        (lambda m: setattr(m.bert, "pooler", torch.nn.Identity()), "logits must have shape [6, 2] (got [6, "),
+        (lambda m: setattr(m, "classifier", torch.nn.Identity()), "logits must have shape [6, 2] (got [6, "),
+    ],
+    ids=["no pooler", "a head of two inputs", "a pooler that pools nothing", "no head"],
+)
+def test_a_model_that_cannot_answer_says_so_in_one_line(tiny_bert, alter, words):
+    model = tiny_bert()
+    alter(model)
+    fast = EarlyExitTextClassificationModel(model)
+    with pytest.raises((TypeError, ValueError)) as caught:
+        fast(**INPUTS)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="the model's own forward must"):
+        EarlyExitTextClassificationModel(model, backend="whole")(**INPUTS)
+
+
+# Changes since
+
+
+@pytest.mark.parametrize("altered", [name for name in ALTERED if "hook" in name or "forward" in name])
+def test_what_is_altered_later_is_honoured_at_the_next_call(tiny_bert, caplog, altered):
+    alter, backend = ALTERED[altered]
+    fast = EarlyExitTextClassificationModel(tiny_bert())
+    before = fast(**INPUTS).logits
+    alter(fast.model)
+    torch.testing.assert_close(fast(**INPUTS).logits, logits_of(fast.model), atol=1e-4, rtol=0)
+    assert fast.backend == backend
+    assert [message.split(",")[0] for message in caplog.messages] == [f"backend: {backend}"]
+    if "encoder" not in altered:
+        assert not torch.allclose(fast(**INPUTS).logits, before, atol=1e-3)
+
+
+def test_a_hook_that_is_gone_again_leaves_the_fast_way(tiny_bert):
+    fast = EarlyExitTextClassificationModel(tiny_bert())
+    before = fast(**INPUTS).logits
+    handle = fast.model.register_forward_hook(lambda *_: None)
+    fast(**INPUTS)
+    handle.remove()
+    fast.float()
+    fast._choose_backend()
+    assert fast.backend == "packed"
+    assert torch.equal(fast(**INPUTS).logits, before)
+
+
+@pytest.mark.parametrize("backend", ["packed", "reference"])
+def test_a_hook_that_the_backend_asked_for_cannot_honour_is_refused(tiny_bert, one_line_error, backend):
+    fast = EarlyExitTextClassificationModel(tiny_bert(), backend=backend)
+    layer(fast.model).register_forward_hook(zeros)
+    with one_line_error(ValueError, "bert.encoder.layer.0 must have no hooks (got some)"):
+        fast(**INPUTS)
+
+
+def test_hooks_on_parts_that_reference_calls_are_honoured_there(tiny_bert):
+    fast = EarlyExitTextClassificationModel(tiny_bert(), backend="reference")
+    fast.model.classifier.register_forward_hook(plus_one)
+    assert torch.equal(fast(**INPUTS).logits, logits_of(fast.model))
+    assert fast.backend == "reference"
+
+
+def test_an_attribute_that_changes_nothing_keeps_the_backend(tiny_bert):
+    fast = EarlyExitTextClassificationModel(tiny_bert())
+    backend = fast._backend
+    fast.model.note = "mine"
+    fast(**INPUTS)
+    assert fast._backend is backend
+
+
+# Families that are not covered
+
+
+FAMILIES = {
+    "albert": lambda: AlbertForSequenceClassification(AlbertConfig(**SMALL, embedding_size=16, vocab_size=100)),
+    "mpnet": lambda: MPNetForSequenceClassification(MPNetConfig(**SMALL, vocab_size=100, max_position_embeddings=66)),
+    "deberta": lambda: DebertaV2ForSequenceClassification(
+        DebertaV2Config(**SMALL, vocab_size=100, pooler_hidden_size=32, relative_attention=True)
+    ),
+    "gpt2": lambda: GPT2ForSequenceClassification(
+        GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=100, n_positions=64, pad_token_id=99)
+    ),
+    "gpt2 without padding": lambda: GPT2ForSequenceClassification(
+        GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=100, n_positions=64, pad_token_id=None)
+    ),
+    "xlnet": lambda: XLNetForSequenceClassification(
+        XLNetConfig(d_model=32, n_layer=2, n_head=2, d_inner=64, vocab_size=100, pad_token_id=5)
+    ),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_that_is_not_covered_answers_each_row_as_it_would_alone(family, caplog):
+    torch.manual_seed(0)
+    model = FAMILIES[family]().eval()
+    fast = EarlyExitTextClassificationModel(model)
+    assert (fast.backend, fast.sites) == ("whole", ())
+    (said,) = [record.getMessage() for record in caplog.records if record.name.startswith("moco_rt")]
+    assert said.startswith("backend: whole, without exits, because model must be one of Bert")
+    inputs = make_inputs(LENGTHS)
+    together = fast(**inputs)
+    assert together.exit_site.tolist() == [-1] * len(LENGTHS)
+    for row, length in enumerate(LENGTHS):
+        alone = logits_of(model, {name: tensor[row : row + 1, :length] for name, tensor in inputs.items()})
+        torch.testing.assert_close(together.logits[row : row + 1], alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("family", "longest"), [("albert", 512), ("mpnet", 64), ("gpt2", 64)])
+def test_rows_that_are_too_long_are_refused_whatever_the_family(one_line_error, family, longest):
+    fast = EarlyExitTextClassificationModel(FAMILIES[family]())
+    assert fast.max_seqlen == longest
+    fast(**make_inputs([longest]))
+    with one_line_error(ValueError, f"input_ids must have at most {longest} tokens (got {longest + 1})"):
+        fast(**make_inputs([longest + 1]))
+
+
+def test_a_decoder_of_a_covered_family_runs_whole(tiny_bert, caplog):
+    model = tiny_bert(is_decoder=True)
+    fast = EarlyExitTextClassificationModel(model)
+    assert fast.backend == "whole"
+    assert "model must be an encoder (got config.is_decoder=True)" in caplog.text
+    torch.testing.assert_close(fast(**INPUTS).logits, logits_of(model))
+
+
+def test_exits_on_a_model_that_runs_whole_are_refused_in_one_line(tiny_bert, word_tokenizer, one_line_error, tmp_path):
+    texts = ["a good film", "a bad film"] * 200
+    saved = EarlyExitTextClassificationModel(tiny_bert())
+    saved.add_rule(always(), 1, "embeddings")
+    saved.save_pretrained(tmp_path)
+    model = tiny_bert()
+    model.register_forward_hook(lambda *_: None)
+    fast = EarlyExitTextClassificationModel(model)
+    words = "exits need the backend packed or reference (got whole, because model must have no hooks (got some))"
+    for attempt in (
+        lambda: fast.add_rule(always(), 1, "embeddings"),
+        lambda: fast.load_policy(tmp_path),
+        lambda: accelerate(model, texts, tokenizer=word_tokenizer),
+    ):
+        with one_line_error(ValueError, words):
+            attempt()
+    with one_line_error(ValueError, "model must have no hooks (got some)"):
+        capture(model, word_tokenizer, texts, sites="embeddings")
+    albert = FAMILIES["albert"]()
+    for attempt in (
+        lambda: accelerate(albert, texts, tokenizer=word_tokenizer),
+        lambda: quantize(albert, texts, tokenizer=word_tokenizer),
+        lambda: capture(albert, word_tokenizer, texts, sites="embeddings"),
+    ):
+        with one_line_error(ValueError, "AlbertForSequenceClassification)"):
+            attempt()
+
+
+def test_a_model_that_runs_whole_can_be_saved_copied_and_used(tmp_path, word_tokenizer):
+    model = FAMILIES["albert"]()
+    fast = EarlyExitTextClassificationModel(model)
+    expected = fast.predict(["a good film", "bad"], tokenizer=word_tokenizer)
+    fast.save_pretrained(tmp_path)
+    for same in (
+        copy.deepcopy(fast),
+        pickle.loads(pickle.dumps(fast)),
+        EarlyExitTextClassificationModel.from_pretrained(tmp_path),
+        fast.float(),
+    ):
+        assert same.backend == "whole"
+        assert torch.equal(same.predict(["a good film", "bad"], tokenizer=word_tokenizer).probs, expected.probs)
+
+
+def test_a_roberta_needs_the_id_of_padding(tiny_classifier, one_line_error):
+    model = tiny_classifier(RobertaForSequenceClassification, **SMALL)
+    model.config.pad_token_id = None
+    with one_line_error(ValueError, "config.pad_token_id must be a number: positions are counted from it (got None)"):
+        EarlyExitTextClassificationModel(model, backend="packed")
+
+
+@every_backend
+def test_a_bert_needs_no_id_of_padding(tiny_bert, backend):
+    model = tiny_bert(pad_token_id=None)
+    fast = EarlyExitTextClassificationModel(model, backend=backend)
+    torch.testing.assert_close(fast(**INPUTS).logits, logits_of(model), atol=1e-4, rtol=0)
+
+
+# What the caller has set
+
+
+@every_backend
+def test_what_the_caller_has_set_does_not_change_the_answers(tiny_bert, backend):
+    fast = EarlyExitTextClassificationModel(tiny_bert(hidden_dropout_prob=0.5), backend=backend)
+    if backend != "whole":
+        fast.add_rule(always(), 1, "encoder", 1, "attention")
+    expected = fast(**INPUTS).logits
+
+    def same():
+        fresh = copy.deepcopy(fast)
+        return torch.equal(fast(**INPUTS).logits, expected) and torch.equal(fresh(**INPUTS).logits, expected)
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert same()
+    with torch.inference_mode():
+        assert same()
+    with torch.enable_grad():
+        assert same()
+        assert not fast(**INPUTS).logits.requires_grad
+    for dtype in (torch.float64, torch.bfloat16):
+        torch.set_default_dtype(dtype)
+        try:
+            assert same()
+        finally:
+            torch.set_default_dtype(torch.float32)
+    fast.model.train()
+    assert same()
+
+
+def test_threads_go_on_while_a_monitor_closes_exits(tiny_bert):
+    for seed in range(5):
+        fast = EarlyExitTextClassificationModel(tiny_bert(layers=3, seed=seed))
+        for place, site in enumerate(fast.sites[:4]):
+            fast.add_rule(lambda x, place=place: x[:, place] > 0.2, place % 2, site, bound=0.01)
+        fast.monitor(rate=1.0)
+        failed = []
+
+        def work(fast=fast, failed=failed):
+            try:
+                for _ in range(6):
+                    fast(**INPUTS)
+            except BaseException as error:
+                failed.append(error)
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failed == []
+        assert (fast(**INPUTS).exit_rule[:, None] != torch.tensor([*fast.policy.closed, -2])).all()
+
+
+@int8
+@pytest.mark.parametrize("which", ["the wrapper", "the model"])
+def test_int8_weights_that_move_to_shared_memory_are_found_again(tiny_bert, which):
+    """Pickling for another process moves the weights of the sender; the kernels keep pointers to them."""
+    fast = EarlyExitTextClassificationModel(int8_copy(tiny_bert(2, 64, 4)))
+    expected = fast(**INPUTS).logits
+    before = [buffer.data_ptr() for buffer in fast.buffers()]
+    ForkingPickler.dumps(fast if which == "the wrapper" else fast.model)
+    assert [buffer.data_ptr() for buffer in fast.buffers()] != before
+    backend = fast._backend
+    assert torch.equal(fast(**INPUTS).logits, expected)
+    assert fast._backend is not backend
+    fast.share_memory()
+    assert torch.equal(fast(**INPUTS).logits, expected)
