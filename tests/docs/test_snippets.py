@@ -105,7 +105,7 @@ def stand_ins(tmp_path_factory):
         model, tokenizer = train_classifier([row.text for row in reviews], [row.label for row in reviews], seed=seed)
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
-    reviews = make_corpus(1300, seed=2, hard_share=0.0, median_words=10)
+    reviews = make_corpus(1600, seed=2, hard_share=0.0, median_words=10)
     (folder / "reviews.txt").write_text("".join(f"{row.text}\n" for row in reviews), encoding="utf-8")
     return folder
 
