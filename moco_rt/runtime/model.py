@@ -68,6 +68,9 @@ class EarlyExitTextClassificationModel(PipelineModel, BackedModule):
         >>> model(**tokenizer("This is a test", return_tensors="pt")).logits
     """
 
+    #: `transformers.pipeline` says it when it is printed.
+    input_modalities = "text"
+
     def __init__(self, model: Any, *, backend: str = "auto", dtype: Dtype | None = None):
         super().__init__(model, backend, dtype)
         self.sites: tuple[str, ...] = ()
