@@ -26,7 +26,7 @@ def by_length(rows: Sequence[Encoded], batch_rows: int) -> Iterator[list[int]]:
 
 
 def by_tokens(rows: Sequence[Encoded], tokens: int | None = None) -> Iterator[list[int]]:
-    """Yield the places of all rows, shortest first, in batches of at most `tokens` (`BATCH_TOKENS`), padding counted."""
+    """Yield the places of all rows, shortest first, in batches of at most `tokens` (`BATCH_TOKENS`) with padding."""
     tokens = BATCH_TOKENS if tokens is None else tokens
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
     first = 0
