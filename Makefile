@@ -1,13 +1,14 @@
-# make demo: one command from nothing to the table. make test, make lint: what CI runs.
+# make demo: one command from nothing to the table. make test, make lint, make docs: what CI runs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
 INSTALLED := $(VENV)/.installed
+DOCS_INSTALLED := $(VENV)/.installed-docs
 CPP := $(shell git ls-files 'csrc/*.cpp' 'csrc/*.h')
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard $(CPP))
 
-.PHONY: install demo test lint format bench peers clean
+.PHONY: install demo test lint format docs bench peers clean
 
 install: $(INSTALLED)
 
@@ -19,7 +20,7 @@ $(BIN)/python:
 $(INSTALLED): $(SOURCES) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet "torch==2.13.*"
 	$(BIN)/python -m pip install --quiet --group dev
-	$(BIN)/python -m pip install --quiet --no-build-isolation -C cmake.define.MOCO_WERROR=ON --editable .
+	$(BIN)/python -m pip install --quiet --no-build-isolation -C cmake.define.MOCO_WERROR=ON --editable '.[analysis]'
 	touch $@
 
 demo: $(INSTALLED)
@@ -39,6 +40,14 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(wildcard $(CPP))
 
+# Strict: a broken link, or a docstring that cannot be read, fails it. The pages land in site/.
+docs: $(DOCS_INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+$(DOCS_INSTALLED): pyproject.toml | $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --group docs
+	touch $@
+
 bench: $(INSTALLED)
 	$(BIN)/python -m pytest bench --benchmark-enable --benchmark-only
 	$(BIN)/python bench/bench_exits.py
@@ -46,7 +55,7 @@ bench: $(INSTALLED)
 
 # The rivals have a venv of their own: they pin what they like. Hours, all of it; see bench/peers for parts.
 peers: $(PEERS)/.installed
-	cd bench && ../$(PEERS)/bin/python -m peers && ../$(PEERS)/bin/python -m peers.readme
+	cd bench && ../$(PEERS)/bin/python -m peers && ../$(PEERS)/bin/python -m peers.docs
 
 $(PEERS)/.installed: $(SOURCES) bench/peers/requirements.txt
 	$(PYTHON) -m venv $(PEERS)
@@ -57,4 +66,4 @@ $(PEERS)/.installed: $(SOURCES) bench/peers/requirements.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS) build
+	rm -rf $(VENV) $(PEERS) build site

@@ -1,7 +1,7 @@
 """The packed encoder beside Hugging Face on whole test sets: `python bench/agreement.py`, about an hour of 2 threads.
 
-Every row of SST-2 dev and test and of IMDB test, in float32, bfloat16 and int8, all against Hugging Face's float32.
-int8 is quantised on 512 other texts; Hugging Face has none.
+Compares every row of SST-2 dev and test and of IMDB test, in every dtype that the processor multiplies, with Hugging
+Face's float32. int8 is quantised on 512 other texts; Hugging Face has none.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import copy
 from collections.abc import Callable
 
 import torch
-from case_study import BATCH_ROWS, SHARED, read_jsonl
+from common import BATCH_ROWS, DTYPES, SHARED, multiplied_dtypes, read_jsonl
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -23,7 +23,6 @@ SETS = {
     "sst2": (("sst2/dev.jsonl", "sst2/test.jsonl"), "sst2/train.jsonl", 512),
     "imdb": (("imdb/test.jsonl",), "imdb/unlabelled.jsonl", 256),
 }
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": "int8"}
 #: Closer than that, two classes are a tie: rounding decides.
 TIE = 1e-4
 
@@ -52,7 +51,7 @@ def line(name: str, dtype: str, ours: Tensor, theirs: Tensor | None, expected: T
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", default=["tiny-sst2", "minilm-sst2", "tiny-imdb", "minilm-imdb"])
-    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(multiplied_dtypes()))
     parser.add_argument("--rows", type=int, help="only so many, at random (all)")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -72,11 +71,11 @@ def main() -> None:
             theirs = None
             if dtype == "int8":
                 calibration = [row["text"] for row in read_jsonl(SHARED / "data" / others, 512)]
-                to_dtype = quantize(model, calibration, tokenizer=tokenizer, max_length=limit)
+                converted = quantize(model, calibration, tokenizer=tokenizer, max_length=limit)
             else:
-                to_dtype = copy.deepcopy(model).to(DTYPES[dtype])
-                theirs = expected if dtype == "float32" else logits(to_dtype, batches)
-            ours = logits(EarlyExitTextClassificationModel(to_dtype, backend="packed"), batches)
+                converted = copy.deepcopy(model).to(DTYPES[dtype])
+                theirs = expected if dtype == "float32" else logits(converted, batches)
+            ours = logits(EarlyExitTextClassificationModel(converted, backend="packed"), batches)
             print(line(name, dtype, ours, theirs, expected, true), flush=True)
 
 

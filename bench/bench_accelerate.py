@@ -1,4 +1,4 @@
-"""What `moco_rt.tuning.accelerate` takes, and what its policy adds to a start: `python bench/bench_accelerate.py`.
+"""What `moco_rt.accelerate` takes, and what its policy adds to a start: `python bench/bench_accelerate.py`.
 
 One call on 20,000 reviews: wall time, peak memory of the process. Then, in turns, starts with the policy's files and
 without: model and tokenizer from disk, and one text through them. Two minutes; needs `../shared`.
@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import torch
-from case_study import SHARED, read_jsonl
+from common import SHARED, read_jsonl
 
 import moco_rt
 from moco_rt import EarlyExitTextClassificationModel

@@ -1,9 +1,9 @@
-"""Cascades end to end: `python bench/bench_cascade.py` writes bench/results/cascade.json and the table of README.md.
+"""Cascades end to end: `python bench/bench_cascade.py` makes bench/results/cascade.json and its table in the docs.
 
-From texts to labels, tokenising included, all in turns: the large model alone, with exits, behind the small one, and
-what `moco_rt.tuning.accelerate` finds among all that, each certified at 98%; beside the large model in Hugging Face's eager
-float32 and the public recipe, two Hugging Face models with one threshold on the small one's softmax, certified on the
-same rows. An hour; needs `../shared`.
+From texts to labels, tokenising included, all in turns: the large model alone, the large model with exits, the small
+model before it, and what `moco_rt.accelerate` finds among all that, each certified at 98%. Compared with the large
+model in Hugging Face's eager float32, and with the public recipe: two Hugging Face models with one threshold on the
+small one's softmax, certified on the same rows. Takes an hour; needs `../shared`.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 from bench_policies import SENTENCES, texts
-from case_study import ROOT, SHARED, read_jsonl
-from readme_table import put_into_readme
+from common import RESULTS, SHARED, read_jsonl
+from docs_table import put_into_docs
 
 from moco_rt import Cascade, EarlyExitTextClassificationModel, quantize
 from moco_rt.architectures import load_classifier
 from moco_rt.cascades.tier import Tier, align_classes
 from moco_rt.certification.exit_scores import ExitScores, last_certified
+from moco_rt.certification.guarantee import Guarantee
 from moco_rt.inputs.batching import by_length, pad
 from moco_rt.inputs.tokenization import encode
-from moco_rt.tuning.accelerate import choose_cascade
-from moco_rt.tuning.cascade_study import study_tiers
-from moco_rt.tuning.splits import Split, split_texts
+from moco_rt.tuning import Split, choose_cascade, split_texts, study_tiers
 
-RESULTS = ROOT / "bench" / "results" / "cascade.json"
-ALPHA, CONFIDENCE = 0.02, 0.95
+STORED = RESULTS / "cascade.json"
+GUARANTEE = Guarantee.of_agreement(0.98, 0.95)
 #: What most people set.
 HF_ROWS = 32
 #: small model, large model, rows to find on, rows to certify on (None: a share of the former), rows to time, of which
@@ -70,14 +70,14 @@ class Recipe:
 
     def __init__(self, small: Eager, large: Eager, split: Split):
         self._small, self._large = small, large
-        self.threshold = self._certify(split.texts[split.calibration_start :])
+        self.threshold = self._certify(split.texts[split.calibration])
 
     def _certify(self, of: list) -> float:
         score, predicted = self._small.logits(of).softmax(1).max(1)
-        answers = ExitScores(predicted.numpy()[None], score.numpy()[None], self._large.labels(of).numpy())
+        scores = ExitScores(predicted.numpy()[None], score.numpy()[None], self._large.labels(of).numpy())
         # From "never" down, in steps that nobody's rows have chosen.
         path = [np.full((1, 2), level, np.float32) for level in [np.inf, *np.linspace(1, 0.5, 2001)]]
-        place = last_certified(map(answers.exit_of_row, path), answers, ALPHA, CONFIDENCE)
+        place = last_certified(map(scores.exit_of_row, path), scores, GUARANTEE)
         return float(path[max(0, place)][0, 0])
 
     def labels(self, of: list) -> torch.Tensor:
@@ -93,21 +93,22 @@ def certified_cascades(models: list, split: Split, limit: int) -> dict[str, Casc
     """Exits alone, tiers alone, and what is found among all that."""
 
     def tiers() -> list[Tier]:
-        made = [Tier((EarlyExitTextClassificationModel(model), tokenizer), limit) for model, tokenizer in models]
-        align_classes(made)
-        return made
+        made = [Tier.of((EarlyExitTextClassificationModel(model), tokenizer), limit) for model, tokenizer in models]
+        return align_classes(made)
 
     found = study_tiers(tiers(), split, 0)
     exits, ends, _ = found.groups()
-    groups = {"exits": [exits], "cascade": [ends], "found": found.groups()}
-    return {kind: choose_cascade(tiers(), found, split, ALPHA, CONFIDENCE, some) for kind, some in groups.items()}
+    kinds = {"exits": [exits], "cascade": [ends], "found": found.groups()}
+    return {kind: choose_cascade(tiers(), found, split, GUARANTEE, groups) for kind, groups in kinds.items()}
 
 
 def run(name: str, rows: int, find_rows: int | None, repetitions: int) -> dict:
     """Find, certify and measure everything on one set."""
     *names, find, certify, report, limit = SETS[name]
     models = [load_classifier(str(SHARED / "models" / model)) for model in names]
-    split = split_texts(texts(find, find_rows), None if certify is None else texts(certify, None), None, seed=0)
+    calibration = None if certify is None else texts(certify, None)
+    encoded = partial(encode, models[-1][1], max_length=limit)
+    split = split_texts(texts(find, find_rows), encoded, calibration=calibration, seed=0)
     small, large = (Eager(*model, limit) for model in models)
     recipe = Recipe(small, large, split)
     systems: dict[str, Labels] = {EAGER: large.labels, RECIPE: recipe.labels}
@@ -115,7 +116,7 @@ def run(name: str, rows: int, find_rows: int | None, repetitions: int) -> dict:
     for dtype in ("float32", "int8"):
         in_dtype = models
         if dtype == "int8":
-            learnt = split.texts[: split.ordering_start]
+            learnt = split.texts[split.fit]
             in_dtype = [(quantize(m, learnt, tokenizer=t, max_length=limit), t) for m, t in models]
         alone = EarlyExitTextClassificationModel(in_dtype[-1][0])
         systems[f"large, {dtype}"] = lambda of, model=alone: (
@@ -166,7 +167,7 @@ def ratio(baseline: list[float], spent: list[float]) -> float:
 
 
 def table(results: dict) -> str:
-    """README's table."""
+    """Make the table of docs/benchmarks.md."""
     lines = [
         "| | | rows/s | x Hugging Face | x the two | labels kept | accuracy |",
         "|---|---|---:|---:|---:|---:|---:|",
@@ -195,13 +196,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    results = json.loads(STORED.read_text(encoding="utf-8")) if STORED.exists() else {}
     for name in options.sets:
         results[name] = run(name, options.rows, options.find_rows, options.repetitions)
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        STORED.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         print("\n\n".join(f"{system}\n{said}" for system, said in results[name]["tables"].items()))
     print(table(results))
-    put_into_readme("cascade", table(results))
+    put_into_docs("cascade", table(results))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 Rows per second of the packed encoder in float32, bfloat16 and int8, each without exits and with a policy that was
 found and certified at 99% in that dtype, all in turns on the same batches; labels are compared with float32's without
-exits. Writes bench/results/dtypes.json and the table of README.md. An hour; needs `../shared`.
+exits. Writes bench/results/dtypes.json and the table of docs/benchmarks.md. Takes an hour, and a
+processor that multiplies all three; needs `../shared`.
 """
 
 from __future__ import annotations
@@ -13,35 +14,35 @@ from functools import partial
 
 import torch
 from bench_policies import CONFIDENCE, SETS, in_turns, texts
-from case_study import BATCH_ROWS, ROOT, SHARED
-from readme_table import put_into_readme
+from common import BATCH_ROWS, DTYPES, RESULTS, SHARED
+from docs_table import put_into_docs
 
 from moco_rt import EarlyExitTextClassificationModel, quantize
 from moco_rt.architectures import load_classifier
+from moco_rt.certification.guarantee import Guarantee
 from moco_rt.inputs.batching import length_sorted_batches
+from moco_rt.inputs.tokenization import encode
 from moco_rt.runtime.exit_points import compile_exits
-from moco_rt.tuning.accelerate import choose
-from moco_rt.tuning.splits import split_texts
-from moco_rt.tuning.study import study
+from moco_rt.tuning import choose, split_texts, study_model
 
-RESULTS = ROOT / "bench" / "results" / "dtypes.json"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": "int8"}
-ALPHA = 0.01
+STORED = RESULTS / "dtypes.json"
+GUARANTEE = Guarantee.of_agreement(0.99, CONFIDENCE)
 
 
 def run(name: str, rows: int, find_rows: int | None) -> dict:
     """Find a policy in every dtype, measure all of them on one set."""
     model_name, find, certify, report, limit = SETS[name]
     model, tokenizer = load_classifier(str(SHARED / "models" / model_name))
-    split = split_texts(texts(find, find_rows), None if certify is None else texts(certify, None), None, seed=0)
+    calibration = None if certify is None else texts(certify, None)
+    encoded = partial(encode, tokenizer, max_length=limit)
+    split = split_texts(texts(find, find_rows), encoded, calibration=calibration, seed=0)
     variants = {}
     for dtype, asked in DTYPES.items():
         in_dtype = model
         if dtype == "int8":
-            in_dtype = quantize(model, split.texts[: split.ordering_start], tokenizer=tokenizer, max_length=limit)
+            in_dtype = quantize(model, split.texts[split.fit], tokenizer=tokenizer, max_length=limit)
         fast = EarlyExitTextClassificationModel(in_dtype, dtype=asked)
-        found = study(fast, tokenizer, split, max_length=limit, seed=0)
-        choose(fast, found, ALPHA, CONFIDENCE)
+        choose(fast, study_model(fast, split, seed=0), GUARANTEE)
         variants[f"{dtype}"] = partial(fast.run, {})
         variants[f"{dtype} + exits"] = partial(fast.run, compile_exits(fast.policy, fast.device))
     batches, order = length_sorted_batches(tokenizer, texts(report, rows), limit, BATCH_ROWS)
@@ -79,12 +80,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    results = json.loads(STORED.read_text(encoding="utf-8")) if STORED.exists() else {}
     for name in options.sets:
         results[name] = run(name, options.rows, options.find_rows)
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        STORED.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(table(results))
-    put_into_readme("dtypes", table(results))
+    put_into_docs("dtypes", table(results))
 
 
 if __name__ == "__main__":

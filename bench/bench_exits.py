@@ -6,24 +6,25 @@ for 1 and 2 threads, and writes their shares of a layer to bench/results/exits.j
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import time
-from pathlib import Path
 
 import pytest
 import torch
+from common import RESULTS
 from transformers import BertConfig, BertForSequenceClassification
 
 from moco_rt._C import Exits, PackedBatch, Results
 
-RESULTS = Path(__file__).resolve().parent / "results" / "exits.json"
-ROWS, BATCH_TOKENS, HIDDEN = 64, 256, 128
-GROUP = f"exit point beside a layer, {ROWS} x {BATCH_TOKENS} x {HIDDEN}"
+STORED = RESULTS / "exits.json"
+ROWS, TOKENS, HIDDEN = 64, 256, 128
+GROUP = f"exit point beside a layer, {ROWS} x {TOKENS} x {HIDDEN}"
 
 
 def make_hidden():
-    return torch.randn(ROWS, BATCH_TOKENS, HIDDEN, generator=torch.Generator().manual_seed(0))
+    return torch.randn(ROWS, TOKENS, HIDDEN, generator=torch.Generator().manual_seed(0))
 
 
 def make_exits(hidden):
@@ -42,7 +43,7 @@ def make_layer():
 
 
 def make_batch(hidden):
-    batch = PackedBatch(torch.ones(ROWS, BATCH_TOKENS, dtype=torch.int64))
+    batch = PackedBatch(torch.ones(ROWS, TOKENS, dtype=torch.int64))
     batch.unpad(hidden)
     return batch
 
@@ -88,7 +89,7 @@ def bench_with_unpadding_and_padding(benchmark):
         return batch.pad()
 
     padded = benchmark.pedantic(whole, setup=lambda: ((make_batch(hidden),), {}), rounds=50, warmup_rounds=5)
-    assert padded.shape == (ROWS // 2, BATCH_TOKENS, HIDDEN)
+    assert padded.shape == (ROWS // 2, TOKENS, HIDDEN)
 
 
 @pytest.mark.usefixtures("_threads")
@@ -118,18 +119,19 @@ def shares_of_a_layer(threads, rounds=30):
         unpad = seconds(lambda batch=batch: batch.unpad(hidden))
         apply = seconds(lambda batch=batch, results=results: exits.apply(batch, results))
         pad = seconds(batch.pad)
-        baseline_off_ramps = seconds(lambda: layer(hidden))
+        one_layer = seconds(lambda: layer(hidden))
         if round_ >= 3:  # the first warm up
-            shares["rule and compaction"].append(apply / baseline_off_ramps)
-            shares["with unpadding and padding"].append((unpad + apply + pad) / baseline_off_ramps)
+            shares["rule and compaction"].append(apply / one_layer)
+            shares["with unpadding and padding"].append((unpad + apply + pad) / one_layer)
     return {part: round(statistics.median(values), 5) for part, values in shares.items()}
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     result = {f"{threads} threads": shares_of_a_layer(threads) for threads in (1, 2)}
     result["torch"] = torch.__version__
     result["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    STORED.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=2))
 
 

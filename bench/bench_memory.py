@@ -1,4 +1,4 @@
-"""What a loaded model takes: `python bench/bench_memory.py MODEL`, in float32, bfloat16 and int8.
+"""What a loaded model takes: `python bench/bench_memory.py MODEL`, in every dtype it has kernels for.
 
 Every dtype in a process of its own that loads what was saved in it, runs a batch, and gives back what is free: resident
 memory beyond that before loading. Half a minute; needs `../shared`.
@@ -16,14 +16,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
-from case_study import SHARED, read_jsonl
+from common import SHARED, multiplied_dtypes, read_jsonl
 
 from moco_rt import EarlyExitTextClassificationModel, quantize
 from moco_rt.architectures import load_classifier, load_model
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": "int8"}
 QUANTISED_ON = 256
-ROWS, BATCH_TOKENS = 64, 25
+ROWS, TOKENS = 64, 25
 
 
 def resident() -> float:
@@ -41,7 +40,7 @@ def measure(load: Callable[[str], torch.nn.Module], directory: str, connection: 
     before = resident()
     model = load(directory)
     with torch.inference_mode():
-        model(input_ids=torch.ones(ROWS, BATCH_TOKENS, dtype=torch.int64))
+        model(input_ids=torch.ones(ROWS, TOKENS, dtype=torch.int64))
     connection.send(resident() - before)
 
 
@@ -67,14 +66,14 @@ def main() -> None:
     texts = [row["text"] for row in read_jsonl(SHARED / "data/sst2/test.jsonl", QUANTISED_ON)]
     with tempfile.TemporaryDirectory() as root:
         saved = {}
-        for dtype, asked in DTYPES.items():
+        for dtype, asked in multiplied_dtypes().items():
             saved[dtype] = f"{root}/{dtype}"
             if dtype == "int8":
                 quantize(model, texts, tokenizer=tokenizer, max_length=64).save_pretrained(saved[dtype])
             else:
                 EarlyExitTextClassificationModel(model, dtype=asked).model.save_pretrained(saved[dtype])
         found = {"float32, Hugging Face": in_process(load_model, saved["float32"])}
-        found |= {dtype: in_process(EarlyExitTextClassificationModel.from_pretrained, saved[dtype]) for dtype in DTYPES}
+        found |= {dtype: in_process(EarlyExitTextClassificationModel.from_pretrained, saved[dtype]) for dtype in saved}
     for dtype, mib in found.items():
         share = f"{mib / found['float32']:.0%} of float32, {mib / found['float32, Hugging Face']:.0%} of Hugging Face's"
         print(f"{options.model}, {dtype}: {mib:.0f} MiB ({share})")

@@ -1,8 +1,8 @@
 """Certified policies of our search and of the published methods, on one backbone and one engine.
 
-`python bench/bench_policies.py` writes bench/results/policies.json and the table of README.md: wall time of the packed
-encoder without exits over the time with them, at four certified agreements, and the labels that stay, on more rows.
-Policies are found and certified on others. Forty minutes; needs `../shared`.
+`python bench/bench_policies.py` makes bench/results/policies.json and its table in docs/benchmarks.md: wall time of the
+packed encoder without exits over the time with them, at four certified agreements, and the share of labels that stay.
+Policies are found and certified on other rows. Takes forty minutes; needs `../shared`.
 """
 
 from __future__ import annotations
@@ -20,25 +20,32 @@ from typing import Any
 
 import numpy as np
 import torch
-from case_study import BATCH_ROWS, ROOT, SHARED, read_jsonl
+from common import BATCH_ROWS, RESULTS, SHARED, read_jsonl
+from docs_table import put_into_docs
 from numpy.typing import NDArray
-from readme_table import put_into_readme
 
 from moco_rt import EarlyExitTextClassificationModel
 from moco_rt.architectures import load_classifier
 from moco_rt.certification.exit_scores import last_certified
+from moco_rt.certification.guarantee import Guarantee
 from moco_rt.inputs.batching import length_sorted_batches
 from moco_rt.inputs.tokenization import encode
 from moco_rt.policies.conditions import OffRamp
 from moco_rt.policies.policy import Exit
 from moco_rt.runtime.exit_points import ExitPoint, compile_exits
-from moco_rt.tuning import baselines
-from moco_rt.tuning.accelerate import choose
-from moco_rt.tuning.recording import Recordings, record
-from moco_rt.tuning.splits import split_texts
-from moco_rt.tuning.study import Study, score_exits, study
+from moco_rt.tuning import (
+    Baseline,
+    Recordings,
+    Study,
+    all_baselines,
+    choose,
+    record,
+    score_exits,
+    split_texts,
+    study_model,
+)
 
-RESULTS = ROOT / "bench" / "results" / "policies.json"
+STORED = RESULTS / "policies.json"
 AGREEMENTS = (0.995, 0.99, 0.98, 0.97)
 CONFIDENCE = 0.95
 OURS = "search"
@@ -69,23 +76,23 @@ def texts(path: str, rows: int | None) -> list:
     return [(row["text"], row["text2"]) if "text2" in row else row["text"] for row in found]
 
 
-def certified_search(model: EarlyExitTextClassificationModel, found: Study, alpha: float) -> list[OffRamp]:
-    """The off-ramps of the policy that our search finds and the calibration rows certify; the model gets it."""
-    choose(model, found, alpha, CONFIDENCE)
+def certified_search(model: EarlyExitTextClassificationModel, found: Study, level: float) -> list[OffRamp]:
+    """Give the model the policy that our search finds and the calibration rows certify; return its off-ramps."""
+    choose(model, found, Guarantee.of_agreement(level, CONFIDENCE))
     return [exit.condition for exit in model.policy.exits]
 
 
-def certified_preset(found: Study, preset: baselines.Baseline, alpha: float) -> list[OffRamp]:
-    """The off-ramps of the fastest policy along a preset's path that the calibration rows certify."""
-    answers = score_exits(preset.off_ramps, found.calibration)
-    leaving = preset.leaving(answers)
-    place = max(0, last_certified(leaving, answers, alpha, CONFIDENCE))
-    if (leaving[place] == len(preset.off_ramps)).all():
+def certified_baseline(found: Study, baseline: Baseline, level: float) -> list[OffRamp]:
+    """Return the off-ramps of the fastest policy along a baseline's path that the calibration rows certify."""
+    scores = score_exits(baseline.off_ramps, found.calibration)
+    exits = baseline.exits_of_policies(scores)
+    place = max(0, last_certified(exits, scores, Guarantee.of_agreement(level, CONFIDENCE)))
+    if (exits[place] == len(baseline.off_ramps)).all():
         return []
-    thresholds, patience = preset.thresholds[place], preset.patience[place]
+    thresholds, patience = baseline.thresholds[place], baseline.patience[place]
     return [
         replace(ramp, thresholds=above, patience=patience)
-        for ramp, above in zip(preset.off_ramps, thresholds, strict=True)
+        for ramp, above in zip(baseline.off_ramps, thresholds, strict=True)
     ]
 
 
@@ -101,9 +108,9 @@ def agreement(off_ramps: Sequence[OffRamp], rows: Recordings) -> float:
     """Share of recorded rows that keep the full model's label."""
     if not off_ramps:
         return 1.0
-    answers = score_exits(off_ramps, rows)
-    exits = answers.exit_of_row(np.array([ramp.thresholds for ramp in off_ramps]), off_ramps[0].patience)
-    return round(1 - float(answers.disagrees(exits).mean()), 5)
+    scores = score_exits(off_ramps, rows)
+    exits = scores.exit_of_row(np.array([ramp.thresholds for ramp in off_ramps]), off_ramps[0].patience)
+    return round(1 - float(scores.disagrees(exits).mean()), 5)
 
 
 def in_turns(variants: Sequence[Callable[..., Any]], batches: Sequence[dict]) -> NDArray[np.float64]:
@@ -161,22 +168,24 @@ def run(name: str, rows: int, find_rows: int | None) -> dict:
     model_name, find, certify, report, limit = SETS[name]
     model, tokenizer = load_classifier(str(SHARED / "models" / model_name))
     fast = EarlyExitTextClassificationModel(model)
-    split = split_texts(texts(find, find_rows), None if certify is None else texts(certify, None), None, seed=0)
-    found = study(fast, tokenizer, split, max_length=limit, seed=0)
-    methods = baselines.all_baselines(found)
+    encoded = partial(encode, tokenizer, max_length=limit)
+    calibration = None if certify is None else texts(certify, None)
+    split = split_texts(texts(find, find_rows), encoded, calibration=calibration, seed=0)
+    found = study_model(fast, split, seed=0)
+    methods = all_baselines(found)
     policies, tables = {}, []
     for level in AGREEMENTS:
-        policies[OURS, level] = certified_search(fast, found, 1 - level)
+        policies[OURS, level] = certified_search(fast, found, level)
         tables.append(fast.policy.certificate.table())
-        for method, preset in methods.items():
-            policies[method, level] = certified_preset(found, preset, 1 - level)
+        for method, baseline in methods.items():
+            policies[method, level] = certified_baseline(found, baseline, level)
     batches, order = length_sorted_batches(tokenizer, texts(report, rows), limit, BATCH_ROWS)
     measured = measure(fast, [{}, *(compiled(fast, off_ramps) for off_ramps in policies.values())], batches)
-    recorded = record(fast, encode(tokenizer, texts(report, MOST_REPORTED), limit), list(dict.fromkeys(found.sites)))
+    recorded = record(fast, encoded(texts(report, MOST_REPORTED)), list(dict.fromkeys(found.sites)))
     results = {method: {} for method in (OURS, *methods)}
     for ((method, level), off_ramps), times in zip(policies.items(), measured[1:], strict=True):
         results[method][str(level)] = {**times, "agreement": agreement(off_ramps, recorded)}
-    choose(fast, found, 0.01, CONFIDENCE)
+    choose(fast, found, Guarantee.of_agreement(0.99, CONFIDENCE))
     return {
         "rows": len(order),
         "reported_rows": len(recorded.lengths),
@@ -189,7 +198,7 @@ def run(name: str, rows: int, find_rows: int | None) -> dict:
 
 
 def table(results: dict) -> str:
-    """README's table."""
+    """Make the table of docs/benchmarks.md."""
     heads = " | ".join(f"{agreement:.1%}" for agreement in AGREEMENTS)
     lines = [f"| | certified: | {heads} |", "|---|---|" + "---:|" * len(AGREEMENTS)]
     for name, result in results.items():
@@ -208,7 +217,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1280, help="to time, at most (%(default)s)")
     parser.add_argument("--find-rows", type=int, help="to find policies on (all)")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=RESULTS, help="README.md follows only %(default)s")
+    parser.add_argument("--out", type=Path, default=STORED, help="only %(default)s changes docs/")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     results = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
@@ -217,8 +226,8 @@ def main() -> None:
         print("\n\n".join(results[name]["policies"]), flush=True)
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    if options.out == RESULTS:
-        put_into_readme("policies", table(results))
+    if options.out == STORED:
+        put_into_docs("policies", table(results))
     print(table(results))
 
 

@@ -1,7 +1,7 @@
 """The case study on real input: a two-layer BERT on IMDB reviews, rules of both classes after its first attention.
 
 Rules are fitted and bounded on unlabelled reviews; time and accuracy are measured on test reviews, of which no rule
-has seen one. `python bench/case_study.py` writes bench/results/case_study.json and the table of README.md.
+has seen one. `python bench/case_study.py` writes bench/results/case_study.json and the table of docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -13,29 +13,18 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from readme_table import put_into_readme
+from common import BATCH_ROWS, RESULTS, SHARED, read_jsonl
+from docs_table import put_into_docs
 
 from moco_rt import AnalyticsEngine, EarlyExitTextClassificationModel, LinearRule, capture
 from moco_rt.architectures import load_classifier
 from moco_rt.inputs.batching import length_sorted_batches
 from moco_rt.reports.comparison import Comparison, compare
 
-ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / "shared"
-RESULTS = ROOT / "bench" / "results" / "case_study.json"
+STORED = RESULTS / "case_study.json"
 SITE = "encoder.0.attention"
-MAX_LENGTH, BATCH_ROWS = 256, 64
+MAX_LENGTH = 256
 MAX_ERROR, CONFIDENCE = 0.005, 0.95
-
-
-def read_jsonl(path: Path, rows: int | None) -> list[dict]:
-    """The rows of a file, or so many of them chosen at random: the files are not shuffled."""
-    with path.open(encoding="utf-8") as lines:
-        everything = [json.loads(line) for line in lines]
-    if rows is None:
-        return everything
-    chosen = np.random.default_rng(0).permutation(len(everything))[:rows]
-    return [everything[i] for i in chosen]
 
 
 def run(model_dir: Path, data_dir: Path, rule_rows: int | None, test_rows: int | None) -> dict:
@@ -106,7 +95,7 @@ def summary(comparison: Comparison, rules: list[LinearRule], rule_rows: int, hel
 
 
 def table(result: dict) -> str:
-    """README's table."""
+    """Make the table of docs/benchmarks.md."""
     reduction = f"-{result['time_reduction']:.1%}"
     lines = [
         f"{result['rows']:,} test reviews, {MAX_LENGTH} tokens, batches of {BATCH_ROWS} sorted by length, "
@@ -140,14 +129,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rule-rows", type=int, help="find the rules on so many rows (all)")
     parser.add_argument("--test-rows", type=int, help="compare on so many rows (all)")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="README.md follows only a full run into %(default)s")
+    parser.add_argument("--out", type=Path, default=STORED, help="only a full run into %(default)s changes docs/")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     result = run(SHARED / "models" / "tiny-imdb", SHARED / "data" / "imdb", options.rule_rows, options.test_rows)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    if options.out == RESULTS and options.rule_rows is None and options.test_rows is None:
-        put_into_readme("case study", table(result))
+    if options.out == STORED and options.rule_rows is None and options.test_rows is None:
+        put_into_docs("case study", table(result))
     print(table(result))
 
 

@@ -1,8 +1,8 @@
 """Where the time of a forward goes: `python bench/profile_forward.py ../shared/models/minilm-sst2 --tokens 25`.
 
-Shares are of threads x wall time. `waiting`: a thread had nothing to do, or did what is not listed (rows copied,
-buffers taken). `loop`: moco_rt/runtime.py and the way into the extension and back. `checks`: the rest of Python, before
-and after the loop.
+Shares are of threads x wall time. `waiting`: a thread had nothing to do, or did what is not listed (copying rows,
+taking buffers). `loop`: moco_rt/runtime/packed.py and the calls into the extension. `checks`: the rest of Python,
+before and after the loop.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from moco_rt import EarlyExitTextClassificationModel, LinearCondition, runtime
+from moco_rt import EarlyExitTextClassificationModel, LinearCondition, OffRamp
 from moco_rt._C import start_profile, stop_profile
-from moco_rt.policies.conditions import OffRamp
-from moco_rt.tuning.study import candidate_sites
+from moco_rt.runtime import packed
+from moco_rt.tuning import candidate_sites
 
 
 def shares(model: EarlyExitTextClassificationModel, rows: int, tokens: int, forwards: int) -> dict[str, float]:
@@ -27,7 +27,7 @@ def shares(model: EarlyExitTextClassificationModel, rows: int, tokens: int, forw
     mask = torch.ones_like(ids)
     for _ in range(3):
         model(ids, mask)
-    loop, run = 0.0, runtime.forward
+    loop, run = 0.0, packed.forward
 
     def timed(*inputs):
         nonlocal loop
@@ -36,7 +36,7 @@ def shares(model: EarlyExitTextClassificationModel, rows: int, tokens: int, forw
         loop += time.perf_counter() - start
         return results
 
-    with mock.patch.object(runtime, "forward", timed):
+    with mock.patch.object(packed, "forward", timed):
         start_profile()
         start = time.perf_counter()
         for _ in range(forwards):

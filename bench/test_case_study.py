@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import case_study
+import docs_table
 import pytest
 import torch
 
@@ -32,15 +32,15 @@ def test_rules_settle_most_reviews_and_keep_their_promise(tmp_path):
     assert result["exited"] > 0.8
     assert result["agreement"] >= 0.99
     assert result["accuracy"] >= result["accuracy_baseline"] - 0.005
-    assert result.keys() == json.loads(case_study.RESULTS.read_text(encoding="utf-8")).keys()
+    assert result.keys() == json.loads(case_study.STORED.read_text(encoding="utf-8")).keys()
     for rule in result["rules"]:
         assert rule["held_out"]["wrong_of_other_classes"] <= 2 * rule["max_error"]
 
 
-def test_readme_shows_the_stored_results():
-    result = json.loads(case_study.RESULTS.read_text(encoding="utf-8"))
-    readme = (case_study.ROOT / "README.md").read_text(encoding="utf-8")
-    assert f"<!-- case study: begin -->\n{case_study.table(result)}\n<!-- case study: end -->" in readme
+def test_the_page_of_benchmarks_shows_the_stored_results():
+    result = json.loads(case_study.STORED.read_text(encoding="utf-8"))
+    page = docs_table.PAGE.read_text(encoding="utf-8")
+    assert docs_table.marked("case study", case_study.table(result)) in page
 
 
 @pytest.mark.shared
@@ -66,18 +66,3 @@ def test_the_published_snippet_runs_with_only_the_package_renamed(shared_dir, tm
     assert eetcm.sites[easy.exit_site.item()] == "encoder.0.attention"
     assert easy.logits.argmax().item() == 1
     torch.testing.assert_close(easy.logits.exp()[0, 1].item(), 1 - rule.metadata["bound"])
-
-
-@pytest.mark.shared
-def test_the_python_in_readme_runs(shared_dir, tmp_path, monkeypatch):
-    readme = (case_study.ROOT / "README.md").read_text(encoding="utf-8")
-    snippets = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    with (shared_dir / "data" / "imdb" / "unlabelled.jsonl").open(encoding="utf-8") as lines:
-        texts = [json.loads(line)["text"][:300] for line in lines][::5]
-    name = str(shared_dir / "models" / "tiny-imdb")
-    names = {"name": name, "large_name": name, "texts": texts}
-    monkeypatch.chdir(tmp_path)
-    for snippet in snippets:  # the second goes on where the first ends
-        exec(snippet, names)
-    assert names["out"].logits.shape == (64, 2)
-    assert (names["out"].exit_site >= 0).any()

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import pytest
+from safetensors import SafetensorError
 
 from moco_rt import Cascade, EarlyExitTextClassificationModel, cli
 from moco_rt.architectures import load_tokenizer
 from moco_rt.cascades.cascade_files import is_cascade
 from moco_rt.demo.classifier import train_classifier
 from moco_rt.demo.corpus import make_corpus
+from moco_rt.serving import label_files
 
 pytestmark = pytest.mark.usefixtures("quick_off_ramps")
 
@@ -56,7 +62,7 @@ def test_accelerate_prints_what_it_promises_and_writes_a_model_that_keeps_it(sav
     fast = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
     assert capsys.readouterr().out == fast.policy.certificate.table() + "\n"
     assert fast.policy.certificate.alpha == pytest.approx(0.1)
-    assert fast.policy.certificate.rows == 210
+    assert fast.policy.certificate.rows == 208  # 35% of 600, copies of a text on one side
 
 
 def test_options_reach_the_policy(saved, data, texts, tmp_path):
@@ -185,9 +191,9 @@ def test_accelerate_refuses_what_cannot_be_in_one_line(saved, data, tmp_path, ca
         ('{"text": "fine"}\nnot json\n', ":2 must be a JSON object (got 'not json"),
         (
             '{"text": "fine"}\n' * 20,
-            "texts must leave at least 50 rows to fit, to search and to certify on (got 10, 3 and 7)",
+            "texts must leave at least 50 distinct rows to fit, to search and to certify on (got 0, 0 and 1)",
         ),
-        ("", "texts must leave at least 50 rows"),
+        ("", "texts must hold at least one text (got none)"),
     ],
     ids=["broken", "few", "none"],
 )
@@ -203,12 +209,99 @@ def test_predict_refuses_bad_data_in_one_line_and_keeps_what_it_wrote(saved, tex
     data.write_text('{"text": "fine"}\n{"label": 1}\n', encoding="utf-8")
     capsys.readouterr()
     assert_refused(capsys, ["predict", saved, str(data), "--out", str(out)], f"{data}:2 must have a text")
-    write(data, texts[:3])
+    assert out.read_text(encoding="utf-8").count("\n") == 1  # what is before it
+    write(data, ["fine", *texts[:2]])
     assert cli.main(["predict", saved, str(data), "--out", str(out)]) == 0
-    write(data, texts[:2])
+    write(data, ["fine", texts[0]])
     capsys.readouterr()
     assert_refused(capsys, ["predict", saved, str(data), "--out", str(out)], "must not hold more lines than")
     assert out.read_text(encoding="utf-8").count("\n") == 3
+
+
+def test_columns_and_formats_can_be_named(saved, texts, tmp_path, capsys):
+    data, out = tmp_path / "rows.dat", tmp_path / "labels.csv"
+    data.write_text("".join(f"{i}\t{text}\n" for i, text in [("id", "body"), *enumerate(texts[:9])]), encoding="utf-8")
+    arguments = ["predict", saved, str(data), "--out", str(out)]
+    assert_refused(capsys, arguments, f"{data} must end in one of .jsonl")
+    assert_refused(capsys, [*arguments, "--format", "tsv"], f"{data} must have a column text (got id, body)")
+    assert cli.main([*arguments, "--format", "tsv", "--text-column", "body"]) == 0
+    assert capsys.readouterr().out == f"{out}: 9 lines\n"
+    assert out.read_text(encoding="utf-8").splitlines()[0] == "label,prob,exit"
+
+
+def test_texts_come_from_standard_input_and_labels_go_to_standard_output(saved, texts, tmp_path, capfdbinary):
+    data = write(tmp_path / "rows.jsonl", texts[:9])
+    assert cli.main(["predict", saved, str(data)]) == 0
+    with data.open("rb") as lines:
+        command = [sys.executable, "-m", "moco_rt", "predict", saved, "-", "--format", "jsonl"]
+        done = subprocess.run(command, stdin=lines, capture_output=True, check=True)
+    assert done.stdout == (tmp_path / "rows.jsonl.labels.jsonl").read_bytes()
+    assert done.stderr.splitlines()[-1] == b"-: 9 lines"
+    assert not capfdbinary.readouterr().out.startswith(b"{")
+
+
+def test_overwrite_starts_anew(saved, texts, tmp_path, capsys):
+    data, out = write(tmp_path / "rows.jsonl", texts[:9]), tmp_path / "out"
+    assert cli.main(["predict", saved, str(data), "--out", str(out)]) == 0
+    write(data, texts[9:12])
+    arguments = ["predict", saved, str(data), "--out", str(out)]
+    capsys.readouterr()
+    assert_refused(capsys, arguments, "must not hold more lines than")
+    assert cli.main([*arguments, "--overwrite"]) == 0
+    assert capsys.readouterr().out == f"{out}: 3 lines\n"
+
+
+def test_predict_computes_in_the_dtype_that_is_asked_for(saved, texts, tmp_path, capsys):
+    data, out = write(tmp_path / "rows.jsonl", texts[:9]), tmp_path / "out"
+    assert cli.main(["predict", saved, str(data), "--out", str(out), "--dtype", "float32"]) == 0
+    assert cli.main(["predict", saved, str(data), "--out", str(out)]) == 0  # it is the model's
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EarlyExitTextClassificationModel, "from_pretrained", refuse_dtype)
+        assert_refused(capsys, ["predict", saved, str(data), "--dtype", "bfloat16"], "asked for torch.bfloat16")
+        assert_refused(capsys, ["predict", saved, str(data), "--dtype", "int8"], "asked for int8")
+
+
+def refuse_dtype(_, *, dtype):
+    raise ValueError(f"asked for {dtype}")
+
+
+def test_an_interruption_is_one_line_and_status_130(saved, data, monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(label_files, "predict_file", interrupt)
+    assert cli.main(["predict", saved, str(data)]) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "moco-rt: interrupted"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("weights"), IndexError("too far"), SafetensorError("cut off\n here"), OSError(5, "I/O error", "file")],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_of_any_library_is_one_line_and_status_2(saved, data, monkeypatch, capsys, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(label_files, "predict_file", fail)
+    assert_refused(capsys, ["predict", saved, str(data)], str(error).split("\n")[0])
+
+
+@pytest.mark.parametrize("command", ["accelerate", "demo"])
+def test_an_out_that_cannot_be_written_is_refused_before_the_work(tmp_path, capsys, command):
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "deeper", "/proc/1/nothing"):
+        arguments = [command, "--model", "nothing", "--data", "nothing.jsonl", "--out", str(out)]
+        assert_refused(capsys, arguments, f"out must be a directory that can be written (got {out}: ")
+
+
+def test_help_waits_for_nothing_heavy():
+    script = "import sys; from moco_rt import cli; cli.main(['predict', '--help']); print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "--text-column" in done.stdout
+    loaded = set(done.stdout.replace("]", "").split(", "))
+    assert not {"'transformers'", "'pyarrow'", "'scipy'", "'matplotlib'", "'sklearn'"} & loaded
 
 
 def test_predict_refuses_a_missing_file_in_one_line(saved, tmp_path, capsys):
@@ -227,6 +320,17 @@ def test_predict_refuses_a_policy_of_another_model_in_one_line(saved, accelerate
     assert_refused(capsys, ["predict", str(policy), str(data), "--out", str(tmp_path / "out")], "another weights")
 
 
+@pytest.mark.parametrize("size", [0, 4, 1000])
+def test_broken_weights_are_named(saved, data, tmp_path, capsys, size):
+    broken = tmp_path / "broken"
+    shutil.copytree(saved, broken)
+    os.truncate(broken / "model.safetensors", size)
+    words = f"{broken / 'model.safetensors'} must be a whole safetensors file (got: "
+    assert_refused(capsys, ["predict", str(broken), str(data)], words)
+    out = tmp_path / "out"
+    assert_refused(capsys, ["accelerate", "--model", str(broken), "--data", str(data), "--out", str(out)], words)
+
+
 @pytest.mark.parametrize("command", ["accelerate", "predict"])
 def test_a_directory_without_a_model_is_refused_in_one_line(data, tmp_path, capsys, command):
     empty = tmp_path / "empty"
@@ -241,18 +345,19 @@ def test_a_directory_without_a_model_is_refused_in_one_line(data, tmp_path, caps
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "required: command"),
-        (["accelerate", "--data", "rows.jsonl", "--out", "out"], "required: --model"),
-        (
-            ["accelerate", "--model", "m", "--data", "d", "--out", "o", "--dtype", "float16"],
-            "invalid choice: 'float16'",
-        ),
-        (["predict", "model"], "required: data"),
-        (["fly"], "invalid choice: 'fly'"),
+        ([], "Missing command"),
+        (["accelerate", "--data", "rows.jsonl", "--out", "out"], "Missing option '--model'"),
+        (["accelerate", "--model", "m", "--data", "d", "--out", "o", "--dtype", "float16"], "'float16' is not one of"),
+        (["predict", "model"], "Missing argument 'data'"),
+        (["predict", "model", "data", "--format", "xml"], "'xml' is not one of 'jsonl', 'json', 'csv'"),
+        (["demo", "--model", "model"], "--model and --data go together"),
+        (["fly"], "No such command 'fly'"),
     ],
-    ids=["none", "no model", "dtype", "no data", "unknown"],
+    ids=["none", "no model", "dtype", "no data", "format", "half a task", "unknown"],
 )
-def test_wrong_arguments_are_status_2(capsys, arguments, words):
+def test_wrong_arguments_are_one_line_and_status_2(capsys, arguments, words):
     with pytest.raises(SystemExit, match="2"):
         cli.main(arguments)
-    assert words in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("moco-rt: ")
+    assert words in line

@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from common import RESULTS
+
 from peers.cells import Bench, Cell
 from peers.engines import ENGINES
 from peers.models import RANDOM
@@ -19,7 +21,7 @@ from peers.report import table
 from peers.rows import LAWS
 from peers.worker import WorkerFailedError
 
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "peers.json"
+STORED = RESULTS / "peers.json"
 #: The laws of length that each model is measured under unless others are asked for.
 MAIN = {
     "minilm-sst2": ("sst2", "16", "64", "128", "256", "512"),
@@ -66,7 +68,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of the baseline for one repetition (%(default)s)")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=STORED)
     options = parser.parse_args()
     # The workers inherit these: as many threads for whoever asks the environment, and nothing from the network.
     os.environ |= {

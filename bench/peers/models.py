@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
+from common import SHARED
+
 #: Of the size that most classifiers have; its weights are random, which costs no less time.
 RANDOM = "bert-base"
 

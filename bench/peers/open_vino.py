@@ -1,4 +1,4 @@
-"""OpenVINO: to_dtype from PyTorch, for int8 quantised by NNCF on calibration texts."""
+"""OpenVINO: converted from PyTorch, for int8 quantised by NNCF on calibration texts."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def convert(model_dir, folder, batches, precision):
 
     model = AutoModelForSequenceClassification.from_pretrained(model_dir, attn_implementation="sdpa").eval()
     example = {name: torch.from_numpy(values) for name, values in batches[0].items()}
-    to_dtype = openvino.convert_model(model, example_input=example)
+    converted = openvino.convert_model(model, example_input=example)
     if precision == "int8":
         import nncf
 
-        to_dtype = nncf.quantize(to_dtype, nncf.Dataset(batches), model_type=nncf.ModelType.TRANSFORMER)
-    openvino.save_model(to_dtype, folder / "model.xml", compress_to_fp16=False)
+        converted = nncf.quantize(converted, nncf.Dataset(batches), model_type=nncf.ModelType.TRANSFORMER)
+    openvino.save_model(converted, folder / "model.xml", compress_to_fp16=False)
 
 
 class Engine:

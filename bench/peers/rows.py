@@ -7,8 +7,9 @@ import json
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from common import SHARED
 
-from peers.models import SHARED, tokenizer_dir
+from peers.models import tokenizer_dir
 
 #: Real lengths, and lengths all the same: so many tokens cut from real reviews, no padding.
 LAWS = ("sst2", "imdb-256", "imdb-512", "16", "64", "128", "256", "512")

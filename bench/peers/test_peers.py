@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 
+import docs_table
 import numpy as np
 import pytest
 import readme_table
+import torch
 
-from peers import readme, report, rows
+from peers import docs, report, roofline, rows
 from peers.cells import Cell
 from peers.engines import BASELINE, ENGINES, OURS, adapter, precision
 from peers.models import dense_flops
@@ -113,8 +115,24 @@ def test_a_worker_that_fails_leaves_the_others_at_work():
         assert crew.names() == []
 
 
-def test_readme_shows_the_stored_cells():
-    text = (readme_table.ROOT / "README.md").read_text(encoding="utf-8")
-    cells = json.loads(readme.RESULTS.read_text(encoding="utf-8"))
-    assert f"<!-- peers: begin -->\n{readme.table(cells)}\n<!-- peers: end -->" in text
-    assert set(readme.SHOWN) <= set(cells)
+def test_the_page_of_benchmarks_shows_the_stored_cells():
+    cells = json.loads(docs.STORED.read_text(encoding="utf-8"))
+    assert docs_table.marked("peers", docs.table(cells)) in docs_table.PAGE.read_text(encoding="utf-8")
+    assert set(docs.SHOWN) <= set(cells)
+
+
+def test_readme_shows_the_stored_results():
+    shown = docs_table.README.read_text(encoding="utf-8")
+    assert docs_table.marked("summary", readme_table.stored_table()) in shown
+    assert len(readme_table.ROWS) <= 8
+
+
+@pytest.mark.parametrize("lacking", [set(), {torch.bfloat16}, {torch.bfloat16, torch.int8}])
+def test_the_roofline_has_float32_everywhere_and_other_dtypes_where_the_processor_multiplies_them(monkeypatch, lacking):
+    can = roofline.can_multiply
+    monkeypatch.setattr(roofline, "can_multiply", lambda dtype: dtype not in lacking and can(dtype))
+    monkeypatch.setattr(roofline, "SHAPES", ((64, 64),))
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
+    peaks = roofline.Roofline(torch.get_num_threads()).gflops()
+    assert set(peaks) == {name for name, dtype in dtypes.items() if roofline.can_multiply(dtype)}
+    assert all(gflops > 0 for gflops in peaks.values())

@@ -28,7 +28,7 @@ class Worker:
         self._process.start()
         theirs.close()
 
-    def score_exits(self, method: str, *arguments: Any) -> Any:
+    def ask(self, method: str, *arguments: Any) -> Any:
         """Call a method and wait for what it returns."""
         try:
             self._connection.send((method, arguments))
@@ -84,7 +84,7 @@ class Crew:
         """Who is still at work."""
         return list(self._workers)
 
-    def score_exits(self, name: str, method: str, *arguments: Any) -> Any:
+    def ask(self, name: str, method: str, *arguments: Any) -> Any:
         """What the method returns; None from a worker that failed, now or before."""
         return self._excuse(name, self._workers[name].ask, method, *arguments) if name in self._workers else None
 

@@ -29,7 +29,7 @@ from moco_rt.architectures import (
 from moco_rt.architectures.conversion import to_dtype
 from moco_rt.architectures.sites import all_sites
 from moco_rt.inputs.batching import by_length, pad
-from moco_rt.inputs.texts import TextInput
+from moco_rt.inputs.texts import TextInput, Texts, take_texts
 from moco_rt.inputs.tokenization import Encoded, encode, length_limit
 from moco_rt.quantization.hf_quantizer import is_int8
 
@@ -45,12 +45,13 @@ _BATCH_ROWS = 64
 def capture(
     model: Any,
     tokenizer: Any,
-    texts: Iterable[TextInput],
+    texts: Texts,
     *,
     sites: str | Sequence[str],
     features: str | Sequence[str] = ("cls",),
     max_length: int | None = None,
     out: str | Path | None = None,
+    columns: str | Sequence[str] | None = None,
 ) -> MLFrame:
     """Capture features of a model's intermediate representations, with its logits and predictions.
 
@@ -61,17 +62,21 @@ def capture(
         model: a Hugging Face `...ForSequenceClassification`, or a pipeline or `EarlyExitTextClassificationModel` around
             one.
         tokenizer: its tokenizer; None: that of the pipeline, or loaded from where the model came from.
-        texts: strings or pairs of strings: a list, a generator, a `datasets` column.
+        texts: texts, pairs, or rows with named columns, in whatever holds them, see `list_texts`; an iterator is read
+            as it is captured, anything else is checked before.
         sites: such as `encoder.0.attention`, or the model's own module paths, `bert.encoder.layer.0.attention`;
             with none the frame has logits and predictions only.
         features: `cls` and `mean`, columns (rows, D) float32; `tokens`, a packed column. Columns are named
             `{site}.{feature}`, or `{site}` where `tokens` is the only feature.
         max_length: in tokens; None: what model and tokenizer allow.
         out: directory of the frame, which must not exist; None: a temporary one that lives as long as the frame.
+        columns: names the column that holds the text, or the two that hold a pair; None: `text`, and where there is one
+            `text2` or `text_pair`.
 
     Raises:
-        TypeError: model is not a classifier, or a text is neither a string nor a pair of strings.
-        ValueError: unknown site or feature, no texts, or max_length leaves no room for a text.
+        TypeError: model is not a classifier, or texts is a single text or holds something else.
+        ValueError: unknown site or feature, no texts, one that is not valid Unicode, or max_length leaves no room for a
+            text.
         FileExistsError: out exists.
     """
     model, tokenizer = unwrap(model, tokenizer)
@@ -80,9 +85,8 @@ def capture(
     architecture = architecture_of(model)
     warn_where_untrained(architecture)
     check_single_label(model.config)
-    columns = _columns(architecture, sites, features)
-    if isinstance(texts, str):
-        raise TypeError("capture: texts must be an iterable of texts (got one string)")
+    taken = _columns(architecture, sites, features)
+    rows = take_texts(texts, columns)
     longest = length_limit(tokenizer, architecture.max_seqlen, max_length)
     if is_int8(model):
         _log.warning(
@@ -92,10 +96,10 @@ def capture(
     model.eval()
     try:
         if out is not None:
-            return _capture(architecture, tokenizer, texts, columns, longest, Path(out))
+            return _capture(architecture, tokenizer, rows, taken, longest, Path(out))
         # The frame maps its files: they can go at once, what is mapped stays until the frame is dropped.
         with tempfile.TemporaryDirectory(prefix="moco_rt-") as directory:
-            return _capture(architecture, tokenizer, texts, columns, longest, Path(directory) / "frame")
+            return _capture(architecture, tokenizer, rows, taken, longest, Path(directory) / "frame")
     finally:
         for module, training in modes:
             module.training = training
@@ -142,16 +146,12 @@ def _columns(
 
 def _chunks(texts: Iterable[TextInput], chunk_rows: int) -> Iterator[list[TextInput]]:
     rows = iter(texts)
-    first = 0
-    while chunk := list(itertools.islice(rows, chunk_rows)):
-        for place, text in enumerate(chunk, first):
-            is_pair = isinstance(text, tuple | list) and len(text) == 2 and all(isinstance(t, str) for t in text)
-            if not (isinstance(text, str) or is_pair):
-                raise TypeError(f"capture: text {place} must be a string or a pair (got {type(text).__name__})")
+    chunk = list(itertools.islice(rows, chunk_rows))
+    if not chunk:
+        raise ValueError("texts must hold at least one text (got none)")
+    while chunk:
         yield chunk
-        first += len(chunk)
-    if first == 0:
-        raise ValueError("capture: texts must hold at least one text (got none)")
+        chunk = list(itertools.islice(rows, chunk_rows))
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moco_rt.analysis.columns import Array, Column, Layouts, PackedColumn, as_arrow, check_layouts, fitted, layouts
+from moco_rt.policies.manifest import read_manifest
 
 FORMAT, VERSION = "moco_rt.frame", 1
 
@@ -168,15 +169,7 @@ def _read_index(path: Path) -> dict[str, Any]:
     file = path / "index.json"
     if not file.is_file():
         raise FileNotFoundError(f"no frame at {path}: index.json is missing (an interrupted capture leaves none)")
-    try:
-        index: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        found, version = index["format"], int(index["version"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"load_frame: {file} must be JSON with a format and a version") from error
-    if found != FORMAT:
-        raise ValueError(f"load_frame: {file} must have format {FORMAT!r} (got {found!r})")
-    if version > VERSION:
-        raise ValueError(f"{path} has frame format {version}; this moco_rt reads up to {VERSION}: upgrade moco_rt")
+    index = read_manifest(file, FORMAT, (VERSION,))
     try:
         whole = isinstance(index["rows"], int) and all(
             {"name", "site", "feature"} <= entry.keys() and entry["kind"] in ("tabular", "array", "packed")

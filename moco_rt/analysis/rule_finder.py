@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from moco_rt.analysis.columns import PackedColumn
 from moco_rt.certification.bounds import allowed_errors, neyman_pearson_threshold, rows_needed, wrong_exit_bound
+from moco_rt.certification.guarantee import Guarantee
 from moco_rt.policies.conditions import LinearCondition, LinearRule, check_feature
 
 if TYPE_CHECKING:
@@ -118,7 +119,8 @@ class AnalyticsEngine:
 
         The direction is fitted by logistic regression on one half of the rows. The threshold is the Neyman-Pearson
         order statistic on those rows of the other half whose target is another class
-        (`bounds.neyman_pearson_threshold`), and a little above it against rounding.
+        (`bounds.neyman_pearson_threshold`), and a little above it against rounding. Rows with equal features count
+        once.
 
         Args:
             target: name of the target.
@@ -136,7 +138,9 @@ class AnalyticsEngine:
         for name, value in (("max_error", max_error), ("confidence", confidence)):
             if not 0 < value < 1:
                 raise ValueError(f"{name} must be inside (0, 1) (got {value})")
-        is_class = self._is_class(target, class_value)
+        # Copies of a row on both sides of the split, or counted as new ones, would promise what nobody has seen.
+        distinct = _first_of_equals(self.features)
+        features, is_class = self.features[distinct], self._is_class(target, class_value)[distinct]
         order = np.random.default_rng(self.seed).permutation(len(is_class))
         fit_rows, held_out = order[: len(order) // 2], order[len(order) // 2 :]
         if not 0 < is_class[fit_rows].sum() < len(fit_rows):
@@ -144,20 +148,21 @@ class AnalyticsEngine:
                 f"{target} must hold {class_value} and other classes among the rows fitted on, half of all "
                 f"(got {int(is_class[fit_rows].sum())} of {len(fit_rows)} with {class_value})"
             )
-        self._check_enough(is_class[held_out], target, class_value, max_error, confidence)
-        weight, bias = _fit_direction(self.features[fit_rows], is_class[fit_rows])
+        guarantee = Guarantee(max_error, 1 - confidence)
+        self._check_enough(is_class[held_out], target, class_value, guarantee)
+        weight, bias = _fit_direction(features[fit_rows], is_class[fit_rows])
 
-        scores = self.features[held_out] @ weight + bias
+        scores = features[held_out] @ weight + bias
         of_class = is_class[held_out]
-        threshold = neyman_pearson_threshold(scores[~of_class], max_error, confidence)
+        threshold = neyman_pearson_threshold(scores[~of_class], guarantee)
         # Where the rule will run, sums are taken in another order: a row that lies on the threshold must not be
         # tipped over it by rounding.
-        magnitudes = np.abs(self.features[fit_rows]) @ np.abs(weight)
+        magnitudes = np.abs(features[fit_rows]) @ np.abs(weight)
         threshold += _GUARD * float(np.median(magnitudes) + abs(bias))
         fires = scores > threshold
         other_rows, class_rows = int((~of_class).sum()), int(of_class.sum())
         hits = int((fires & of_class).sum())
-        allowed = allowed_errors(other_rows, max_error, confidence)
+        allowed = allowed_errors(other_rows, guarantee)
         bound = wrong_exit_bound(allowed, other_rows, hits, class_rows, confidence)
         if bound >= 0.5:
             raise NoSufficientRuleError(
@@ -193,7 +198,7 @@ class AnalyticsEngine:
             KeyError: unknown target.
             ValueError: there are not more than k rows to draw, or k is not positive.
         """
-        from moco_rt.analysis.knn_graph import draw_knn_graph  # matplotlib and igraph: only who draws waits for them
+        from moco_rt.analysis.knn_graph import draw_knn_graph  # matplotlib and igraph are slow to import
 
         values = self._target(target)
         sample = np.random.default_rng(self.seed).permutation(len(values))[:rows]
@@ -220,24 +225,31 @@ class AnalyticsEngine:
             )
         return is_class
 
-    def _check_enough(
-        self, of_class: NDArray[np.bool_], target: str, class_value: int, max_error: float, confidence: float
-    ) -> None:
+    def _check_enough(self, of_class: NDArray[np.bool_], target: str, class_value: int, guarantee: Guarantee) -> None:
         others = int((~of_class).sum())
-        needed = rows_needed(max_error, confidence)
+        needed = rows_needed(guarantee)
         if others < needed:
             in_all = math.ceil(needed * 2 * len(of_class) / max(others, 1))
             raise ValueError(
-                f"max_error={max_error} with confidence {confidence} needs {needed} held-out rows where {target} is "
+                f"max_error={guarantee.max_disagreement} with confidence {guarantee.confidence} needs {needed} "
+                f"held-out rows where {target} is "
                 f"not {class_value} (got {others}); with this share of classes about {in_all} rows in all"
             )
 
 
-def _agreed(what: str, said: str | None, known: str | None) -> str | None:
+def _agreed(what: str, passed: str | None, known: str | None) -> str | None:
     """The value that the caller or the array itself names; a contradiction raises ValueError."""
-    if said is not None and known is not None and said != known:
-        raise ValueError(f"{what} must be {known}, the array's own (got {said})")
-    return said if said is not None else known
+    if passed is not None and known is not None and passed != known:
+        raise ValueError(f"{what} must be {known}, the array's own (got {passed})")
+    return passed if passed is not None else known
+
+
+def _first_of_equals(features: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the places of the rows that equal no row before them."""
+    seen: dict[bytes, int] = {}
+    for place, row in enumerate(features):
+        seen.setdefault(row.tobytes(), place)
+    return np.array(list(seen.values()))
 
 
 def _pool_packed(column: PackedColumn, feature: str) -> NDArray[np.float32]:

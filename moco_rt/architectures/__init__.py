@@ -1,10 +1,11 @@
 """Hugging Face models as sub-layers and as weights: the only room that knows their names."""
 
 from moco_rt.architectures.base import Architecture
-from moco_rt.architectures.hub import Source, find_file, find_source, load_classifier, load_model, load_tokenizer
+from moco_rt.architectures.hub import Source, find_file, find_source, load_model
 from moco_rt.architectures.pipelines import unwrap
 from moco_rt.architectures.registry import architecture_of, check_classifier, warn_where_untrained
 from moco_rt.architectures.tasks import check_label_names, check_single_label
+from moco_rt.architectures.tokenizers import find_tokenizer, load_classifier, load_tokenizer
 
 __all__ = [
     "Architecture",
@@ -15,6 +16,7 @@ __all__ = [
     "check_single_label",
     "find_file",
     "find_source",
+    "find_tokenizer",
     "load_classifier",
     "load_model",
     "load_tokenizer",

@@ -1,7 +1,9 @@
-"""Models, tokenizers and single files from a directory or the Hugging Face hub."""
+"""Models and single files from a directory or the Hugging Face hub."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from safetensors import SafetensorError, safe_open
+from transformers import AutoModelForSequenceClassification
 
 _CONFIG = "config.json"
 #: Seconds that the hub has for its first answer.
@@ -40,12 +43,12 @@ class Source:
 
     @property
     def options(self) -> dict[str, Any]:
-        """All but the name, as transformers and huggingface_hub call it."""
+        """The other fields as keyword arguments of transformers and huggingface_hub."""
         return {"revision": self.revision, "token": self.token, "local_files_only": self.local_files_only}
 
 
 def find_source(source: Source) -> Source:
-    """A source that was found; without network one that takes what was downloaded before.
+    """Check that a model lies at a source, and return the source; without network one that takes only downloaded files.
 
     Raises:
         OSError: it is neither a directory nor on the hub, or the hub does not give it.
@@ -85,30 +88,16 @@ def load_model(source: str | Source, device_map: Any = None) -> Any:
 
     Raises:
         OSError: it is not there, see `find_source`.
+        ValueError: a file of weights is cut off, or is something else.
     """
     found = find_source(Source(source)) if isinstance(source, str) else source
     options = found.options if device_map is None else {**found.options, "device_map": device_map}
-    return AutoModelForSequenceClassification.from_pretrained(found.name, **options)
-
-
-def load_classifier(name: str) -> tuple[Any, Any]:
-    """A classifier and its tokenizer, from a directory or by their name on the Hugging Face hub."""
-    return load_model(name), AutoTokenizer.from_pretrained(name)
-
-
-def load_tokenizer(model: Any) -> Any:
-    """The tokenizer that lies where a model came from.
-
-    Raises:
-        ValueError: the model does not say where that is.
-    """
-    if not model.name_or_path:
-        raise ValueError("tokenizer must be given: the model does not say where it came from (got None)")
-    return AutoTokenizer.from_pretrained(model.name_or_path)
+    with _whole_weights(found.name):
+        return AutoModelForSequenceClassification.from_pretrained(found.name, **options)
 
 
 def find_file(source: str | Path | Source, file: str) -> Path | None:
-    """The path of a file that lies with a model, in a directory or on the hub; None where there is none."""
+    """Return the path of a file that lies with a model, in a directory or on the hub; None where there is none."""
     found = source if isinstance(source, Source) else Source(str(source))
     directory = Path(found.name)
     if directory.is_dir():
@@ -117,6 +106,29 @@ def find_file(source: str | Path | Source, file: str) -> Path | None:
         return Path(hf_hub_download(found.name, file, **found.options))
     except (EntryNotFoundError, LocalEntryNotFoundError):
         return None
+
+
+@contextlib.contextmanager
+def _whole_weights(name: str) -> Iterator[None]:
+    """Turn the error about broken weights, which names no file, into one that does.
+
+    Raises:
+        ValueError: a file of weights is cut off, or is something else.
+    """
+    try:
+        yield
+    except SafetensorError as error:
+        raise ValueError(f"{_broken_file(name)} must be a whole safetensors file (got: {error})") from error
+
+
+def _broken_file(name: str) -> str:
+    for file in sorted(Path(name).glob("model*.safetensors")):
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except SafetensorError:
+            return str(file)
+    return f"every file of weights of {name}"
 
 
 def _is_downloaded(source: Source) -> bool:

@@ -22,6 +22,16 @@ def announce_to_pipelines(key: str, class_name: str) -> None:
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES[key] = class_name
 
 
+class PipelineModel:
+    """The attributes, beside its output, that `transformers.pipeline` asks a text classifier for."""
+
+    input_modalities = "text"
+
+    def can_generate(self) -> bool:
+        """Answer that it does not write text."""
+        return False
+
+
 def unwrap(model: Any, tokenizer: Any = None) -> tuple[Any, Any]:
     """The Hugging Face model and the tokenizer inside a pipeline, or inside a model with exits.
 

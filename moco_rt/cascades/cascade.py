@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from moco_rt.architectures.conversion import describe
-from moco_rt.architectures.pipelines import announce_to_pipelines
+from moco_rt.architectures.pipelines import PipelineModel, announce_to_pipelines
 from moco_rt.cascades import cascade_files
-from moco_rt.cascades.queues import Finished, QueuedText, TierError, TierQueues, gather
+from moco_rt.cascades.prediction import predict_parts, row_names
+from moco_rt.cascades.queues import Finished, TierQueues
 from moco_rt.cascades.streaming import stream_answers
 from moco_rt.cascades.tier import Tier, TierLike, align_classes
 from moco_rt.certification.certificate import Certificate
-from moco_rt.inputs.prefetch import CHUNK_TEXTS, prefetch_encoded
-from moco_rt.inputs.texts import TextInput, check_texts
+from moco_rt.inputs.texts import Texts, iter_texts
 from moco_rt.quantization.hf_quantizer import is_int8
 from moco_rt.runtime.checks import check_inputs
 from moco_rt.runtime.outputs import CascadeOutput, Prediction
+from moco_rt.runtime.prediction import join_parts
 
 #: Rows of a stream that are worth a run of a tier.
 _FULL = 64
@@ -30,25 +30,25 @@ _FULL = 64
 announce_to_pipelines("moco_rt_cascade", "Cascade")
 
 
-class Cascade(torch.nn.Module):
+class Cascade(PipelineModel, torch.nn.Module):
     """Classifiers one after the other: a row is answered by the first that is sure enough, at the latest by the last.
 
     A tier is sure of a row that leaves by one of its own exits, or whose highest probability, at the tier's
-    temperature, exceeds the threshold for its class. `moco_rt.tuning.accelerate` finds thresholds, temperatures and exits with
-    a certificate; given by hand they promise nothing. (Two tiers with one threshold: TangoBERT, arXiv:2204.06271.)
+    temperature, exceeds the threshold for its class. `accelerate` finds thresholds, temperatures and exits with a
+    certificate; given by hand they promise nothing. (Two tiers with one threshold: TangoBERT, arXiv:2204.06271.)
 
     Args:
         tiers: each a pair (model, tokenizer), the model a Hugging Face classifier or an
             `EarlyExitTextClassificationModel` with whatever dtype, backend and exits, or a function from a list of
             texts to logits (n, C), such as `pipeline.predict_log_proba` of scikit-learn (not probabilities). The last,
             whose labels count, is a pair; the others have the same classes by name (`id2label`), functions have them
-            in the last one's order. What a function says of a text must not depend on the others it is given.
+            in the last one's order. A function's logits for a text must not depend on the other texts of the call.
         thresholds: for each tier but the last a probability, or one for each class in the last tier's order.
         max_length: texts are truncated to so many tokens; None: to what policies, models and tokenizers allow.
 
     Attributes:
-        tiers: what there is of each, see `Tier`.
-        certificate: what is promised of all of them together; None: nothing. No monitor watches a cascade.
+        tiers: the tiers, see `Tier`.
+        certificate: the promise about all of them together; None: nothing is promised. No monitor watches a cascade.
         config: the last tier's.
 
     Raises:
@@ -65,29 +65,24 @@ class Cascade(torch.nn.Module):
         self, tiers: Sequence[TierLike], *, thresholds: Sequence[float | Sequence[float]], max_length: int | None = None
     ):
         super().__init__()
-        made = [Tier(tier, max_length) for tier in tiers]
-        self._set(made)
-        if len(thresholds) != len(made) - 1:
+        aligned = align_classes([Tier.of(tier, max_length) for tier in tiers])
+        if len(thresholds) != len(aligned) - 1:
             raise ValueError(
-                f"thresholds must be one for each tier but the last, {len(made) - 1} (got {len(thresholds)})"
+                f"thresholds must be one for each tier but the last, {len(aligned) - 1} (got {len(thresholds)})"
             )
-        classes = self.config.num_labels
-        for tier, given in zip(made, thresholds, strict=False):
-            levels = torch.as_tensor(given, dtype=torch.float32)
-            if levels.shape not in ((), (classes,)) or levels.isnan().any():
-                raise ValueError(f"a threshold must be a number, or one for each of {classes} classes (got {given})")
-            tier.thresholds = levels.expand(classes).clone()
+        classes = len(aligned[-1].class_names or ())
+        levels = [_threshold_of_class(threshold, classes) for threshold in thresholds]
+        self._set([*(replace(t, thresholds=level) for t, level in zip(aligned, levels, strict=False)), aligned[-1]])
 
     def _set(self, tiers: list[Tier], certificate: Certificate | None = None) -> None:
-        align_classes(tiers)
-        self.tiers = tiers
+        self.tiers = align_classes(tiers)
         self.certificate = certificate
         self.models = torch.nn.ModuleList([tier.model for tier in tiers if isinstance(tier.model, torch.nn.Module)])
         self.config = tiers[-1].model.config
 
     @classmethod
     def of(cls, tiers: list[Tier], certificate: Certificate | None) -> Cascade:
-        """Of tiers with thresholds, and what is promised of them together."""
+        """Build a cascade from tiers that have thresholds, and the certificate of all of them together."""
         cascade = cls.__new__(cls)
         torch.nn.Module.__init__(cascade)
         cascade._set(tiers, certificate)
@@ -95,81 +90,59 @@ class Cascade(torch.nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the last tier is."""
+        """The device of the last tier."""
         device: torch.device = self.tiers[-1].model.device
         return device
-
-    def can_generate(self) -> bool:
-        """False; `transformers.pipeline` asks."""
-        return False
 
     def train(self, mode: bool = True) -> Cascade:  # noqa: ARG002
         """Stays in evaluation mode: it answers, it is not trained."""
         return super().train(False)
 
-    def predict(self, texts: Iterable[TextInput], *, on_error: str = "raise") -> Prediction:
+    def predict(
+        self, texts: Texts, *, on_error: str = "raise", columns: str | Sequence[str] | None = None
+    ) -> Prediction:
         """Label texts: rows that go on are pooled into full batches of the next tier.
 
         Args:
-            texts: texts, or pairs of texts; any iterable, also one that does not know its length.
+            texts: N texts, pairs of texts, or rows with named columns, in whatever holds them; see the table of what is
+                taken in the documentation. What has a length is checked before anything is computed.
             on_error: what becomes of a batch that a tier fails on, or of a text that it cannot encode. `raise`: the
-                error names the tier, and its `prediction` holds what was finished before; `skip`: its rows have label,
-                tier and exits -1 and probabilities NaN, the log says so, and the others go on.
+                error names the tier; `skip`: its rows have label, tier and exits -1 and probabilities NaN, the log says
+                so, and the others go on.
+            columns: names the column that holds the text, or the two that hold a pair; None: `text`, and where there is
+                one `text2` or `text_pair`.
 
         Returns:
-            By text; `tier` says who answered, `exit_site` and `exit_rule` are places in that tier's model.
+            N predictions in the order of the texts; `tier` is the tier that answered, `exit_site` and `exit_rule` are
+            places in that tier's model.
 
         Raises:
-            TierError: a tier failed.
+            TierError: a tier failed. Like any error after the first part it has an attribute `prediction` with what was
+                finished before; rows that were not have label -1.
             TypeError: texts is a single text, or holds something else.
-            ValueError: there are none.
-            Exception: whatever reading the texts raises; `stream` gives what was finished before.
+            ValueError: there are none, a text is not valid Unicode, or a row has none.
+            Exception: whatever reading the texts raises, after those before it have been answered.
         """
-        check_texts(texts)
-        pools = TierQueues(self.tiers, [CHUNK_TEXTS] * len(self.tiers), self.config.num_labels, on_error)
-        found: list[Finished] = []
-        count = 0
-        total = len(texts) if isinstance(texts, Sequence) else None
-        with tqdm(total=total, unit="text", delay=2, leave=False) as progress:
-
-            def keep(finished: Iterable[Finished]) -> None:
-                for some in finished:
-                    found.append(some)
-                    progress.update(len(some[0]))
-
-            try:
-                for start, chunk, rows in prefetch_encoded(texts, self._try_to_encode):
-                    count += len(chunk)
-                    numbered = enumerate(zip(chunk, rows, strict=True), start)
-                    pools.add([QueuedText(place, text, row) for place, (text, row) in numbered])
-                    keep(pools.run_due())
-                keep(pools.flush())
-            except TierError as error:
-                error.prediction = gather(found, count, self.config.num_labels)
-                raise
-        if count == 0:
-            raise ValueError("texts must hold at least one text (got none)")
-        return gather(found, count, self.config.num_labels)
-
-    def _try_to_encode(self, texts: list[TextInput]) -> list[Any]:
-        """For the first tier; where that fails, `TierQueues` will meet the same error, and say whose it is."""
-        try:
-            return self.tiers[0].encode(texts)
-        except Exception:
-            return [None] * len(texts)
+        return join_parts(predict_parts(self, texts, on_error, columns))
 
     def stream(
-        self, texts: Iterable[TextInput], *, max_wait_ms: float = 20.0, on_error: str = "raise"
+        self,
+        texts: Texts,
+        *,
+        max_wait_ms: float = 20.0,
+        on_error: str = "raise",
+        columns: str | Sequence[str] | None = None,
     ) -> Iterator[Finished]:
-        """Label texts as they come, for who waits for an answer.
+        """Label texts as they come, for callers that wait for each answer.
 
         A batch is run when it is full, or when one of its texts has waited max_wait_ms, at all tiers together, for
         others to come: an answer takes that and the time of the runs that are ahead of it.
 
         Args:
-            texts: an iterable that may take its time; it is read in a thread of its own.
+            texts: as for `predict`; an iterator may take its time: it is read in a thread of its own.
             max_wait_ms: milliseconds, not negative.
             on_error: see `predict`.
+            columns: see `predict`.
 
         Yields:
             Places among the texts, and what was predicted for these, in the order in which they are done.
@@ -180,11 +153,12 @@ class Cascade(torch.nn.Module):
             ValueError: max_wait_ms is negative.
             Exception: whatever reading the texts raises, after those before it have been answered.
         """
-        check_texts(texts)
+        taken = iter_texts(texts, columns, allow_surrogates=on_error == "skip")
         if not max_wait_ms >= 0:
             raise ValueError(f"max_wait_ms must not be negative (got {max_wait_ms})")
-        pools = TierQueues(self.tiers, [_FULL] * len(self.tiers), self.config.num_labels, on_error)
-        return stream_answers(pools, texts, min(max_wait_ms / 1e3, threading.TIMEOUT_MAX))
+        full_at = [_FULL] * len(self.tiers)
+        pools = TierQueues(self.tiers, full_at, self.config.num_labels, on_error, row_names(self))
+        return stream_answers(pools, taken, min(max_wait_ms / 1e3, threading.TIMEOUT_MAX))
 
     @torch.no_grad()
     def forward(
@@ -224,12 +198,14 @@ class Cascade(torch.nn.Module):
                 break
         return CascadeOutput(logits, exit_site, exit_rule, who)
 
-    def report(self) -> None:
-        """Print what is promised, who answers how much, and which layers are in int8."""
-        for number, tier in enumerate(self.tiers):
-            if tier.tokenizer is not None and is_int8(tier.model.model):
-                print(f"tier {number}, {describe(tier.model.model)}")
-        print("no certificate" if self.certificate is None else self.certificate.table())
+    def report(self) -> str:
+        """Return the certificate as a table, with the share of rows that each tier answers and its layers in int8."""
+        lines = [
+            f"tier {number}, {describe(tier.model.model)}"
+            for number, tier in enumerate(self.tiers)
+            if tier.tokenizer is not None and is_int8(tier.model.model)
+        ]
+        return "\n".join([*lines, "no certificate" if self.certificate is None else self.certificate.table()])
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write all tiers with their tokenizers, for `from_pretrained`.
@@ -241,9 +217,17 @@ class Cascade(torch.nn.Module):
 
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> Cascade:
-        """What `save_pretrained` wrote.
+        """Read a cascade that `save_pretrained` wrote.
 
         Raises:
             ValueError: the directory holds none, or one of another version.
         """
         return cls.of(*cascade_files.load(directory))
+
+
+def _threshold_of_class(threshold: float | Sequence[float], classes: int) -> Tensor:
+    """Return (classes,) float32 thresholds from one number, or from one for each class."""
+    levels = torch.as_tensor(threshold, dtype=torch.float32)
+    if levels.shape not in ((), (classes,)) or levels.isnan().any():
+        raise ValueError(f"a threshold must be a number, or one for each of {classes} classes (got {threshold})")
+    return levels.expand(classes).clone()

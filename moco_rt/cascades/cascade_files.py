@@ -1,27 +1,34 @@
-"""A cascade on disk: `cascade.json`, `cascade.safetensors` with the thresholds, and a folder for each tier."""
+"""A cascade on disk: `cascade.json`, `cascade.safetensors` with the thresholds, and a folder for each tier.
+
+Version 2 holds a fingerprint of each tier, so that a tier that was replaced is refused; version 1 is still read.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from moco_rt.architectures import load_tokenizer
-from moco_rt.cascades.tier import Tier
+from moco_rt.cascades.tier import Tier, backend_to_keep
 from moco_rt.certification.certificate import Certificate
+from moco_rt.inputs.tokenizer_identity import save_tokenizer, tokenizer_fingerprint, tokenizer_settings
+from moco_rt.policies.fingerprints import check_made_for, model_identity
+from moco_rt.policies.manifest import read_manifest, read_tensors, whole
 from moco_rt.runtime.checkpoints import CASCADE
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
 
-VERSION = 1
+FORMAT, VERSION = "moco_rt cascade", 2
 TENSORS = "cascade.safetensors"
 
 
 def is_cascade(directory: str | Path) -> bool:
-    """Whether `save` has written there."""
+    """Return True if `save` has written into a directory."""
     return (Path(directory) / CASCADE).exists()
 
 
@@ -35,57 +42,70 @@ def save(directory: str | Path, tiers: Sequence[Tier], certificate: Certificate 
     for number, tier in enumerate(tiers):
         if tier.tokenizer is None:
             raise ValueError(f"tier {number} must be a model to be saved (got a function)")
-    (directory / CASCADE).unlink(missing_ok=True)  # or, should what follows fail, it would speak of other tiers
+    # The manifest of an earlier cascade goes first: an interrupted save must not look complete.
+    (directory / CASCADE).unlink(missing_ok=True)
     for number, tier in enumerate(tiers):
         tier.model.save_pretrained(directory / f"tier-{number}")
-        tier.tokenizer.save_pretrained(directory / f"tier-{number}")
+        save_tokenizer(tier.tokenizer, directory / f"tier-{number}")
     about = {
-        "format": "moco_rt cascade",
+        "format": FORMAT,
         "version": VERSION,
-        "tiers": [
-            {
-                "temperature": tier.temperature,
-                "max_length": tier.max_length,
-                "batch_tokens": tier.batch_tokens,
-                "tokenizer": tier.settings,
-            }
-            for tier in tiers
-        ],
+        "tiers": [_describe(tier) for tier in tiers],
         "certificate": None if certificate is None else asdict(certificate),
     }
-    thresholds = {
-        f"tiers.{n}.thresholds": tier.thresholds for n, tier in enumerate(tiers) if tier.thresholds is not None
-    }
+    thresholds = {_name(number): tier.thresholds for number, tier in enumerate(tiers) if tier.thresholds is not None}
     save_file(thresholds, directory / TENSORS)
     (directory / CASCADE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
 def load(directory: str | Path) -> tuple[list[Tier], Certificate | None]:
-    """The tiers of a directory, and what is promised of them.
+    """Read the tiers of a directory, and the promise about all of them.
 
     Raises:
-        ValueError: the directory holds none, one of another version, or not all of it.
+        ValueError: the directory holds no cascade, one of another version, not all of it, or a tier of another model
+            than the one that was saved.
     """
     directory = Path(directory)
     if not is_cascade(directory):
         raise ValueError(f"{directory} must hold a cascade ({CASCADE} is missing)")
-    about = json.loads((directory / CASCADE).read_text(encoding="utf-8"))
-    if about.get("format") != "moco_rt cascade" or about.get("version") != VERSION:
-        raise ValueError(
-            f"{directory / CASCADE} must be a moco_rt cascade of version {VERSION} "
-            f"(got {about.get('format')!r}, version {about.get('version')})"
-        )
-    thresholds: dict[str, torch.Tensor] = load_file(directory / TENSORS)
+    about = read_manifest(directory / CASCADE, FORMAT, (1, VERSION))
+    thresholds = read_tensors(directory / TENSORS)
+    with whole(directory / CASCADE):
+        known, certificate = list(about["tiers"]), Certificate.of(about["certificate"])
     tiers = []
-    for number, known in enumerate(about["tiers"]):
-        model = EarlyExitTextClassificationModel.from_pretrained(directory / f"tier-{number}")
-        tokenizer = load_tokenizer(model.model)
-        for name, value in known["tokenizer"].items():  # which its own files may have lost
-            setattr(tokenizer, name, value)
-        tier = Tier((model, tokenizer), known["max_length"])
-        tier.temperature, tier.batch_tokens = known["temperature"], known["batch_tokens"]
-        tier.thresholds = thresholds.get(f"tiers.{number}.thresholds")
-        if tier.thresholds is None and number < len(about["tiers"]) - 1:
+    for number, described in enumerate(known):
+        levels = thresholds.get(_name(number))
+        if levels is None and number < len(known) - 1:
             raise ValueError(f"{directory / TENSORS} must hold thresholds of tier {number} (they are missing)")
-        tiers.append(tier)
-    return tiers, Certificate.of(about["certificate"])
+        tiers.append(_tier(directory, number, described, None if levels is None else torch.from_numpy(levels)))
+    return tiers, certificate
+
+
+def _name(number: int) -> str:
+    return f"tiers.{number}.thresholds"
+
+
+def _describe(tier: Tier) -> dict[str, Any]:
+    return {
+        "temperature": tier.temperature,
+        "max_length": tier.max_length,
+        "batch_tokens": tier.batch_tokens,
+        "backend": backend_to_keep(tier.model),
+        "tokenizer": tokenizer_settings(tier.tokenizer),
+        "made_of": {**model_identity(tier.model.model), "tokenizer": tokenizer_fingerprint(tier.tokenizer)},
+    }
+
+
+def _tier(directory: Path, number: int, described: Mapping[str, Any], thresholds: torch.Tensor | None) -> Tier:
+    folder = directory / f"tier-{number}"
+    with whole(directory / CASCADE):
+        settings, max_length = dict(described["tokenizer"]), int(described["max_length"])
+        temperature, batch_tokens = float(described["temperature"]), described["batch_tokens"]
+    model = EarlyExitTextClassificationModel.from_pretrained(folder, backend=described.get("backend", "auto"))
+    tokenizer = load_tokenizer(model.model) if model.tokenizer is None else model.tokenizer
+    for name, value in settings.items():  # which the files of earlier versions may have lost
+        setattr(tokenizer, name, value)
+    now = {**model_identity(model.model), "tokenizer": tokenizer_fingerprint(tokenizer)}
+    check_made_for(described.get("made_of", {}), now, f"tier {number} of {directory}")
+    tier = Tier.of((model, tokenizer), max_length)
+    return replace(tier, temperature=temperature, thresholds=thresholds, batch_tokens=batch_tokens)

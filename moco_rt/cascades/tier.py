@@ -1,12 +1,9 @@
-"""One tier of a cascade: a model, and what decides whether its answer stands."""
+"""Tier: one model of a cascade, with the thresholds that decide whether its answer stands."""
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,17 +14,15 @@ from moco_rt.architectures import check_single_label
 from moco_rt.inputs.batching import by_tokens, pad
 from moco_rt.inputs.texts import TextInput
 from moco_rt.inputs.tokenization import encode, length_limit
+from moco_rt.inputs.tokenizer_identity import tokenizer_fingerprint
 from moco_rt.policies.fingerprints import check_tokenizer
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
 from moco_rt.runtime.outputs import EarlyExitOutput
 
-#: Texts that a function is given at a time.
+#: Texts that a function is called with at a time.
 _FUNCTION_ROWS = 512
 
-#: Of a tokenizer, what its backend does not know.
-_SETTINGS = ("model_input_names", "truncation_side", "split_special_tokens")
-
-#: What answers texts with logits (n, C), in any array or tensor: a function, or a method of whatever library.
+#: A function, or a method of any library, from n texts to logits (n, C) in any array or tensor.
 TextFunction = Callable[[list[TextInput]], Any]
 
 #: (model, tokenizer): a Hugging Face `...ForSequenceClassification` or an `EarlyExitTextClassificationModel`.
@@ -36,13 +31,13 @@ TierLike = tuple[Any, Any] | TextFunction
 
 @dataclass(frozen=True)
 class TierOutput:
-    """Of n rows, classes in the last tier's order.
+    """Answers of a tier for n rows, classes in the last tier's order.
 
     Attributes:
         logits: (n, C) float32.
         exit_site: (n,) int64, place in the model's `sites`; -1 = ran to the end.
         exit_rule: (n,) int64, place in the model's `policy.exits`; -1 = ran to the end.
-        settled: (n,) bool: the answer stands.
+        settled: (n,) bool, True where the answer stands.
     """
 
     logits: Tensor
@@ -51,109 +46,108 @@ class TierOutput:
     settled: Tensor
 
 
+@dataclass(frozen=True, eq=False)
 class Tier:
-    """A model among others.
+    """One model of a cascade. `Tier.of` builds it from what a user passes; `dataclasses.replace` changes it.
 
     Attributes:
-        model: with exits or without, or a function of texts.
-        tokenizer: the model's; a function has none.
-        max_length: texts are truncated to so many tokens.
-        class_names: in the model's own order; of a function in the last tier's.
-        temperature: logits are divided by it before they are top_class.
+        model: an `EarlyExitTextClassificationModel`, with exits or without, or a function of texts.
+        tokenizer: the model's tokenizer; None for a function.
+        max_length: texts are truncated to so many tokens; 0 for a function, which gets whole texts.
+        class_names: names in the model's own order of classes; None for a function, whose order is the last tier's.
+        temperature: logits are divided by it before their softmax is compared with thresholds.
         thresholds: (C,) float32, by predicted class in the last tier's order: what the highest probability must exceed
-            for the answer to stand; None: whatever it says stands, as what the last tier says does.
-        batch_tokens: tokens in one batch; None: as many as any model's.
-        order: (C,) int64, its own number of each of the last tier's classes; None: it has not been aligned.
+            for the answer to stand; None: every answer stands, as the last tier's do.
+        batch_tokens: tokens in one batch; None: as many as for any model.
+        order: (C,) int64, the model's own number of each of the last tier's classes; None before `align_classes`.
     """
 
-    def __init__(self, given: TierLike, max_length: int | None = None):
-        pair: Any = given if isinstance(given, tuple | list) and len(given) == 2 else (given, None)
-        self.model: Any = pair[0]
-        self.tokenizer: Any = pair[1]
-        self.max_length = 0
-        self.class_names: list[str] | None = None
-        self.temperature = 1.0
-        self.thresholds: Tensor | None = None
-        self.batch_tokens: int | None = None
-        self.order: Tensor | None = None
-        if self.tokenizer is None:
-            if isinstance(self.model, torch.nn.Module) or not callable(self.model):
+    model: Any
+    tokenizer: Any = None
+    max_length: int = 0
+    class_names: tuple[str, ...] | None = None
+    temperature: float = 1.0
+    thresholds: Tensor | None = None
+    batch_tokens: int | None = None
+    order: Tensor | None = None
+
+    @classmethod
+    def of(cls, tier: TierLike, max_length: int | None = None) -> Tier:
+        """Build a tier from a pair (model, tokenizer), or from a function of texts.
+
+        Args:
+            tier: the pair or the function; a Hugging Face model is wrapped.
+            max_length: texts are truncated to so many tokens; None: to what policy, model and tokenizer allow.
+
+        Raises:
+            TypeError: it is neither.
+            ValueError: the model does not choose one label of at least two, or the tokenizer is not its policy's.
+        """
+        model, tokenizer = tier if isinstance(tier, tuple | list) and len(tier) == 2 else (tier, None)
+        if tokenizer is None:
+            if isinstance(model, torch.nn.Module) or not callable(model):
                 raise TypeError(
                     "tiers must be a list, and a tier (model, tokenizer) or a function from texts to logits "
-                    f"(got {type(self.model).__name__})"
+                    f"(got {type(model).__name__})"
                 )
-            return
-        if not isinstance(self.model, EarlyExitTextClassificationModel):
-            self.model = EarlyExitTextClassificationModel(self.model)
-        check_single_label(self.model.config)
-        made_for = self.model.policy.made_for
-        check_tokenizer(made_for, self.tokenizer)
+            return cls(model)
+        if not isinstance(model, EarlyExitTextClassificationModel):
+            model = EarlyExitTextClassificationModel(model)
+            model.tokenizer = tokenizer
+        check_single_label(model.config)
+        made_for = model.policy.made_for
+        check_tokenizer(made_for, tokenizer)
         limit = made_for.get("max_length") if max_length is None else max_length
-        self.max_length = length_limit(self.tokenizer, self.model.max_seqlen, limit)
-        labels = self.model.config.id2label
-        self.class_names = [str(labels[c]) for c in range(len(labels))]
+        names = tuple(str(model.config.id2label[c]) for c in range(model.config.num_labels))
+        return cls(model, tokenizer, length_limit(tokenizer, model.max_seqlen, limit), names)
 
     def tokenises_like(self, other: Tier) -> bool:
-        """Whether what the other's tokenizer makes of a text is what its own would."""
-        if None in (self.tokenizer, other.tokenizer):
+        """Return True if both tiers make the same tokens of any text, so that one can reuse the other's."""
+        if self.tokenizer is None or other.tokenizer is None:
             return self.tokenizer is other.tokenizer
-        if self.tokenizer is not other.tokenizer and (
-            self.settings != other.settings or self._backend != other._backend
-        ):
+        if self.max_length != other.max_length:
             return False
-        return self.max_length == other.max_length
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Of the tokenizer, what its backend does not know."""
-        return {name: getattr(self.tokenizer, name) for name in _SETTINGS if hasattr(self.tokenizer, name)}
-
-    @functools.cached_property
-    def _backend(self) -> Any:
-        """A digest of what the tokenizer does, but for what calls of it set; like no other if it cannot say."""
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        if backend is None:
-            return object()
-        said = {**json.loads(backend.to_str()), "truncation": None, "padding": None}
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).digest()
+        return self.tokenizer is other.tokenizer or (
+            tokenizer_fingerprint(self.tokenizer) == tokenizer_fingerprint(other.tokenizer)
+        )
 
     def encode(self, texts: Sequence[TextInput]) -> list[Any]:
-        """What `answer` takes: tokenised texts, or the texts themselves."""
+        """Return texts in the form that `answer` takes: tokenised; for a function the texts themselves."""
         if self.tokenizer is None:
             return list(texts)
         return encode(self.tokenizer, texts, self.max_length)
 
     def batches(self, rows: Sequence[Any]) -> Iterator[list[int]]:
-        """The places of all rows, shortest first, in batches."""
+        """Yield the places of all rows in batches: shortest rows first, for a function in their order."""
         if self.tokenizer is None:
             places = range(len(rows))
             return (list(places[start : start + _FUNCTION_ROWS]) for start in places[::_FUNCTION_ROWS])
         return by_tokens(rows, self.batch_tokens)
 
     def answer(self, rows: Sequence[Any]) -> TierOutput:
-        """Of a batch of rows as `encode` makes them; those that left early stand.
+        """Answer a batch of rows as `encode` returns them. Rows that leave by an exit are settled.
 
         Raises:
             ValueError: a function's logits are not (n, C).
         """
         if self.tokenizer is not None:
             return self.decide(self.model(**pad(rows, self.model.device)))
-        assert self.order is not None
+        assert self.order is not None, "align_classes comes first"
         with torch.no_grad():
-            said = self.model(list(rows))
-        logits = (said if isinstance(said, Tensor) else torch.as_tensor(np.asarray(said))).detach().float().cpu()
+            returned = self.model(list(rows))
+        logits = returned if isinstance(returned, Tensor) else torch.as_tensor(np.asarray(returned))
         expected = (len(rows), len(self.order))
         if logits.shape != expected:
             raise ValueError(f"a tier must answer texts with logits of shape {expected} (got {tuple(logits.shape)})")
-        nobody = torch.full((len(rows),), -1)
-        return self.decide(EarlyExitOutput(logits, nobody, nobody))
+        none = torch.full((len(rows),), -1)
+        return self.decide(EarlyExitOutput(logits.detach().float().cpu(), none, none))
 
     def decide(self, output: EarlyExitOutput) -> TierOutput:
-        """What the model said, in the last tier's order of classes, and which rows it settles."""
+        """Bring a model's output into the last tier's order of classes, and decide which rows it settles."""
         assert output.logits is not None
         assert output.exit_site is not None
         assert output.exit_rule is not None
-        assert self.order is not None, "align it first"
+        assert self.order is not None, "align_classes comes first"
         left = output.exit_rule.cpu() >= 0
         logits = output.logits.float().cpu()[:, self.order]
         logits = torch.where(left[:, None], logits, logits / self.temperature)
@@ -162,8 +156,8 @@ class Tier:
         return TierOutput(logits, output.exit_site.cpu(), output.exit_rule.cpu(), left | stands)
 
 
-def align_classes(tiers: Sequence[Tier]) -> None:
-    """From now on all answer in the last one's order of classes.
+def align_classes(tiers: Sequence[Tier]) -> list[Tier]:
+    """Return the tiers, each answering in the last one's order of classes; classes are matched by name.
 
     Raises:
         ValueError: there is no tier, the last is a function, one has other classes, or two classes have one name.
@@ -173,6 +167,7 @@ def align_classes(tiers: Sequence[Tier]) -> None:
         raise ValueError("tiers must end with a pair (model, tokenizer), whose labels count")
     if len(set(names)) < len(names):
         raise ValueError(f"classes must have different names, by which tiers are aligned (got {', '.join(names)})")
+    aligned = []
     for number, tier in enumerate(tiers):
         own = tier.class_names or names
         if sorted(own) != sorted(names):
@@ -180,10 +175,16 @@ def align_classes(tiers: Sequence[Tier]) -> None:
                 f"tier {number} must have the last tier's classes, {', '.join(names)}, by its config.id2label "
                 f"(got {', '.join(own)})"
             )
-        tier.order = torch.tensor([own.index(name) for name in names])
+        aligned.append(replace(tier, order=torch.tensor([own.index(name) for name in names])))
+    return aligned
+
+
+def backend_to_keep(model: EarlyExitTextClassificationModel) -> str:
+    """Return the backend to ask for where a model is built again: `reference` if it runs on it, else `auto`."""
+    return "reference" if model.backend == "reference" else "auto"
 
 
 def top_class(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """How sure logits (n, C) are, the highest probability, and of which class: (n,) and (n,)."""
+    """Return the highest probability of each row of logits (n, C) and its class: (n,) and (n,)."""
     score, predicted = logits.softmax(dim=1).max(dim=1)
     return score, predicted

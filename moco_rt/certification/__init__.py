@@ -1,1 +1,1 @@
-"""What may be promised, from scores, costs and labels. NumPy and SciPy only."""
+"""Promises, computed from scores, costs and labels. NumPy and SciPy only."""

@@ -1,6 +1,6 @@
-"""Thresholds with a certificate, from a finite sample and without labels.
+"""Exact binomial bounds from a finite sample: thresholds, error rates, and how far a path of policies holds.
 
-All bounds are exact (binomial), one-sided, and hold whatever the distribution of the scores.
+All bounds are one-sided and hold whatever the distribution of the scores. None of them needs labels.
 """
 
 from __future__ import annotations
@@ -11,72 +11,78 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtr, betaincinv  # scipy.stats wraps these and takes a second to import
 
-
-def rows_needed(max_error: float, confidence: float) -> int:
-    """The fewest rows from which an error of max_error can be promised: (1 - max_error)^n <= 1 - confidence."""
-    return math.ceil(math.log(1 - confidence) / math.log1p(-max_error))
+from moco_rt.certification.guarantee import Guarantee
 
 
-def allowed_errors(rows: int, max_error: float, confidence: float) -> int:
-    """The most errors among rows that still show, with confidence, an error of at most max_error; -1: none do.
+def rows_needed(guarantee: Guarantee) -> int:
+    """Return the fewest rows that can show a guarantee: the least n with (1 - max_disagreement)^n <= delta."""
+    return math.ceil(math.log(guarantee.delta) / math.log1p(-guarantee.max_disagreement))
 
-    The largest k with P(Binomial(rows, max_error) <= k) <= 1 - confidence.
+
+def allowed_errors(rows: int, guarantee: Guarantee) -> int:
+    """Return the largest k such that k errors in `rows` still prove the guarantee; -1 if even 0 errors do not.
+
+    This is the largest k with P(Binomial(rows, max_disagreement) <= k) <= delta.
     """
-    if rows < rows_needed(max_error, confidence):
+    if rows < rows_needed(guarantee):
         return -1
-    errors = int(rows * max_error)
-    while bdtr(errors, rows, max_error) > 1 - confidence:
+    errors = int(rows * guarantee.max_disagreement)
+    while bdtr(errors, rows, guarantee.max_disagreement) > guarantee.delta:
         errors -= 1
-    while bdtr(errors + 1, rows, max_error) <= 1 - confidence:
+    while bdtr(errors + 1, rows, guarantee.max_disagreement) <= guarantee.delta:
         errors += 1
     return errors
 
 
-def neyman_pearson_threshold(scores: NDArray[np.floating], max_error: float, confidence: float) -> float:
-    """The lowest threshold that a share of at most max_error of such scores exceeds, with confidence.
+def least_disagreement(rows: int, delta: float) -> float:
+    """Return the smallest max_disagreement that `rows` rows without any error can show: 1 - delta^(1 / rows)."""
+    return float((1 - delta ** (1 / rows)) * (1 + 1e-9))  # the factor keeps rounding from asking for one row more
 
-    The k-th smallest score, k = rows - `allowed_errors`: the order statistic of Tong, Feng and Li, "Neyman-Pearson
-    classification algorithms and NP receiver operating characteristics", Science Advances 2018. Exact for
+
+def neyman_pearson_threshold(scores: NDArray[np.floating], guarantee: Guarantee) -> float:
+    """Return the lowest threshold that at most a share max_disagreement of such scores exceeds.
+
+    It is the k-th smallest score, k = rows - `allowed_errors`: the order statistic of Tong, Feng and Li, "Neyman-
+    Pearson classification algorithms and NP receiver operating characteristics", Science Advances 2018. Exact for
     continuous scores, conservative with ties.
 
     Args:
-        scores: (rows,) of rows on which the rule must not fire.
-        max_error: highest share of them that may exceed the threshold, inside (0, 1).
-        confidence: probability, over the sample, that this holds, inside (0, 1).
+        scores: (rows,) scores of rows on which the rule must not fire.
+        guarantee: the share of such rows that may exceed the threshold, and the chance that more do.
 
     Raises:
-        ValueError: rows are too few, see `rows_needed`.
+        ValueError: there are fewer than `rows_needed` rows.
     """
-    errors = allowed_errors(len(scores), max_error, confidence)
+    errors = allowed_errors(len(scores), guarantee)
     if errors < 0:
         raise ValueError(
-            f"scores must be at least {rows_needed(max_error, confidence)} to promise max_error={max_error} "
-            f"with confidence {confidence} (got {len(scores)})"
+            f"scores must be at least {rows_needed(guarantee)} to promise max_error={guarantee.max_disagreement} "
+            f"with confidence {guarantee.confidence} (got {len(scores)})"
         )
     return float(np.sort(scores)[len(scores) - errors - 1])
 
 
 def upper_bound(errors: int, rows: int, confidence: float) -> float:
-    """Clopper-Pearson: the probability of an error is at most this, with confidence."""
+    """Return Clopper and Pearson's upper bound on the probability of an error."""
     return float(betaincinv(errors + 1, rows - errors, confidence)) if errors < rows else 1.0
 
 
 def lower_bound(hits: int, rows: int, confidence: float) -> float:
-    """Clopper-Pearson: the probability of a hit is at least this, with confidence."""
+    """Return Clopper and Pearson's lower bound on the probability of a hit."""
     return 1 - upper_bound(rows - hits, rows, confidence)
 
 
 def wrong_exit_bound(errors: int, other_rows: int, hits: int, class_rows: int, confidence: float) -> float:
-    """Upper bound on P(label is another class | rule fires), for a threshold from `neyman_pearson_threshold`.
+    """Return an upper bound on P(label is another class | rule fires), for a `neyman_pearson_threshold`.
 
     With a = P(fires | other), q = P(fires | class) and p = P(other), the probability is a p / (a p + q (1 - p)): it
     grows with a and p and falls with q, and each of the three is bounded at a third of the error probability. The
     threshold was chosen on the other rows alone, by a rank fixed beforehand, so that all three bounds are exact.
 
     Args:
-        errors: the rank: rows of other classes that it leaves above the threshold (fewer where scores tie).
+        errors: the threshold's rank: rows of other classes that it leaves above it (fewer where scores tie).
         other_rows: rows of other classes.
-        hits: rows of the class on which the rule fires, of class_rows.
+        hits: rows of the class on which the rule fires, out of class_rows.
         class_rows: rows of the class.
         confidence: probability, over the sample, that the bound holds.
     """
@@ -89,19 +95,19 @@ def wrong_exit_bound(errors: int, other_rows: int, hits: int, class_rows: int, c
     return wrong / (wrong + right)
 
 
-def fixed_sequence(disagreements: NDArray[np.integer], rows: int, max_error: float, confidence: float) -> int:
-    """The place of the last policy along a path with an error of at most max_error, with confidence; -1: none.
+def fixed_sequence(disagreements: NDArray[np.integer], rows: int, guarantee: Guarantee) -> int:
+    """Return the index of the last policy along a path that fulfils a guarantee; -1: not even the first does.
 
     Learn-then-Test with fixed-sequence testing (Angelopoulos et al., "Learn then Test", arXiv:2110.01052): policies are
-    tested one after the other, each with its exact binomial p-value P(Binomial(rows, max_error) <= disagreements),
-    until the first that fails. However many there are, P(the returned policy's error <= max_error) >= confidence, if
-    the path was ordered on other rows.
+    tested one after the other, each with its exact binomial p-value P(Binomial(rows, max_disagreement) <=
+    disagreements), until the first that fails. However many there are, the chance that one of those before it breaks
+    the guarantee is at most delta, if the path was ordered on other rows.
 
     Args:
-        disagreements: (policies,) rows of the sample with another label than the full model's, by policy.
-        rows: of the sample.
-        max_error: inside (0, 1).
-        confidence: inside (0, 1).
+        disagreements: (policies,) rows of the sample whose label is not the full model's, by policy.
+        rows: size of the sample.
+        guarantee: the statement to be shown.
     """
-    passed = bdtr(np.asarray(disagreements, dtype=float), rows, max_error) <= 1 - confidence
+    p_values = bdtr(np.asarray(disagreements, dtype=float), rows, guarantee.max_disagreement)
+    passed = p_values <= guarantee.delta
     return len(passed) - 1 if passed.all() else int(passed.argmin()) - 1

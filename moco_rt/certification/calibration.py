@@ -9,12 +9,12 @@ from scipy.special import expit, log_softmax
 
 
 def fit_temperature(logits: NDArray[np.floating], probs: NDArray[np.floating]) -> float:
-    """The temperature at which softmax(logits / temperature) gives target probabilities the highest likelihood.
+    """Fit the temperature at which softmax(logits / temperature) gives target probabilities the highest likelihood.
 
     Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
 
     Args:
-        logits: (n, C); rows that are not finite, as a function's that is certain of a class, are left out.
+        logits: (n, C); rows that are not finite (a function that is certain of a class) are left out.
         probs: (n, C) target probabilities; one-hot for labels.
 
     Returns:
@@ -32,14 +32,14 @@ def fit_temperature(logits: NDArray[np.floating], probs: NDArray[np.floating]) -
 
 
 def wrong_curve(score: NDArray[np.float32], wrong: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """P(wrong | score), by logistic regression on the score's logit (Platt 1999), with a little of a prior.
+    """Estimate P(wrong | score) by logistic regression on the logit of the score (Platt 1999), with a weak prior.
 
     Args:
         score: (n,) probabilities.
-        wrong: (n,).
+        wrong: (n,) bool.
 
     Returns:
-        (n,), the smaller the surer.
+        (n,) probabilities that do not grow with the score.
     """
     probability = np.clip(score.astype(np.float64), 1e-7, 1 - 1e-7)
     z = np.log(probability) - np.log1p(-probability)
@@ -53,6 +53,6 @@ def wrong_curve(score: NDArray[np.float32], wrong: NDArray[np.bool_]) -> NDArray
 
     start = np.array([np.log(target.mean() / (1 - target.mean())), 0.0])
     slope = minimize(loss, start, jac=True, method="BFGS").x
-    slope[1] = min(slope[1], 0.0)  # whatever a handful of errors says: who is surer is not wrong more often
+    slope[1] = min(slope[1], 0.0)  # a handful of errors must not make surer rows look worse
     curve: NDArray[np.float64] = expit(x @ slope)
     return curve

@@ -1,4 +1,4 @@
-"""What is promised of a policy, and the counts that it rests on."""
+"""Certificate: the promise about a policy, and the counts that it rests on."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ExitCount:
-    """What the calibration rows say of one exit and one class.
+    """Calibration rows that left by one exit with one class.
 
     Attributes:
-        site: where.
-        predicted_class: the class the rows leave with.
-        fired: rows that left there with it.
-        wrong: of these, rows with another label than the full model's.
-        upper_bound: the share of wrong labels among such rows is at most this (Clopper-Pearson; of a policy taken as
-            given, all exits and classes together with the certificate's confidence. That the same rows chose where
-            along the path it lies is not paid for: what is certified is the whole).
+        site: the exit's site.
+        predicted_class: the class that the rows leave with.
+        fired: distinct rows that left there with that class.
+        wrong: those of them whose label is not the full model's.
+        upper_bound: Clopper and Pearson's upper bound on the share of wrong labels among such rows. The bounds of all
+            exits and classes hold together with the certificate's confidence if the policy is taken as fixed; that
+            the same rows chose the policy along its path is not paid for. The certificate is about the whole policy.
     """
 
     site: str
@@ -32,16 +32,22 @@ class ExitCount:
 class Certificate:
     """P(label differs from the full model's) <= alpha, with confidence 1 - delta, on rows like the calibration rows.
 
+    The unit that is counted is the distinct row: rows that the tokenizer turns into equal tokens count once, for the
+    copies of a row say nothing new. What the copies weigh is shown beside it (`disagreement_in_all`).
+
     Attributes:
-        alpha: the share of labels that may differ.
-        delta: the chance, over the choice of calibration rows, that this does not hold.
-        rows: calibration rows.
-        disagreements: how many of them got another label.
-        seconds_full: expected time of a row without exits, on the machine where the policy was found.
-        seconds: expected time of a row with them.
-        exits: by exit and class, those where a calibration row left.
-        accuracy_full: share of right labels without exits on the calibration rows; None where labels were not given.
-        accuracy: with exits.
+        alpha: highest share of rows whose label may differ.
+        delta: the chance, over the choice of calibration rows, that the promise does not hold.
+        rows: distinct calibration rows.
+        disagreements: distinct calibration rows whose label differs.
+        seconds_full: expected seconds of a distinct row without exits, on the machine where the policy was found.
+        seconds: expected seconds of a distinct row with exits.
+        exits: counts by exit and class, for those by which a calibration row left.
+        accuracy_full: share of right labels without exits among all calibration rows, copies included; None: no labels
+            were passed.
+        accuracy: the same with exits.
+        rows_in_all: calibration rows with their copies; None: found before rows were compared (version 1 on disk).
+        disagreement_in_all: share of all calibration rows, copies included, whose label differs; None likewise.
     """
 
     alpha: float
@@ -53,10 +59,12 @@ class Certificate:
     exits: tuple[ExitCount, ...]
     accuracy_full: float | None = None
     accuracy: float | None = None
+    rows_in_all: int | None = None
+    disagreement_in_all: float | None = None
 
     @classmethod
     def of(cls, stored: Mapping[str, Any] | None) -> Certificate | None:
-        """What `dataclasses.asdict` made of one, or of none."""
+        """Rebuild a certificate from what `dataclasses.asdict` made of it; None stays None."""
         if stored is None:
             return None
         counts = tuple(ExitCount(**count) for count in stored["exits"])
@@ -64,14 +72,14 @@ class Certificate:
 
     @property
     def speedup(self) -> float:
-        """Expected time of a row without exits over the time with them."""
+        """Expected time of a row without exits, divided by the time with them."""
         return self.seconds_full / self.seconds
 
     def table(self) -> str:
-        """What is promised, and the counts by exit and class, as aligned text."""
+        """Return the promise, and the counts by exit and class, as aligned text."""
         lines = [
             f"same label as the full model on at least {1 - self.alpha:.2%} of rows, with {1 - self.delta:.0%} "
-            f"confidence ({self.disagreements} of {self.rows:,} calibration rows differ)",
+            f"confidence ({self._counted()})",
             f"expected {1e3 * self.seconds:.3f} ms a row instead of {1e3 * self.seconds_full:.3f}: {self.speedup:.2f}x",
         ]
         if self.accuracy is not None and self.accuracy_full is not None:
@@ -87,3 +95,11 @@ class Certificate:
         ]
         left = sum(count.fired for count in self.exits)
         return "\n".join([*lines, f"{'ran to the end':<{width + 6}}{1 - left / self.rows:>9.1%}"])
+
+    def _counted(self) -> str:
+        if self.rows_in_all is None or self.disagreement_in_all is None:
+            return f"{self.disagreements} of {self.rows:,} calibration rows differ"
+        counted = f"{self.disagreements} of {self.rows:,} distinct calibration rows differ"
+        if self.rows_in_all == self.rows:
+            return counted
+        return f"{counted}; of all {self.rows_in_all:,}, copies included, {self.disagreement_in_all:.2%}"

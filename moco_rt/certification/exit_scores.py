@@ -1,4 +1,4 @@
-"""What off-ramps say of rows, what a policy makes of that, and how far along a path of policies it can be certified."""
+"""Off-ramp predictions and scores per row, the exit each row takes, and which policy of a path is certified."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from numpy.typing import NDArray
 
 from moco_rt.certification.bounds import fixed_sequence, upper_bound
 from moco_rt.certification.certificate import ExitCount
+from moco_rt.certification.guarantee import Guarantee
 
 
 @dataclass(frozen=True)
 class ExitScores:
-    """What E off-ramps say of n rows, in the order in which a row meets them.
+    """Predictions and scores of E exits on n rows, exits in the order in which a row meets them.
 
     Attributes:
-        predicted: (E, n) classes.
+        predicted: (E, n) int64 classes that the exits predict.
         score: (E, n) float32, the higher the surer.
-        label: (n,) the full model's.
+        label: (n,) int64 labels of the full model.
     """
 
     predicted: NDArray[np.int64]
@@ -27,9 +28,11 @@ class ExitScores:
     label: NDArray[np.int64]
 
     def exit_of_row(self, thresholds: NDArray[np.float32], patience: int = 1) -> NDArray[np.int64]:
-        """Where every row leaves under thresholds (E, C): (n,), E where it runs to the end.
+        """Return the index of the exit by which each row leaves: (n,) int64; E: it runs to the end.
 
-        patience: so many sites in a row, the one where it leaves included, must have predicted the same class.
+        Args:
+            thresholds: (E, C) float32, by exit and predicted class: what the score must exceed.
+            patience: how many exits in a row, the one taken included, must have predicted the same class.
         """
         fires = self.score > np.take_along_axis(thresholds, self.predicted, axis=1)
         if patience > 1:
@@ -40,41 +43,51 @@ class ExitScores:
         left: NDArray[np.int64] = np.vstack([fires, np.ones(fires.shape[1], bool)]).argmax(axis=0)
         return left
 
-    def disagrees(self, exits: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which rows get another label than the full model's, leaving there: (n,)."""
-        answers = np.vstack([self.predicted, self.label])
-        wrong: NDArray[np.bool_] = answers[exits, np.arange(len(exits))] != self.label
+    def label_of_row(self, exit_of_row: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the label that each row gets when it leaves by these exits: (n,) int64."""
+        labels: NDArray[np.int64] = np.vstack([self.predicted, self.label])[exit_of_row, np.arange(len(exit_of_row))]
+        return labels
+
+    def disagrees(self, exit_of_row: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which rows, leaving by these exits, get another label than the full model's: (n,) bool."""
+        wrong: NDArray[np.bool_] = self.label_of_row(exit_of_row) != self.label
         return wrong
 
     def at(self, places: Sequence[int]) -> ExitScores:
-        """The answers of some of the off-ramps."""
+        """Return the same of some of the exits, by their indices."""
         return ExitScores(self.predicted[list(places)], self.score[list(places)], self.label)
 
 
-def last_certified(leaving: Iterable[NDArray[np.int64]], answers: ExitScores, alpha: float, confidence: float) -> int:
-    """The place of the last policy along a path that calibration rows certify; -1: not even the first.
+def last_certified(exits_of_policies: Iterable[NDArray[np.int64]], scores: ExitScores, guarantee: Guarantee) -> int:
+    """Return the index of the last policy along a path that calibration rows certify; -1: not even the first.
 
     Args:
-        leaving: where the rows leave, (n,), by policy; the path was ordered on other rows.
-        answers: of the calibration rows.
-        alpha: see `Certificate`.
-        confidence: 1 - delta.
+        exits_of_policies: for each policy the exit of each row, (n,); the path was ordered on other rows.
+        scores: those of the calibration rows, each row distinct.
+        guarantee: the statement to be shown.
     """
-    disagreements = np.array([answers.disagrees(exits).sum() for exits in leaving])
-    return fixed_sequence(disagreements, len(answers.label), alpha, confidence)
+    disagreements = np.array([scores.disagrees(exit_of_row).sum() for exit_of_row in exits_of_policies])
+    return fixed_sequence(disagreements, len(scores.label), guarantee)
 
 
 def count_exits(
-    answers: ExitScores, thresholds: NDArray[np.float32], sites: Sequence[str], confidence: float
+    scores: ExitScores, thresholds: NDArray[np.float32], sites: Sequence[str], delta: float
 ) -> tuple[ExitCount, ...]:
-    """Rows that left and rows that left wrongly, by exit and class; the bounds share out 1 - confidence."""
-    exits = answers.exit_of_row(thresholds)
-    wrong = answers.disagrees(exits)
+    """Count rows that left, and rows that left wrongly, by exit and class.
+
+    Args:
+        scores: those of the calibration rows.
+        thresholds: (E, C) float32.
+        sites: names of the E exits.
+        delta: the chance that any of the upper bounds is wrong; E * C bounds share it.
+    """
+    exits = scores.exit_of_row(thresholds)
+    wrong = scores.disagrees(exits)
     counted = []
     for place, site in enumerate(sites):
         for c in range(thresholds.shape[1]):
-            left = (exits == place) & (answers.predicted[place] == c)
+            left = (exits == place) & (scores.predicted[place] == c)
             if left.any():
                 counted.append((site, c, int(left.sum()), int(wrong[left].sum())))
-    each = 1 - (1 - confidence) / max(1, thresholds.size)
+    each = 1 - delta / max(1, thresholds.size)
     return tuple(ExitCount(*count, upper_bound(count[3], count[2], each)) for count in counted)

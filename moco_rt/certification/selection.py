@@ -1,65 +1,99 @@
-"""The fastest policy that calibration rows certify, over whatever ways there are out of a model or a cascade."""
+"""Selection of the fastest policy that calibration rows certify, over all ways out of a model or a cascade."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moco_rt.certification.bounds import allowed_errors, rows_needed
+from moco_rt.certification.bounds import allowed_errors, least_disagreement, rows_needed
 from moco_rt.certification.certificate import Certificate
 from moco_rt.certification.exit_scores import ExitScores, count_exits, last_certified
+from moco_rt.certification.guarantee import Guarantee
+from moco_rt.certification.policy_path import PolicyPath
 from moco_rt.certification.policy_search import Timing, search
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ExitCandidates:
-    """E ways out in the order in which rows meet them, on the rows of two jobs.
+class ScoredRows:
+    """Distinct rows of one job with the scores of all exits.
 
     Attributes:
-        sites: the name of each's site: at most one of those of a site is taken.
-        costs: what it takes to leave by them.
-        ordering: answers of the rows that order policies.
-        ordering_lengths: of these, as `costs` wants them.
-        calibration: answers of rows that nothing has looked at.
-        calibration_lengths: of these.
-        labels: (n,) true classes of the calibration rows, or None.
+        scores: of E exits on n rows.
+        lengths: (n,) tokens, or whatever form the costs take them in.
+    """
+
+    scores: ExitScores
+    lengths: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class RowsInAll:
+    """The M rows of a job with their copies, of which n are distinct; only those n are scored.
+
+    Attributes:
+        distinct: (M,) int64, the index of the distinct row that each row is a copy of.
+        labels: (M,) int64 true classes, or None.
+    """
+
+    distinct: NDArray[np.int64]
+    labels: NDArray[np.int64] | None = None
+
+    def share(self, flags: NDArray[np.bool_]) -> float:
+        """Return the share of all rows whose distinct row has a flag; flags: (n,)."""
+        return float(flags[self.distinct].mean())
+
+    def accuracy(self, predicted: NDArray[np.int64]) -> float | None:
+        """Return the share of all rows whose distinct row got the true class, (n,) predicted; None without labels."""
+        return None if self.labels is None else float((predicted[self.distinct] == self.labels).mean())
+
+
+@dataclass(frozen=True)
+class ExitCandidates:
+    """E exits to choose from, in the order in which rows meet them, scored on the rows of two jobs.
+
+    Attributes:
+        sites: name of each exit's site; of the exits at one site at most one is chosen.
+        costs: cost of leaving by them.
+        ordering: rows that order policies.
+        calibration: rows that nothing has looked at yet.
+        calibration_in_all: the calibration rows with their copies and, where known, true classes.
         num_classes: C.
     """
 
     sites: Sequence[str]
     costs: Timing
-    ordering: ExitScores
-    ordering_lengths: NDArray[np.int64]
-    calibration: ExitScores
-    calibration_lengths: NDArray[np.int64]
-    labels: NDArray[np.int64] | None
+    ordering: ScoredRows
+    calibration: ScoredRows
+    calibration_in_all: RowsInAll
     num_classes: int
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The ways out that are taken, k of them.
+    """The chosen exits, k of them, and the path that the choice was certified along.
 
     Attributes:
-        places: among all.
-        thresholds: (k, C).
-        certificate: what is promised.
-        operating_points: (policies, 2), see the function of that name: the whole path, of which this is a point.
+        places: indices of the chosen exits among the candidates.
+        thresholds: (k, C) float32.
+        certificate: the promise.
+        path_places: indices of the exits that the path is about; `places` are some of them, those that rows leave by.
+        path: all policies that were tried, with their counts and times.
     """
 
     places: list[int]
     thresholds: NDArray[np.float32]
     certificate: Certificate
-    operating_points: NDArray[np.float64]
+    path_places: list[int]
+    path: PolicyPath
 
     def bounds(self, site: str) -> NDArray[np.float32]:
-        """By class: on the share of wrong labels among rows that leave at one of its sites."""
+        """Return, by class, the bound on the share of wrong labels among rows that leave at a site: (C,) float32."""
         classes = self.thresholds.shape[1]
         bounds = np.full(classes, 0.99 * (1 - 1 / classes), np.float32)
         for count in self.certificate.exits:
@@ -69,87 +103,104 @@ class Selection:
 
 
 def select(
-    ways: ExitCandidates, alpha: float, confidence: float, groups: Sequence[Sequence[int]] | None = None
+    candidates: ExitCandidates, guarantee: Guarantee, groups: Sequence[Sequence[int]] | None = None
 ) -> Selection:
-    """Search, certify, count.
+    """Search a path on the ordering rows, certify a policy of it on the calibration rows, and count its exits.
 
-    With too few rows for alpha it promises what they can show, and says in the log how many are needed; where no way
-    out pays, or none can be certified, none is taken, and the log says so.
+    With too few rows for the guarantee it promises what they can show, and says in the log how many are needed. Where
+    no exit pays, or none can be certified, none is chosen, and the log says so.
 
     Args:
-        ways: those to choose from.
-        alpha: share of labels that may differ.
-        confidence: with which this must hold.
+        candidates: the exits to choose from.
+        guarantee: the statement to be shown.
         groups: see `search`.
     """
-    rows = len(ways.calibration.label)
-    alpha = what_can_be_certified(alpha, confidence, rows)
-    aim = allowed_errors(rows, alpha, confidence) / rows
-    chosen, path = search(ways.ordering, ways.sites, ways.costs, ways.ordering_lengths, aim, ways.num_classes, groups)
-    answers = ways.calibration.at(chosen)
-    traced = operating_points(
-        map(answers.exit_of_row, path), answers, ways.costs.seconds(ways.calibration_lengths, chosen)
+    rows = len(candidates.calibration.scores.label)
+    guarantee = what_can_be_certified(guarantee, rows)
+    aim = allowed_errors(rows, guarantee) / rows
+    chosen, thresholds_of_path = search(
+        candidates.ordering.scores,
+        candidates.sites,
+        candidates.costs,
+        candidates.ordering.lengths,
+        aim,
+        candidates.num_classes,
+        groups,
     )
-    last = max(0, last_certified(map(answers.exit_of_row, path), answers, alpha, confidence))
-    thresholds = path[int(traced[: last + 1, 0].argmin())]
-    used = np.flatnonzero(~np.isposinf(thresholds).all(axis=1))  # nobody leaves by the others: they are not asked
+    scores = candidates.calibration.scores.at(chosen)
+    seconds = candidates.costs.seconds(candidates.calibration.lengths, chosen)
+    disagreements, mean_seconds = trace(map(scores.exit_of_row, thresholds_of_path), scores, seconds)
+    certified = max(0, last_certified(map(scores.exit_of_row, thresholds_of_path), scores, guarantee))
+    # The sequence was ordered on other rows and every test up to `certified` passed: with confidence 1 - delta all
+    # policies of that prefix keep the guarantee at once. So any of them may be taken by whatever the same rows say of
+    # its time: that choice adds no further test.
+    taken = int(mean_seconds[: certified + 1].argmin())
+    path = PolicyPath.of(thresholds_of_path, disagreements, mean_seconds, rows, certified, taken)
+    thresholds = thresholds_of_path[taken]
+    used = np.flatnonzero(~np.isposinf(thresholds).all(axis=1))  # no row leaves by the others: they are not asked
     places, thresholds = [chosen[place] for place in used], thresholds[used]
-    certificate = _certify(ways, places, thresholds, alpha, confidence)
+    certificate = _certify(candidates, places, thresholds, guarantee)
     if places and certificate.seconds >= certificate.seconds_full:
-        places, thresholds = [], thresholds[:0]
-        certificate = _certify(ways, places, thresholds, alpha, confidence)
+        places, thresholds, path = [], thresholds[:0], replace(path, chosen=0)
+        certificate = _certify(candidates, places, thresholds, guarantee)
     if not places:
-        _log.warning("no exits: none was certified for an agreement of %.2f%% and saved time", 100 * (1 - alpha))
-    return Selection(places, thresholds, certificate, traced)
+        agreement = 100 * guarantee.agreement
+        _log.warning("no exits: none was certified for an agreement of %.2f%% and saved time", agreement)
+    return Selection(places, thresholds, certificate, chosen, path)
+
+
+def what_can_be_certified(guarantee: Guarantee, rows: int) -> Guarantee:
+    """Return the guarantee, or where so many distinct rows cannot show it the strictest one that they can."""
+    needed = rows_needed(guarantee)
+    if rows >= needed:
+        return guarantee
+    weaker = replace(guarantee, max_disagreement=least_disagreement(rows, guarantee.delta))
+    _log.warning(
+        "%d distinct calibration rows cannot certify an agreement of %.2f%%: that needs %d at least; certifying %.2f%%",
+        rows,
+        100 * guarantee.agreement,
+        needed,
+        100 * weaker.agreement,
+    )
+    return weaker
+
+
+def trace(
+    exits_of_policies: Iterable[NDArray[np.int64]], scores: ExitScores, seconds: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Count the rows that differ, and average their seconds, for every policy of a path.
+
+    Args:
+        exits_of_policies: for each of P policies the exit of each row, (n,).
+        scores: those of the same rows.
+        seconds: (n, E + 1), cost of each row by the exit where it leaves.
+
+    Returns:
+        (P,) int64 disagreements and (P,) float64 mean seconds of a row.
+    """
+    rows = np.arange(len(seconds))
+    counted = [(scores.disagrees(exits).sum(), seconds[rows, exits].mean()) for exits in exits_of_policies]
+    return np.array([errors for errors, _ in counted], np.int64), np.array([mean for _, mean in counted])
 
 
 def _certify(
-    ways: ExitCandidates, places: Sequence[int], thresholds: NDArray[np.float32], alpha: float, confidence: float
+    candidates: ExitCandidates, places: Sequence[int], thresholds: NDArray[np.float32], guarantee: Guarantee
 ) -> Certificate:
-    """What the calibration rows say of leaving by some ways out with thresholds (places, C)."""
-    answers = ways.calibration.at(places)
-    exits = answers.exit_of_row(thresholds)
-    row = np.arange(len(exits))
-    predicted = np.vstack([answers.predicted, answers.label])[exits, row]
-    truth = ways.labels
+    """Count what happens to the calibration rows when they leave by some exits with thresholds (places, C)."""
+    scores, in_all = candidates.calibration.scores.at(places), candidates.calibration_in_all
+    exits = scores.exit_of_row(thresholds)
+    wrong = scores.disagrees(exits)
+    seconds = candidates.costs.seconds(candidates.calibration.lengths, places)
     return Certificate(
-        alpha=alpha,
-        delta=1 - confidence,
+        alpha=guarantee.max_disagreement,
+        delta=guarantee.delta,
         rows=len(exits),
-        disagreements=int(answers.disagrees(exits).sum()),
-        seconds_full=float(ways.costs.seconds(ways.calibration_lengths, []).mean()),
-        seconds=float(ways.costs.seconds(ways.calibration_lengths, places)[row, exits].mean()),
-        exits=count_exits(answers, thresholds, [ways.sites[place] for place in places], confidence),
-        accuracy_full=None if truth is None else float((answers.label == truth).mean()),
-        accuracy=None if truth is None else float((predicted == truth).mean()),
+        disagreements=int(wrong.sum()),
+        seconds_full=float(candidates.costs.seconds(candidates.calibration.lengths, []).mean()),
+        seconds=float(seconds[np.arange(len(exits)), exits].mean()),
+        exits=count_exits(scores, thresholds, [candidates.sites[place] for place in places], guarantee.delta),
+        accuracy_full=in_all.accuracy(scores.label),
+        accuracy=in_all.accuracy(scores.label_of_row(exits)),
+        rows_in_all=len(in_all.distinct),
+        disagreement_in_all=in_all.share(wrong),
     )
-
-
-def what_can_be_certified(alpha: float, confidence: float, rows: int) -> float:
-    """Alpha, or the least that so many rows can show: 1 - (1 - confidence)^(1 / rows)."""
-    needed = rows_needed(alpha, confidence)
-    if rows >= needed:
-        return alpha
-    least = float((1 - (1 - confidence) ** (1 / rows)) * (1 + 1e-9))  # whatever rounding says
-    _log.warning(
-        "%d calibration rows cannot certify an agreement of %.2f%%: that needs %d at least; certifying %.2f%%",
-        rows,
-        100 * (1 - alpha),
-        needed,
-        100 * (1 - least),
-    )
-    return least
-
-
-def operating_points(
-    leaving: Iterable[NDArray[np.int64]], answers: ExitScores, seconds: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Expected seconds and disagreement of every policy along a path: (policies, 2).
-
-    Args:
-        leaving: where rows leave, (n,), by policy.
-        answers: of these rows.
-        seconds: (n, E + 1), what leaving costs them.
-    """
-    rows = np.arange(len(seconds))
-    return np.array([(seconds[rows, exits].mean(), answers.disagrees(exits).mean()) for exits in leaving])

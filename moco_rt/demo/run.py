@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 
 from moco_rt.architectures import load_classifier
+from moco_rt.architectures.conversion import Dtype
 from moco_rt.demo.classifier import train_classifier
 from moco_rt.demo.corpus import make_corpus
 from moco_rt.inputs.batching import length_sorted_batches
-from moco_rt.inputs.text_files import read_rows, true_classes
+from moco_rt.inputs.file_formats import Columns, FileFormat
+from moco_rt.inputs.labels import true_classes
+from moco_rt.inputs.text_files import read_rows
 from moco_rt.inputs.texts import TextInput
 from moco_rt.inputs.tokenization import length_limit
 from moco_rt.reports.comparison import Comparison, compare
@@ -65,19 +68,28 @@ def embedded_task(model_dir: Path) -> Task:
     return Task(model, tokenizer, [row.text for row in rules], [row.text for row in test], [row.label for row in test])
 
 
-def load_task(model_name: str, data: Path, seed: int = 0) -> Task:
+def load_task(
+    model_name: str,
+    data: Path,
+    seed: int = 0,
+    *,
+    kind: FileFormat | None = None,
+    columns: Columns | None = None,
+) -> Task:
     """The user's own model and rows: two thirds to find a policy on, one third to compare on.
 
     Args:
         model_name: a directory or the name of a model on the Hugging Face hub.
-        data: see `text_files`; the model must not have been fine-tuned on them. Labels, which only compare, are class
-            numbers or the model's own names of classes.
+        data: a file of texts, see `open_rows`; the model must not have been fine-tuned on them. Labels, which only
+            compare, are class numbers or the model's own names of classes.
         seed: of the split.
+        kind: the format of the file; None: by its ending.
+        columns: the columns of the file; None: those of `Columns`.
 
     Raises:
         ValueError: a line is not what it must be, a label is not the model's, or there are fewer than 3 lines.
     """
-    rows = read_rows(data)
+    rows = read_rows(data, kind, columns)
     if len(rows) < 3:
         raise ValueError(f"{data} must have at least 3 lines (got {len(rows)})")
     model, tokenizer = load_classifier(model_name)
@@ -93,25 +105,28 @@ def load_task(model_name: str, data: Path, seed: int = 0) -> Task:
     )
 
 
-def run(task: Task, out: Path, *, agreement: float = 0.99, max_length: int | None = None) -> Comparison:
+def run(
+    task: Task, out: Path, *, agreement: float = 0.99, dtype: Dtype | None = None, max_length: int | None = None
+) -> Comparison:
     """Find a policy, compare with and without it; `exits.png` and `report.html` go to out.
 
     Args:
         task: what to run.
         out: a directory, made if need be.
         agreement: share of rows that keep the full model's label, with confidence 95%.
+        dtype: what both compute in; None: the model's own dtype.
         max_length: in tokens; None: what the model allows.
 
     Raises:
         ValueError: agreement is outside (0, 1), or rows are too few to find a policy on.
     """
     model = accelerate(
-        task.model, task.rule_texts, tokenizer=task.tokenizer, agreement=agreement, max_length=max_length
+        task.model, task.rule_texts, tokenizer=task.tokenizer, agreement=agreement, dtype=dtype, max_length=max_length
     )
     longest = length_limit(task.tokenizer, model.max_seqlen, max_length)
     batches, order = length_sorted_batches(task.tokenizer, task.test_texts, longest, _BATCH_ROWS, model.device)
     labels = None if task.test_labels is None else np.array(task.test_labels)[order]
-    comparison = compare(EarlyExitTextClassificationModel(task.model), model, batches, labels)
+    comparison = compare(EarlyExitTextClassificationModel(model.model), model, batches, labels)
     out.mkdir(parents=True, exist_ok=True)
     assert model.policy.certificate is not None
     assert model.search_report is not None

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
-from moco_rt.inputs.texts import TextInput, check_text
+from moco_rt.inputs.texts import TextInput
 
 #: Texts tokenised at a time, while those before them are computed.
 CHUNK_TEXTS = 4096
@@ -16,10 +16,17 @@ CHUNK_TEXTS = 4096
 def prefetch_encoded(
     texts: Iterable[TextInput], encode: Callable[[list[TextInput]], list[Any]]
 ) -> Iterator[tuple[int, list[TextInput], list[Any]]]:
-    """Texts from place `start` on with what `encode` makes of them; the next ones are on their way meanwhile.
+    """Encode texts in chunks, the next chunk in a thread while the caller works on this one.
+
+    Args:
+        texts: read one chunk ahead.
+        encode: makes a row of each text of a chunk.
+
+    Yields:
+        The place of the chunk's first text, the texts, and what `encode` made of them.
 
     Raises:
-        TypeError: one of them is neither a text nor a pair of texts.
+        Exception: whatever reading the texts raises, after those before it have been given.
     """
     chunks = _chunks(texts)
     with ThreadPoolExecutor(max_workers=1) as background:
@@ -32,15 +39,30 @@ def prefetch_encoded(
         while begun is not None:
             start, chunk, rows = begun
             found = rows.result()
-            begun = begin()
+            failure: Exception | None = None
+            try:
+                begun = begin()
+            except Exception as error:  # of what follows this chunk, which is done
+                failure = error
             yield start, chunk, found
+            if failure is not None:
+                raise failure
 
 
 def _chunks(texts: Iterable[TextInput]) -> Iterator[tuple[int, list[TextInput]]]:
+    """Places and chunks of texts; the last one is shorter, also where reading fails."""
     rest = iter(texts)
     start = 0
-    while chunk := list(islice(rest, CHUNK_TEXTS)):
-        for place, text in enumerate(chunk, start):
-            check_text(text, place)
+    failure: Exception | None = None
+    while failure is None:
+        chunk: list[TextInput] = []
+        try:
+            chunk.extend(islice(rest, CHUNK_TEXTS))
+        except Exception as error:
+            failure = error
+        if not chunk:
+            break
         yield start, chunk
         start += len(chunk)
+    if failure is not None:
+        raise failure

@@ -1,83 +1,151 @@
-"""Files of texts: `.jsonl`, an object a line with `text`[, `text2`][, `label`]; anything else is a text a line."""
+"""The one door for files of texts: JSON lines, JSON, CSV, TSV, Parquet and plain text, each also compressed by gzip."""
 
 from __future__ import annotations
 
+import contextlib
+import gzip
+import itertools
 import json
-from collections.abc import Callable, Sequence
+import sys
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
+from moco_rt.inputs.file_formats import (
+    ENDINGS,
+    Columns,
+    FileFormat,
+    Record,
+    format_of,
+    is_compressed,
+    read_records,
+)
 from moco_rt.inputs.texts import TextInput
+
+#: As a source: standard input; as a destination: standard output.
+STANDARD = Path("-")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a file.
+    """A row of a file.
 
     Attributes:
         text: a text or a pair.
-        label: as it stands there, or None.
-        place: file and line, for who complains about it.
+        label: the label as it stands there, or None.
+        place: file and line, or file and row, for error messages.
+        finished: False: the file ends inside this line, which may still grow.
     """
 
     text: TextInput
     label: Any
     place: str
+    finished: bool = True
 
 
-def row_reader(source: Path) -> Callable[[str, int], Row]:
-    """What makes a row of a line of a file and its number; raises ValueError where the line is not what it must be."""
-    read = _read_json if source.suffix == ".jsonl" else _read_text
-    return lambda line, number: read(line, f"{source}:{number}")
-
-
-def read_rows(source: Path) -> list[Row]:
-    """All rows of a file.
-
-    Raises:
-        ValueError: a line is not what it must be.
-    """
-    read = row_reader(source)
-    with source.open(encoding="utf-8") as lines:
-        return [read(line, number) for number, line in enumerate(lines, 1)]
-
-
-def true_classes(rows: Sequence[Row], config: Any) -> list[int] | None:
-    """The rows' labels as numbers of classes; None where one has none.
+@contextlib.contextmanager
+def open_rows(source: Path, kind: FileFormat | None = None, columns: Columns | None = None) -> Iterator[Iterator[Row]]:
+    """Open a file of texts, whose rows are then read one after the other.
 
     Args:
-        rows: their labels are class numbers or a model's own names of classes.
-        config: the model's.
+        source: the file; `-` is standard input.
+        kind: its format; None: what its ending says.
+        columns: the names of its columns; None: `text`, `text2` or `text_pair`, `label`.
+
+    Yields:
+        Its rows. Taking one raises ValueError where the file is not what it must be; the message names file and line.
 
     Raises:
-        ValueError: a label is neither.
+        OSError: there is no such file.
+        ValueError: the format is not known, or has no columns to name.
     """
-    if any(row.label is None for row in rows):
-        return None
-    return [_class_of(row, config) for row in rows]
+    name = "standard input" if source == STANDARD else str(source)
+    columns = columns or Columns()
+    read_as = kind or format_of(source)
+    if read_as is None:
+        endings = ", ".join(ENDINGS)
+        raise ValueError(f"{name} must end in one of {endings} (each also .gz), or its format be given (got neither)")
+    if read_as is FileFormat.TXT and columns != Columns():
+        raise ValueError(f"{name} must have columns for them to be named (got a text a line)")
+    with contextlib.ExitStack() as stack:
+        yield _rows(_open(source, stack), read_as, kind is not None, name, columns)
 
 
-def _class_of(row: Row, config: Any) -> int:
-    if isinstance(row.label, str) and row.label in config.label2id:
-        return int(config.label2id[row.label])
-    if type(row.label) is int and row.label in config.id2label:
-        return row.label
-    known = ", ".join(f"{number} ({name})" for number, name in config.id2label.items())
-    raise ValueError(f"{row.place} must have a label of the model's, one of {known} (got {row.label!r})")
+def read_rows(source: Path, kind: FileFormat | None = None, columns: Columns | None = None) -> list[Row]:
+    """Read all rows of a file; arguments and errors are those of `open_rows`."""
+    with open_rows(source, kind, columns) as rows:
+        return list(rows)
 
 
-def _read_text(line: str, place: str) -> Row:
-    return Row(line.rstrip("\n"), None, place)
+def _open(source: Path, stack: contextlib.ExitStack) -> BinaryIO:
+    if source == STANDARD:
+        return sys.stdin.buffer
+    file = stack.enter_context(source.open("rb"))
+    return cast(BinaryIO, stack.enter_context(gzip.open(file))) if is_compressed(source) else file
 
 
-def _read_json(line: str, place: str) -> Row:
+def _rows(file: BinaryIO, kind: FileFormat, certain: bool, name: str, columns: Columns) -> Iterator[Row]:
     try:
-        row: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{place} must be a JSON object (got {line[:40]!r})") from error
-    if not isinstance(row, dict) or not all(isinstance(row.get(name, ""), str) for name in ("text", "text2")):
-        raise ValueError(f"{place} must be an object with strings text and text2, if any (got {line.strip()[:40]!r})")
-    if "text" not in row:
-        raise ValueError(f"{place} must have a text (got {line.strip()[:40]!r})")
-    return Row((row["text"], row["text2"]) if "text2" in row else row["text"], row.get("label"), place)
+        records = read_records(file, kind, name, columns)
+        if kind is FileFormat.TXT and not certain:
+            records = _refuse_json(records, name)
+        for record in records:
+            yield _row(record, columns)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{name} must be a whole gzip file (got: {error})") from None
+
+
+def _refuse_json(records: Iterator[Record], name: str) -> Iterator[Record]:
+    """Refuse a file that is named as plain text and begins with a JSON object."""
+    for record in itertools.islice(records, 1):
+        if _is_object(record.fields["text"]):
+            raise ValueError(
+                f"{name} must hold a text a line (got a JSON object on the first): give its format, jsonl, or txt if "
+                "these are the texts"
+            )
+        yield record
+    yield from records
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return text.lstrip().startswith("{") and isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _row(record: Record, columns: Columns) -> Row:
+    fields, place = record.fields, record.place
+    text_column, *others = columns.required
+    seconds = columns.second_texts
+    if not isinstance(fields, dict) or not all(
+        isinstance(fields.get(name), str | None) for name in (text_column, *seconds)
+    ):
+        raise ValueError(
+            f"{place} must be an object with strings {text_column} and {seconds[0]}, if any (got {_excerpt(fields)})"
+        )
+    if fields.get(text_column) is None:
+        raise ValueError(f"{place} must have a {text_column} (got {_excerpt(fields)})")
+    for name in others:
+        if name not in fields:
+            raise ValueError(f"{place} must have a {name} (got {_excerpt(fields)})")
+    text, second = fields[text_column], next((fields[name] for name in seconds if name in fields), None)
+    for part in (text, second or ""):
+        _check_unicode(part, place)
+    label = fields.get(columns.label or "label")
+    return Row(text if second is None else (text, second), label, place, record.finished)
+
+
+def _excerpt(fields: Any) -> str:
+    return repr(json.dumps(fields, default=str)[:40])
+
+
+def _check_unicode(text: str, place: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{place} must be text of whole characters (got half a surrogate pair, {text[error.start]!r})"
+        ) from None

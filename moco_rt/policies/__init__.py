@@ -1,1 +1,1 @@
-"""Exits of a model, the certificate and monitor that go with them, and their files."""
+"""Policies: exits of a model, the monitor that watches them, and their files and fingerprints."""

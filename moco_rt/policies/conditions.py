@@ -1,4 +1,4 @@
-"""What an exit is decided by: conditions on a feature of a row, and the rules found for a class."""
+"""Conditions that decide about an exit, from a feature of a row, and rules that were found for a class."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class LinearCondition:
         bias: added to the product.
         threshold: what the score must exceed.
         bound: upper bound on P(label of the full model != the rule's class | the condition fires).
-        feature: what of a row's tokens the condition reads: `cls`, `mean` or `flat`.
-        site: where it was fitted, None where that is not known.
+        feature: the feature that the condition reads: `cls`, `mean` or `flat`.
+        site: the site that it was fitted at; None: not known.
 
     Raises:
         ValueError: weight is not a finite vector, or bound is not inside (0, 1).
@@ -73,11 +73,11 @@ class LinearCondition:
 
     @property
     def size(self) -> int:
-        """Of the feature it looks at."""
+        """Length of the input feature."""
         return self.weight.size
 
     def score(self, x: Array) -> Array:
-        """`x @ weight + bias`. x: (rows, size), array or tensor; returns (rows,) of the same kind."""
+        """Return `x @ weight + bias`. x: (rows, size), array or tensor; returns (rows,) of the same kind."""
         if x.ndim != 2 or x.shape[1] != self.weight.size:
             raise ValueError(f"LinearCondition: x must have shape (rows, {self.weight.size}) (got {tuple(x.shape)})")
         if isinstance(x, torch.Tensor):
@@ -87,7 +87,7 @@ class LinearCondition:
         return score
 
     def __call__(self, x: Array) -> Array:
-        """Where the condition fires. x: (rows, size), array or tensor; returns (rows,) bool of the same kind."""
+        """Return where the condition fires. x: (rows, size), array or tensor; returns (rows,) bool of the same."""
         score = self.score(x)
         if isinstance(score, torch.Tensor):
             return (score > self.threshold) & torch.isfinite(score)
@@ -100,7 +100,7 @@ class LinearRule:
     """A sufficient rule: where `condition` fires, the full model's label is `metadata["class"]`.
 
     Attributes:
-        condition: what it looks at.
+        condition: the condition that fires.
         metadata: `class`, `target`, `site`, `feature`; `max_error` and `confidence` as asked for; `n` and
             `errors` (held-out rows of other classes, and on how many of them it fires), `fired`, `rows` and
             `coverage` (fired / rows, held-out), `bound` (see `LinearCondition`).
@@ -131,11 +131,11 @@ class OffRamp:
         thresholds: (C,) float32, by predicted class: what the score must exceed; infinite: that class never leaves.
         bounds: (C,) float32, by predicted class: upper bound on the share of wrong labels among the rows that leave.
         score: `max_prob` or `entropy`.
-        temperature: above 0.
+        temperature: logits are divided by it; above 0.
         feature: `cls`, `mean`, or `cls+mean`: the first token at the site beside the mean over all tokens before the
             site's layer, so that a peek decides it before the layer is run.
-        patience: so many off-ramps in a row, this one included, must predict the class.
-        site: where it was fitted, None where that is not known.
+        patience: number of off-ramps in a row, this one included, that must predict the class.
+        site: the site that it was fitted at; None: not known.
 
     Raises:
         ValueError: shapes do not fit together, a number is not finite, or score or feature is unknown.
@@ -186,24 +186,24 @@ class OffRamp:
 
     @classmethod
     def closed(cls, layers: Layers, *, feature: str, site: str) -> OffRamp:
-        """Scored by `max_prob`; nobody leaves by it yet."""
+        """Build an off-ramp that scores by `max_prob`, and by which no row leaves: its thresholds are infinite."""
         classes = len(layers[-1][1])
         return cls(layers, np.full(classes, np.inf), np.full(classes, 0.01), feature=feature, site=site)
 
     @property
     def num_classes(self) -> int:
-        """C."""
+        """Number of classes, C."""
         return len(self.thresholds)
 
     @property
     def size(self) -> int:
-        """Of the feature it looks at."""
+        """Length of the input feature."""
         size: int = self.layers[0][0].shape[1]
         return size
 
 
 def exit_logits(predicted_class: int, bound: float, num_classes: int) -> list[float]:
-    """Logits of a row that leaves: probability 1 - bound for its class, the rest shared by the others."""
+    """Return the logits of a row that leaves: probability 1 - bound for its class, the rest shared by the others."""
     logits = [math.log(bound / (num_classes - 1))] * num_classes
     logits[predicted_class] = math.log(1 - bound)
     return logits

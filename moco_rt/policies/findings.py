@@ -1,4 +1,4 @@
-"""What a report shows of how a policy was found: numbers only, no text of the rows."""
+"""SearchReport: how a policy was found, in numbers only; it holds no text of the rows."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ SAMPLE = 1000
 
 @dataclass(frozen=True)
 class SearchReport:
-    """Of the calibration rows.
+    """The record of a search on the n distinct calibration rows, for a report.
 
     Attributes:
-        sites: E names, those of the policy.
-        class_names: by class.
-        seconds_full: expected time of a row without exits.
-        paths: method -> (policies, 2): expected seconds of a row, and share of rows with another label than the full
+        sites: names of the policy's E sites.
+        class_names: names of the classes, by number.
+        seconds_full: expected seconds of a row without exits.
+        paths: method -> (policies, 2): expected seconds of a row, and share of rows whose label is not the full
             model's, from the slowest policy to the fastest.
-        chosen: (2,) the same of the policy that was certified.
-        alpha: the share that it promises.
-        exits: (n,) place in sites where a row leaves; E: it runs to the end.
+        chosen: (2,) the same of the certified policy.
+        alpha: highest share of differing labels that the certificate allows.
+        exits: (n,) index in `sites` of the exit of each row; E: it runs to the end.
         lengths: (n,) tokens.
-        labels: (n,) the full model's.
-        predicted: (E, n) what each off-ramp says.
-        scores: (E, n) how sure it is.
-        sample: (at most 1,000, size), the feature of some rows at the policy's last site.
+        labels: (n,) labels of the full model.
+        predicted: (E, n) class that each off-ramp predicts.
+        scores: (E, n) score of that prediction.
+        sample: (at most 1,000, size), the feature of the first rows at the policy's last site.
     """
 
     sites: Sequence[str]
@@ -50,7 +50,7 @@ class SearchReport:
     sample: NDArray[np.float32]
 
     def save(self, file: str | Path) -> None:
-        """Write them as safetensors."""
+        """Write the report as a safetensors file."""
         arrays = {
             **{f"paths.{name}": path for name, path in self.paths.items()},
             **{name: getattr(self, name) for name in _ARRAYS},
@@ -62,7 +62,7 @@ class SearchReport:
 
     @classmethod
     def load(cls, file: str | Path) -> SearchReport:
-        """Read what `save` wrote."""
+        """Read a report that `save` wrote."""
         with safe_open(str(file), framework="numpy") as stored:
             about = json.loads(stored.metadata()["about"])
             arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118

@@ -1,54 +1,23 @@
-"""Watches exits: some rows that left go through the full model too, and an exit that errs is closed."""
+"""Monitor: runs some of the rows that left through the full model too, and closes exits that err too often."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from moco_rt._C import Results
 from moco_rt.certification.bounds import upper_bound
+from moco_rt.certification.e_process import EProcess
 from moco_rt.policies.policy import Policy
 
-#: Bets of the mixture: small ones find small excesses after many rows, large ones large excesses after few.
-_BETS = np.array([0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0])
-
-
-class EProcess:
-    """Evidence against "at most a share `level` is wrong", valid whenever one looks.
-
-    E_T = mean over bets b of prod_i (1 + b (wrong_i - level)), b < 1 / level. Under the null it is a non-negative
-    supermartingale that starts at 1, so that P(it ever reaches 1 / delta) <= delta (Ville's inequality).
-
-    Attributes:
-        level: the share that was promised, inside (0, 1).
-        rows: looked at so far.
-        wrong: of these.
-    """
-
-    def __init__(self, level: float):
-        self.level = level
-        self.rows = 0
-        self.wrong = 0
-
-    def update(self, wrong: int, rows: int) -> None:
-        """So many more rows, of which so many were wrong."""
-        self.rows += rows
-        self.wrong += wrong
-
-    @property
-    def evidence(self) -> float:
-        """E_T: it depends on how many were wrong, not on the order they came in."""
-        bets = _BETS[1 / self.level > _BETS]
-        right = self.rows - self.wrong
-        log = self.wrong * np.log1p(bets * (1 - self.level)) + right * np.log1p(-bets * self.level)
-        return float(np.exp(np.minimum(log, 700)).mean())
+if TYPE_CHECKING:
+    from moco_rt._C import Results
 
 
 @dataclass(frozen=True)
@@ -58,9 +27,9 @@ class Alarm:
     Attributes:
         exit: its place in `policy.exits`.
         site: where it stands.
-        rows: rows that left there and were looked at.
-        wrong: of these, rows with another label than the full model's.
-        level: the share that was promised.
+        rows: rows that left there and were checked.
+        wrong: those of them whose label is not the full model's.
+        level: the promised share of wrong rows.
     """
 
     exit: int
@@ -74,8 +43,8 @@ class Monitor:
     """The evidence against every exit of a policy; threads may share it.
 
     Args:
-        policy: whose exits are watched, and closed.
-        rate: share of the rows that leave which are looked at, inside (0, 1].
+        policy: the policy whose exits are watched, and closed.
+        rate: share of the rows that leave which are checked, inside (0, 1].
         on_alarm: called when an exit has been closed.
         delta: chance of a false alarm, ever, of any exit; None: that of the certificate, 0.05 without one.
         seed: of the choice of rows.
@@ -107,7 +76,7 @@ class Monitor:
         self._on_alarm = on_alarm
         self._random = np.random.default_rng(seed)
         self._counting = threading.Lock()
-        self.processes = [EProcess(level) for level in _levels(policy)]
+        self.processes = [EProcess(level) for level in promised_error_rates(policy)]
 
     def __getstate__(self) -> dict[str, Any]:
         """The state without its lock, which a copy makes anew."""
@@ -118,13 +87,18 @@ class Monitor:
         self._counting = threading.Lock()
 
     def sample_rows(self, exit_rule: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Places of the rows to look at. exit_rule: (rows,), -1 for those that did not leave."""
+        """Draw the rows to check, and return their places. exit_rule: (rows,), -1 for those that did not leave."""
         left = np.flatnonzero(exit_rule >= 0)
         with self._counting:
             return left[self._random.random(len(left)) < self.rate]
 
     def record_checks(self, exit_rule: NDArray[np.int64], wrong: NDArray[np.bool_]) -> None:
-        """Rows that were looked at: by which exit they left, and what the full model contradicts; (rows,) each."""
+        """Record checked rows, and close exits with too much evidence against them.
+
+        Args:
+            exit_rule: (rows,) the exit that each row took.
+            wrong: (rows,) bool, True where the full model disagrees.
+        """
         for place in np.unique(exit_rule).tolist():
             of_exit = wrong[exit_rule == place]
             with self._counting:
@@ -134,7 +108,7 @@ class Monitor:
 
     def _count(self, place: int, wrong: int, rows: int) -> Alarm | None:
         """Count rows that left by an exit, and close it where there is enough evidence against it."""
-        levels = _levels(self._policy)[len(self.processes) :]  # of exits that were added since
+        levels = promised_error_rates(self._policy)[len(self.processes) :]  # of exits that were added since
         self.processes += [EProcess(level) for level in levels]
         process = self.processes[place]
         process.update(wrong, rows)
@@ -145,7 +119,7 @@ class Monitor:
         return Alarm(place, policy.exits[place].site, process.rows, process.wrong, process.level)
 
     def state(self) -> dict[str, Any]:
-        """What a later monitor of the same policy goes on from: plain numbers, for JSON."""
+        """Return the counts that a later monitor of the same policy goes on from: plain numbers, for JSON."""
         counts = {"rows": [p.rows for p in self.processes], "wrong": [p.wrong for p in self.processes]}
         return {"rate": self.rate, "delta": self.delta, **counts}
 
@@ -153,7 +127,7 @@ class Monitor:
         """Go on from what `state` returned.
 
         Raises:
-            ValueError: it is of more exits.
+            ValueError: the state has more exits than the policy.
         """
         if len(state["rows"]) > len(self.processes):
             raise ValueError(f"state must be of {len(self.processes)} exits at most (got {len(state['rows'])})")
@@ -167,11 +141,11 @@ def watch(
     run_full: Callable[..., Results],
     inputs: tuple[Tensor, Tensor, Tensor | None],
 ) -> None:
-    """Run some of the rows that left through the full model, and tell the monitor.
+    """Run some of the rows that left through the full model, and let a monitor record them.
 
     Args:
-        monitor: which chooses them.
-        results: of a batch.
+        monitor: draws the rows.
+        results: those of a batch.
         run_full: the model without exits, on inputs like these.
         inputs: the batch: input_ids, attention_mask, token_type_ids.
     """
@@ -185,8 +159,8 @@ def watch(
     monitor.record_checks(exit_rule[places], wrong.cpu().numpy())
 
 
-def _levels(policy: Policy) -> list[float]:
-    """What each exit promises of the rows that leave by it: by the certificate's counts, else its own bound."""
+def promised_error_rates(policy: Policy) -> list[float]:
+    """Return the error rate that each exit promises: from the certificate's counts, else the exit's own bound."""
     certificate = policy.certificate
     levels = []
     exits = policy.exits

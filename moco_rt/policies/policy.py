@@ -1,13 +1,14 @@
-"""All exits of a model."""
+"""Policy: all exits of a model, with the certificate that goes with them."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from moco_rt.certification.certificate import Certificate
+from moco_rt.certification.policy_path import PolicyPath
 from moco_rt.policies.conditions import Condition, LinearCondition, OffRamp, check_feature, exit_logits
 
 
@@ -17,14 +18,13 @@ class Exit:
 
     Attributes:
         site: canonical name, see `moco_rt.architectures.sites`.
-        predicted_class: the class they leave with; None: the one that the off-ramp predicts.
+        predicted_class: the class that rows leave with; None: the one that the off-ramp predicts.
         condition: a `LinearCondition`, an `OffRamp`, or any callable on features (rows, size) that returns a bool mask
             (rows,).
         feature: `cls`, `mean`, `flat` or `cls+mean`.
-        bound: at most this share of the rows that meet the condition has another label; those that leave by it get
-            probability 1 - bound for their class. It speaks of all rows: where other exits come first, those left to
-            meet this one are the harder ones, and a bound measured on them is the honest one. Of an off-ramp the
-            highest of its own.
+        bound: upper bound on the share of wrong labels among the rows that meet the condition; rows that leave get
+            probability 1 - bound for their class. Measured over all rows; behind other exits only harder rows arrive:
+            pass a bound measured on those. For an off-ramp, the highest of its bounds.
     """
 
     site: str
@@ -35,15 +35,29 @@ class Exit:
 
     @classmethod
     def of(cls, off_ramp: OffRamp, site: str) -> Exit:
-        """An off-ramp at a site."""
+        """Build the exit of an off-ramp at a site."""
         return cls(site, None, off_ramp, off_ramp.feature, float(off_ramp.bounds.max()))
 
     def logits(self, num_classes: int) -> list[list[float]]:
-        """What rows leave with: (1, C), or (C, C) by the class that the off-ramp predicts."""
+        """Return the logits that rows leave with: (1, C), or (C, C) by the class that the off-ramp predicts."""
         if isinstance(self.condition, OffRamp):
             return [exit_logits(c, float(bound), num_classes) for c, bound in enumerate(self.condition.bounds)]
         assert self.predicted_class is not None
         return [exit_logits(self.predicted_class, self.bound, num_classes)]
+
+
+@dataclass(frozen=True, eq=False)
+class CertifiedPath:
+    """The whole path of policies that a certificate was looked for along.
+
+    Attributes:
+        off_ramps: E off-ramps, in the order of their sites; those that the policy has, and those that no row leaves by
+            in the policy that was chosen. Their thresholds are infinite: `policies` has the ones to put in place.
+        policies: thresholds, counts and times of all policies.
+    """
+
+    off_ramps: Sequence[OffRamp]
+    policies: PolicyPath
 
 
 #: Held while a policy is changed; readers take its state, which never changes.
@@ -72,12 +86,16 @@ class PolicyState:
 class Policy:
     """The exits of one model, in the order they were added; `exit_rule` numbers are places in `exits`.
 
-    Threads may change it while others read it: whoever reads more than once takes `state`.
+    Threads may change it while others read it: a reader that looks twice takes `state` once.
 
     Attributes:
+        sites: names of the model's sites, in their order.
+        num_classes: C.
+        hidden_size: D.
         state: the exits as they are now.
-        certificate: what is promised of them together; None: nothing.
-        made_for: what the certificate rests on: `weights` and `tokenizer` (fingerprints), `dtype`, `max_length`.
+        certificate: the promise about all of them together; None: nothing is promised.
+        path: the policies that the certificate was looked for along; None: the exits were added by hand.
+        made_for: what the certificate rests on, see `fingerprints.run_identity`.
     """
 
     def __init__(self, sites: tuple[str, ...], num_classes: int, hidden_size: int):
@@ -86,11 +104,12 @@ class Policy:
         self.hidden_size = hidden_size
         self.state = PolicyState()
         self.certificate: Certificate | None = None
+        self.path: CertifiedPath | None = None
         self.made_for: dict[str, Any] = {}
 
     @property
     def exits(self) -> tuple[Exit, ...]:
-        """All exits; see `add`."""
+        """The exits in the order they were added, the closed ones included."""
         return self.state.exits
 
     @property
@@ -99,7 +118,7 @@ class Policy:
         return self.state.closed
 
     def without_exits(self, made_for: dict[str, Any] | None = None) -> Policy:
-        """A policy of the same model, without exits."""
+        """Return a policy of the same model, without exits."""
         policy = Policy(self.sites, self.num_classes, self.hidden_size)
         policy.made_for = made_for or {}
         return policy

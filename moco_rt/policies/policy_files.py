@@ -1,4 +1,8 @@
-"""A policy on disk: `policy.json`, which a person can read, and `policy.safetensors` with the weights. No pickle."""
+"""A policy on disk: `policy.json`, which a person can read, and `policy.safetensors` with the tensors. No pickle.
+
+Version 2 names what the policy is about (task, numeric form, variant, promise) and holds the whole certified path.
+Version 1, which is still read, had neither; its fingerprints were weaker, and are checked as they were made.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +14,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from moco_rt.certification.certificate import Certificate
+from moco_rt.certification.policy_path import PolicyPath
 from moco_rt.policies.conditions import LinearCondition, OffRamp
 from moco_rt.policies.fingerprints import check_made_for
-from moco_rt.policies.policy import Exit, Policy
+from moco_rt.policies.manifest import read_manifest, read_tensors, whole
+from moco_rt.policies.policy import CertifiedPath, Exit, Policy
 
-VERSION = 1
+FORMAT, VERSION = "moco_rt policy", 2
 JSON, TENSORS = "policy.json", "policy.safetensors"
+#: What a policy of this version of moco_rt can be about; later ones may know more.
+_ABOUT = {"task": "single_label", "variant": "full", "promise": "confident"}
+#: Tensors of a certified path.
+_PATH_TENSORS = ("steps", "levels", "disagreements", "seconds")
 
 
 def save_policy(policy: Policy, directory: str | Path) -> None:
@@ -27,18 +37,21 @@ def save_policy(policy: Policy, directory: str | Path) -> None:
     Raises:
         ValueError: one of its conditions is a plain callable, which has no form on disk.
     """
-    tensors: dict[str, NDArray[np.float32]] = {}
+    tensors: dict[str, NDArray[Any]] = {}
     exits = [_describe(exit, f"exits.{place}", tensors) for place, exit in enumerate(policy.exits)]
     text = {
-        "format": "moco_rt policy",
+        "format": FORMAT,
         "version": VERSION,
+        **_ABOUT,
+        "dtype": policy.made_for.get("dtype"),
         "sites": policy.sites,
         "num_classes": policy.num_classes,
         "hidden_size": policy.hidden_size,
-        "made_for": policy.made_for,
+        "made_for": {name: value for name, value in policy.made_for.items() if name != "dtype"},
         "exits": exits,
         "closed": sorted(policy.closed),
         "certificate": None if policy.certificate is None else asdict(policy.certificate),
+        "path": None if policy.path is None else _describe_path(policy.path, tensors),
     }
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -52,38 +65,83 @@ def load_policy(json_file: str | Path, tensors_file: str | Path, expected: Polic
     Args:
         json_file: `policy.json`.
         tensors_file: `policy.safetensors`.
-        expected: the model's own policy, whatever its exits: says what must fit.
+        expected: a policy of the model, whatever its exits; its shapes and its `made_for` must fit.
 
     Raises:
-        ValueError: the file is of another format or version, or of another model.
+        ValueError: a file is broken, of another format or version, or of another model.
     """
-    text = json.loads(Path(json_file).read_text(encoding="utf-8"))
-    if text.get("format") != "moco_rt policy" or text.get("version") != VERSION:
-        raise ValueError(
-            f"{json_file} must be a moco_rt policy of version {VERSION} "
-            f"(got {text.get('format')!r}, version {text.get('version')})"
-        )
-    _check_model(text, expected, json_file)
-    tensors = load_file(tensors_file)
+    text = read_manifest(json_file, FORMAT, (1, VERSION))
+    tensors = read_tensors(tensors_file)
+    with whole(json_file):
+        made_for = _made_for(text, expected, json_file)
+        _check_shapes(text, expected, json_file)
+        descriptions = list(enumerate(text["exits"]))
+        closed, certificate = set(text["closed"]), Certificate.of(text["certificate"])
     policy = Policy(expected.sites, expected.num_classes, expected.hidden_size)
-    for place, about in enumerate(text["exits"]):
-        policy.add(_exit(about, f"exits.{place}", tensors))
-    policy.close(text["closed"])
-    policy.made_for = text["made_for"]
-    policy.certificate = Certificate.of(text["certificate"])
+    with whole(tensors_file):
+        for place, about in descriptions:
+            policy.add(_exit(about, f"exits.{place}", tensors))
+        policy.path = _path(text.get("path"), tensors)
+    policy.close(closed)
+    policy.made_for, policy.certificate = made_for, certificate
     return policy
 
 
-def _check_model(text: Mapping[str, Any], expected: Policy, name: str | Path) -> None:
+def _made_for(text: Mapping[str, Any], expected: Policy, name: str | Path) -> dict[str, Any]:
+    """Check what a policy was made for, and return it in the form of version 2."""
+    made_for = dict(text["made_for"])
+    if text["version"] == 1:
+        if "weights" in made_for:
+            made_for["sampled_weights"] = made_for.pop("weights")
+        check_made_for(made_for, expected.made_for, name)
+        if "sampled_weights" in expected.made_for:  # and they are equal: it is this model
+            del made_for["sampled_weights"]
+            made_for |= {key: value for key, value in expected.made_for.items() if key != "sampled_weights"}
+        return made_for
+    for field, known in _ABOUT.items():
+        if text[field] != known:
+            raise ValueError(f"{name} must have {field} {known!r}, which this moco_rt knows (got {text[field]!r})")
+    if text["dtype"] is not None:
+        made_for["dtype"] = text["dtype"]
+    check_made_for(made_for, expected.made_for, name)
+    return made_for
+
+
+def _check_shapes(text: Mapping[str, Any], expected: Policy, name: str | Path) -> None:
     for what in ("sites", "num_classes", "hidden_size"):
         own = getattr(expected, what)
         found = tuple(text[what]) if what == "sites" else text[what]
         if found != own:
             raise ValueError(f"{name} must be of a model with {what} {own} (got {found})")
-    check_made_for(text["made_for"], expected.made_for, name)
 
 
-def _describe(exit: Exit, prefix: str, tensors: dict[str, NDArray[np.float32]]) -> dict[str, Any]:
+def _describe_path(path: CertifiedPath, tensors: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    policies = path.policies
+    for name in _PATH_TENSORS:
+        tensors[f"path.{name}"] = np.ascontiguousarray(getattr(policies, name))
+    exits = [Exit.of(ramp, str(ramp.site)) for ramp in path.off_ramps]
+    return {
+        "exits": [_describe(exit, f"path.exits.{place}", tensors) for place, exit in enumerate(exits)],
+        "shape": policies.shape,
+        "rows": policies.rows,
+        "certified": policies.certified,
+        "chosen": policies.chosen,
+    }
+
+
+def _path(about: Mapping[str, Any] | None, tensors: Mapping[str, NDArray[Any]]) -> CertifiedPath | None:
+    if about is None:
+        return None
+    exits, classes = about["shape"]
+    counted = {name: tensors[f"path.{name}"] for name in _PATH_TENSORS}
+    policies = PolicyPath(
+        (exits, classes), **counted, rows=about["rows"], certified=about["certified"], chosen=about["chosen"]
+    )
+    ramps = [_exit(exit, f"path.exits.{place}", tensors).condition for place, exit in enumerate(about["exits"])]
+    return CertifiedPath([ramp for ramp in ramps if isinstance(ramp, OffRamp)], policies)
+
+
+def _describe(exit: Exit, prefix: str, tensors: dict[str, NDArray[Any]]) -> dict[str, Any]:
     condition = exit.condition
     if isinstance(condition, OffRamp):
         for i, (weight, bias) in enumerate(condition.layers):
@@ -112,7 +170,7 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _exit(about: Mapping[str, Any], prefix: str, tensors: Mapping[str, NDArray[np.float32]]) -> Exit:
+def _exit(about: Mapping[str, Any], prefix: str, tensors: Mapping[str, NDArray[Any]]) -> Exit:
     options = {name: value for name, value in about.items() if name not in ("kind", "predicted_class", "exit_bound")}
     if about["kind"] == "off_ramp":
         count = sum(name.startswith(f"{prefix}.layers.") for name in tensors) // 2

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
+from pathlib import Path
 
 import numpy as np
+from jinja2 import Template
 from matplotlib.figure import Figure
 
 from moco_rt.analysis.knn_graph import draw_knn_graph
@@ -14,20 +15,16 @@ from moco_rt.certification.certificate import Certificate
 from moco_rt.policies.findings import SearchReport
 from moco_rt.reports.plots import draw_exits_by_length, draw_paths, draw_reliability
 
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; }
-img { max-width: 100%; }
-"""
+_TEMPLATE = Path(__file__).with_name("page.html.jinja")
 
 
 def report_page(name: str, certificate: Certificate, findings: SearchReport) -> str:
-    """The page.
+    """Render the page.
 
     Args:
-        name: of the model.
-        certificate: of its policy.
-        findings: how it was found.
+        name: the model's name.
+        certificate: the certificate of its policy.
+        findings: the search that found the policy.
     """
     pictures = [
         (
@@ -51,15 +48,14 @@ def report_page(name: str, certificate: Certificate, findings: SearchReport) -> 
                 "Rows as the last off-ramp sees them; neighbours are connected.",
             ),
         ]
-    body = "\n".join(f"<p>{html.escape(text)}</p>\n{_image(figure)}" for figure, text in pictures)
-    return (
-        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{html.escape(name)}</title>\n'
-        f"<style>{_STYLE}</style>\n<h1>{html.escape(name)}</h1>\n<pre>{html.escape(certificate.table())}</pre>\n"
-        f"{body}\n</html>\n"
-    )
+    template = Template(_TEMPLATE.read_text(encoding="utf-8"), autoescape=True, trim_blocks=True)
+    shown = [{"text": text, "png": _png(figure)} for figure, text in pictures]
+    page: str = template.render(name=name, table=certificate.table(), pictures=shown)
+    return page
 
 
-def _image(figure: Figure) -> str:
+def _png(figure: Figure) -> str:
+    """A picture in base64."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
-    return f'<img alt="" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+    return base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -15,16 +15,18 @@ from moco_rt.architectures import (
     Source,
     check_single_label,
     find_source,
+    find_tokenizer,
     load_model,
     warn_where_untrained,
 )
 from moco_rt.architectures.conversion import Dtype, describe
-from moco_rt.architectures.pipelines import announce_to_pipelines
+from moco_rt.architectures.pipelines import PipelineModel, announce_to_pipelines
 from moco_rt.architectures.sites import all_sites
-from moco_rt.inputs.texts import TextInput
+from moco_rt.inputs.texts import Texts
+from moco_rt.inputs.tokenizer_identity import save_tokenizer
 from moco_rt.policies.conditions import Condition, LinearCondition, OffRamp
 from moco_rt.policies.findings import SearchReport
-from moco_rt.policies.fingerprints import check_made_for, model_identity
+from moco_rt.policies.fingerprints import check_made_for, loading_identity, model_identity
 from moco_rt.policies.monitor import Alarm, Monitor, watch
 from moco_rt.policies.policy import Exit, Policy, PolicyState
 from moco_rt.quantization.hf_quantizer import is_int8
@@ -40,7 +42,7 @@ from moco_rt.runtime.prediction import predict
 announce_to_pipelines("moco_rt", "EarlyExitTextClassificationModel")
 
 
-class EarlyExitTextClassificationModel(BackedModule):
+class EarlyExitTextClassificationModel(PipelineModel, BackedModule):
     """A fine-tuned classifier with exits. Without rules it answers exactly as the model it was made from.
 
     Args:
@@ -52,6 +54,9 @@ class EarlyExitTextClassificationModel(BackedModule):
         dtype: computes in this dtype, on a converted copy where the model has another; `"int8"`: see `int8_copy`;
             None: as it is, but for float16 on a CPU and weights of several dtypes, which are computed in float32.
             A rule's bound speaks of the dtype it was found in: capture from `.model` to find rules.
+
+    Attributes:
+        tokenizer: the model's, for `predict` and `save_pretrained`; `accelerate` and `from_pretrained` set it.
 
     Raises:
         TypeError: model is not a sequence classifier, or dtype is no dtype.
@@ -75,6 +80,7 @@ class EarlyExitTextClassificationModel(BackedModule):
             self.sites = all_sites(architecture.num_layers)
             self._module_paths = architecture.module_paths
         self.policy = Policy(self.sites, model.config.num_labels, getattr(model.config, "hidden_size", 0))
+        self.tokenizer: Any = None
         self.search_report: SearchReport | None = None  # of the search for its policy
         self._monitor: Monitor | None = None
         self._compiled: tuple[PolicyState, torch.device, dict[str, CompiledExitPoint]] | None = None
@@ -167,25 +173,36 @@ class EarlyExitTextClassificationModel(BackedModule):
             watch(self._monitor, results, partial(self.run, {}), (input_ids, attention_mask, token_type_ids))
         return EarlyExitOutput(results.logits, results.exit_site, results.exit_rule)
 
-    def predict(self, texts: Sequence[TextInput], *, tokenizer: Any, max_length: int | None = None) -> Prediction:
+    def predict(
+        self,
+        texts: Texts,
+        *,
+        tokenizer: Any = None,
+        max_length: int | None = None,
+        columns: str | Sequence[str] | None = None,
+    ) -> Prediction:
         """Label texts: tokenised in the background while others are computed, a progress bar for long work.
 
         Args:
-            texts: N texts, or pairs of texts.
-            tokenizer: the model's, from Hugging Face.
-            max_length: texts are truncated to so many tokens; None: to what model and tokenizer allow.
+            texts: N texts, pairs, or rows with named columns, in whatever holds them, see `list_texts`. What has a
+                length is checked before anything is computed.
+            tokenizer: the model's, from Hugging Face; None: the one that it carries.
+            max_length: texts are truncated to so many tokens; None: to what policy, model and tokenizer allow.
+            columns: names the column of the text, or the two of a pair; None: `text`, with `text2` or `text_pair`.
 
         Raises:
-            TypeError: texts is a single text.
-            ValueError: there are none, max_length leaves no room for a text, or the model does not classify.
+            TypeError: texts is a single text, or holds something else.
+            ValueError: there are none, one is not valid Unicode, max_length leaves no room for a text, or there is no
+                tokenizer, or not the policy's.
+            Exception: whatever reading the texts raises. What was finished before an error is its `prediction`.
         """
-        return predict(self, texts, tokenizer, max_length)
+        return predict(self, texts, tokenizer, max_length, columns)
 
-    def report(self) -> None:
-        """Print what the policy promises, by exit and class, and which layers are in int8."""
-        if is_int8(self.model):
-            print(describe(self.model))
-        print("no certificate" if self.policy.certificate is None else self.policy.certificate.table())
+    def report(self) -> str:
+        """Return the policy's certificate as a table by exit and class, with the layers that are in int8."""
+        certificate = self.policy.certificate
+        lines = [describe(self.model)] if is_int8(self.model) else []
+        return "\n".join([*lines, "no certificate" if certificate is None else certificate.table()])
 
     def monitor(
         self,
@@ -203,7 +220,7 @@ class EarlyExitTextClassificationModel(BackedModule):
         return self._monitor
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Write model, policy, what a monitor has seen and the report of the search, for `from_pretrained`.
+        """Write model, tokenizer, policy, what a monitor has seen and the report of the search, for `from_pretrained`.
 
         The files take the place of those that are there when all are written: the directory may be the one that the
         model was loaded from.
@@ -217,6 +234,8 @@ class EarlyExitTextClassificationModel(BackedModule):
             if self.sites:
                 checkpoints.save(fresh, Checkpoint(self.policy, self._monitor, self.search_report))
             self.model.save_pretrained(fresh)
+            if self.tokenizer is not None:
+                save_tokenizer(self.tokenizer, fresh)
 
     @classmethod
     def from_pretrained(
@@ -230,7 +249,7 @@ class EarlyExitTextClassificationModel(BackedModule):
         local_files_only: bool = False,
         device_map: Any = None,
     ) -> EarlyExitTextClassificationModel:
-        """A model with its policy, from a directory or by its name on the Hugging Face hub.
+        """A model with its policy and its tokenizer, from a directory or by its name on the Hugging Face hub.
 
         Args:
             name: where `save_pretrained` wrote, or any classifier, which then has no exits.
@@ -248,6 +267,7 @@ class EarlyExitTextClassificationModel(BackedModule):
         source = find_source(Source(str(name), revision, token, local_files_only))
         model = cls(load_model(source, device_map), backend=backend, dtype=dtype)
         model.load_policy(source)
+        model.tokenizer = find_tokenizer(source)
         return model
 
     def load_policy(self, source: str | Path | Source) -> None:
@@ -257,7 +277,7 @@ class EarlyExitTextClassificationModel(BackedModule):
             if checkpoints.has_policy(source):
                 self.check_takes_exits()
             return
-        found = checkpoints.load(source, self.policy.without_exits(model_identity(self.model)))
+        found = checkpoints.load(source, self.policy.without_exits(loading_identity(self.model)))
         if found is not None:
             self.policy, self._monitor, self.search_report = found.policy, found.monitor, found.search_report
 

@@ -1,8 +1,8 @@
-"""What a model answers, and many texts to labels."""
+"""Many texts to labels, with one model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Any
 
 import torch
@@ -11,41 +11,104 @@ from tqdm import tqdm
 
 from moco_rt.inputs.batching import by_tokens, pad
 from moco_rt.inputs.prefetch import prefetch_encoded
-from moco_rt.inputs.texts import TextInput, check_texts
-from moco_rt.inputs.tokenization import encode, length_limit
+from moco_rt.inputs.texts import TextInput, Texts, take_texts
+from moco_rt.inputs.tokenization import Encoded, encode, length_limit
 from moco_rt.policies.fingerprints import check_tokenizer
-from moco_rt.runtime.outputs import Prediction
-
-#: Texts tokenised at a time, while those before them are computed.
-CHUNK_TEXTS = 4096
+from moco_rt.runtime.outputs import Prediction, RowNames, concatenate
 
 
-def predict(model: Any, texts: Sequence[TextInput], tokenizer: Any, max_length: int | None) -> Prediction:
-    """The body of `EarlyExitTextClassificationModel.predict`, which says what it takes and returns."""
-    check_texts(texts)
-    if len(texts) == 0:
-        raise ValueError("texts must hold at least one text (got none)")
-    if model.config.problem_type == "regression":
-        raise ValueError("model must classify (got problem_type=regression)")
+def predict_parts(
+    model: Any,
+    texts: Texts,
+    tokenizer: Any = None,
+    max_length: int | None = None,
+    columns: str | Sequence[str] | None = None,
+) -> Iterator[Prediction]:
+    """Label texts part by part, in their order: tokenised in one thread across the whole run, one progress bar.
+
+    Texts are checked as `take_texts` does it. Parts that were given away are not lost when a later text is refused.
+
+    Args:
+        model: an `EarlyExitTextClassificationModel`.
+        texts: as for `predict`; an iterator is read one part ahead.
+        tokenizer: the model's; None: the one that it carries.
+        max_length: in tokens; None: what policy, model and tokenizer allow.
+        columns: as for `predict`.
+
+    Raises:
+        TypeError: texts, or one of them, is of another kind.
+        ValueError: there is no tokenizer, or it is not the policy's; max_length leaves no room for a text; a text is
+            not valid Unicode or a row has none.
+    """
+    tokenizer = model.tokenizer if tokenizer is None else tokenizer
+    if tokenizer is None:
+        raise ValueError("tokenizer must be given where the model carries none (got None)")
     made_for = model.policy.made_for
     check_tokenizer(made_for, tokenizer)
-    max_length = made_for.get("max_length") if max_length is None else max_length
-    longest = length_limit(tokenizer, model.max_seqlen, max_length)
-    logits: Tensor | None = None
-    exit_site = torch.full((len(texts),), -1)
-    exit_rule = torch.full((len(texts),), -1)
-    with tqdm(total=len(texts), unit="text", delay=2, leave=False) as progress:
-        for start, _, rows in prefetch_encoded(texts, lambda chunk: encode(tokenizer, chunk, longest)):
-            for places in by_tokens(rows):
-                output = model(**pad([rows[i] for i in places], model.device))
-                index = start + torch.tensor(places)
-                if logits is None:
-                    logits = torch.empty(len(texts), output.logits.shape[1], dtype=torch.float32)
-                logits[index] = output.logits.float().cpu()
-                exit_site[index] = output.exit_site.cpu()
-                exit_rule[index] = output.exit_rule.cpu()
-                progress.update(len(places))
-    assert logits is not None
-    one_of_many = logits.shape[1] > 1 and model.config.problem_type != "multi_label_classification"
-    probs = logits.softmax(dim=1) if one_of_many else logits.sigmoid()
-    return Prediction(logits.argmax(dim=1), probs, exit_site, exit_rule, torch.zeros_like(exit_rule))
+    longest = length_limit(
+        tokenizer, model.max_seqlen, made_for.get("max_length") if max_length is None else max_length
+    )
+    return _parts(model, take_texts(texts, columns), tokenizer, longest)
+
+
+def predict(
+    model: Any, texts: Texts, tokenizer: Any, max_length: int | None, columns: str | Sequence[str] | None
+) -> Prediction:
+    """Implement `EarlyExitTextClassificationModel.predict`."""
+    return join_parts(predict_parts(model, texts, tokenizer, max_length, columns))
+
+
+def join_parts(parts: Iterable[Prediction]) -> Prediction:
+    """Join all parts of a prediction.
+
+    Raises:
+        ValueError: there is none.
+        BaseException: whatever making them raises; its attribute `prediction` then holds the parts before, if there
+            are any, and what it held itself.
+    """
+    found: list[Prediction] = []
+    try:
+        found.extend(parts)
+    except BaseException as error:
+        rest = getattr(error, "prediction", None)
+        found += [] if rest is None else [rest]
+        if found:
+            vars(error)["prediction"] = concatenate(found)
+        raise
+    if not found:
+        raise ValueError("texts must hold at least one text (got none)")
+    return concatenate(found)
+
+
+def _parts(model: Any, texts: Iterable[TextInput], tokenizer: Any, longest: int) -> Iterator[Prediction]:
+    total = len(texts) if isinstance(texts, Sized) else None
+    with tqdm(total=total, unit="text", delay=2, leave=False) as progress:
+        for _, _, rows in prefetch_encoded(texts, lambda chunk: encode(tokenizer, chunk, longest)):
+            yield _predict_rows(model, rows, progress)
+
+
+def _predict_rows(model: Any, rows: Sequence[Encoded], progress: Any) -> Prediction:
+    """Label tokenised texts in batches of their own lengths."""
+    logits = torch.empty(len(rows), model.policy.num_classes, dtype=torch.float32)
+    exit_site, exit_rule = (torch.full((len(rows),), -1) for _ in range(2))
+    for places in by_tokens(rows):
+        output = model(**pad([rows[i] for i in places], model.device))
+        logits[places] = output.logits.float().cpu()
+        exit_site[places] = output.exit_site.cpu()
+        exit_rule[places] = output.exit_rule.cpu()
+        progress.update(len(places))
+    labels, probs, scores = _answers(logits, model.config.problem_type)
+    several = model.config.problem_type == "multi_label_classification"
+    names = RowNames(model.config.id2label, [model.sites], several=several)
+    return Prediction(labels, probs, exit_site, exit_rule, torch.zeros_like(exit_rule), scores, names)
+
+
+def _answers(logits: Tensor, problem_type: str | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Return labels (N,), probabilities (N, C) and scores (N,) from logits (N, C); None for those the task has not."""
+    alone = logits.shape[1] == 1
+    if problem_type == "regression":
+        return None, None, logits[:, 0] if alone else logits
+    if alone:  # argmax would call everything label 0
+        return None, logits.sigmoid(), logits[:, 0]
+    several = problem_type == "multi_label_classification"
+    return logits.argmax(dim=1), logits.sigmoid() if several else logits.softmax(dim=1), None

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import json
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from moco_rt.cascades.cascade import Cascade
-from moco_rt.inputs.text_files import row_reader
+from moco_rt.cascades.prediction import predict_parts as predict_cascade_parts
+from moco_rt.inputs.file_formats import Columns, FileFormat
+from moco_rt.inputs.text_files import STANDARD, Row, open_rows
 from moco_rt.inputs.texts import TextInput
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
-
-#: Lines predicted before they are written: what an interruption costs at most.
-_LINES = 4096
+from moco_rt.runtime.prediction import predict_parts
+from moco_rt.serving.label_output import LabelFile, LabelStream, is_stream, open_output
+from moco_rt.serving.label_rows import LabelRows, output_format
+from moco_rt.serving.run_record import describe_run
 
 
 def predict_file(
@@ -23,86 +27,75 @@ def predict_file(
     source: Path,
     out: Path,
     max_length: int | None = None,
+    *,
+    kind: FileFormat | None = None,
+    columns: Columns | None = None,
+    overwrite: bool = False,
 ) -> tuple[int, int]:
-    """Label every line of a file; a line of out for each, in their order.
+    """Label every text of a file; a line of out for each, in their order.
 
-    Goes on where an earlier run was interrupted: whole lines that out holds already are kept, half a line at its end is
-    cut off.
+    Beside out lies its record (`run_record`): what it is made with, and hashes of the texts and labels so far. A later
+    run of the same kind goes on where this one ends, also if it was interrupted, or if texts were added at the end of
+    the source.
 
     Args:
         model: with or without a policy, or a cascade.
         tokenizer: its tokenizer; tiers of a cascade bring their own.
-        source: see `text_files`.
-        out: of objects a line with `label`, `prob` and `exit`, the site where the row left or null; of a cascade also
-            `tier`, the place of the model that answered.
+        source: the texts, see `open_rows`; `-` is standard input.
+        out: the labels, see `LabelRows`: JSON lines, or CSV or TSV by its ending. `-` is standard output, which, as any
+            pipe or device, has no record.
         max_length: in tokens; None: what policy, model and tokenizer allow; a cascade knows its own.
+        kind: the format of the source; None: by its ending.
+        columns: the columns of the source; None: `text`, `text2` or `text_pair`.
+        overwrite: start anew, whatever out holds.
 
     Returns:
-        How many lines out held before, and how many it holds now.
+        How many texts out held the labels of before, and of how many it does now.
 
     Raises:
-        ValueError: a line is not what it must be, out holds more lines than source, or is the source; or max_length is
-            given for a cascade.
+        OSError: the source is not there, or out cannot be written.
+        ValueError: a line is not what it must be; out is the source, or not an earlier run's, or that run was made with
+            something else, or had other texts; another run writes it; or max_length is given for a cascade. Out then
+            has the labels of all texts before, or is as it was.
     """
     if isinstance(model, Cascade) and max_length is not None:
         raise ValueError(f"max_length must be left to a cascade, which knows its own (got {max_length})")
-    if out.exists() and out.samefile(source):
+    if STANDARD not in (source, out) and out.exists() and source.exists() and out.samefile(source):
         raise ValueError(f"out must be another file than {source} (got the same)")
-    before = _whole_lines(out)
-    done = before
-    with source.open(encoding="utf-8") as lines, out.open("a", encoding="utf-8") as answers:
-        skipped = sum(1 for _ in itertools.islice(lines, before))
-        if skipped < before:
-            raise ValueError(f"{out} must not hold more lines than {source} (got {before} and {skipped})")
-        for texts in _texts(source, lines, before):
-            _write(model, tokenizer, texts, answers, max_length)
-            done += len(texts)
-    return before, done
+    labels = LabelRows(model, FileFormat.JSONL if is_stream(out) else output_format(out))
+    with contextlib.ExitStack() as stack:
+        rows = stack.enter_context(open_rows(source, kind, columns))
+        if is_stream(out):
+            output: LabelStream | LabelFile = LabelStream(out, labels, stack)
+        else:
+            first = list(itertools.islice(rows, 1))  # a file that cannot be read makes none
+            rows = itertools.chain(first, rows)
+            made_with = describe_run(model, tokenizer, max_length)
+            output = stack.enter_context(open_output(out, labels, overwrite))
+            rows = output.begin(made_with, rows, str(source), overwrite)
+        before = output.rows
+        _label(model, tokenizer, rows, output, labels, max_length)
+        return before, output.rows
 
 
-def _write(
+def _label(
     model: EarlyExitTextClassificationModel | Cascade,
     tokenizer: Any,
-    texts: list[TextInput],
-    answers: TextIO,
+    rows: Iterator[Row],
+    output: LabelStream | LabelFile,
+    labels: LabelRows,
     max_length: int | None,
 ) -> None:
+    ahead: deque[Row] = deque()  # that have been read, and whose labels have not been written
+
+    def texts() -> Iterator[TextInput]:
+        for row in rows:
+            ahead.append(row)
+            yield row.text
+
     if isinstance(model, Cascade):
-        prediction = model.predict(texts)
-        sites = [getattr(tier.model, "sites", ()) for tier in model.tiers]
+        parts = predict_cascade_parts(model, texts())
     else:
-        prediction = model.predict(texts, tokenizer=tokenizer, max_length=max_length)
-        sites = [model.sites]
-    names = model.config.id2label
-    columns = (prediction.labels, prediction.exit_site, prediction.tier)
-    for label, site, tier, probs in zip(*(column.tolist() for column in columns), prediction.probs, strict=True):
-        answer = {
-            "label": names[label],
-            "prob": round(float(probs[label]), 6),
-            "exit": None if site < 0 else sites[tier][site],
-        }
-        answer |= {"tier": tier} if isinstance(model, Cascade) else {}
-        answers.write(json.dumps(answer, ensure_ascii=False) + "\n")
-    answers.flush()
-
-
-def _whole_lines(out: Path) -> int:
-    """How many lines a file holds, after what follows the last of them has been cut off."""
-    if not out.exists():
-        return 0
-    count = end = 0
-    with out.open("rb+") as lines:
-        for line in lines:
-            if line.endswith(b"\n"):
-                count += 1
-                end += len(line)
-        lines.truncate(end)
-    return count
-
-
-def _texts(source: Path, lines: TextIO, first: int) -> Iterator[list[TextInput]]:
-    """What is left of a file, some thousand lines at a time."""
-    read = row_reader(source)
-    numbered = enumerate(lines, first + 1)
-    while chunk := list(itertools.islice(numbered, _LINES)):
-        yield [read(line, number).text for number, line in chunk]
+        parts = predict_parts(model, texts(), tokenizer, max_length)
+    for part in parts:
+        output.write([ahead.popleft() for _ in range(len(part))], labels.lines(part))

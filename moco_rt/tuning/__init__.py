@@ -1,1 +1,33 @@
-"""`accelerate` and `quantize`: split, record, distil, time, search."""
+"""Tuning: the search for certified policies, and int8.
+
+`moco_rt.accelerate` and `moco_rt.quantize` are what users call. The parts below are the face for benchmarks, which
+study a model once and choose several policies from it:
+
+    split = split_texts(texts, encode, calibration=..., seed=0)
+    found = study_model(fast, split, seed=0)         # or study_tiers(tiers, split, seed=0)
+    choose(fast, found, Guarantee(0.01, 0.05))       # or choose_cascade(tiers, found, split, guarantee, groups)
+    all_baselines(found)                             # published methods on the same rows, see `score_exits`
+"""
+
+from moco_rt.tuning.accelerate import choose, choose_cascade
+from moco_rt.tuning.baselines import Baseline, all_baselines
+from moco_rt.tuning.cascade_study import study_tiers
+from moco_rt.tuning.recording import Recordings, record
+from moco_rt.tuning.splits import Split, split_texts
+from moco_rt.tuning.study import Study, candidate_sites, score_exits, study_model
+
+__all__ = [
+    "Baseline",
+    "Recordings",
+    "Split",
+    "Study",
+    "all_baselines",
+    "candidate_sites",
+    "choose",
+    "choose_cascade",
+    "record",
+    "score_exits",
+    "split_texts",
+    "study_model",
+    "study_tiers",
+]

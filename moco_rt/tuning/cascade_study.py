@@ -1,10 +1,10 @@
-"""All ways out of a cascade together: the exits inside its tiers, and the ends of all tiers but the last."""
+"""The exits of a cascade studied together: the exits inside its tiers, and the ends of all tiers but the last."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from moco_rt.cascades.tier import Tier, top_class
 from moco_rt.certification.calibration import fit_temperature
 from moco_rt.certification.certificate import Certificate
 from moco_rt.certification.exit_scores import ExitScores
-from moco_rt.certification.selection import ExitCandidates, Selection
+from moco_rt.certification.selection import ExitCandidates, ScoredRows, Selection
 from moco_rt.inputs.batching import BATCH_TOKENS
 from moco_rt.inputs.texts import TextInput
 from moco_rt.policies.conditions import OffRamp
@@ -24,9 +24,10 @@ from moco_rt.policies.fingerprints import run_identity
 from moco_rt.tuning.costs import Costs
 from moco_rt.tuning.recording import Recordings
 from moco_rt.tuning.splits import Split
-from moco_rt.tuning.study import Study, score_exits, study
+from moco_rt.tuning.study import Study, score_exits, study_model
+from moco_rt.tuning.timing import fastest, seconds_of
 
-#: Texts by which a function, or a tokenizer, is timed, and how often: the fastest counts.
+#: Texts that a function, or a tokenizer, is timed on, and the runs of which the fastest counts.
 _TIMED, _RUNS = 512, 3
 
 
@@ -35,8 +36,8 @@ class WayOut:
     """One way out of a cascade.
 
     Attributes:
-        tier: which it belongs to.
-        off_ramp: an exit inside; None: the tier's end.
+        tier: number of the tier that it belongs to.
+        off_ramp: an exit inside the tier; None: the tier's end.
     """
 
     tier: int
@@ -44,19 +45,19 @@ class WayOut:
 
     @property
     def site(self) -> str:
-        """Unique in the cascade."""
+        """Name of its place, unique in the cascade."""
         return f"tier {self.tier} {'end' if self.off_ramp is None else self.off_ramp.site}"
 
 
 @dataclass(frozen=True)
 class CascadeCosts:
-    """Seconds of rows that leave a cascade, full packs everywhere: rows that go on are pooled.
+    """Seconds of rows that leave a cascade, in full batches everywhere: rows that go on are pooled.
 
     Attributes:
-        ways: all ways out.
-        tiers: of each tier by itself, by its off-ramps in their order.
-        encode: seconds by tier to encode a text.
-        shares_tokens: (tiers, tiers) [i, j]: whether tier i can reuse the tokens of tier j.
+        ways: W ways out, sorted by tier; within a tier the exits in the order of their sites, then its end.
+        tiers: costs of each tier by itself, by its off-ramps in their order.
+        encode: seconds by tier to tokenise a text.
+        shares_tokens: (tiers, tiers) bool; [i, j]: tier i can reuse the tokens of tier j.
     """
 
     ways: Sequence[WayOut]
@@ -65,7 +66,15 @@ class CascadeCosts:
     shares_tokens: NDArray[np.bool_]
 
     def seconds(self, lengths: NDArray[np.int64], chosen: Sequence[int]) -> NDArray[np.float64]:
-        """(n, len(chosen) + 1): see `Costs.seconds`; lengths (tiers, n). A tier none of whose ways is chosen is not run."""
+        """Return seconds (n, len(chosen) + 1), see `Costs.seconds`. A tier without a chosen way out is not run.
+
+        Args:
+            lengths: (tiers, n) tokens of the rows, by tier.
+            chosen: ascending indices of the ways out that are used.
+        """
+        # Invariant: columns come out in the order of `chosen`, because `ways` are sorted by tier, and within a tier its
+        # exits stand before its end, which is just how the loop below appends them. The last tier's end, which is not
+        # among the ways, comes last.
         columns = []
         before = np.zeros(lengths.shape[1])
         previous: int | None = None
@@ -88,12 +97,12 @@ class CascadeCosts:
 
 @dataclass(frozen=True)
 class CascadeStudy:
-    """What is found out about tiers before a policy over all of them is chosen.
+    """Scores and costs of all ways out of some tiers, before a policy over all of them is chosen.
 
     Attributes:
-        ways: all ways out, in the order in which rows meet them.
-        candidates: these exits in the form that `select` takes.
-        temperatures: by tier.
+        ways: W ways out, in the order in which rows meet them.
+        candidates: the same in the form that `select` takes.
+        temperatures: temperature of each tier's logits.
     """
 
     ways: Sequence[WayOut]
@@ -101,7 +110,7 @@ class CascadeStudy:
     temperatures: Sequence[float]
 
     def groups(self) -> list[list[int]]:
-        """Places of the last tier's exits, of all tiers' ends, and of all ways: exits, a cascade, or both."""
+        """Return where a search may start: the last tier's exits, all tiers' ends, all ways (indices of each)."""
         last = self.ways[-1].tier
         exits = [place for place, way in enumerate(self.ways) if way.tier == last]
         ends = [place for place, way in enumerate(self.ways) if way.off_ramp is None]
@@ -109,24 +118,18 @@ class CascadeStudy:
 
 
 def study_tiers(tiers: Sequence[Tier], split: Split, seed: int) -> CascadeStudy:
-    """Record texts on all tiers, teach exits and temperatures what the last tier says, time what leaving costs.
+    """Record texts on all tiers, fit exits and temperatures to the last tier's answers, and time what leaving costs.
 
     Args:
-        tiers: aligned; their exits take no part.
-        split: the texts.
+        tiers: aligned tiers; their exits take no part.
+        split: the texts, tokenised for the last tier.
         seed: of the off-ramps.
     """
-    last = tiers[-1]
-    studies = [study(last.model, last.tokenizer, split, max_length=last.max_length, seed=seed)]
-    teacher = studies[0].logits
-    studies = [*(_study(tier, split, seed, teacher) for tier in tiers[:-1]), *studies]
-    timed = split.texts[: split.calibration_start][-_TIMED:]
-    # Rows that go on are pooled: packs are full.
-    costs = [found.costs.at_batch_tokens(BATCH_TOKENS) for found in studies]
-    encode = [fastest(tier.encode, timed) for tier in tiers]
-    shares_tokens = np.array([[one.tokenises_like(other) for other in tiers] for one in tiers])
+    last = study_model(tiers[-1].model, split, seed=seed)
+    teacher = last.logits
+    studies = [*(_study_tier(tier, tiers[-1], split, seed, teacher) for tier in tiers[:-1]), last]
     temperatures = [
-        fit_temperature(_aligned(tier, found)[: split.ordering_start], softmax(teacher[: split.ordering_start], axis=1))
+        fit_temperature(_aligned(tier, found)[split.fit], softmax(teacher[split.fit], axis=1))
         for tier, found in zip(tiers[:-1], studies, strict=False)
     ]
     temperatures.append(1.0)
@@ -139,34 +142,36 @@ def study_tiers(tiers: Sequence[Tier], split: Split, seed: int) -> CascadeStudy:
     for tier, found, temperature in zip(tiers, studies, temperatures, strict=True):
         score, predicted = top_class(torch.from_numpy(_aligned(tier, found)) / temperature)
         ends.append((score.numpy(), predicted.numpy()))
-    path, calibration = (
-        _answers(tiers, recordings, ways, [(score[rows], predicted[rows]) for score, predicted in ends])
-        for recordings, rows in (
-            ([found.ordering for found in studies], slice(split.ordering_start, split.calibration_start)),
-            ([found.calibration for found in studies], slice(split.calibration_start, None)),
-        )
-    )
+
+    def scored(recordings: Sequence[Recordings], places: slice) -> ScoredRows:
+        scores = _score_ways(tiers, recordings, ways, [(score[places], label[places]) for score, label in ends])
+        return ScoredRows(scores, np.array([rows.lengths for rows in recordings]))
+
     candidates = ExitCandidates(
         sites=[way.site for way in ways],
-        costs=CascadeCosts(ways, costs, encode, shares_tokens),
-        ordering=path,
-        ordering_lengths=np.array([found.ordering.lengths for found in studies]),
-        calibration=calibration,
-        calibration_lengths=np.array([found.calibration.lengths for found in studies]),
-        labels=split.labels,
+        costs=_cascade_costs(tiers, studies, ways, split),
+        ordering=scored([found.ordering for found in studies], split.ordering),
+        calibration=scored([found.calibration for found in studies], split.calibration),
+        calibration_in_all=split.calibration_in_all,
         num_classes=teacher.shape[1],
     )
     return CascadeStudy(ways, candidates, temperatures)
 
 
 def build_tiers(tiers: Sequence[Tier], found: CascadeStudy, chosen: Selection) -> tuple[list[Tier], Certificate]:
-    """The tiers that a selection uses, with their exits, thresholds and temperatures, and what is promised of them."""
+    """Build the tiers that a selection uses, with exits, thresholds and temperatures, and name the certificate's exits.
+
+    Args:
+        tiers: the aligned tiers that were studied; models of those that are used get their exits.
+        found: the study.
+        chosen: the selected ways out.
+    """
     last = len(tiers) - 1
     used = sorted({found.ways[place].tier for place in chosen.places} | {last})
+    # A tier that is used for its exits alone hands all other rows over.
+    thresholds = {number: np.full(found.candidates.num_classes, np.inf, np.float32) for number in used if number < last}
     for number in used:
         tier = tiers[number]
-        tier.temperature = found.temperatures[number]
-        tier.thresholds = None if number == last else torch.full((found.candidates.num_classes,), torch.inf)
         if tier.tokenizer is not None:
             made_for = run_identity(tier.model.model, tier.tokenizer, tier.max_length)
             tier.model.policy = tier.model.policy.without_exits(made_for)
@@ -176,79 +181,98 @@ def build_tiers(tiers: Sequence[Tier], found: CascadeStudy, chosen: Selection) -
         tier = tiers[way.tier]
         renamed[way.site] = replace(way, tier=used.index(way.tier)).site
         if way.off_ramp is None:
-            tier.thresholds = torch.from_numpy(levels.copy())
+            thresholds[way.tier] = levels.copy()
         else:
             own = _class_permutation(tier)
             ramp = replace(way.off_ramp, thresholds=levels[own], bounds=chosen.bounds(way.site)[own])
             tier.model.add_off_ramp(ramp, str(ramp.site))
     exits = tuple(replace(count, site=renamed[count.site]) for count in chosen.certificate.exits)
-    return [tiers[number] for number in used], replace(chosen.certificate, exits=exits)
+    built = [
+        replace(
+            tiers[number],
+            temperature=found.temperatures[number],
+            thresholds=torch.from_numpy(thresholds[number]) if number < last else None,
+        )
+        for number in used
+    ]
+    return built, replace(chosen.certificate, exits=exits)
+
+
+def seconds_of_text(work: Callable[[list[TextInput]], Any], texts: Sequence[TextInput]) -> float:
+    """Return the seconds that some work on texts takes for one of them, by the fastest of several runs."""
+    timer = partial(seconds_of, partial(work, list(texts)))
+    return float(fastest([timer], fewest=_RUNS)[0]) / len(texts)
 
 
 def _class_permutation(tier: Tier) -> NDArray[np.int64]:
-    """(C,) the last tier's number of each of a tier's own classes."""
+    """Return (C,) int64, the last tier's number of each of a tier's own classes."""
     assert tier.order is not None
     order: NDArray[np.int64] = tier.order.argsort().numpy()
     return order
 
 
 def _aligned(tier: Tier, found: Study) -> NDArray[np.float32]:
-    """A tier's own logits in the last tier's order of classes."""
+    """Return a tier's logits in the last tier's order of classes: (N, C) float32."""
     assert tier.order is not None
     return np.ascontiguousarray(found.logits[:, tier.order.numpy()])
 
 
-def _study(tier: Tier, split: Split, seed: int, teacher: NDArray[np.float32]) -> Study:
-    """Of one tier but the last, whose logits are the teacher's; a function has no exits."""
+def _study_tier(tier: Tier, last: Tier, split: Split, seed: int, teacher: NDArray[np.float32]) -> Study:
+    """Study a tier before the last, whose logits the teacher's are. A function has no exits."""
     if tier.tokenizer is not None:
         own = teacher[:, _class_permutation(tier)]
-        return study(tier.model, tier.tokenizer, split, max_length=tier.max_length, seed=seed, teacher=own)
-    pieces = [tier.answer([split.texts[i] for i in places]) for places in tier.batches(split.texts)]
-    logits = torch.cat([piece.logits for piece in pieces]).numpy()
-    seconds = fastest(tier.answer, split.texts[: split.calibration_start][-_TIMED:])
-    rows = Recordings({}, teacher, np.zeros(len(split.texts), np.int64))
+        rows = split.rows if tier.tokenises_like(last) else tier.encode(split.texts)
+        return study_model(tier.model, split, seed=seed, rows=rows, teacher=own)
+    # Batches of a function keep the texts' order (`Tier.batches`): their answers, one after the other, are in it too.
+    answers = [tier.answer([split.texts[i] for i in places]) for places in tier.batches(split.texts)]
+    logits = torch.cat([answer.logits for answer in answers]).numpy()
+    seconds = seconds_of_text(tier.answer, split.texts[: split.calibration_start][-_TIMED:])
+    rows_seen = Recordings({}, teacher, np.zeros(len(split.texts), np.int64))
     return Study(
         [],
         [],
-        ordering=rows.take(slice(split.ordering_start, split.calibration_start)),
-        calibration=rows.take(slice(split.calibration_start, None)),
-        labels=split.labels,
+        ordering=rows_seen.take(split.ordering),
+        calibration=rows_seen.take(split.calibration),
+        calibration_in_all=split.calibration_in_all,
         costs=Costs(np.zeros(1), np.full((1, 1), seconds), np.empty((1, 0)), np.zeros(1)),
         logits=logits,
     )
 
 
-def fastest(work: Callable[[list[TextInput]], Any], texts: Sequence[TextInput]) -> float:
-    """Seconds that some work on texts takes for one of them."""
-    seconds = []
-    for _ in range(_RUNS):
-        start = time.perf_counter()
-        work(list(texts))
-        seconds.append(time.perf_counter() - start)
-    return min(seconds) / len(texts)
+def _cascade_costs(
+    tiers: Sequence[Tier], studies: Sequence[Study], ways: Sequence[WayOut], split: Split
+) -> CascadeCosts:
+    """Put the costs of the tiers together, with the time that tokenising takes."""
+    timed = split.texts[: split.calibration_start][-_TIMED:]
+    return CascadeCosts(
+        ways,
+        [found.costs.at_batch_tokens(BATCH_TOKENS) for found in studies],
+        [seconds_of_text(tier.encode, timed) for tier in tiers],
+        np.array([[one.tokenises_like(other) for other in tiers] for one in tiers]),
+    )
 
 
-def _answers(
+def _score_ways(
     tiers: Sequence[Tier],
     recordings: Sequence[Recordings],
     ways: Sequence[WayOut],
     ends: Sequence[tuple[NDArray[np.float32], NDArray[np.int64]]],
 ) -> ExitScores:
-    """What all ways out say of the rows of one job, in the last tier's classes.
+    """Score the rows of one job by all ways out, in the last tier's classes.
 
     Args:
-        tiers: all of them.
-        recordings: of these rows, by tier.
-        ways: all ways out.
-        ends: how sure each tier's end is, and of what.
+        tiers: all tiers.
+        recordings: of these n rows, by tier.
+        ways: W ways out.
+        ends: by tier, highest probability (n,) and its class (n,) of the tier's own answer.
     """
     scores, predicted = [], []
     for way in ways:
         if way.off_ramp is None:
             score, label = ends[way.tier]
         else:
-            asked = score_exits([way.off_ramp], recordings[way.tier])
-            score, label = asked.score[0], _class_permutation(tiers[way.tier])[asked.predicted[0]]
+            inside = score_exits([way.off_ramp], recordings[way.tier])
+            score, label = inside.score[0], _class_permutation(tiers[way.tier])[inside.predicted[0]]
         scores.append(score)
         predicted.append(label)
     return ExitScores(np.array(predicted), np.array(scores), ends[-1][1])

@@ -1,4 +1,4 @@
-"""Off-ramps taught by the full model: they learn its probabilities, not labels, and its weights stay as they are."""
+"""Off-ramps distilled from the full model: they learn its probabilities, no labels; its weights stay unchanged."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from moco_rt.policies.conditions import Layers, OffRamp
 from moco_rt.tuning.recording import Recordings
 
 _BATCH_ROWS = 256
-#: Of many rows so many epochs, of few so many steps.
+#: Epochs over many rows; with few rows there are more, until so many steps are taken.
 _EPOCHS, _FEWEST_STEPS = 6, 600
-#: Units between two layers, where they are worth it.
+#: Hidden units of an off-ramp with two layers.
 _HIDDEN = 64
 
 
 def distill(x: NDArray[np.float32], probs: NDArray[np.float32], *, hidden: int, seed: int) -> Layers:
-    """Layers of an off-ramp that predicts a model's probabilities from a feature.
+    """Fit the layers of an off-ramp that predicts a model's probabilities from a feature.
 
     Minimises the cross-entropy with the model's probabilities (Hinton et al. 2015, temperature 1) by AdamW with a
-    one-cycle learning rate over mini-batches, on features brought to mean 0 and variance 1; what brings them there is
-    folded into the first layer. Deterministic for a seed.
+    one-cycle learning rate over mini-batches, on features scaled to mean 0 and variance 1; the scaling is folded into
+    the first layer. Deterministic for a seed.
 
     Args:
-        x: (rows, size).
-        probs: (rows, C), the full model's.
-        hidden: units between two layers; 0: one layer.
+        x: (rows, size) float32 features.
+        probs: (rows, C) float32 probabilities of the full model.
+        hidden: hidden units; 0: one layer.
         seed: of the initial weights and the order of rows.
 
     Returns:
-        (weight, bias) of one layer, or of two.
+        (weight, bias) of one layer, or of two with a ReLU between.
     """
     generator = torch.Generator().manual_seed(seed)
     mean, scale = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
-    # What is the same in every row, as the first token's embedding is, says nothing: its weights are 0.
+    # Constant features, such as the first token's embedding, carry no information: their weights become 0.
     scale[scale < 1e-5 * (1 + np.abs(mean))] = np.inf
     features = torch.from_numpy(((x - mean) / scale).astype(np.float32))
     targets = torch.from_numpy(probs)
@@ -68,13 +68,13 @@ def distill(x: NDArray[np.float32], probs: NDArray[np.float32], *, hidden: int, 
 
 
 def forward(layers: Layers, x: Tensor) -> Tensor:
-    """What fitted layers make of a feature: (rows, size) -> logits (rows, C)."""
+    """Return the logits (rows, C) of fitted layers on a feature (rows, size)."""
     return _apply([(torch.from_numpy(weight), torch.from_numpy(bias)) for weight, bias in layers], x)
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Steps are too small to share: threads that wait for each other are no faster, and very slow on a busy machine."""
+    """Run on one thread: steps are too small to share, and threads that wait for each other are slow."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -97,17 +97,25 @@ def _apply(layers: Sequence[tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
 def fit_off_ramp(
     site: str, feature: str, rows: Recordings, validation: Recordings, seed: int
 ) -> tuple[OffRamp, OffRamp]:
-    """The better of two off-ramps that have learnt from rows, and that of one layer; nobody leaves by them yet.
+    """Fit an off-ramp of one layer and one of two; return the better one, and the one of one layer.
 
-    The better one has two layers where these give the labels of the validation rows a higher likelihood than one does, by more
-    than the standard error of the difference: the fewer rows to judge by, the simpler.
+    Two layers are better where they give the labels of the validation rows a higher likelihood, by more than the
+    standard error of the difference: with few rows to compare on, the simpler one wins. All thresholds are infinite:
+    no row leaves yet.
+
+    Args:
+        site: where the off-ramp will stand.
+        feature: `cls` or `cls+mean`.
+        rows: recordings to learn from.
+        validation: recordings to compare on.
+        seed: of the initial weights and the order of rows.
     """
     probs = softmax(rows.logits, axis=1)
-    x, top_class = rows.feature(site, feature), torch.from_numpy(validation.feature(site, feature))
+    x, held_out = rows.feature(site, feature), torch.from_numpy(validation.feature(site, feature))
     labels = torch.from_numpy(validation.labels)
     one, two = (distill(x, probs, hidden=hidden, seed=seed) for hidden in (0, _HIDDEN))
     loss_of_one, loss_of_two = (
-        torch.nn.functional.cross_entropy(forward(layers, top_class), labels, reduction="none") for layers in (one, two)
+        torch.nn.functional.cross_entropy(forward(layers, held_out), labels, reduction="none") for layers in (one, two)
     )
     gain = loss_of_one - loss_of_two
     worth_it = gain.mean() > gain.std() / len(gain) ** 0.5

@@ -1,4 +1,4 @@
-"""A classifier in int8 whose labels were compared with its own: what is hard to quantise is smoothed, or left alone."""
+"""Quantise a classifier to int8 and compare its labels; inputs that are hard to quantise are smoothed first."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from tqdm import tqdm
 from moco_rt.architectures import architecture_of, check_single_label, load_tokenizer, unwrap
 from moco_rt.architectures.conversion import check_quantizable, int8_copy, to_dtype
 from moco_rt.inputs.batching import length_sorted_batches
-from moco_rt.inputs.texts import TextInput, check_texts
+from moco_rt.inputs.texts import Texts, list_texts
 from moco_rt.inputs.tokenization import length_limit
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
 
-#: So many texts are looked at.
+#: Texts that the copy is compared on.
 _ROWS = 512
 _BATCH_ROWS = 64
-#: How much of what is hard to quantise in the inputs is moved into the weights, beside nothing.
+#: How far large input channels are scaled down and their weights up (0: not at all, 1: fully); 0 is tried as well.
 _STRENGTHS = (0.25, 0.5, 0.75)
-#: Share of labels that must stay; else products are left in bfloat16.
+#: Share of labels that must stay; otherwise some products are left in bfloat16.
 _AGREEMENT = 0.995
 
 _log = logging.getLogger(__name__)
@@ -31,8 +31,15 @@ _log = logging.getLogger(__name__)
 Batches = Sequence[dict[str, Tensor]]
 
 
-def quantize(model: Any, texts: Sequence[TextInput], *, tokenizer: Any = None, max_length: int | None = None) -> Any:
-    """A copy of a model with int8 weights, as `int8_copy` makes it, made to keep the model's labels.
+def quantize(
+    model: Any,
+    texts: Texts,
+    *,
+    tokenizer: Any = None,
+    max_length: int | None = None,
+    columns: str | Sequence[str] | None = None,
+) -> Any:
+    """Return a copy of a model with int8 weights, see `int8_copy`, that keeps the model's labels.
 
     Input channels are divided by max |x|^strength / max |weight|^(1 - strength) (SmoothQuant, arXiv:2211.10438), or by
     nothing, whichever changes the logits least. Where too many labels still change, products are left in bfloat16,
@@ -41,40 +48,40 @@ def quantize(model: Any, texts: Sequence[TextInput], *, tokenizer: Any = None, m
     Args:
         model: a Hugging Face `...ForSequenceClassification`, or a pipeline or `EarlyExitTextClassificationModel` around
             one, on a CPU.
-        texts: a few hundred texts, or pairs, like those it will meet; of more than 512, so many
-            spread evenly over them are looked at.
+        texts: a few hundred texts, pairs, or rows with named columns, in whatever holds them (see `list_texts`), like
+            those it will meet; of more than 512, so many spread evenly over them are looked at.
         tokenizer: the model's; None: loaded from where the model came from.
         max_length: in tokens; None: what model and tokenizer allow.
+        columns: names the column that holds the text, or the two that hold a pair; None: `text`, and where there is one
+            `text2` or `text_pair`.
 
     Returns:
         The copy, which `EarlyExitTextClassificationModel`, `accelerate` and `save_pretrained` take like any other.
 
     Raises:
-        TypeError: model is not a sequence classifier, or texts is a single text.
+        TypeError: model is not a sequence classifier, or texts is a single text or holds something else.
         ValueError: its family, or the processor, is not covered; it does not choose one label of at least two; there
             are no texts.
     """
-    check_texts(texts)
-    if not texts:
-        raise ValueError("texts must hold at least one (got none)")
+    taken = list_texts(texts, columns)
     model, tokenizer = unwrap(model, tokenizer)
     max_seqlen = architecture_of(model).max_seqlen
-    tokenizer = tokenizer or load_tokenizer(model)
+    tokenizer = load_tokenizer(model) if tokenizer is None else tokenizer
     longest = length_limit(tokenizer, max_seqlen, max_length)
-    places = np.linspace(0, len(texts) - 1, min(_ROWS, len(texts)), dtype=int)  # texts may be sorted by class
-    some = [texts[place] for place in places]
+    places = np.linspace(0, len(taken) - 1, min(_ROWS, len(taken)), dtype=int)  # texts may be sorted by class
+    some = [taken[place] for place in places]
     return quantize_on(model, length_sorted_batches(tokenizer, some, longest, _BATCH_ROWS)[0])
 
 
 def quantize_on(model: Any, batches: Batches) -> Any:
-    """`quantize`, on padded batches of what would be texts."""
+    """Do what `quantize` does, on texts that are tokenised and padded already."""
     check_single_label(model.config)
     check_quantizable(model)
     model = to_dtype(model, None)
     expected = _logits(EarlyExitTextClassificationModel(model), batches)
 
     def compare(smooth: dict[str, Tensor] | None, keep: Sequence[str] = ()) -> tuple[float, float]:
-        """Mean squared error of the logits, and the share of labels that stay."""
+        """Return the mean squared error of the logits, and the share of labels that stay."""
         logits = _logits(EarlyExitTextClassificationModel(int8_copy(model, smooth, keep)), batches)
         stay = (logits.argmax(1) == expected.argmax(1)).float().mean()
         return float((logits - expected).square().mean()), float(stay)
@@ -102,13 +109,13 @@ def quantize_on(model: Any, batches: Batches) -> Any:
 
 @torch.no_grad()
 def _logits(model: EarlyExitTextClassificationModel, batches: Batches) -> Tensor:
-    """Of all rows: (rows, C) float32."""
+    """Return the logits of all rows: (rows, C) float32."""
     return torch.cat([model(**batch).logits.float() for batch in batches])
 
 
 @torch.no_grad()
 def _largest_inputs(model: Any, batches: Batches) -> dict[str, Tensor]:
-    """The largest size of each input channel of each layer, over all tokens: (inputs) by module path."""
+    """Return the largest absolute value of each input channel over all tokens: (inputs,) by module path."""
     reference = EarlyExitTextClassificationModel(model, backend="reference")
     largest: dict[str, Tensor] = {}
     mask = torch.empty(0)
@@ -133,12 +140,12 @@ def _largest_inputs(model: Any, batches: Batches) -> dict[str, Tensor]:
 
 
 def _smooth(model: Any, largest: dict[str, Tensor], strength: float) -> dict[str, Tensor]:
-    """What each layer's inputs are divided by: (inputs) by module path, the same for layers that share their input."""
+    """Return the divisors of each layer's inputs: (inputs,) by module path, equal for layers that share their input."""
     smooth: dict[str, Tensor] = {}
     for linears in architecture_of(model).linear_groups():
         weight = torch.stack([linear.weight.detach().float().abs().amax(dim=0) for linear in linears.values()]).amax(0)
         x = largest[next(iter(linears))]
-        x = x.clamp(min=max(1e-5, 0.01 * float(x.median())))  # who was silent here may speak elsewhere
+        x = x.clamp(min=max(1e-5, 0.01 * float(x.median())))  # channels near 0 here may be active elsewhere
         divisor = x**strength / weight.clamp(min=1e-5) ** (1 - strength)
         smooth |= dict.fromkeys(linears, divisor)
     return smooth

@@ -1,4 +1,4 @@
-"""What a model's exits would look at, recorded by the very loop that will run them."""
+"""Recordings: the features that exits would read, recorded by the very loop that will run them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from moco_rt.runtime.model import EarlyExitTextClassificationModel
 
 @dataclass(frozen=True)
 class Recordings:
-    """Of N rows.
+    """Features, logits and lengths of N rows.
 
     Attributes:
-        features: site -> `cls+mean`, (N, 2 * D) float32.
-        logits: (N, C) float32, of the full model.
-        lengths: (N,) tokens.
+        features: site -> feature `cls+mean`, (N, 2 * D) float32.
+        logits: (N, C) float32 logits of the full model.
+        lengths: (N,) int64 tokens.
     """
 
     features: dict[str, NDArray[np.float32]]
@@ -32,23 +32,23 @@ class Recordings:
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """The full model's: (N,)."""
+        """The full model's labels: (N,) int64."""
         labels: NDArray[np.int64] = self.logits.argmax(axis=1)
         return labels
 
     def feature(self, site: str, name: str) -> NDArray[np.float32]:
-        """`cls` or `cls+mean` at a site: (N, size)."""
+        """Return the feature `cls` or `cls+mean` at a site: (N, size) float32."""
         both = self.features[site]
         return both if name == "cls+mean" else np.ascontiguousarray(both[:, : both.shape[1] // 2])
 
     def take(self, rows: slice) -> Recordings:
-        """Some of the rows, as views."""
+        """Return some of the rows, as views."""
         features = {site: values[rows] for site, values in self.features.items()}
         return Recordings(features, self.logits[rows], self.lengths[rows])
 
 
 class _Recorder:
-    """Stands where a site's exits would: keeps what they would see and lets nobody leave."""
+    """A stand-in for the exits of a site: it keeps the feature that they would read and lets no row leave."""
 
     can_peek = True
     needs_mean = True
@@ -65,13 +65,13 @@ class _Recorder:
 def record(
     model: EarlyExitTextClassificationModel, rows: Sequence[Encoded], sites: Sequence[str], desc: str = "record"
 ) -> Recordings:
-    """The feature `cls+mean` of tokenised rows at some sites, on the model's own backend and in its dtype.
+    """Record the feature `cls+mean` of tokenised rows at some sites, on the model's own backend and in its dtype.
 
     Args:
-        model: whose exits take no part.
+        model: the model; its exits take no part.
         rows: N tokenised texts.
-        sites: where.
-        desc: what the progress bar says.
+        sites: names of the sites.
+        desc: title of the progress bar.
     """
     size = 2 * model.policy.hidden_size
     features = {site: np.empty((len(rows), size), np.float32) for site in sites}

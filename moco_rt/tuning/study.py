@@ -1,10 +1,9 @@
-"""What has to be known of a model before a policy is chosen: off-ramps, what rows do there, what leaving costs."""
+"""Study: what must be known of a model before a policy is chosen: off-ramps, recorded rows, and costs of leaving."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +12,8 @@ from tqdm import tqdm
 
 from moco_rt.architectures.sites import EMBEDDINGS, attention_site
 from moco_rt.certification.exit_scores import ExitScores
-from moco_rt.inputs.tokenization import encode
+from moco_rt.certification.selection import ExitCandidates, RowsInAll, ScoredRows
+from moco_rt.inputs.tokenization import Encoded
 from moco_rt.policies.conditions import OffRamp
 from moco_rt.runtime.exit_points import compile_off_ramp
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
@@ -22,65 +22,68 @@ from moco_rt.tuning.distillation import fit_off_ramp
 from moco_rt.tuning.recording import Recordings, record
 from moco_rt.tuning.splits import Split
 
-#: Rows that speak for the lengths when costs are measured.
+#: Rows whose lengths costs are measured at.
 _COST_ROWS = 2000
 
 
 @dataclass(frozen=True)
 class Study:
-    """Rows apart for three jobs, and what was found on them.
+    """Off-ramps of one model, the rows of two jobs recorded on it, and the costs of leaving.
 
     Attributes:
-        off_ramps: those to choose from, in the order of their sites; nobody leaves by them yet.
-        baseline_off_ramps: of one layer on the first token, one after each attention: those of the published methods.
-        ordering: rows that order policies.
-        calibration: rows that nothing has looked at: the certificate's.
-        labels: (n,) true classes of the calibration rows, or None.
-        costs: of leaving by each of them, or of running to the end.
-        logits: (N, C) the model's own, of the rows of all three jobs.
+        off_ramps: E off-ramps to choose from, in the order of their sites; no row leaves by them yet.
+        baseline_off_ramps: those of one layer on the first token, one after each attention, as published methods use.
+        ordering: recordings of the rows that order policies.
+        calibration: recordings of the rows that certify.
+        calibration_in_all: the calibration rows with their copies and, where known, true classes.
+        costs: cost of leaving by each of the off-ramps, or of running to the end.
+        logits: (N, C) float32 logits of the model on the rows of all three jobs.
     """
 
     off_ramps: Sequence[OffRamp]
     baseline_off_ramps: Sequence[OffRamp]
     ordering: Recordings
     calibration: Recordings
-    labels: NDArray[np.int64] | None
+    calibration_in_all: RowsInAll
     costs: Costs
     logits: NDArray[np.float32]
 
     @property
     def sites(self) -> list[str]:
-        """Where each of the off-ramps stands."""
+        """Site of each of the off-ramps."""
         return [str(off_ramp.site) for off_ramp in self.off_ramps]
 
+    def candidates(self) -> ExitCandidates:
+        """Score all rows by all off-ramps: the form that `select` takes."""
+        ordering, calibration = (
+            ScoredRows(score_exits(self.off_ramps, rows), rows.lengths) for rows in (self.ordering, self.calibration)
+        )
+        classes = self.calibration.logits.shape[1]
+        return ExitCandidates(self.sites, self.costs, ordering, calibration, self.calibration_in_all, classes)
 
-def study(
+
+def study_model(
     model: EarlyExitTextClassificationModel,
-    tokenizer: Any,
     split: Split,
     *,
-    max_length: int,
     seed: int,
+    rows: Sequence[Encoded] | None = None,
     teacher: NDArray[np.float32] | None = None,
 ) -> Study:
-    """Record texts, teach off-ramps on some of them, time what leaving costs.
+    """Record rows, distil off-ramps from some of them, and time what leaving costs.
 
     Args:
-        model: with whatever exits: they take no part.
-        tokenizer: the model's.
-        split: the texts.
-        max_length: in tokens.
+        model: the model; its exits take no part.
+        split: the rows of the three jobs.
         seed: of the off-ramps.
-        teacher: (N, C) logits whose labels count, and that off-ramps learn; None: the model's own.
+        rows: the split's N texts as this model's tokenizer tokenises them; None: `split.rows`.
+        teacher: (N, C) logits that off-ramps learn and whose labels count; None: the model's own.
     """
-    rows = encode(tokenizer, split.texts, max_length)
+    rows = split.rows if rows is None else rows
     sites = candidate_sites(model)
     recorded = record(model, rows, sites)
     taught = recorded if teacher is None else replace(recorded, logits=teacher)
-    fit_rows, ordering_rows = (
-        taught.take(slice(0, split.ordering_start)),
-        taught.take(slice(split.ordering_start, split.calibration_start)),
-    )
+    fit_rows, ordering_rows = taught.take(split.fit), taught.take(split.ordering)
     fitted = [
         fit_off_ramp(site, feature, fit_rows, ordering_rows, seed)
         for site in tqdm(sites, desc="off-ramps", delay=2, leave=False)
@@ -89,26 +92,27 @@ def study(
     off_ramps = [better for better, _ in fitted]
     return Study(
         off_ramps,
-        baseline_off_ramps=[one for _, one in fitted if one.feature == "cls"],
+        baseline_off_ramps=[simple for _, simple in fitted if simple.feature == "cls"],
         ordering=ordering_rows,
-        calibration=taught.take(slice(split.calibration_start, None)),
-        labels=split.labels,
+        calibration=taught.take(split.calibration),
+        calibration_in_all=split.calibration_in_all,
         costs=measure_costs(model, rows[: split.calibration_start][-_COST_ROWS:], off_ramps),
         logits=recorded.logits,
     )
 
 
 def candidate_sites(model: EarlyExitTextClassificationModel) -> list[str]:
-    """Where off-ramps are tried: the embeddings, and a peek over the attention of every layer but the last.
+    """Return the sites where off-ramps are tried: the embeddings, and a peek after the attention of all layers but one.
 
-    A peek over the whole layer would have to run its feed-forward network too, which is most of a layer's weights.
+    After the last attention nothing is left to save. A peek after a whole layer would have to run its feed-forward
+    network too, which holds most of a layer's weights.
     """
     layers = len(model.sites) // 2
     return [EMBEDDINGS, *(attention_site(layer) for layer in range(layers - 1))]
 
 
 def score_exits(off_ramps: Sequence[OffRamp], rows: Recordings) -> ExitScores:
-    """What off-ramps, each of a known site, say of recorded rows, scored by the code that will score them later."""
+    """Score recorded rows by off-ramps, each with its site, with the code that will score them in the model."""
     cpu = torch.device("cpu")
     scores = np.empty((len(off_ramps), 2, len(rows.lengths)), np.float32)
     for both, off_ramp in zip(scores, off_ramps, strict=True):
@@ -119,5 +123,5 @@ def score_exits(off_ramps: Sequence[OffRamp], rows: Recordings) -> ExitScores:
 
 
 def _features(site: str) -> Sequence[str]:
-    """What off-ramps look at. Before any attention the first token is the same in every row; the mean costs time."""
+    """Return the features to try at a site. The mean costs time, but before attention all first tokens are equal."""
     return ("cls+mean",) if site == EMBEDDINGS else ("cls", "cls+mean")

@@ -382,14 +382,14 @@ def test_interrupted_capture_leaves_no_frame(model, tokenizer, tmp_path, error):
 
 
 def test_one_string_is_refused(model, tokenizer):
-    message = r"^capture: texts must be an iterable of texts \(got one string\)$"
+    message = r"^texts must be a sequence of texts \(got one str\)$"
     with pytest.raises(TypeError, match=message):
         capture(model, tokenizer, "w1 w2", sites="embeddings")
 
 
 @pytest.mark.parametrize("kind", [list, iter])
 def test_no_texts_are_refused(model, tokenizer, tmp_path, kind):
-    with pytest.raises(ValueError, match=r"^capture: texts must hold at least one text \(got none\)$"):
+    with pytest.raises(ValueError, match=r"^texts must hold at least one text \(got none\)$"):
         capture(model, tokenizer, kind([]), sites="embeddings", out=tmp_path / "frame")
     assert list(tmp_path.iterdir()) == []
 
@@ -402,13 +402,13 @@ def test_no_texts_are_refused(model, tokenizer, tmp_path, kind):
         (b"w1", "bytes"),
         (("a", "b", "c"), "tuple"),
         (("a", None), "tuple"),
-        ({}, "dict"),
+        (set(), "set"),
     ],
 )
 @pytest.mark.parametrize("place", [0, 5, 9])
 def test_what_is_not_a_text_is_refused_with_its_place(model, tokenizer, tmp_path, text, kind, place):
     texts = [*CHUNK_TEXTS[:place], text, *CHUNK_TEXTS[place:]]
-    with pytest.raises(TypeError, match=rf"^capture: text {place} must be a string or a pair \(got {kind}\)$"):
+    with pytest.raises(TypeError, match=rf"^texts must .* \(got {kind} at place {place}\)$"):
         capture(model, tokenizer, texts, sites="embeddings", out=tmp_path / "frame")
     assert list(tmp_path.iterdir()) == []
 
@@ -494,9 +494,15 @@ def test_model_runs_in_evaluation_mode_and_gets_its_own_back(tokenizer, training
 @pytest.mark.parametrize("texts", [[], [None], [*CHUNK_TEXTS, None]])
 def test_training_mode_comes_back_after_a_failure(tokenizer, texts):
     model = classifier().train()
-    with pytest.raises((TypeError, ValueError), match=r"^capture: text"):
+    with pytest.raises((TypeError, ValueError), match=r"^texts must hold"):
         capture(model, tokenizer, texts, sites="embeddings")
     assert {module.training for module in model.modules()} == {True}
+
+
+def test_texts_may_stand_in_named_columns(model, tokenizer):
+    rows = [{"review": text, "label": 1} for text in CHUNK_TEXTS]
+    frame = capture(model, tokenizer, iter(rows), sites="encoder.0.output", columns="review")
+    assert_rows_equal_the_plain_model(frame, model, tokenizer, CHUNK_TEXTS)
 
 
 def test_capture_keeps_no_gradients(model, tokenizer):

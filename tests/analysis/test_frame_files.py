@@ -121,16 +121,19 @@ def truncate(file):
 SPOILS = {
     "another format": (
         lambda p: edit_index(p, format="other"),
-        r"must have format 'moco_rt.frame' \(got 'other'\)$",
+        r"must be a moco_rt.frame of version 1 \(got 'other', version 1\)$",
     ),
     "a newer version": (
         lambda p: edit_index(p, version=2),
-        r"frame has frame format 2; this moco_rt reads up to 1: upgrade moco_rt$",
+        r"must be a moco_rt.frame of version 1 \(got 'moco_rt.frame', version 2\)$",
     ),
-    "no JSON": (lambda p: (p / "index.json").write_text("{"), "must be JSON with a format and a version$"),
+    "no JSON": (
+        lambda p: (p / "index.json").write_text("{"),
+        r"must be a moco_rt.frame of version 1 \(got a file that is not JSON\)$",
+    ),
     "no version": (
         lambda p: (p / "index.json").write_text("[]"),
-        "must be JSON with a format and a version$",
+        r"must be a moco_rt.frame of version 1 \(got None, version None\)$",
     ),
     **{
         f"index with {what}": (

@@ -14,6 +14,7 @@ from moco_rt.analysis.columns import Column, PackedColumn
 from moco_rt.analysis.frame import MLFrame
 from moco_rt.analysis.rule_finder import AnalyticsEngine, NoSufficientRuleError
 from moco_rt.certification.bounds import allowed_errors, wrong_exit_bound
+from moco_rt.certification.guarantee import Guarantee
 
 SITE = "encoder.0.output"
 
@@ -51,7 +52,7 @@ def test_metadata_of_a_rule_is_complete_and_consistent(class_value, rows):
     assert (about["max_error"], about["confidence"]) == (0.02, 0.9)
     assert about["rows"] == math.ceil(rows / 2)
     assert 0 < about["n"] < about["rows"]
-    assert about["errors"] == allowed_errors(about["n"], 0.02, 0.9)
+    assert about["errors"] == allowed_errors(about["n"], Guarantee(0.02, 1 - 0.9))
     assert about["coverage"] == about["fired"] / about["rows"]
     hits, class_rows = about["fired"] - about["errors"], about["rows"] - about["n"]
     assert 0 < hits <= class_rows
@@ -82,6 +83,16 @@ def test_rules_keep_their_promises_on_fresh_data_as_often_as_they_say():
     highest = delta + 3 * math.sqrt(delta * (1 - delta) / repeats)
     assert broken["max_error"] / repeats <= highest
     assert broken["bound"] / repeats <= highest
+
+
+@pytest.mark.parametrize("copies", [2, 5])
+def test_copies_of_rows_count_once(copies):
+    features, labels = gaussians()
+    many = AnalyticsEngine(np.tile(features, (copies, 1)), {"predictions": np.tile(labels, copies)})
+    found = many.compute_linear_sufficient_rule("predictions", 1, 0.02)
+    alone = engine().compute_linear_sufficient_rule("predictions", 1, 0.02)
+    assert found.metadata == alone.metadata
+    np.testing.assert_array_equal(found.condition.weight, alone.condition.weight)
 
 
 @pytest.mark.parametrize("names", [[0, 1, 2], [7, -3, 100], ["negative", "neutral", "positive"]])
@@ -397,23 +408,21 @@ def test_a_class_missing_among_the_rows_fitted_on_is_refused():
 
 
 def test_a_row_on_the_threshold_is_not_tipped_over_it_by_the_order_of_a_sum():
-    """Few distinct rows, many times: the order statistic ties with many, which the extension sums in another order."""
+    """The order statistic is the score of a row, which the extension sums in another order."""
     rng = np.random.default_rng(0)
-    texts, labels = rng.normal(size=(200, 128)).astype(np.float32), rng.integers(2, size=200)
-    texts[:, 0] += labels
-    rows = rng.integers(200, size=4000)
-    frame = {"p": labels[rows]}
-    for seed in range(10):
-        rule = AnalyticsEngine(texts[rows], frame, seed=seed).compute_linear_sufficient_rule("p", 1, 0.1)
+    texts, labels = rng.normal(size=(600, 128)).astype(np.float32), rng.integers(2, size=600)
+    texts[:, 0] += 3 * labels
+    for seed in range(30):
+        rule = AnalyticsEngine(texts, {"p": labels}, seed=seed).compute_linear_sufficient_rule("p", 1, 0.1)
         condition = rule.condition
         exits = Exits(1, 2)
         weight = torch.from_numpy(condition.weight)
         exits.add_linear(
             0, torch.zeros(2), feature="cls", weight=weight, bias=condition.bias, threshold=condition.threshold
         )
-        batch = PackedBatch(torch.ones(200, 1, dtype=torch.bool))
+        batch = PackedBatch(torch.ones(600, 1, dtype=torch.bool))
         batch.unpad(torch.from_numpy(texts)[:, None])
-        results = Results(200, 2, dtype=torch.float32, device=torch.device("cpu"))
+        results = Results(600, 2, dtype=torch.float32, device=torch.device("cpu"))
         exits.apply(batch, results)
         np.testing.assert_array_equal(results.exit_site >= 0, condition(texts))
 

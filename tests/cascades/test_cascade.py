@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -143,7 +144,7 @@ def test_classes_are_told_by_their_names(tiny_bert, word_tokenizer):
 def test_a_temperature_makes_a_tier_less_sure(cascade_of):
     cascade, texts = cascade_of("small large", [0.8]), make_texts(200)
     before = cascade.predict(texts)
-    cascade.tiers[0].temperature = 2.0
+    cascade = Cascade.of([replace(cascade.tiers[0], temperature=2.0), *cascade.tiers[1:]], None)
     after = cascade.predict(texts)
     assert 0 < (after.tier == 0).sum() < (before.tier == 0).sum()
     logits = before.probs[after.tier == 0].log()
@@ -187,13 +188,13 @@ def test_texts_may_come_from_a_generator_and_chunks_do_not_show(cascade_of, monk
     cascade, texts = cascade_of("small middle large", [0.9, 0.8]), make_texts(50)
     expected = cascade.predict(texts)
     monkeypatch.setattr(prefetch, "CHUNK_TEXTS", chunk)
-    monkeypatch.setattr("moco_rt.cascades.cascade.CHUNK_TEXTS", chunk)
+    monkeypatch.setattr("moco_rt.cascades.prediction.CHUNK_TEXTS", chunk)
     assert_same_bits(cascade.predict(text for text in texts), expected)
 
 
 def test_texts_are_read_no_further_ahead_than_they_are_tokenised(cascade_of, monkeypatch):
     monkeypatch.setattr(prefetch, "CHUNK_TEXTS", 10)
-    monkeypatch.setattr("moco_rt.cascades.cascade.CHUNK_TEXTS", 10)
+    monkeypatch.setattr("moco_rt.cascades.prediction.CHUNK_TEXTS", 10)
     read, seen = [], []
 
     def texts():
@@ -218,7 +219,7 @@ def test_no_texts_are_refused(cascade_of, none, one_line_error):
         cascade_of("small large", [0.9]).predict(none)
 
 
-@pytest.mark.parametrize("what", [None, 3, b"good", ("a", "b", "c"), {"a": 1, "b": 2}], ids=repr)
+@pytest.mark.parametrize("what", [None, 3, b"good", ("a", "b", "c"), {"a", "b"}], ids=repr)
 @pytest.mark.parametrize("place", [0, 5, 4100])
 def test_what_is_not_a_text_is_refused_by_its_place(cascade_of, what, place, one_line_error):
     texts = ["good"] * 4200
@@ -259,7 +260,7 @@ def test_batches_that_fail_can_be_skipped(tiers_of, caplog):
 
 def test_other_chunks_go_on_where_one_fails(tiers_of, monkeypatch):
     monkeypatch.setattr(prefetch, "CHUNK_TEXTS", 10)
-    monkeypatch.setattr("moco_rt.cascades.cascade.CHUNK_TEXTS", 10)
+    monkeypatch.setattr("moco_rt.cascades.prediction.CHUNK_TEXTS", 10)
     tiers = [Broken("but"), *tiers_of("large")]
     texts = [text.replace("but", "was") for text in make_texts(50)]
     texts[13] += " but"
@@ -346,16 +347,15 @@ def test_loaded_weights_are_those_of_all_tiers(tiny_bert, word_tokenizer):
     assert_same_bits(one.predict(make_texts(50)), other.predict(make_texts(50)))
 
 
-def test_by_hand_nothing_is_promised(cascade_of, capsys):
-    cascade_of("small large", [0.9]).report()
-    assert capsys.readouterr().out == "no certificate\n"
+def test_by_hand_nothing_is_promised(cascade_of):
+    assert cascade_of("small large", [0.9]).report() == "no certificate"
 
 
 @pytest.mark.skipif(not _C.can_multiply(torch.int8), reason="the processor does not multiply bytes")
-def test_a_report_says_which_layers_are_in_int8(models, word_tokenizer, capsys):
+def test_a_report_says_which_layers_are_in_int8(models, word_tokenizer):
     int8 = EarlyExitTextClassificationModel(models[2], dtype="int8")
-    Cascade([count_words, (models[0], word_tokenizer), (int8, word_tokenizer)], thresholds=[0.9, 0.9]).report()
-    assert capsys.readouterr().out == "tier 2, int8: 18 of 18 layers\nno certificate\n"
+    cascade = Cascade([count_words, (models[0], word_tokenizer), (int8, word_tokenizer)], thresholds=[0.9, 0.9])
+    assert cascade.report() == "tier 2, int8: 18 of 18 layers\nno certificate"
 
 
 # Padded batches, and pipelines
@@ -416,6 +416,7 @@ def test_works_inside_a_pipeline_without_a_word(cascade_of, word_tokenizer, capl
     assert len(set(expected.tier.tolist())) > 1
     transformers_logging.get_logger("transformers").addHandler(caplog.handler)
     classify = pipeline("text-classification", model=cascade, tokenizer=word_tokenizer)
+    assert "Cascade" in repr(classify)
     for size in (1, 8):
         answers = classify(texts, batch_size=size)
         assert [answer["label"] for answer in answers] == [f"LABEL_{label}" for label in expected.labels]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
@@ -22,10 +23,10 @@ def make_tier(tiny_bert, word_tokenizer):
     """`make_tier(names, thresholds=None, ...)`: of a random model with these names of classes; aligned with itself."""
 
     def make(names=NAMES, thresholds=None, **config):
-        tier = Tier((tiny_bert(labels=len(names), id2label=dict(names), **config), word_tokenizer))
-        align_classes([tier])
-        tier.thresholds = None if thresholds is None else torch.tensor(thresholds)
-        return tier
+        (tier,) = align_classes(
+            [Tier.of((tiny_bert(labels=len(names), id2label=dict(names), **config), word_tokenizer))]
+        )
+        return replace(tier, thresholds=None if thresholds is None else torch.tensor(thresholds))
 
     return make
 
@@ -41,32 +42,32 @@ def output(logits, rule=None):
 def test_a_pair_is_a_model_and_its_tokenizer(tiny_bert, word_tokenizer):
     model = tiny_bert(labels=3, id2label=NAMES)
     for pair in ((model, word_tokenizer), [model, word_tokenizer]):
-        tier = Tier(pair)
+        tier = Tier.of(pair)
         assert isinstance(tier.model, EarlyExitTextClassificationModel)
         assert (tier.model.model, tier.tokenizer) == (model, word_tokenizer)
-        assert tier.class_names == ["sad", "so so", "glad"]
+        assert tier.class_names == ("sad", "so so", "glad")
         assert (tier.max_length, tier.temperature, tier.thresholds) == (64, 1.0, None)
 
 
 def test_a_model_with_exits_is_taken_as_it_is(tiny_bert, word_tokenizer):
     fast = EarlyExitTextClassificationModel(tiny_bert())
-    assert Tier((fast, word_tokenizer)).model is fast
+    assert Tier.of((fast, word_tokenizer)).model is fast
 
 
 def test_texts_are_as_long_as_the_policy_was_made_for_or_as_is_asked_for(tiny_bert, word_tokenizer):
     fast = EarlyExitTextClassificationModel(tiny_bert(max_position_embeddings=40))
-    assert Tier((fast, word_tokenizer)).max_length == 40
+    assert Tier.of((fast, word_tokenizer)).max_length == 40
     fast.policy.made_for["max_length"] = 20
-    assert Tier((fast, word_tokenizer)).max_length == 20
-    assert Tier((fast, word_tokenizer), 10).max_length == 10
-    assert max(len(row["input_ids"]) for row in Tier((fast, word_tokenizer), 10).encode(make_texts(50))) == 10
+    assert Tier.of((fast, word_tokenizer)).max_length == 20
+    assert Tier.of((fast, word_tokenizer), 10).max_length == 10
+    assert max(len(row["input_ids"]) for row in Tier.of((fast, word_tokenizer), 10).encode(make_texts(50))) == 10
 
 
 def test_a_function_is_given_the_texts(word_tokenizer, tiny_bert):
     given = []
-    tier = Tier(lambda texts: given.append(texts) or count_words(texts))
+    tier = Tier.of(lambda texts: given.append(texts) or count_words(texts))
     assert (tier.tokenizer, tier.class_names) == (None, None)
-    align_classes([tier, Tier((tiny_bert(), word_tokenizer))])
+    tier, _ = align_classes([tier, Tier.of((tiny_bert(), word_tokenizer))])
     texts = ["good", ("bad", "bad film"), ""]
     rows = tier.encode(texts)
     assert list(tier.batches(rows)) == [[0, 1, 2]]
@@ -88,8 +89,8 @@ def test_a_function_is_given_the_texts(word_tokenizer, tiny_bert):
     ],
 )
 def test_a_functions_logits_may_be_any_array_or_tensor(word_tokenizer, tiny_bert, convert):
-    tier = Tier(lambda _: convert(np.array([[0.5, 1.0], [2.0, -4.0]])))
-    align_classes([tier, Tier((tiny_bert(), word_tokenizer))])
+    tier = Tier.of(lambda _: convert(np.array([[0.5, 1.0], [2.0, -4.0]])))
+    tier, _ = align_classes([tier, Tier.of((tiny_bert(), word_tokenizer))])
     found = tier.answer(["good", "bad"])
     assert found.logits.dtype == torch.float32
     assert found.logits.tolist() == [[0.5, 1.0], [2.0, -4.0]]
@@ -100,37 +101,42 @@ def test_what_is_neither_is_refused(what, one_line_error):
     words = "tiers must be a list, and a tier (model, tokenizer) or a function from texts to logits "
     words += f"(got {type(what).__name__})"
     with one_line_error(TypeError, words):
-        Tier(what)
+        Tier.of(what)
 
 
 def test_a_model_without_its_tokenizer_is_refused(tiny_bert, one_line_error):
     for model in (tiny_bert(), EarlyExitTextClassificationModel(tiny_bert())):
         for given in (model, (model, None)):
             with one_line_error(TypeError, f"or a function from texts to logits (got {type(model).__name__})"):
-                Tier(given)
+                Tier.of(given)
 
 
 def test_a_pair_without_a_classifier_is_refused(tiny_bert, word_tokenizer, one_line_error):
     with one_line_error(TypeError, "model must be a Hugging Face ...ForSequenceClassification (got BertModel)"):
-        Tier((tiny_bert().bert, word_tokenizer))
+        Tier.of((tiny_bert().bert, word_tokenizer))
     with one_line_error(ValueError, "(got num_labels=1, problem_type=None)"):
-        Tier((tiny_bert(labels=1), word_tokenizer))
+        Tier.of((tiny_bert(labels=1), word_tokenizer))
 
 
 def test_logits_of_another_shape_are_refused(tiny_bert, word_tokenizer, one_line_error):
     for logits in (np.zeros((2, 3)), np.zeros((3, 2)), np.zeros(2), np.zeros((2, 2, 1))):
-        tier = Tier(lambda _, logits=logits: logits)
-        align_classes([tier, Tier((tiny_bert(), word_tokenizer))])
+        tier = Tier.of(lambda _, logits=logits: logits)
+        tier, _ = align_classes([tier, Tier.of((tiny_bert(), word_tokenizer))])
         words = f"a tier must answer texts with logits of shape (2, 2) (got {logits.shape})"
         with one_line_error(ValueError, words):
             tier.answer(["good", "bad"])
+
+
+def test_a_tier_is_built_once(make_tier):
+    with pytest.raises(FrozenInstanceError):
+        make_tier().temperature = 2.0
 
 
 # Whose classes count
 
 
 def test_the_last_must_be_a_pair(make_tier, one_line_error):
-    for tiers in ([], [Tier(count_words)], [make_tier(), Tier(count_words)]):
+    for tiers in ([], [Tier.of(count_words)], [make_tier(), Tier.of(count_words)]):
         with one_line_error(ValueError, "tiers must end with a pair (model, tokenizer), whose labels count"):
             align_classes(tiers)
 
@@ -140,7 +146,7 @@ def test_other_classes_are_refused(make_tier, names, one_line_error):
     words = "tier 1 must have the last tier's classes, sad, so so, glad, by its config.id2label "
     words += f"(got {', '.join(names.values())})"
     with one_line_error(ValueError, words):
-        align_classes([Tier(count_words), make_tier(names), make_tier()])
+        align_classes([Tier.of(count_words), make_tier(names), make_tier()])
 
 
 def test_two_classes_of_one_name_are_refused(make_tier):
@@ -156,11 +162,9 @@ def test_a_model_with_its_classes_in_another_order_says_the_same(tiny_bert, word
     with torch.no_grad():
         permuted.classifier.weight.copy_(model.classifier.weight[order])
         permuted.classifier.bias.copy_(model.classifier.bias[order])
-    tiers = [Tier((permuted, word_tokenizer)), Tier((model, word_tokenizer))]
-    align_classes(tiers)
+    tiers = [Tier.of((permuted, word_tokenizer)), Tier.of((model, word_tokenizer))]
     levels = torch.tensor([0.4, 0.6, 0.8])
-    for tier in tiers:
-        tier.thresholds = levels
+    tiers = [replace(tier, thresholds=levels) for tier in align_classes(tiers)]
     rows = tiers[0].encode(make_texts(40))
     one, other = (tier.answer(rows) for tier in tiers)
     assert torch.equal(one.logits, other.logits)
@@ -206,16 +210,14 @@ def test_every_class_has_its_threshold(make_tier):
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 def test_logits_are_divided_by_the_temperature_before_they_are_judged(make_tier, temperature):
     logits = torch.tensor([[2.0, 0.0, 0.0], [1.0, 0.9, 0.0]])
-    tier = make_tier(thresholds=[0.7] * 3)
-    tier.temperature = temperature
+    tier = replace(make_tier(thresholds=[0.7] * 3), temperature=temperature)
     found = tier.decide(output(logits.tolist()))
     assert torch.equal(found.logits, logits / temperature)
     assert torch.equal(found.settled, (logits / temperature).softmax(1).max(1).values > 0.7)
 
 
 def test_what_left_early_stands_as_it_is(make_tier):
-    tier = make_tier(thresholds=[float("inf")] * 3)
-    tier.temperature = 10.0
+    tier = replace(make_tier(thresholds=[float("inf")] * 3), temperature=10.0)
     logits = torch.tensor([[1.0, 0.9, 0.8], [5.0, 0.0, 0.0]])
     found = tier.decide(output(logits.tolist(), rule=[3, -1]))
     assert found.settled.tolist() == [True, False]
@@ -236,7 +238,7 @@ def test_only_the_last_tier_settles_what_is_not_finite(make_tier, broken):
 
 
 def tier_of(tiny_bert, tokenizer, max_length=None):
-    return Tier((tiny_bert(), tokenizer), max_length)
+    return Tier.of((tiny_bert(), tokenizer), max_length)
 
 
 def alike(one, other):
@@ -284,5 +286,5 @@ def test_another_max_length_is_another_tokenizer(tiny_bert, word_tokenizer):
 
 
 def test_functions_take_the_same_texts(tiny_bert, word_tokenizer):
-    assert alike(Tier(count_words), Tier(len))
-    assert not alike(Tier(count_words), tier_of(tiny_bert, word_tokenizer))
+    assert alike(Tier.of(count_words), Tier.of(len))
+    assert not alike(Tier.of(count_words), tier_of(tiny_bert, word_tokenizer))

@@ -10,6 +10,7 @@ from scipy.stats import beta
 
 from moco_rt.certification.bounds import allowed_errors
 from moco_rt.certification.exit_scores import ExitScores, count_exits, last_certified
+from moco_rt.certification.guarantee import Guarantee
 from moco_rt.certification.policy_search import expected_errors, find_path
 
 INF = math.inf
@@ -107,23 +108,23 @@ def one_site(rows, wrong):
 
 def test_policies_are_certified_up_to_the_first_with_more_errors_than_allowed():
     rows, alpha = 1000, 0.01
-    assert allowed_errors(rows, alpha, 0.95) == 4
+    assert allowed_errors(rows, Guarantee(alpha, 0.05)) == 4
     said = one_site(rows, 10)
     # Who leaves is given by row: so many of the rows that would be wrong, and some that are right.
     leaving = [np.where(np.arange(rows) < wrong, 0, 1) for wrong in (0, 2, 4, 6, 1)]
-    assert last_certified(leaving, said, alpha, 0.95) == 2
-    assert last_certified(leaving[3:], said, alpha, 0.95) == -1
-    assert last_certified(leaving[:2], said, alpha, 0.95) == 1
+    assert last_certified(leaving, said, Guarantee(alpha, 0.05)) == 2
+    assert last_certified(leaving[3:], said, Guarantee(alpha, 0.05)) == -1
+    assert last_certified(leaving[:2], said, Guarantee(alpha, 0.05)) == 1
 
 
 def test_rows_that_leave_rightly_cost_no_certificate():
     said = one_site(299, 0)
-    assert last_certified([np.ones(299, int), np.zeros(299, int)], said, 0.01, 0.95) == 1
+    assert last_certified([np.ones(299, int), np.zeros(299, int)], said, Guarantee(0.01, 0.05)) == 1
 
 
 @pytest.mark.parametrize("rows", [1, 298])
 def test_too_few_rows_certify_not_even_that_nobody_leaves(rows):
-    assert last_certified([np.ones(rows, int)], one_site(rows, 0), 0.01, 0.95) == -1
+    assert last_certified([np.ones(rows, int)], one_site(rows, 0), Guarantee(0.01, 0.05)) == -1
 
 
 def test_exits_are_counted_by_site_and_class():
@@ -132,7 +133,7 @@ def test_exits_are_counted_by_site_and_class():
         [[9, 9, 9, 9, 1, 1, 1], [0, 0, 0, 0, 9, 9, 1]],
         [0, 1, 1, 1, 0, 1, 0],
     )
-    counts = count_exits(said, thresholds([5, 5, 5], [5, 5, 5]), ["embeddings", "encoder.1.attention"], 0.95)
+    counts = count_exits(said, thresholds([5, 5, 5], [5, 5, 5]), ["embeddings", "encoder.1.attention"], 0.05)
     assert [(count.site, count.predicted_class, count.fired, count.wrong) for count in counts] == [
         ("embeddings", 0, 2, 1),
         ("embeddings", 1, 2, 0),
@@ -146,12 +147,12 @@ def test_exits_are_counted_by_site_and_class():
 
 
 def test_the_classes_of_one_exit_share_the_confidence_whether_they_leave_or_not():
-    (count,) = count_exits(one_site(872, 0), thresholds([0, 0]), ["embeddings"], 0.9)
+    (count,) = count_exits(one_site(872, 0), thresholds([0, 0]), ["embeddings"], 0.1)
     assert f"{100 * count.upper_bound:.3f}" == "0.343"
 
 
 def test_where_nobody_leaves_there_is_nothing_to_count():
-    assert count_exits(one_site(50, 3), thresholds([INF, INF]), ["embeddings"], 0.95) == ()
+    assert count_exits(one_site(50, 3), thresholds([INF, INF]), ["embeddings"], 0.05) == ()
 
 
 # The guarantee: guarantee.md, G.9
@@ -174,9 +175,9 @@ def take(said, rows):
     return ExitScores(said.predicted[:, rows], said.score[:, rows], said.label[rows])
 
 
-def last_below(disagreements, rows, alpha, confidence):  # noqa: ARG001
+def last_below(disagreements, rows, guarantee):
     """What one must not do: the last policy that errs on a share of at most alpha of the calibration rows."""
-    return int(np.flatnonzero(disagreements / rows <= alpha)[-1])
+    return int(np.flatnonzero(disagreements / rows <= guarantee.max_disagreement)[-1])
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +201,7 @@ def violations(everyone, certify, calibration_rows, draws=DRAWS, draws_a_path=20
         risk = {}
         for _ in range(draws_a_path):
             said = take(everyone, rng.integers(0, rows, calibration_rows))
-            place = certify([said.exit_of_row(levels) for levels in path], said, ALPHA, 1 - DELTA)
+            place = certify([said.exit_of_row(levels) for levels in path], said, Guarantee(ALPHA, DELTA))
             if place not in risk:
                 risk[place] = 0.0 if place < 0 else everyone.disagrees(everyone.exit_of_row(path[place])).mean()
             broken += risk[place] > ALPHA

@@ -356,10 +356,10 @@ def test_the_path_found_is_faster_and_as_good_as_asked_for(classes, alpha):
     answers = make_answers((2.0, 3.0, 4.0), classes)
     measured = costs([1.0, 4.0, 7.0, 10.0], 0.1)
     chosen, path = find(answers, measured, alpha, classes)
-    some, seconds = answers.at(chosen), measured.of(LENGTHS, chosen)
+    some, seconds = answers.at(chosen), measured.seconds(LENGTHS, chosen)
     good = [place for place, error in enumerate(errors(path, some)) if error <= alpha]
     assert path[0].shape == (len(chosen), classes)
-    assert times(path, some, seconds)[good[-1]] < measured.of(LENGTHS, []).mean()
+    assert times(path, some, seconds)[good[-1]] < measured.seconds(LENGTHS, []).mean()
 
 
 def test_looser_errors_are_never_slower():
@@ -367,7 +367,7 @@ def test_looser_errors_are_never_slower():
     fastest = []
     for alpha in (0.001, 0.01, 0.1):
         chosen, path = find(answers, measured, alpha)
-        some, seconds = answers.at(chosen), measured.of(LENGTHS, chosen)
+        some, seconds = answers.at(chosen), measured.seconds(LENGTHS, chosen)
         good = [t for t, e in zip(times(path, some, seconds), errors(path, some), strict=True) if e <= alpha]
         fastest.append(min(good))
     assert fastest[0] >= fastest[1] >= fastest[2]
@@ -386,7 +386,7 @@ def find_within(monkeypatch):
         chosen, path = search(answers, sites, measured, lengths, alpha, 2, groups)
         assert path[0].shape == (len(chosen), 2)
         risk = expected_errors(answers, 2)[chosen]
-        return chosen, _time_along(answers.at(chosen), risk, measured.of(lengths, chosen), alpha, 2)
+        return chosen, _time_along(answers.at(chosen), risk, measured.seconds(lengths, chosen), alpha, 2)
 
     return find
 

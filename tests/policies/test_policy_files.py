@@ -5,19 +5,22 @@ from __future__ import annotations
 import copy
 import json
 import math
+import shutil
 import stat
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
+from moco_rt import EarlyExitTextClassificationModel
 from moco_rt.architectures.sites import all_sites
 from moco_rt.certification.certificate import Certificate, ExitCount
+from moco_rt.certification.policy_path import PolicyPath
 from moco_rt.policies.conditions import LinearCondition, OffRamp
-from moco_rt.policies.fingerprints import fingerprint, model_identity, tokenizer_fingerprint
-from moco_rt.policies.policy import Exit, Policy
+from moco_rt.policies.fingerprints import fingerprint
+from moco_rt.policies.policy import CertifiedPath, Exit, Policy
 from moco_rt.policies.policy_files import JSON, TENSORS, VERSION, load_policy, save_policy
 
 HIDDEN, CLASSES = 8, 3
@@ -163,8 +166,13 @@ CERTIFICATE = Certificate(0.01, 1 - 0.95, 5000, 17, 0.1 + 0.2, 1e-3 / 3, COUNTS)
 
 @pytest.mark.parametrize(
     "certificate",
-    [None, CERTIFICATE, Certificate(0.02, 0.1, 300, 0, 1.0, 1.0, (), accuracy_full=0.91, accuracy=0.9)],
-    ids=["none", "exits", "accuracy"],
+    [
+        None,
+        CERTIFICATE,
+        Certificate(0.02, 0.1, 300, 0, 1.0, 1.0, (), accuracy_full=0.91, accuracy=0.9),
+        Certificate(0.02, 0.1, 300, 4, 1.0, 0.5, COUNTS, rows_in_all=900, disagreement_in_all=0.1 / 3),
+    ],
+    ids=["none", "exits", "accuracy", "copies"],
 )
 def test_a_certificate_comes_back(tmp_path, certificate):
     policy = policy_of(*many_exits()[:1])
@@ -222,7 +230,140 @@ def test_the_file_can_be_read_by_a_person_and_holds_no_code(tmp_path):
     assert not any(file.stat().st_mode & stat.S_IXUSR for file in tmp_path.iterdir())
 
 
+# Version 2
+
+
+def certified_path():
+    """A path over two off-ramps, of which the second is not in the policy that was chosen."""
+    thresholds = [np.full((2, CLASSES), np.inf, np.float32) for _ in range(4)]
+    thresholds[1][0, 1] = thresholds[2][0, 1] = thresholds[3][0, 1] = 0.9
+    thresholds[2][1, 2] = thresholds[3][1, 2] = 0.75
+    thresholds[3][1, 2] = -np.inf
+    ramps = [OffRamp.closed(make_off_ramp().layers, feature="cls+mean", site=site) for site in (ATTENTION, OUTPUT)]
+    policies = PolicyPath.of(thresholds, np.array([0, 3, 4, 90]), np.array([4.0, 3.0, 2.5, 1 / 3]), 700, 2, 1)
+    return thresholds, CertifiedPath(ramps, policies)
+
+
+def test_the_whole_certified_path_comes_back(tmp_path):
+    thresholds, path = certified_path()
+    policy = policy_of(Exit.of(make_off_ramp(), ATTENTION))
+    policy.path = path
+    found = round_trip(policy, tmp_path).path
+    for place, expected in enumerate(thresholds):
+        assert_same_bits(found.policies.thresholds(place), expected)
+    np.testing.assert_array_equal(found.policies.disagreements, path.policies.disagreements)
+    np.testing.assert_array_equal(found.policies.seconds, path.policies.seconds)
+    assert (found.policies.rows, found.policies.certified, found.policies.chosen) == (700, 2, 1)
+    assert [ramp.site for ramp in found.off_ramps] == [ATTENTION, OUTPUT]
+    for ramp, expected in zip(found.off_ramps, path.off_ramps, strict=True):
+        assert_same_bits(ramp.layers[0][0], expected.layers[0][0])
+
+
+def test_the_file_says_what_the_policy_is_about(tmp_path):
+    policy = policy_of(*many_exits()[:1])
+    policy.made_for = {"dtype": "bfloat16", "weights": "w"}
+    save_policy(policy, tmp_path)
+    text = json.loads((tmp_path / JSON).read_text(encoding="utf-8"))
+    about = {name: text[name] for name in ("task", "dtype", "variant", "promise", "path")}
+    assert about == {
+        "task": "single_label",
+        "dtype": "bfloat16",
+        "variant": "full",
+        "promise": "confident",
+        "path": None,
+    }
+
+
+@pytest.mark.parametrize("field", ["task", "variant", "promise"])
+def test_what_a_later_moco_rt_may_write_is_refused_by_name(tmp_path, one_line_error, field):
+    save_policy(empty(), tmp_path)
+    edit(tmp_path / JSON, **{field: "ranking"})
+    with one_line_error(ValueError, f"{tmp_path / JSON} must have {field} '"):
+        load_policy(tmp_path / JSON, tmp_path / TENSORS, empty())
+
+
+# Version 1
+
+
+@pytest.fixture
+def old(tmp_path):
+    """A copy of a folder that version 0.1 has written."""
+    shutil.copytree(Path(__file__).parent / "data" / "policy-v1", tmp_path / "old")
+    return tmp_path / "old"
+
+
+def make_texts(count):
+    rng = np.random.default_rng(0)
+    words = ["a", "the", "film", "good", "bad", "not", "was", "but"]
+    return [" ".join(rng.choice(words, size=rng.integers(4, 21))) for _ in range(count)]
+
+
+def test_a_policy_of_version_1_answers_as_it_did(old, word_tokenizer):
+    fast = EarlyExitTextClassificationModel.from_pretrained(old)
+    assert json.loads((old / JSON).read_text(encoding="utf-8"))["version"] == 1
+    found, before = (
+        fast.predict(make_texts(40), tokenizer=word_tokenizer),
+        json.loads((old / "answers.json").read_text()),
+    )
+    assert found.labels.tolist() == before["labels"]
+    assert found.exit_rule.tolist() == before["exit_rule"]
+    certificate = fast.policy.certificate
+    assert (certificate.rows, certificate.disagreements, certificate.rows_in_all) == (420, 69, None)
+    assert fast.policy.path is None
+
+
+def test_a_policy_of_version_1_becomes_one_of_version_2(old, word_tokenizer, tmp_path):
+    fast = EarlyExitTextClassificationModel.from_pretrained(old)
+    fast.save_pretrained(tmp_path / "new")
+    text = json.loads((tmp_path / "new" / JSON).read_text(encoding="utf-8"))
+    assert (text["version"], text["dtype"]) == (VERSION, "float32")
+    assert text["made_for"]["weights"] == fingerprint(fast.model)
+    again = EarlyExitTextClassificationModel.from_pretrained(tmp_path / "new")
+    assert again.policy.certificate == fast.policy.certificate
+    assert again.policy.made_for == fast.policy.made_for
+    again.predict(["a good film"], tokenizer=word_tokenizer)
+
+
+def test_a_policy_of_version_1_is_bound_to_its_model_and_tokenizer(old, tiny_bert, word_tokenizer, one_line_error):
+    fast = EarlyExitTextClassificationModel.from_pretrained(old)
+    other = copy.deepcopy(word_tokenizer)
+    other.add_tokens(["splendid"])
+    with one_line_error(ValueError, "tokenizer must be the one that the policy was found with"):
+        fast.predict(["good"], tokenizer=other)
+    other = EarlyExitTextClassificationModel(tiny_bert(3, hidden=16, labels=3, seed=1))
+    with one_line_error(ValueError, "was made for a model with another sampled_weights: "):
+        other.load_policy(old)
+
+
 # What is refused
+
+
+@pytest.mark.parametrize("file", [JSON, TENSORS])
+@pytest.mark.parametrize("kept", [0, 30], ids=["empty", "cut off"])
+def test_a_broken_file_is_refused_by_its_name(tmp_path, one_line_error, file, kept):
+    save_policy(policy_of(*many_exits()), tmp_path)
+    (tmp_path / file).write_bytes((tmp_path / file).read_bytes()[:kept])
+    with one_line_error(ValueError, f"{tmp_path / file} must be a "):
+        load_policy(tmp_path / JSON, tmp_path / TENSORS, empty())
+
+
+@pytest.mark.parametrize("field", ["exits", "closed", "certificate", "made_for", "sites", "task", "dtype"])
+def test_a_field_that_is_missing_is_named(tmp_path, one_line_error, field):
+    save_policy(policy_of(*many_exits()), tmp_path)
+    text = json.loads((tmp_path / JSON).read_text(encoding="utf-8"))
+    del text[field]
+    (tmp_path / JSON).write_text(json.dumps(text))
+    with one_line_error(ValueError, f"{tmp_path / JSON} must be whole ({field} is missing)"):
+        load_policy(tmp_path / JSON, tmp_path / TENSORS, empty())
+
+
+def test_a_tensor_that_is_missing_is_named(tmp_path, one_line_error):
+    save_policy(policy_of(Exit.of(make_off_ramp(), ATTENTION)), tmp_path)
+    tensors = load_file(tmp_path / TENSORS)
+    del tensors["exits.0.bounds"]
+    save_file(tensors, tmp_path / TENSORS)
+    with one_line_error(ValueError, f"{tmp_path / TENSORS} must be whole (exits.0.bounds is missing)"):
+        load_policy(tmp_path / JSON, tmp_path / TENSORS, empty())
 
 
 def test_a_plain_callable_is_refused_before_anything_is_written(tmp_path, one_line_error):
@@ -236,9 +377,9 @@ def test_a_plain_callable_is_refused_before_anything_is_written(tmp_path, one_li
 @pytest.mark.parametrize(
     ("changes", "got"),
     [
-        ({"version": 2}, "'moco_rt policy', version 2"),
-        ({"version": "1"}, "'moco_rt policy', version 1"),
-        ({"format": "bert"}, "'bert', version 1"),
+        ({"version": 3}, "'moco_rt policy', version 3"),
+        ({"version": "1"}, "'moco_rt policy', version '1'"),
+        ({"format": "bert"}, "'bert', version 2"),
         ({"format": None, "version": None}, "None, version None"),
     ],
     ids=str,
@@ -246,14 +387,14 @@ def test_a_plain_callable_is_refused_before_anything_is_written(tmp_path, one_li
 def test_other_formats_and_versions_are_refused(tmp_path, one_line_error, changes, got):
     save_policy(empty(), tmp_path)
     edit(tmp_path / JSON, **changes)
-    with one_line_error(ValueError, f"{tmp_path / JSON} must be a moco_rt policy of version 1 (got {got})"):
+    with one_line_error(ValueError, f"{tmp_path / JSON} must be a moco_rt policy of version 1 or 2 (got {got})"):
         load_policy(tmp_path / JSON, tmp_path / TENSORS, empty())
 
 
 def test_a_json_file_of_something_else_is_refused(tmp_path, one_line_error):
     save_policy(empty(), tmp_path)
     (tmp_path / JSON).write_text("{}")
-    with one_line_error(ValueError, "must be a moco_rt policy of version 1 (got None, version None)"):
+    with one_line_error(ValueError, "must be a moco_rt policy of version 1 or 2 (got None, version None)"):
         load_policy(tmp_path / JSON, tmp_path / TENSORS, empty())
 
 
@@ -286,72 +427,3 @@ def test_what_nobody_knows_of_the_model_is_not_compared(tmp_path):
     policy.made_for = {"weights": "w", "tokenizer": "t"}
     expected.made_for = {"weights": "w", "dtype": "float32"}
     assert round_trip(policy, tmp_path, expected).made_for == policy.made_for
-
-
-# Fingerprints
-
-
-TENSOR_NAMES = [
-    "bert.embeddings.word_embeddings.weight",
-    "bert.embeddings.LayerNorm.bias",
-    "bert.encoder.layer.0.attention.self.query.weight",
-    "bert.encoder.layer.1.output.dense.weight",
-    "classifier.bias",
-]
-
-
-@pytest.fixture(scope="module")
-def model(tiny_bert):
-    return tiny_bert()
-
-
-def test_a_fingerprint_changes_with_every_single_tensor(model):
-    before = fingerprint(model)
-    other = copy.deepcopy(model)
-    state = other.state_dict()
-    assert set(TENSOR_NAMES) < set(state)
-    for name, tensor in state.items():
-        kept = tensor.clone()
-        with torch.no_grad():
-            tensor.mul_(1.001)
-        assert fingerprint(other) != before, name
-        with torch.no_grad():
-            tensor.copy_(kept)
-    assert fingerprint(other) == before
-
-
-def test_a_fingerprint_tells_seeds_shapes_and_dtypes_apart(tiny_bert):
-    models = [tiny_bert(), tiny_bert(seed=1), tiny_bert(layers=3), tiny_bert(labels=3), tiny_bert(dtype=torch.bfloat16)]
-    assert len({fingerprint(model) for model in models}) == len(models)
-    assert fingerprint(tiny_bert()) == fingerprint(models[0])
-
-
-def test_a_fingerprint_is_of_the_weights_alone(model):
-    other = copy.deepcopy(model).train()
-    other.config.name_or_path = "elsewhere"
-    for parameter in other.parameters():
-        parameter.requires_grad_(False)
-    assert fingerprint(other) == fingerprint(model)
-    assert len(fingerprint(model)) == 64
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_a_policy_is_made_for_weights_and_dtype(tiny_bert, dtype):
-    model = tiny_bert(dtype=dtype)
-    assert model_identity(model) == {"weights": fingerprint(model), "dtype": str(dtype).removeprefix("torch.")}
-
-
-def test_a_tokenizers_fingerprint_is_of_its_words_and_special_tokens(word_tokenizer):
-    before = tokenizer_fingerprint(word_tokenizer)
-    same, more_words, other_pad = (copy.deepcopy(word_tokenizer) for _ in range(3))
-    more_words.add_tokens(["splendid"])
-    other_pad.pad_token = "[UNK]"
-    assert tokenizer_fingerprint(same) == before
-    assert len(before) == 64
-    assert len({before, tokenizer_fingerprint(more_words), tokenizer_fingerprint(other_pad)}) == 3
-
-
-def test_a_tokenizers_fingerprint_survives_its_files(tmp_path, word_tokenizer):
-    word_tokenizer.save_pretrained(tmp_path)
-    loaded = type(word_tokenizer).from_pretrained(tmp_path)
-    assert tokenizer_fingerprint(loaded) == tokenizer_fingerprint(word_tokenizer)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from parity import make_inputs
+from tokenizers import normalizers
 
 from moco_rt import EarlyExitTextClassificationModel, LinearCondition
 from moco_rt.certification.certificate import Certificate, ExitCount
+from moco_rt.inputs.tokenizer_identity import legacy_tokenizer_fingerprint, tokenizer_fingerprint
 from moco_rt.policies.conditions import OffRamp
 from moco_rt.policies.findings import SearchReport
 from moco_rt.policies.fingerprints import fingerprint
@@ -240,6 +243,56 @@ def test_a_certificate_does_not_pass_to_weights_that_were_loaded_since(tmp_path,
     loaded.model.load_state_dict(tiny_bert(layers=3, labels=CLASSES, seed=1).state_dict())
     with pytest.raises(ValueError, match="weights"):
         loaded.save_pretrained(tmp_path / "tuned")
+
+
+# The tokenizer
+
+
+def test_a_model_comes_back_with_its_tokenizer(tmp_path, tiny_bert, word_tokenizer):
+    tokenizer = copy.deepcopy(word_tokenizer)
+    tokenizer.truncation_side = "left"
+    saved = make_fast(tiny_bert)
+    saved.tokenizer = tokenizer
+    saved.policy.made_for["tokenizer"] = tokenizer_fingerprint(tokenizer)
+    saved.save_pretrained(tmp_path)
+    loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
+    texts = ["good film " * 40, "bad"]
+    assert torch.equal(loaded.predict(texts).probs, saved.predict(texts).probs)
+    assert tokenizer_fingerprint(loaded.tokenizer) == tokenizer_fingerprint(tokenizer)
+
+
+def test_another_tokenizer_than_the_policys_is_refused(tiny_bert, word_tokenizer, one_line_error):
+    fast = make_fast(tiny_bert)
+    fast.tokenizer = word_tokenizer
+    fast.policy.made_for["tokenizer"] = tokenizer_fingerprint(word_tokenizer)
+    other = copy.deepcopy(word_tokenizer)
+    other.backend_tokenizer.normalizer = normalizers.Lowercase()
+    for tokenizer in (None, word_tokenizer):
+        fast.predict(["good"], tokenizer=tokenizer)
+    with one_line_error(ValueError, "tokenizer must be the one that the policy was found with"):
+        fast.predict(["good"], tokenizer=other)
+
+
+def test_the_fingerprint_in_an_older_policy_still_counts(tiny_bert, word_tokenizer, one_line_error):
+    fast = make_fast(tiny_bert)
+    fast.policy.made_for["tokenizer"] = legacy_tokenizer_fingerprint(word_tokenizer)
+    fast.predict(["good"], tokenizer=word_tokenizer)
+    other = copy.deepcopy(word_tokenizer)
+    other.add_tokens(["plot"])
+    with one_line_error(ValueError, "tokenizer must be the one that the policy was found with"):
+        fast.predict(["good"], tokenizer=other)
+
+
+def test_without_tokenizer_files_a_model_carries_none(tmp_path, tiny_bert):
+    make_fast(tiny_bert).save_pretrained(tmp_path)
+    assert EarlyExitTextClassificationModel.from_pretrained(tmp_path).tokenizer is None
+
+
+def test_a_model_keeps_its_tokenizer_in_a_pickle(tiny_bert, word_tokenizer):
+    fast = make_fast(tiny_bert)
+    fast.tokenizer = word_tokenizer
+    again = pickle.loads(pickle.dumps(fast))
+    assert torch.equal(again.predict(["good film"]).probs, fast.predict(["good film"]).probs)
 
 
 # Saving where a model was loaded from

@@ -196,6 +196,7 @@ def test_works_inside_a_pipeline_without_a_word(fast, caplog, word_tokenizer):
     classify = pipeline("text-classification", model=fast, tokenizer=word_tokenizer)
     answers = classify(texts, batch_size=3)
     assert answers[1] == {"label": "LABEL_1", "score": pytest.approx(0.9)}
+    assert "EarlyExitTextClassificationModel" in repr(classify)
     plain = pipeline("text-classification", model=fast.model, tokenizer=word_tokenizer)(texts, batch_size=3)
     for place in (0, 2):
         assert answers[place] == {**plain[place], "score": pytest.approx(plain[place]["score"], abs=1e-5)}

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from moco_rt import EarlyExitTextClassificationModel, LinearCondition
 from moco_rt.inputs import batching, prefetch
-from moco_rt.inputs.prefetch import prefetch_encoded
-from moco_rt.inputs.texts import check_text, check_texts
+from moco_rt.runtime.outputs import Prediction, RowNames, concatenate, select
+from moco_rt.runtime.prediction import predict_parts
 
 WORDS = ["a", "the", "film", "good", "bad", "not", "was", "but"]
 backends = pytest.mark.parametrize("backend", ["packed", "reference"])
@@ -138,17 +140,33 @@ def test_texts_are_truncated_to_what_the_model_has_positions_for(make_fast, word
 
 
 @backends
-@pytest.mark.parametrize(
-    "config", [{"labels": 1}, {"labels": 4, "problem_type": "multi_label_classification"}], ids=["one", "several"]
-)
-def test_labels_that_may_hold_at_once_have_probabilities_of_their_own(make_fast, word_tokenizer, backend, config):
-    fast = make_fast(backend, exits=False, **config)
+def test_labels_that_may_hold_at_once_have_probabilities_of_their_own(make_fast, word_tokenizer, backend):
+    fast = make_fast(backend, exits=False, labels=4, problem_type="multi_label_classification")
     texts = make_texts(12)
     found = fast.predict(texts, tokenizer=word_tokenizer)
+    assert found.scores is None
     for place, text in enumerate(texts):
         logits = fast(**word_tokenizer(text, return_tensors="pt")).logits[0]
         torch.testing.assert_close(found.probs[place], logits.sigmoid(), atol=1e-5, rtol=0)
         assert found.labels[place] == logits.argmax()
+
+
+@backends
+@pytest.mark.parametrize(("problem_type", "outputs"), [(None, 1), ("regression", 1), ("regression", 3)])
+def test_what_does_not_choose_a_label_answers_with_scores(make_fast, word_tokenizer, backend, problem_type, outputs):
+    fast = make_fast(backend, exits=False, labels=outputs, problem_type=problem_type)
+    texts = make_texts(12)
+    found = fast.predict(texts, tokenizer=word_tokenizer)
+    assert found.labels is None
+    assert found.scores.shape == ((12,) if outputs == 1 else (12, 3))
+    for place, text in enumerate(texts):
+        logits = fast(**word_tokenizer(text, return_tensors="pt")).logits[0]
+        torch.testing.assert_close(found.scores[place], logits.squeeze(), atol=1e-5, rtol=0)
+    if problem_type is None:
+        assert torch.equal(found.probs, found.scores.sigmoid()[:, None])
+    else:
+        assert found.probs is None
+    assert list(found) == [{"score": score, "exit": None} for score in found.scores.tolist()]
 
 
 def test_probabilities_are_float32_whatever_the_model_computes_in(make_fast, word_tokenizer, packed_dtype):
@@ -179,64 +197,148 @@ def test_short_work_says_nothing(make_fast, word_tokenizer, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_breaks_while_texts_are_tokenised_reaches_the_caller(make_fast, word_tokenizer, monkeypatch):
+# What is finished is not lost
+
+
+def test_a_bad_text_in_a_list_is_refused_before_anything_is_computed(make_fast, word_tokenizer, monkeypatch):
+    fast = make_fast("packed")
     monkeypatch.setattr(prefetch, "CHUNK_TEXTS", 2)
-    with pytest.raises(TypeError):
-        make_fast("packed").predict(["good", "bad", "film", None], tokenizer=word_tokenizer)
+    monkeypatch.setattr(fast, "forward", None)
+    for bad in (None, "\ud83d"):
+        with pytest.raises((TypeError, ValueError), match=r"^texts must .* place 3\)$"):
+            fast.predict(["good", "bad", "film", bad], tokenizer=word_tokenizer)
 
 
-def test_a_regression_is_refused(make_fast, word_tokenizer, one_line_error):
-    fast = make_fast("packed", exits=False, labels=1, problem_type="regression")
-    with one_line_error(ValueError, "model must classify (got problem_type=regression)"):
-        fast.predict(["a film"], tokenizer=word_tokenizer)
+def test_an_error_while_an_iterator_is_read_brings_what_was_before_it(make_fast, word_tokenizer, monkeypatch):
+    fast = make_fast("packed")
+    monkeypatch.setattr(prefetch, "CHUNK_TEXTS", 4)
+    texts = make_texts(10)
+
+    def read():
+        yield from texts
+        raise OSError("the line is dead")
+
+    with pytest.raises(OSError, match="the line is dead") as caught:
+        fast.predict(read(), tokenizer=word_tokenizer)
+    expected = fast.predict(texts, tokenizer=word_tokenizer)
+    assert torch.equal(caught.value.prediction.probs, expected.probs)
+    with pytest.raises(TypeError, match="got NoneType at place 10") as caught:
+        fast.predict(iter([*texts, None, "good"]), tokenizer=word_tokenizer)
+    assert torch.equal(caught.value.prediction.labels, expected.labels)
 
 
-# Texts as they come
+@pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
+def test_an_error_while_computing_brings_what_was_before_it(make_fast, word_tokenizer, monkeypatch, kind):
+    fast = make_fast("packed")
+    monkeypatch.setattr(prefetch, "CHUNK_TEXTS", 4)
+    expected, forward, left = fast.predict(make_texts(8), tokenizer=word_tokenizer), fast.forward, [0] * 2
+
+    def breaks(**inputs):
+        if not left:
+            raise kind
+        left.pop()
+        return forward(**inputs)
+
+    monkeypatch.setattr(fast, "forward", breaks)
+    with pytest.raises(kind) as caught:
+        fast.predict(make_texts(12), tokenizer=word_tokenizer)
+    assert torch.equal(caught.value.prediction.probs, expected.probs)
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 7, 8])
-def test_texts_come_in_chunks_with_what_was_made_of_them(monkeypatch, chunk):
-    monkeypatch.setattr(prefetch, "CHUNK_TEXTS", chunk)
-    found = list(prefetch_encoded(iter("abcdefg"), lambda texts: [text.upper() for text in texts]))
-    assert [start for start, _, _ in found] == list(range(0, 7, chunk))
-    assert "".join(text for _, texts, _ in found for text in texts) == "abcdefg"
-    assert "".join(row for _, _, rows in found for row in rows) == "ABCDEFG"
-    assert all(len(texts) == chunk for _, texts, _ in found[:-1])
+def test_an_error_before_anything_is_finished_brings_nothing(make_fast, word_tokenizer):
+    with pytest.raises(TypeError) as caught:
+        make_fast("packed").predict(iter([None]), tokenizer=word_tokenizer)
+    assert not hasattr(caught.value, "prediction")
 
 
-def test_of_no_texts_nothing_comes():
-    assert list(prefetch_encoded([], list)) == []
-
-
-def test_one_chunk_is_encoded_ahead_and_no_more(monkeypatch):
-    monkeypatch.setattr(prefetch, "CHUNK_TEXTS", 2)
-    read = []
-    chunks = prefetch_encoded((read.append(text) or text for text in "abcdefgh"), list)
+def test_parts_come_in_order_and_are_read_one_ahead(make_fast, word_tokenizer, monkeypatch):
+    fast, texts, read = make_fast("packed"), make_texts(10), []
+    monkeypatch.setattr(prefetch, "CHUNK_TEXTS", 4)
+    parts = predict_parts(fast, (read.append(text) or text for text in texts), word_tokenizer)
     assert read == []
-    assert [next(chunks)[0] for _ in range(2)] == [0, 2]
-    assert "".join(read) == "abcdef"
+    found = [next(parts)]
+    assert len(read) == 8
+    found += parts
+    assert [len(part) for part in found] == [4, 4, 2]
+    expected = fast.predict(texts, tokenizer=word_tokenizer)
+    assert torch.equal(concatenate(found).probs, expected.probs)
 
 
-def test_an_error_while_encoding_comes_in_its_place(monkeypatch):
-    monkeypatch.setattr(prefetch, "CHUNK_TEXTS", 2)
-
-    def encode(texts):
-        return [1 / len(text) for text in texts]
-
-    chunks = prefetch_encoded(["a", "b", "", "d"], encode)
-    assert next(chunks) == (0, ["a", "b"], [1.0, 1.0])
-    with pytest.raises(ZeroDivisionError):
-        next(chunks)
+# The tokenizer that a model carries
 
 
-@pytest.mark.parametrize("text", ["", "a film", ("a", "b"), ["a", "b"]], ids=repr)
-def test_texts_and_pairs_are_texts(text):
-    check_text(text, 0)
-    check_texts([text])
+def test_a_model_uses_the_tokenizer_that_it_carries(make_fast, word_tokenizer):
+    fast, texts = make_fast("packed"), make_texts(20)
+    expected = fast.predict(texts, tokenizer=word_tokenizer)
+    fast.tokenizer = word_tokenizer
+    assert torch.equal(fast.predict(texts).probs, expected.probs)
 
 
-@pytest.mark.parametrize("text", [None, 1, b"a", ("a",), ["a", "b", "c"], {"a", "b"}], ids=repr)
-def test_what_is_no_text_is_refused_by_its_place(text, one_line_error):
-    words = f"texts must hold texts or pairs of texts (got {type(text).__name__} at place 7)"
-    with one_line_error(TypeError, words):
-        check_text(text, 7)
+def test_without_a_tokenizer_nothing_is_predicted(make_fast, one_line_error):
+    with one_line_error(ValueError, "tokenizer must be given where the model carries none (got None)"):
+        make_fast("packed").predict(["good"])
+
+
+def test_columns_name_the_texts(make_fast, word_tokenizer):
+    fast, texts = make_fast("packed"), make_texts(20)
+    rows = [{"review": text, "text": "good"} for text in texts]
+    found = fast.predict(rows, tokenizer=word_tokenizer, columns="review")
+    assert torch.equal(found.probs, fast.predict(texts, tokenizer=word_tokenizer).probs)
+
+
+# A prediction as rows
+
+
+def prediction(**changes):
+    columns = {
+        "labels": torch.tensor([1, 0, -1]),
+        "probs": torch.tensor([[0.25, 0.75], [0.5, 0.5], [torch.nan, torch.nan]]),
+        "exit_site": torch.tensor([2, -1, -1]),
+        "exit_rule": torch.tensor([0, -1, -1]),
+        "tier": torch.tensor([0, 1, -1]),
+    }
+    return Prediction(**{**columns, **changes})
+
+
+def test_rows_have_the_names_of_classes_sites_and_tiers():
+    names = RowNames({0: "no", 1: "yes"}, [["a", "b", "c"], []], tiers=True)
+    assert list(prediction(names=names)) == [
+        {"label": "yes", "prob": 0.75, "exit": "c", "tier": 0},
+        {"label": "no", "prob": 0.5, "exit": None, "tier": 1},
+        {"label": None, "prob": None, "exit": None, "tier": None},
+    ]
+
+
+def test_without_names_rows_have_numbers():
+    assert next(iter(prediction())) == {"label": 1, "prob": 0.75, "exit": 2}
+
+
+def test_several_labels_that_hold_at_once_are_listed():
+    names = RowNames({0: "no", 1: "yes"}, [["a", "b", "c"], []], several=True)
+    rows = list(replace(prediction(names=names), probs=torch.tensor([[0.75, 0.5], [0.1, 0.4], [0.9, torch.nan]])))
+    assert [(row["label"], row["prob"]) for row in rows] == [(["no", "yes"], [0.75, 0.5]), ([], []), (None, None)]
+
+
+def test_a_probability_that_is_not_a_number_settles_no_label():
+    assert next(iter(replace(prediction(), probs=torch.full((3, 2), torch.nan))))["label"] is None
+
+
+def test_a_prediction_has_a_length_and_makes_a_frame(make_fast, word_tokenizer):
+    fast, texts = make_fast("packed"), make_texts(40)
+    found = fast.predict(texts, tokenizer=word_tokenizer)
+    assert len(found) == 40
+    frame = pd.DataFrame(found)
+    assert list(frame.columns) == ["label", "prob", "exit"]
+    assert frame["label"].tolist() == [f"LABEL_{label}" for label in found.labels.tolist()]
+    assert frame["prob"].tolist() == found.probs.max(1).values.tolist()
+    sites = [None if site < 0 else fast.sites[site] for site in found.exit_site.tolist()]
+    assert [row["exit"] for row in found] == sites
+    assert len(set(sites)) == 3
+
+
+def test_rows_can_be_selected_and_joined_again():
+    whole = prediction()
+    assert concatenate(
+        [select(whole, torch.tensor([0])), select(whole, torch.tensor([False, True, True]))]
+    ).labels.tolist() == [1, 0, -1]
+    assert next(iter(select(whole, torch.tensor([1])))) == {"label": 0, "prob": 0.5, "exit": None}

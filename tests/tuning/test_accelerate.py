@@ -9,20 +9,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from split_samples import calibration_places, first_of_each
 
 from moco_rt import _C, EarlyExitTextClassificationModel
 from moco_rt.architectures import load_classifier
 from moco_rt.certification.bounds import fixed_sequence, rows_needed
-from moco_rt.certification.selection import what_can_be_certified
+from moco_rt.certification.guarantee import Guarantee
+from moco_rt.certification.selection import RowsInAll, what_can_be_certified
 from moco_rt.demo.classifier import train_classifier
 from moco_rt.demo.corpus import make_corpus
+from moco_rt.inputs.tokenization import encode
 from moco_rt.policies.conditions import OffRamp
 from moco_rt.quantization.hf_quantizer import is_int8
+from moco_rt.tuning import accelerate as accelerate_module
 from moco_rt.tuning.accelerate import accelerate, choose
 from moco_rt.tuning.costs import Costs
 from moco_rt.tuning.recording import Recordings
 from moco_rt.tuning.splits import split_texts
-from moco_rt.tuning.study import Study, study
+from moco_rt.tuning.study import Study, study_model
 
 CHUNK_TEXTS = 1200
 
@@ -37,8 +41,10 @@ def trained():
 
 
 @pytest.fixture(scope="module")
-def reviews():
-    return make_corpus(CHUNK_TEXTS, seed=1, median_words=12)
+def reviews(trained):
+    """Reviews no two of which have the same tokens."""
+    made = make_corpus(CHUNK_TEXTS + 100, seed=1, median_words=12)
+    return [made[i] for i in first_of_each(trained[1], [row.text for row in made])[:CHUNK_TEXTS]]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +56,8 @@ def texts(reviews):
 def found(trained, texts):
     """A study whose costs are made by hand: what is chosen does not depend on this machine's mood."""
     fast = EarlyExitTextClassificationModel(trained[0])
-    made = study(fast, trained[1], split_texts(texts, None, None, 0), max_length=64, seed=0)
+    split = split_texts(texts, lambda some: encode(trained[1], some, 64))
+    made = study_model(fast, split, seed=0)
     sites = list(dict.fromkeys(made.sites))
     return replace(made, costs=costs_of([0.45 + sites.index(site) for site in made.sites], 5.0))
 
@@ -67,15 +74,10 @@ def choose_for(trained, found):
 
     def make(agreement, confidence=0.95, **changes):
         fast = EarlyExitTextClassificationModel(trained[0])
-        choose(fast, replace(found, **changes), 1 - agreement, confidence)
+        choose(fast, replace(found, **changes), Guarantee(1 - agreement, 1 - confidence))
         return fast
 
     return make
-
-
-def calibration_places(count, seed=0):
-    """The texts that accelerate keeps apart for the certificate."""
-    return np.random.default_rng(seed).permutation(count)[int((0.5 + 0.15) * count) :]
 
 
 def assert_certificate_is_what_it_does(fast, full, tokenizer, rows, truth=None):
@@ -112,7 +114,7 @@ def test_the_counts_of_the_certificate_are_those_of_the_model(trained, reviews, 
     model, tokenizer = trained
     truth = np.array([row.label for row in reviews])
     fast = accelerate(model, texts, tokenizer=tokenizer, agreement=agreement, seed=seed, labels=truth.tolist())
-    places = calibration_places(CHUNK_TEXTS, seed)
+    places = calibration_places(tokenizer, texts, seed)
     assert_certificate_is_what_it_does(fast, model, tokenizer, [texts[i] for i in places], truth[places])
     certificate = fast.policy.certificate
     assert (certificate.alpha, certificate.delta) == (pytest.approx(1 - agreement), pytest.approx(0.05))
@@ -133,29 +135,121 @@ def test_pairs_of_texts_are_certified(trained, texts):
     model, tokenizer = trained
     pairs = list(zip(texts, reversed(texts), strict=True))
     fast = accelerate(model, pairs, tokenizer=tokenizer, agreement=0.9, max_length=48)
-    rows = [pairs[i] for i in calibration_places(CHUNK_TEXTS)]
+    rows = [pairs[i] for i in calibration_places(tokenizer, pairs, max_length=48)]
     assert_certificate_is_what_it_does(fast, model, tokenizer, rows)
+
+
+def test_rows_of_a_data_set_are_certified_as_their_texts(trained, texts, tmp_path):
+    model, tokenizer = trained
+    rows = [{"review": text, "label": 0} for text in texts]
+    fast = accelerate(
+        model, iter(rows[:600]), tokenizer=tokenizer, agreement=0.95, calibration=rows[600:], columns="review"
+    )
+    assert_certificate_is_what_it_does(fast, model, tokenizer, texts[600:])
+    assert fast.tokenizer is tokenizer
+    fast.save_pretrained(tmp_path)
+    loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
+    assert torch.equal(loaded.predict(rows, columns="review").probs, fast.predict(texts).probs)
+
+
+@pytest.mark.parametrize("calibration", [False, True])
+def test_one_bad_text_is_refused_before_anything_is_computed(trained, texts, one_line_error, calibration):
+    bad = [*texts[:900], "\ud83d"]
+    given, extra = (texts, bad) if calibration else (bad, None)
+    with one_line_error(ValueError, "(got a lone surrogate U+D83D as character 0 of the text at place 900)"):
+        accelerate(trained[0], given, tokenizer=trained[1], calibration=extra)
 
 
 def test_the_dtype_that_was_asked_for_is_certified(trained, texts, packed_dtype):
     model, tokenizer = trained
     fast = accelerate(model, texts, tokenizer=tokenizer, agreement=0.95, dtype=packed_dtype)
     assert (fast.dtype, model.dtype) == (packed_dtype, torch.float32)
-    assert_certificate_is_what_it_does(fast, model, tokenizer, [texts[i] for i in calibration_places(CHUNK_TEXTS)])
+    assert_certificate_is_what_it_does(fast, model, tokenizer, [texts[i] for i in calibration_places(tokenizer, texts)])
 
 
 @pytest.mark.skipif(not _C.can_multiply(torch.int8), reason="the processor does not multiply bytes")
-def test_in_int8_the_certificate_is_of_the_int8_model_and_survives_the_disk(trained, texts, tmp_path, capsys):
+def test_in_int8_the_certificate_is_of_the_int8_model_and_survives_the_disk(trained, texts, tmp_path):
     model, tokenizer = trained
     fast = accelerate(model, texts, tokenizer=tokenizer, agreement=0.95, dtype="int8")
     assert (is_int8(fast.model), is_int8(model)) == (True, False)
     assert fast.policy.exits
     assert fast.policy.made_for["dtype"] == "int8"
-    assert_certificate_is_what_it_does(fast, fast.model, tokenizer, [texts[i] for i in calibration_places(CHUNK_TEXTS)])
-    fast.report()
-    assert "int8: " in capsys.readouterr().out
+    assert_certificate_is_what_it_does(
+        fast, fast.model, tokenizer, [texts[i] for i in calibration_places(tokenizer, texts)]
+    )
+    assert "int8: " in fast.report()
     fast.save_pretrained(tmp_path)
     assert_same_bits(EarlyExitTextClassificationModel.from_pretrained(tmp_path), fast, texts[:300], tokenizer)
+
+
+# Texts that stand there several times
+
+
+@pytest.mark.parametrize("copies", [4, 1])
+def test_copies_of_texts_count_once_and_add_nothing(trained, texts, reviews, copies):
+    model, tokenizer = trained
+    some, truth = texts[:400] * copies, [row.label for row in reviews[:400]] * copies
+    fast = accelerate(model, some, tokenizer=tokenizer, agreement=0.9, labels=truth)
+    certificate = fast.policy.certificate
+    assert (certificate.rows, certificate.rows_in_all) == (140, 140 * copies)
+    assert certificate.disagreement_in_all == pytest.approx(certificate.disagreements / 140)
+    places = calibration_places(tokenizer, some)
+    truth = np.array(truth)[places]
+    assert_certificate_is_what_it_does(fast, model, tokenizer, [some[i] for i in places], truth)
+
+
+def test_rows_that_truncation_makes_equal_never_stand_on_both_sides(trained, texts, monkeypatch):
+    model, tokenizer = trained
+    seen = []
+
+    def study_and_keep(fast, split, **options):
+        seen.append(split)
+        return study_model(fast, split, **options)
+
+    monkeypatch.setattr(accelerate_module, "study_model", study_and_keep)
+    alike = [f"{text} {number}" for text in texts for number in ("one", "two", "three")]
+    certificate = accelerate(model, alike, tokenizer=tokenizer, agreement=0.9, max_length=16).policy.certificate
+    (split,) = seen
+    rows = [str(row) for row in split.rows]
+    assert len(rows) == len(set(rows)) == len(first_of_each(tokenizer, alike, max_length=16))
+    assert certificate.rows == len(split.rows[split.calibration])
+    assert certificate.rows_in_all >= 2 * certificate.rows
+
+
+def test_a_text_that_stands_in_calibration_too_is_not_learnt_from(trained, texts, caplog):
+    model, tokenizer = trained
+    fast = accelerate(model, texts[:500], tokenizer=tokenizer, agreement=0.9, calibration=texts[400:500] * 2)
+    certificate = fast.policy.certificate
+    assert (certificate.rows, certificate.rows_in_all) == (100, 200)
+    assert "100 texts also stand in calibration: they certify, and are left out of the fitting" in caplog.text
+
+
+# Labels
+
+
+def test_labels_may_be_names_of_classes(trained, texts, reviews):
+    model, tokenizer = trained
+    names = [model.config.id2label[row.label] for row in reviews[400:500]]
+    options = {"tokenizer": tokenizer, "agreement": 0.9, "calibration": texts[400:500]}
+    found = accelerate(model, texts[:400], labels=names, **options).policy.certificate
+    expected = np.array([row.label for row in reviews[400:500]])
+    own = EarlyExitTextClassificationModel(model).predict(texts[400:500], tokenizer=tokenizer).labels.numpy()
+    assert found.accuracy_full == pytest.approx((own == expected).mean())
+
+
+def test_labels_that_are_no_class_are_refused_before_any_work(trained, texts, one_line_error):
+    words = "labels must be class numbers from 0 to 1, or names of the model's classes (NEGATIVE, POSITIVE) "
+    with one_line_error(ValueError, words + "(got 2 at place 0)"):
+        accelerate(trained[0], texts[:400], tokenizer=trained[1], labels=[2] * 400)
+
+
+def test_a_model_with_exits_may_be_given_and_keeps_its_backend(trained, texts):
+    model, tokenizer = trained
+    given = EarlyExitTextClassificationModel(model, backend="reference")
+    given.add_rule(lambda x: x[:, 0] > 0, 1, "embeddings")
+    fast = accelerate(given, texts[:400], tokenizer=tokenizer, agreement=0.9)
+    assert fast is not given
+    assert (fast.model, fast.backend, len(given.policy.exits)) == (model, "reference", 1)
 
 
 def test_without_labels_there_are_no_accuracies(choose_for):
@@ -173,9 +267,9 @@ def test_the_model_is_not_changed(trained, texts):
 
 def test_texts_are_truncated_alike_when_the_policy_is_found_and_used(trained, texts):
     model, tokenizer = trained
-    fast = accelerate(model, texts, tokenizer=tokenizer, agreement=0.9, max_length=10)
-    assert fast.policy.made_for["max_length"] == 10
-    rows = [texts[i] for i in calibration_places(CHUNK_TEXTS)]
+    fast = accelerate(model, texts, tokenizer=tokenizer, agreement=0.9, max_length=14)
+    assert fast.policy.made_for["max_length"] == 14
+    rows = [texts[i] for i in calibration_places(tokenizer, texts, max_length=14)]
     assert_certificate_is_what_it_does(fast, model, tokenizer, rows)
 
 
@@ -226,8 +320,22 @@ def test_expected_seconds_are_what_the_rows_that_leave_and_stay_cost(choose_for)
 def test_what_the_model_had_is_replaced(trained, found):
     fast = EarlyExitTextClassificationModel(trained[0])
     fast.add_rule(lambda x: x[:, 0] > 0, 1, "embeddings")
-    choose(fast, found, 0.1, 0.95)
+    choose(fast, found, Guarantee(0.1, 0.05))
     assert all(hasattr(exit.condition, "layers") for exit in fast.policy.exits)
+
+
+def test_the_policy_that_was_chosen_lies_on_the_stored_path(choose_for):
+    fast = choose_for(0.97)
+    path, certificate = fast.policy.path, fast.policy.certificate
+    policies = path.policies
+    assert policies.rows == certificate.rows
+    assert 0 < policies.chosen <= policies.certified < len(policies.seconds)
+    assert policies.disagreements[policies.chosen] == certificate.disagreements
+    assert fixed_sequence(policies.disagreements, policies.rows, Guarantee(0.03, 0.05)) == policies.certified
+    thresholds = policies.thresholds(policies.chosen)
+    own = {exit.site: exit.condition.thresholds for exit in fast.policy.exits}
+    for ramp, levels in zip(path.off_ramps, thresholds, strict=True):
+        np.testing.assert_array_equal(own.get(ramp.site, np.full(2, np.inf)), levels)
 
 
 def test_exits_that_do_not_pay_are_not_chosen(choose_for, caplog):
@@ -251,7 +359,7 @@ def test_where_none_can_be_certified_there_are_no_exits_and_the_log_says_so(choo
 def test_a_class_that_is_rare_is_no_obstacle(tiny_bert, seen):
     """Neither the path's labels nor its off-ramps' answers name the last ones."""
     fast, found = made_up_study(tiny_bert, classes=3, seen=seen)
-    choose(fast, found, 0.1, 0.95)
+    choose(fast, found, Guarantee(0.1, 0.05))
     assert all(exit.condition.num_classes == 3 for exit in fast.policy.exits)
 
 
@@ -269,7 +377,15 @@ def made_up_study(tiny_bert, classes, seen, rows=300):
         logits = np.eye(classes, dtype=np.float32)[labels]
         return Recordings({"embeddings": x}, logits, np.full(rows, 7))
 
-    return fast, Study([off_ramp], [], recording(), recording(), None, costs_of([1.0], 5.0), np.empty((0, classes)))
+    return fast, Study(
+        [off_ramp],
+        [],
+        recording(),
+        recording(),
+        RowsInAll(np.arange(rows)),
+        costs_of([1.0], 5.0),
+        np.empty((0, classes)),
+    )
 
 
 # Too few rows
@@ -282,9 +398,8 @@ def test_too_few_rows_certify_less_and_the_log_says_how_many_are_needed(trained,
     certificate = fast.policy.certificate
     assert certificate.rows == 140
     assert certificate.alpha == pytest.approx(1 - 0.05 ** (1 / 140))
-    assert f"140 calibration rows cannot certify an agreement of 99.90%: that needs {rows_needed(0.001, 0.95)}" in (
-        caplog.text
-    )
+    needed = rows_needed(Guarantee(0.001, 1 - 0.95))
+    assert f"140 distinct calibration rows cannot certify an agreement of 99.90%: that needs {needed}" in caplog.text
     assert "certifying 97.88%" in caplog.text
 
 
@@ -295,8 +410,8 @@ def test_enough_rows_say_nothing(choose_for, caplog):
 
 def test_what_few_rows_can_show_is_certified_by_rows_without_a_disagreement():
     for rows in range(50, 1000):
-        alpha = what_can_be_certified(1e-6, 0.95, rows)
-        assert fixed_sequence(np.array([0]), rows, alpha, 0.95) == 0, rows
+        shown = what_can_be_certified(Guarantee(1e-6, 0.05), rows)
+        assert fixed_sequence(np.array([0]), rows, shown) == 0, rows
 
 
 # On disk, and with other tokenizers
@@ -318,6 +433,9 @@ def test_bits_and_certificate_survive_the_disk(fast, trained, texts, tmp_path):
     loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
     assert loaded.policy.certificate == fast.policy.certificate
     assert loaded.policy.made_for == fast.policy.made_for
+    path, expected = loaded.policy.path.policies, fast.policy.path.policies
+    assert (path.rows, path.certified, path.chosen) == (expected.rows, expected.certified, expected.chosen)
+    np.testing.assert_array_equal(path.thresholds(path.chosen), expected.thresholds(expected.chosen))
     assert_same_bits(loaded, fast, texts[:300], trained[1])
 
 
@@ -389,7 +507,7 @@ def test_one_str_is_not_taken_for_many_texts(trained, texts, one_line_error):
 
 def test_too_few_texts_are_refused(trained, texts, one_line_error):
     with one_line_error(
-        ValueError, "texts must leave at least 50 rows to fit, to search and to certify on (got 50, 15"
+        ValueError, "texts must leave at least 50 distinct rows to fit, to search and to certify on (got 50, 15"
     ):
         accelerate(trained[0], texts[:100], tokenizer=trained[1])
 

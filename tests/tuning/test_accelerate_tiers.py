@@ -11,6 +11,7 @@ import torch
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+from split_samples import calibration_places, first_of_each
 
 from moco_rt import Cascade, EarlyExitTextClassificationModel
 from moco_rt._C import can_multiply
@@ -59,8 +60,10 @@ def half(large):
 
 
 @pytest.fixture(scope="module")
-def reviews():
-    return make_corpus(CHUNK_TEXTS, seed=1, median_words=12)
+def reviews(large):
+    """Reviews no two of which have the same tokens."""
+    made = make_corpus(CHUNK_TEXTS + 100, seed=1, median_words=12)
+    return [made[i] for i in first_of_each(large[1], [row.text for row in made])[:CHUNK_TEXTS]]
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +90,7 @@ def costs(quick_off_ramps):  # noqa: ARG001
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("moco_rt.tuning.study.measure_costs", made_up)
-        patch.setattr(cascade_study, "fastest", lambda work, texts: 1e-6)  # noqa: ARG005
+        patch.setattr(cascade_study, "seconds_of_text", lambda work, texts: 1e-6)  # noqa: ARG005
         patch.setattr(distillation, "_FEWEST_STEPS", 30)
         patch.setattr(policy_search, "_POLICIES", 1000)
         patch.setattr(policy_search, "_FEWER", 250)
@@ -108,11 +111,6 @@ def answers_of(pair):
     """A function that says what a model says."""
     fast = EarlyExitTextClassificationModel(pair[0])
     return lambda texts: fast.predict(texts, tokenizer=pair[1]).probs.log()
-
-
-def calibration_places(seed=0):
-    """The texts that accelerate keeps apart for the certificate."""
-    return np.random.default_rng(seed).permutation(CHUNK_TEXTS)[int((0.5 + 0.15) * CHUNK_TEXTS) :]
 
 
 def assert_certificate_is_what_it_does(cascade, full, rows):
@@ -143,7 +141,7 @@ def test_the_counts_of_the_certificate_are_those_of_the_cascade(small, half, lar
     cascade = accelerate(given, texts, agreement=0.93, labels=truth.tolist())
     assert isinstance(cascade, Cascade)
     assert len(cascade.tiers) > 1
-    places = calibration_places()
+    places = calibration_places(large[1], texts)
     rows = [texts[i] for i in places]
     full = EarlyExitTextClassificationModel(large[0])
     assert_certificate_is_what_it_does(cascade, full, rows)
@@ -159,13 +157,13 @@ def test_the_dtype_that_was_asked_for_is_certified(small, large, texts):
     assert {tier.model.dtype for tier in cascade.tiers} == {torch.bfloat16}
     assert large[0].dtype == torch.float32
     full = EarlyExitTextClassificationModel(large[0], dtype=torch.bfloat16)
-    assert_certificate_is_what_it_does(cascade, full, [texts[i] for i in calibration_places()])
+    assert_certificate_is_what_it_does(cascade, full, [texts[i] for i in calibration_places(large[1], texts)])
 
 
 def test_pairs_of_texts_are_certified(small, large, texts, costs):  # noqa: ARG001
     pairs = list(zip(texts, reversed(texts), strict=True))
     cascade = accelerate([small, large], pairs, agreement=0.9, max_length=48)
-    rows = [pairs[i] for i in calibration_places()]
+    rows = [pairs[i] for i in calibration_places(large[1], pairs, max_length=48)]
     full = EarlyExitTextClassificationModel(large[0]).predict(rows, tokenizer=large[1], max_length=48)
     differ = int((cascade.predict(rows).labels != full.labels).sum())
     assert (cascade.certificate.disagreements, cascade.certificate.rows) == (differ, len(rows))
@@ -185,7 +183,7 @@ def found(with_exits, small, large, texts, costs):  # noqa: ARG001
 
 def test_a_small_and_a_large_model_are_certified_together(found, large, texts):
     full = EarlyExitTextClassificationModel(large[0])
-    assert_certificate_is_what_it_does(found, full, [texts[i] for i in calibration_places()])
+    assert_certificate_is_what_it_does(found, full, [texts[i] for i in calibration_places(large[1], texts)])
 
 
 def test_it_is_saved_with_all_it_needs(found, texts, tmp_path):
@@ -206,17 +204,16 @@ def test_models_are_not_changed_and_exits_not_taken_over(found, with_exits, smal
 
 
 def test_all_tiers_speak_of_the_last_ones_classes(small, large, texts):
-    split = split_texts(texts, None, None, 0)
+    split = split_texts(texts, Tier.of(large).encode)
     studies = []
     for first in (small, swapped(small)):
-        tiers = [Tier(first), Tier(large)]
-        align_classes(tiers)
+        tiers = align_classes([Tier.of(first), Tier.of(large)])
         studies.append(study_tiers(tiers, split, seed=0))
     ways = studies[0].ways
     end = next(place for place, way in enumerate(ways) if way == WayOut(0, None))
     assert studies[1].temperatures == pytest.approx(studies[0].temperatures)
-    for job in ("path", "calibration"):
-        one, other = (getattr(found.of, job) for found in studies)
+    for job in ("ordering", "calibration"):
+        one, other = (getattr(found.candidates, job).scores for found in studies)
         np.testing.assert_array_equal(one.label, other.label)
         np.testing.assert_array_equal(one.predicted[end], other.predicted[end])
         np.testing.assert_allclose(one.score[end], other.score[end], atol=1e-5)
@@ -255,7 +252,7 @@ def test_a_tier_that_never_agrees_is_left_out(large, tiny_bert, word_tokenizer, 
         assert [tier.model.model for tier in cascade.tiers] == [large[0]]
         assert set(cascade.predict(texts[:50]).tier.tolist()) == {0}
         assert_certificate_is_what_it_does(
-            cascade, EarlyExitTextClassificationModel(large[0]), [texts[i] for i in calibration_places()]
+            cascade, EarlyExitTextClassificationModel(large[0]), [texts[i] for i in calibration_places(large[1], texts)]
         )
 
 
@@ -263,7 +260,7 @@ def test_a_tier_alone_is_a_cascade(large, texts):
     cascade = accelerate([large], texts, agreement=0.93)
     assert len(cascade.tiers) == 1
     full = EarlyExitTextClassificationModel(large[0])
-    assert_certificate_is_what_it_does(cascade, full, [texts[i] for i in calibration_places()])
+    assert_certificate_is_what_it_does(cascade, full, [texts[i] for i in calibration_places(large[1], texts)])
 
 
 def test_the_same_seed_leads_to_the_same_cascade(found, small, large, texts):

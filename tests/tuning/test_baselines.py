@@ -11,6 +11,8 @@ import pytest
 from moco_rt.architectures.sites import EMBEDDINGS, attention_site
 from moco_rt.certification.bounds import rows_needed
 from moco_rt.certification.exit_scores import ExitScores
+from moco_rt.certification.guarantee import Guarantee
+from moco_rt.certification.selection import RowsInAll
 from moco_rt.policies.conditions import OffRamp
 from moco_rt.tuning import baselines
 from moco_rt.tuning.baselines import all_baselines, deebert, one_sided_rules, pabee, right_tool
@@ -54,7 +56,7 @@ def make_study(classes=2, sites=SITES):
     ramps = [make_off_ramp(site, classes) for site in sites]
     reach = np.arange(1.0, len(sites) + 2)
     costs = Costs(np.array([1.0]), reach[None], np.zeros((1, len(sites))), np.zeros(len(sites) + 1))
-    return Study(ramps, ramps[1:], path, calibration, None, costs, np.empty((0, classes)))
+    return Study(ramps, ramps[1:], path, calibration, RowsInAll(np.arange(600)), costs, np.empty((0, classes)))
 
 
 @pytest.fixture(scope="module", params=[2, 4], ids=["two classes", "four classes"])
@@ -78,13 +80,13 @@ def test_all_methods_are_there(found):
 def test_the_first_policy_lets_nobody_leave(study, found, name):
     preset = found[name]
     answers = score_exits(preset.off_ramps, study.ordering)
-    assert (preset.leaving(answers)[0] == len(preset.off_ramps)).all()
+    assert (preset.exits_of_policies(answers)[0] == len(preset.off_ramps)).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_row_leaves_no_later_with_the_next_policy(study, found, name):
     preset = found[name]
-    leaving = preset.leaving(score_exits(preset.off_ramps, study.ordering))
+    leaving = preset.exits_of_policies(score_exits(preset.off_ramps, study.ordering))
     assert len(leaving) == len(preset.thresholds) == len(preset.patience) > 5
     for before, after in pairwise(leaving):
         assert (after <= before).all()
@@ -163,7 +165,7 @@ def test_pabee_goes_from_more_layers_than_there_are_to_the_first():
     preset = pabee(off_ramps, answers)
     assert list(preset.patience) == [7, 6, 5, 4, 3, 2, 1]
     assert all(np.isneginf(thresholds).all() for thresholds in preset.thresholds)
-    leaving = preset.leaving(answers)
+    leaving = preset.exits_of_policies(answers)
     assert (leaving[-1] == 0).all()
     agree = (answers.predicted == answers.predicted[0]).all(axis=0)
     assert ((leaving[1] == 5) == agree).all()  # who needs all six layers to agree leaves at the last
@@ -186,7 +188,7 @@ def test_moco_has_as_many_policies_as_its_rows_can_bear(rows):
     score = np.random.default_rng(0).random((1, rows)).astype(np.float32)
     preset = one_sided_rules([make_off_ramp()], ExitScores(label[None], score, label))
     errors = np.geomspace(1e-4, 0.2, 200)
-    bearable = [error for error in errors if rows_needed(error, 0.95) <= rows // 2]
+    bearable = [error for error in errors if rows_needed(Guarantee(error, 1 - 0.95)) <= rows // 2]
     assert len(preset.thresholds) == 1 + len(bearable)
     assert (len(bearable) == 0) == (rows == 10)
 

@@ -49,22 +49,22 @@ def timed(monkeypatch):
 )
 def test_the_smallest_of_those_about_as_fast_as_any_is_taken(tiers, timed, seconds, best):
     timed(dict(zip(batch_tokens._CANDIDATES, seconds, strict=True)))
-    tune_batch_tokens(tiers, make_texts(50))
-    assert [tier.batch_tokens for tier in tiers] == [best, best]
+    tuned = tune_batch_tokens(tiers, make_texts(50))
+    assert [tier.batch_tokens for tier in tuned] == [best, best]
 
 
 def test_the_fastest_of_several_runs_counts(tiers, timed):
     slow_at_first = iter([9.0, 1.0, 1.0, 1.0, 9.0, 9.0, 9.0, 9.0, 9.0])
     timed(lambda tier, _: next(slow_at_first) if tier is tiers[0] else 1.0)
-    tune_batch_tokens(tiers, make_texts(50))
-    assert tiers[0].batch_tokens == SMALL
+    tuned = tune_batch_tokens(tiers, make_texts(50))
+    assert tuned[0].batch_tokens == SMALL
 
 
 def test_every_tier_has_its_own(tiers, timed):
     best = dict(zip(tiers, (MIDDLE, LARGE), strict=True))
     timed(lambda tier, pack: 1.0 if pack == best[tier] else 2.0)
-    tune_batch_tokens(tiers, make_texts(50))
-    assert [tier.batch_tokens for tier in tiers] == [MIDDLE, LARGE]
+    tuned = tune_batch_tokens(tiers, make_texts(50))
+    assert [tier.batch_tokens for tier in tuned] == [MIDDLE, LARGE]
 
 
 def test_a_tier_is_timed_by_the_texts_that_come_to_it(tiers, timed):
@@ -97,16 +97,16 @@ def test_one_text_of_too_many_tokens_is_timed(tiers, timed, monkeypatch):
 def test_a_function_has_none_and_hands_on_what_it_does_not_settle(tiers, timed):
     seen, texts = timed(dict.fromkeys(batch_tokens._CANDIDATES, 1.0)), make_texts(60)
     cascade = Cascade([count_words, (tiers[1].model, tiers[1].tokenizer)], thresholds=[0.7])
-    tune_batch_tokens(cascade.tiers, texts)
-    assert [tier.batch_tokens for tier in cascade.tiers] == [None, SMALL]
+    tuned = tune_batch_tokens(cascade.tiers, texts)
+    assert [tier.batch_tokens for tier in tuned] == [None, SMALL]
     left = int((cascade.predict(texts).tier == 1).sum())
     assert 0 < left < 60
     assert {len(rows) for _, rows, _ in seen} == {left}
 
 
 def test_it_is_timed_on_this_machine(tiers):
-    tune_batch_tokens(tiers, make_texts(50))
-    assert all(tier.batch_tokens in batch_tokens._CANDIDATES for tier in tiers)
+    tuned = tune_batch_tokens(tiers, make_texts(50))
+    assert all(tier.batch_tokens in batch_tokens._CANDIDATES for tier in tuned)
 
 
 @pytest.mark.parametrize("first", ["model", "function"])
@@ -119,5 +119,5 @@ def test_a_tier_to_which_no_text_comes_is_not_asked(tiny_bert, word_tokenizer, f
     pair = (tiny_bert(2), word_tokenizer)
     kinds = {"model": pair, "function": never}
     cascade = Cascade([kinds[first], kinds[second], pair], thresholds=[-INF, -INF])
-    tune_batch_tokens(cascade.tiers, make_texts(20))
-    assert cascade.tiers[2].batch_tokens is None
+    tuned = tune_batch_tokens(cascade.tiers, make_texts(20))
+    assert tuned[2].batch_tokens is None

@@ -11,7 +11,8 @@ from moco_rt.cascades.tier import Tier, align_classes
 from moco_rt.certification.calibration import fit_temperature
 from moco_rt.certification.certificate import Certificate, ExitCount
 from moco_rt.certification.exit_scores import ExitScores
-from moco_rt.certification.selection import ExitCandidates, Selection
+from moco_rt.certification.policy_path import PolicyPath
+from moco_rt.certification.selection import ExitCandidates, RowsInAll, ScoredRows, Selection
 from moco_rt.policies.conditions import OffRamp
 from moco_rt.tuning.cascade_study import CascadeCosts, CascadeStudy, WayOut, build_tiers, study_tiers
 from moco_rt.tuning.costs import Costs
@@ -25,6 +26,8 @@ def flat(reach, ask=0.001, once=0.0):
         np.array([1.0]), np.array([reach]), np.full((1, ramps), ask), np.append(np.full(ramps, once), 2 * once)
     )
 
+
+NO_PATH = PolicyPath.of([np.full((1, 2), np.inf, np.float32)], np.zeros(1, int), np.ones(1), 50, 0, 0)
 
 # What leaving costs
 
@@ -88,18 +91,20 @@ def study_of_nobody(ways, temperatures, classes):
     nobody = ExitScores(np.empty((len(ways), 0), int), np.empty((len(ways), 0), np.float32), np.empty(0, int))
     lengths = np.empty((len(temperatures), 0), int)
     costs = CascadeCosts(ways, [], [], np.empty((0, 0), bool))
-    of = ExitCandidates([way.site for way in ways], costs, nobody, lengths, nobody, lengths, None, classes)
-    return CascadeStudy(ways, of, temperatures)
+    rows = ScoredRows(nobody, lengths)
+    in_all = RowsInAll(np.empty(0, int))
+    candidates = ExitCandidates([way.site for way in ways], costs, rows, rows, in_all, classes)
+    return CascadeStudy(ways, candidates, temperatures)
 
 
 def test_tiers_that_are_not_used_are_dropped_and_the_others_counted_anew(tiny_bert, word_tokenizer):
     names = {0: "sad", 1: "so so", 2: "glad"}
     own = {0: "glad", 1: "sad", 2: "so so"}
     tiers = [
-        Tier((tiny_bert(2, labels=3, seed=seed, id2label=labels), word_tokenizer))
+        Tier.of((tiny_bert(2, labels=3, seed=seed, id2label=labels), word_tokenizer))
         for seed, labels in enumerate((names, own, names))
     ]
-    align_classes(tiers)
+    tiers = align_classes(tiers)
     layers = ((np.ones((3, 64)), np.zeros(3)),)
     ramp = OffRamp.closed(layers, feature="cls+mean", site="embeddings")
     ways = [WayOut(0, ramp), WayOut(0, None), WayOut(1, ramp), WayOut(1, None), WayOut(2, ramp)]
@@ -110,9 +115,9 @@ def test_tiers_that_are_not_used_are_dropped_and_the_others_counted_anew(tiny_be
         ExitCount("tier 2 embeddings", 1, 5, 0, 0.4),
     )
     thresholds = np.array([[0.5, 0.6, 0.7], [0.8, np.inf, 0.9], [-np.inf, 0.1, 0.2]], np.float32)
-    selection = Selection([2, 3, 4], thresholds, Certificate(0.1, 0.05, 50, 2, 2.0, 1.0, counts), np.empty((0, 2)))
+    selection = Selection([2, 3, 4], thresholds, Certificate(0.1, 0.05, 50, 2, 2.0, 1.0, counts), [2, 3, 4], NO_PATH)
     used, certificate = build_tiers(tiers, study_of_nobody(ways, [5.0, 3.0, 1.0], classes=3), selection)
-    assert used == tiers[1:]
+    assert [tier.model for tier in used] == [tier.model for tier in tiers[1:]]
     assert [(c.site, c.predicted_class) for c in certificate.exits] == [
         ("tier 0 embeddings", 0),
         ("tier 0 embeddings", 2),
@@ -133,14 +138,14 @@ def test_tiers_that_are_not_used_are_dropped_and_the_others_counted_anew(tiny_be
 
 
 def test_a_tier_that_is_used_for_its_exits_alone_hands_over_all_others(tiny_bert, word_tokenizer):
-    tiers = [Tier((tiny_bert(2, seed=seed), word_tokenizer)) for seed in (0, 1)]
-    align_classes(tiers)
+    tiers = [Tier.of((tiny_bert(2, seed=seed), word_tokenizer)) for seed in (0, 1)]
+    tiers = align_classes(tiers)
     ramp = OffRamp.closed(((np.ones((2, 64)), np.zeros(2)),), feature="cls+mean", site="embeddings")
     ways = [WayOut(0, ramp), WayOut(0, None)]
     certificate = Certificate(0.1, 0.05, 50, 2, 2.0, 1.0, ())
-    selection = Selection([0], np.full((1, 2), 0.9, np.float32), certificate, np.empty((0, 2)))
+    selection = Selection([0], np.full((1, 2), 0.9, np.float32), certificate, [0], NO_PATH)
     used, _ = build_tiers(tiers, study_of_nobody(ways, [1.0, 1.0], classes=2), selection)
-    assert used == tiers
+    assert [tier.model for tier in used] == [tier.model for tier in tiers]
     assert used[0].thresholds.isposinf().all()
     assert len(used[0].model.policy.exits) == 1
 
@@ -158,14 +163,14 @@ def test_the_temperature_is_that_at_which_a_tier_says_what_the_last_says(tempera
 
 def test_ways_out_stand_in_the_order_in_which_rows_meet_them(tiny_bert, word_tokenizer, quick_off_ramps):  # noqa: ARG001
     pair = (tiny_bert(2), word_tokenizer)
-    tiers = [Tier(count_words), Tier(pair), Tier(pair)]
-    align_classes(tiers)
-    found = study_tiers(tiers, split_texts(make_texts(400), None, None, 0), seed=0)
-    assert list(found.of.sites)[:2] == ["tier 0 end", "tier 1 embeddings"]
+    tiers = [Tier.of(count_words), Tier.of(pair), Tier.of(pair)]
+    tiers = align_classes(tiers)
+    found = study_tiers(tiers, split_texts(make_texts(600), tiers[-1].encode), seed=0)
+    assert list(found.candidates.sites)[:2] == ["tier 0 end", "tier 1 embeddings"]
     assert [way.tier for way in found.ways] == sorted(way.tier for way in found.ways)
     exits, ends, all_ways = found.groups()
     assert {(found.ways[place].tier, found.ways[place].off_ramp is None) for place in exits} == {(2, False)}
-    assert [found.of.sites[place] for place in ends] == ["tier 0 end", "tier 1 end"]
+    assert [found.candidates.sites[place] for place in ends] == ["tier 0 end", "tier 1 end"]
     assert all_ways == list(range(len(found.ways)))
     assert found.temperatures[-1] == 1.0
     assert found.temperatures[1] == pytest.approx(1.0, abs=1e-3)

@@ -8,7 +8,7 @@ import pytest
 from moco_rt import EarlyExitTextClassificationModel
 from moco_rt.architectures.sites import all_sites
 from moco_rt.policies.conditions import OffRamp
-from moco_rt.tuning import costs as costs_module
+from moco_rt.tuning import timing
 from moco_rt.tuning.costs import Costs, measure_costs
 
 LAYERS = 3
@@ -37,21 +37,21 @@ COSTS = Costs(
     ],
 )
 def test_rows_pay_for_the_off_ramps_they_were_asked_by_and_share_what_the_batch_pays(chosen, expected):
-    assert COSTS.of(np.array([10, 15, 20]), chosen) == pytest.approx(np.array(expected) + 0.25)
+    assert COSTS.seconds(np.array([10, 15, 20]), chosen) == pytest.approx(np.array(expected) + 0.25)
 
 
 def test_lengths_that_were_not_timed_cost_what_the_nearest_timed_ones_do():
-    assert COSTS.of(np.array([1, 500]), [0]).tolist() == COSTS.of(np.array([10, 20]), [0]).tolist()
+    assert COSTS.seconds(np.array([1, 500]), [0]).tolist() == COSTS.seconds(np.array([10, 20]), [0]).tolist()
 
 
 def test_rows_keep_their_order():
-    found = COSTS.of(np.array([20, 10, 20]), [1])
+    found = COSTS.seconds(np.array([20, 10, 20]), [1])
     assert found.tolist() == [[10.75, 14.75], [6.5, 8.5], [10.75, 14.75]]
 
 
 @pytest.mark.parametrize("chosen", [[], [0, 1]])
 def test_no_rows_cost_nothing(chosen):
-    assert COSTS.of(np.array([], dtype=np.int64), chosen).shape == (0, len(chosen) + 1)
+    assert COSTS.seconds(np.array([], dtype=np.int64), chosen).shape == (0, len(chosen) + 1)
 
 
 def make_rows(lengths):
@@ -139,7 +139,7 @@ class Clock:
 @pytest.mark.parametrize("lengths", [[9] * 80, [5] * 300 + [20] * 300 + [50] * 300], ids=["alike", "three lengths"])
 def test_costs_are_those_of_the_clock(tiny_bert, monkeypatch, lengths):
     clock = Clock(EarlyExitTextClassificationModel(tiny_bert(LAYERS, labels=3)))
-    monkeypatch.setattr(costs_module.time, "perf_counter", clock.perf_counter)
+    monkeypatch.setattr(timing.time, "perf_counter", clock.perf_counter)
     looks = [("embeddings", "cls+mean"), ("encoder.0.attention", "cls"), ("encoder.1.attention", "cls+mean")]
     costs = measure_costs(clock, make_rows(lengths), [make_off_ramp(*look) for look in looks])
     per_token = [REACH[site] for site, _ in looks] + [REACH[None]]

@@ -84,7 +84,7 @@ def test_an_input_that_was_silent_may_speak_elsewhere(model):
 
 
 def test_products_are_left_in_bfloat16_until_enough_labels_stay(model, word_tokenizer, monkeypatch):
-    monkeypatch.setattr(quantization, "_STRENGTHS", (0.0,))
+    monkeypatch.setattr(quantization, "_STRENGTHS", ())
     counts = []
     for needed in (0.0, 0.98, 1.0):
         monkeypatch.setattr(quantization, "_AGREEMENT", needed)
@@ -97,7 +97,7 @@ def test_products_are_left_in_bfloat16_until_enough_labels_stay(model, word_toke
 
 
 def test_what_shares_its_input_is_left_together(model, word_tokenizer, monkeypatch):
-    monkeypatch.setattr(quantization, "_STRENGTHS", (0.0,))
+    monkeypatch.setattr(quantization, "_STRENGTHS", ())
     monkeypatch.setattr(quantization, "_AGREEMENT", 1.0)
     found = int8_layers(quantize(model, CHUNK_TEXTS, tokenizer=word_tokenizer, max_length=16))
     for linears in architecture_of(model).linear_groups():
@@ -113,8 +113,16 @@ def test_it_is_deterministic_and_leaves_the_model_alone(model, word_tokenizer):
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
+def test_texts_may_stand_in_named_columns(model, word_tokenizer):
+    rows = [{"review": text, "text": "good", "label": 0} for text in CHUNK_TEXTS[:100]]
+    found = quantize(model, iter(rows), tokenizer=word_tokenizer, columns="review")
+    expected = quantize(model, CHUNK_TEXTS[:100], tokenizer=word_tokenizer)
+    for own, other in zip(found.state_dict().values(), expected.state_dict().values(), strict=True):
+        assert torch.equal(own, other)
+
+
 def test_where_too_few_labels_stay_the_log_says_what_is_left(model, word_tokenizer, monkeypatch, caplog):
-    monkeypatch.setattr(quantization, "_STRENGTHS", (0.0,))
+    monkeypatch.setattr(quantization, "_STRENGTHS", ())
     monkeypatch.setattr(quantization, "_AGREEMENT", 1.0)
     quantize(model, CHUNK_TEXTS, tokenizer=word_tokenizer, max_length=16)
     assert "of labels, in bfloat16 stay bert.encoder.layer." in caplog.text
@@ -125,7 +133,7 @@ def test_what_cannot_be_quantised_is_refused(model, tiny_bert, word_tokenizer, o
         quantize(model, "a film", tokenizer=word_tokenizer)
     with one_line_error(ValueError, "model must choose one label of at least two"):
         quantize(tiny_bert(labels=1), CHUNK_TEXTS, tokenizer=word_tokenizer)
-    with one_line_error(ValueError, "texts must hold at least one (got none)"):
+    with one_line_error(ValueError, "texts must hold at least one text (got none)"):
         quantize(model, [], tokenizer=word_tokenizer)
     with one_line_error(ValueError, "model must have no int8 weights yet (got some)"):
         quantize(int8_copy(model), CHUNK_TEXTS, tokenizer=word_tokenizer)

@@ -10,10 +10,9 @@ from moco_rt import EarlyExitTextClassificationModel
 from moco_rt.inputs.tokenization import encode
 from moco_rt.policies.conditions import OffRamp
 from moco_rt.tuning import distillation
-from moco_rt.tuning import study as study_module
 from moco_rt.tuning.recording import Recordings, record
 from moco_rt.tuning.splits import split_texts
-from moco_rt.tuning.study import candidate_sites, score_exits, study
+from moco_rt.tuning.study import candidate_sites, score_exits, study_model
 
 WORDS = ["a", "the", "film", "good", "bad", "not", "was", "but"]
 SITES = ["embeddings", "encoder.0.attention", "encoder.1.attention"]
@@ -22,9 +21,12 @@ pytestmark = pytest.mark.usefixtures("quick_off_ramps")
 
 
 def make_texts(count, seed=0):
-    """Random texts of 3 to 20 words."""
-    rng = np.random.default_rng(seed)
-    return [" ".join(rng.choice(WORDS, size=rng.integers(3, 21))) for _ in range(count)]
+    """Random texts of 4 to 20 words, all different: seeds share no text, as they begin with another word."""
+    rng, texts = np.random.default_rng(seed), {}
+    while len(texts) < count:
+        words = rng.choice(WORDS, size=rng.integers(3, 20))
+        texts[" ".join([WORDS[seed % len(WORDS)], *words])] = None
+    return list(texts)
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +39,8 @@ def run(fast, word_tokenizer):
     """`run(texts, seed=0, ...)`: a study of the model."""
 
     def run(texts, **options):
-        options = {"calibration": None, "labels": None, "seed": 0, **options}
-        return study(fast, word_tokenizer, split_texts(texts, **options), max_length=32, seed=options["seed"])
+        split = split_texts(texts, lambda some: encode(word_tokenizer, some, 32), **options)
+        return study_model(fast, split, seed=options.get("seed", 0))
 
     return run
 
@@ -59,24 +61,26 @@ def assert_recorded(recording, fast, tokenizer, texts):
 @pytest.mark.parametrize("seed", [0, 5])
 def test_texts_are_shared_out_at_random_and_labels_go_with_them(fast, word_tokenizer, run, seed):
     texts = make_texts(400)
-    found = run(texts, seed=seed, labels=list(range(400)))
+    found = run(texts, seed=seed, labels=np.arange(400))
     order = np.random.default_rng(seed).permutation(400)
     assert_recorded(found.ordering, fast, word_tokenizer, [texts[i] for i in order[200:260]])
     assert_recorded(found.calibration, fast, word_tokenizer, [texts[i] for i in order[260:]])
-    np.testing.assert_array_equal(found.labels, order[260:])
+    in_all = found.calibration_in_all
+    np.testing.assert_array_equal(in_all.labels, np.sort(order[260:]))  # in the order of the texts
+    np.testing.assert_array_equal(order[260:][in_all.distinct], in_all.labels)
 
 
 def test_calibration_texts_do_that_job_alone_and_as_they_are(fast, word_tokenizer, run):
     texts, calibration = make_texts(300), make_texts(70, seed=1)
-    found = run(texts, calibration=calibration, labels=list(range(70)))
+    found = run(texts, calibration=calibration, labels=np.arange(70))
     order = np.random.default_rng(0).permutation(300)
     assert_recorded(found.ordering, fast, word_tokenizer, [texts[i] for i in order[240:]])
     assert_recorded(found.calibration, fast, word_tokenizer, calibration)
-    np.testing.assert_array_equal(found.labels, np.arange(70))
+    np.testing.assert_array_equal(found.calibration_in_all.labels, np.arange(70))
 
 
 def test_without_labels_there_are_none(run):
-    assert run(make_texts(400)).labels is None
+    assert run(make_texts(400)).calibration_in_all.labels is None
 
 
 def test_the_texts_are_left_alone(run):
@@ -105,8 +109,10 @@ def test_too_few_texts_are_refused(run, one_line_error, texts, calibration, word
     if "50 and" in words:  # just enough
         run(make_texts(texts + 7))
         return
-    with one_line_error(ValueError, f"texts must leave at least 50 rows to fit, to search and to certify on {words}"):
-        run(make_texts(texts), calibration=None if calibration is None else make_texts(calibration))
+    with one_line_error(
+        ValueError, f"texts must leave at least 50 distinct rows to fit, to search and to certify on {words}"
+    ):
+        run(make_texts(texts), calibration=None if calibration is None else make_texts(calibration, seed=1))
 
 
 @pytest.mark.parametrize("calibration", [None, 70])
@@ -179,7 +185,9 @@ def test_the_costs_are_of_all_off_ramps(run):
 
 
 def test_costs_are_timed_on_rows_that_certify_nothing(run):
-    costs = run(make_texts(300), calibration=[" ".join(3 * WORDS)] * 60).costs
+    costs = run(
+        make_texts(300), calibration=[" ".join([*(3 * WORDS), *words.split()]) for words in make_texts(60, seed=1)]
+    ).costs
     assert costs.lengths.max() <= 20 + 3  # words, and what the tokenizer adds
 
 
@@ -219,6 +227,6 @@ def test_an_off_ramp_has_two_layers_where_one_is_not_enough(bent, layers, monkey
         logits = np.column_stack([np.zeros(rows), 2 * sure]).astype(np.float32)
         return Recordings({SITES[1]: x}, logits, np.full(rows, 9))
 
-    better, one = study_module._fit(SITES[1], "cls+mean", recording(2000), recording(500), seed=0)
+    better, one = distillation.fit_off_ramp(SITES[1], "cls+mean", recording(2000), recording(500), seed=0)
     assert (len(better.layers), len(one.layers)) == (layers, 1)
     assert all(np.isposinf(off_ramp.thresholds).all() for off_ramp in (better, one))

@@ -1,18 +1,19 @@
-"""README's table of rivals, made from the stored cells: `cd bench && python -m peers.readme`."""
+"""The table of rivals in docs/benchmarks.md, made from the stored cells: `cd bench && python -m peers.docs`."""
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
-from readme_table import put_into_readme
+from common import RESULTS
+from docs_table import put_into_docs
 
 from peers.engines import BASELINE, OURS
 from peers.report import ratio, readable
 
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "peers.json"
-#: What README shows of them; bench/results/peers.md has all.
+STORED = RESULTS / "peers.json"
+#: The cells that the page shows; bench/results/peers.md has all.
 SHOWN = (
     *("minilm-sst2/sst2/64", "minilm-imdb/imdb-256/64", "tiny-imdb/imdb-256/64", "bert-base/sst2/64"),
     *("minilm-sst2/16/1", "minilm-sst2/256/1", "tiny-imdb/256/1"),
@@ -66,7 +67,8 @@ def _lines(cell: dict) -> Iterator[str]:
 
 
 def main() -> None:
-    put_into_readme("peers", table(json.loads(RESULTS.read_text(encoding="utf-8"))))
+    argparse.ArgumentParser(prog="peers.docs", description=__doc__.splitlines()[0]).parse_args()
+    put_into_docs("peers", table(json.loads(STORED.read_text(encoding="utf-8"))))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,50 @@
+"""The statement that a certificate makes true: how much may differ, and how surely."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """P(a unit differs) <= max_disagreement, with confidence 1 - delta over the choice of calibration units.
+
+    Attributes:
+        max_disagreement: highest share of units that may differ, inside (0, 1). For a policy a unit is a row and
+            differs when its label is not the full model's; for a one-sided rule it is a row of another class that the
+            rule fires on.
+        delta: the chance, over the choice of calibration units, that the statement is false, inside (0, 1).
+
+    Raises:
+        ValueError: a number is not inside (0, 1).
+    """
+
+    max_disagreement: float
+    delta: float
+
+    def __post_init__(self) -> None:
+        for name, share in (("max_disagreement", self.max_disagreement), ("delta", self.delta)):
+            if not 0 < share < 1:
+                raise ValueError(f"{name} must be inside (0, 1) (got {share})")
+
+    @classmethod
+    def of_agreement(cls, agreement: float, confidence: float) -> Guarantee:
+        """Build it from the complements that users state: the share that agrees, and the confidence.
+
+        Raises:
+            ValueError: a share is not inside (0, 1).
+        """
+        for name, share in (("agreement", agreement), ("confidence", confidence)):
+            if not 0 < share < 1:
+                raise ValueError(f"{name} must be inside (0, 1) (got {share})")
+        return cls(1 - agreement, 1 - confidence)
+
+    @property
+    def agreement(self) -> float:
+        """1 - max_disagreement."""
+        return 1 - self.max_disagreement
+
+    @property
+    def confidence(self) -> float:
+        """1 - delta."""
+        return 1 - self.delta

@@ -1,0 +1,56 @@
+"""True classes as callers pass them, as class numbers of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Names of classes that an error lists before it breaks off.
+_LISTED = 5
+
+
+def class_numbers(labels: Any, class_names: Sequence[str]) -> NDArray[np.int64]:
+    """Return labels as class numbers, in their order.
+
+    Args:
+        labels: n class numbers from 0 to C - 1, or names of the model's classes; a list, a NumPy array, a tensor, a
+            pandas Series (taken by position, whatever its index) or a pyarrow array; (n, 1) is taken as (n,).
+        class_names: the model's C names, by class number.
+
+    Returns:
+        (n,) int64.
+
+    Raises:
+        TypeError: labels are not a sequence.
+        ValueError: a label is neither, or there are several for one text; the message says where.
+    """
+    numbers = {name: number for number, name in enumerate(class_names)}
+    found = [_class_number(label, place, numbers) for place, label in enumerate(_as_list(labels))]
+    return np.array(found, dtype=np.int64)
+
+
+def _as_list(labels: Any) -> list[Any]:
+    for method in ("tolist", "to_pylist"):  # arrays, tensors and series; pyarrow
+        if hasattr(labels, method):
+            labels = getattr(labels, method)()
+            break
+    if isinstance(labels, str | bytes | dict) or not hasattr(labels, "__iter__"):
+        raise TypeError(f"labels must be a sequence of class numbers or names (got {type(labels).__name__})")
+    return list(labels)
+
+
+def _class_number(label: Any, place: int, numbers: dict[str, int]) -> int:
+    if isinstance(label, list | tuple | np.ndarray) and len(label) == 1:  # a row of a column (n, 1)
+        label = label[0]
+    if isinstance(label, str) and label in numbers:
+        return numbers[label]
+    if isinstance(label, int | np.integer) and not isinstance(label, bool) and 0 <= label < len(numbers):
+        return int(label)
+    names = ", ".join([*list(numbers)[:_LISTED], *(["..."] if len(numbers) > _LISTED else [])])
+    raise ValueError(
+        f"labels must be class numbers from 0 to {len(numbers) - 1}, or names of the model's classes ({names}) "
+        f"(got {label!r} at place {place})"
+    )

@@ -1,0 +1,269 @@
+"""The formats that files of texts come in, and how each is read, a record at a time, in memory that does not grow."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from moco_rt.inputs.columns import SECOND_TEXTS, TEXT
+from moco_rt.inputs.json_array import array_items
+
+#: Bytes of a CSV file that are parsed at a time; one row must fit in. pyarrow reads up to 32 such blocks ahead.
+_BLOCK_BYTES = 1 << 22
+#: Rows of a table that become Python's objects at a time.
+_BATCH_ROWS = 1024
+
+
+class FileFormat(str, Enum):
+    """A format of files of texts, by the name that `--format` takes."""
+
+    JSONL = "jsonl"
+    JSON = "json"
+    CSV = "csv"
+    TSV = "tsv"
+    PARQUET = "parquet"
+    TXT = "txt"
+
+
+#: Endings of file names, in lower case; each may be followed by `.gz`.
+ENDINGS = {
+    ".jsonl": FileFormat.JSONL,
+    ".ndjson": FileFormat.JSONL,
+    ".json": FileFormat.JSON,
+    ".csv": FileFormat.CSV,
+    ".tsv": FileFormat.TSV,
+    ".parquet": FileFormat.PARQUET,
+    ".txt": FileFormat.TXT,
+}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The names of the columns, or JSON keys, that hold texts and labels.
+
+    Attributes:
+        text: the column of the text; None: `text`.
+        text2: the column of the second text of a pair; None: `text2` or `text_pair`, where there is one.
+        label: the column of the label; None: `label`, where there is one.
+    """
+
+    text: str | None = None
+    text2: str | None = None
+    label: str | None = None
+
+    @property
+    def required(self) -> list[str]:
+        """The columns that every row must have: the text, and all that were asked for by name."""
+        return [self.text or TEXT, *(name for name in (self.text2, self.label) if name is not None)]
+
+    @property
+    def second_texts(self) -> tuple[str, ...]:
+        """The columns that may hold the second text of a pair."""
+        return SECOND_TEXTS if self.text2 is None else (self.text2,)
+
+    def among(self, header: Sequence[str], name: str) -> list[str]:
+        """Choose the columns to read from those that a table has.
+
+        Raises:
+            ValueError: a column is missing, or there are two of its name.
+        """
+        for column in self.required:
+            if column not in header:
+                raise ValueError(f"{name} must have a column {column} (got {', '.join(header) or 'none'})")
+        wanted = {*self.required, *self.second_texts, self.label or "label"}
+        found = [column for column in header if column in wanted]
+        if len(set(found)) < len(found):
+            raise ValueError(f"{name} must have columns of different names (got {', '.join(header)})")
+        return found
+
+
+@dataclass(frozen=True)
+class Record:
+    """A row of a file as it stands there.
+
+    Attributes:
+        fields: the values by column; whatever a JSON file holds in place of an object.
+        place: file and line, or file and row.
+        finished: False: the file ends inside this line, which may still grow.
+    """
+
+    fields: Any
+    place: str
+    finished: bool = True
+
+
+def format_of(source: Path) -> FileFormat | None:
+    """The format that a file's name says; None: its ending is unknown."""
+    name = source.with_suffix("") if is_compressed(source) else source
+    return ENDINGS.get(name.suffix.lower())
+
+
+def is_compressed(source: Path) -> bool:
+    """True for a name that ends in `.gz`."""
+    return source.suffix.lower() == ".gz"
+
+
+def read_records(file: BinaryIO, kind: FileFormat, name: str, columns: Columns) -> Iterator[Record]:
+    """Read a file from its beginning.
+
+    Args:
+        file: the file, not compressed.
+        kind: its format.
+        name: what error messages call it.
+        columns: the columns to read of a table.
+
+    Raises:
+        ValueError: the file is broken, is not UTF-8, or lacks a column.
+    """
+    if kind is FileFormat.PARQUET:
+        return _parquet_records(file, name, columns)
+    stream = file if isinstance(file, io.BufferedReader) else io.BufferedReader(cast(io.RawIOBase, file))
+    _check_encoding(stream, name)
+    return _TEXT_READERS[kind](stream, name, columns)
+
+
+def _check_encoding(stream: io.BufferedReader, name: str) -> None:
+    """Skip a byte order mark; refuse other encodings, which the first bytes betray."""
+    encoding = json.detect_encoding(stream.peek(4)[:4])
+    if not encoding.startswith("utf-8"):
+        raise ValueError(f"{name} must be text in utf-8 (got {encoding})")
+    if encoding == "utf-8-sig":
+        stream.read(3)
+
+
+def _lines(stream: Iterable[bytes], name: str) -> Iterator[tuple[str, str, bool]]:
+    """Lines without their ends, which are a line feed or both signs of Windows; their places; True if they end."""
+    for number, line in enumerate(stream, 1):
+        place = f"{name}:{number}"
+        end = b"\r\n" if line.endswith(b"\r\n") else b"\n"
+        try:
+            yield line.removesuffix(end).decode("utf-8"), place, line.endswith(b"\n")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{place} must be text in utf-8 (got byte 0x{line[error.start]:02x})") from None
+
+
+def _text_records(stream: io.BufferedReader, name: str, _: Columns) -> Iterator[Record]:
+    return (Record({"text": line}, place, finished) for line, place, finished in _lines(stream, name))
+
+
+def _json_lines(stream: io.BufferedReader, name: str, _: Columns) -> Iterator[Record]:
+    for line, place, finished in _lines(stream, name):
+        if line and not line.isspace():
+            try:
+                yield Record(json.loads(line), place, finished)
+            except (json.JSONDecodeError, RecursionError):
+                raise ValueError(f"{place} must be a JSON object (got {line[:40]!r})") from None
+
+
+def _json_records(stream: io.BufferedReader, name: str, columns: Columns) -> Iterator[Record]:
+    """Read an array of objects, or an object a line."""
+    if not stream.peek(1).lstrip().startswith(b"["):
+        return _json_lines(stream, name, columns)
+    numbered = enumerate(array_items(stream, name), 1)
+    return (Record(fields, f"{name}, row {number}") for number, fields in numbered)
+
+
+def _comma_separated(stream: io.BufferedReader, name: str, columns: Columns) -> Iterator[Record]:
+    return _delimited(stream, name, columns, ",")
+
+
+def _tab_separated(stream: io.BufferedReader, name: str, columns: Columns) -> Iterator[Record]:
+    return _delimited(stream, name, columns, "\t")
+
+
+def _delimited(stream: io.BufferedReader, name: str, columns: Columns, delimiter: str) -> Iterator[Record]:
+    lines = (line + "\n" for line, _, _ in _lines(stream, name))
+    try:
+        header = next(csv.reader(lines, delimiter=delimiter), [])
+    except csv.Error as error:
+        raise ValueError(f"{name} must begin with a header (got: {error})") from None
+    wanted = columns.among(header, name)
+    if not stream.peek(1):
+        return
+    import pyarrow
+    import pyarrow.csv
+
+    tail = _Tail(stream)
+    try:
+        batches = pyarrow.csv.open_csv(
+            tail,
+            # One thread: errors then say the row.
+            read_options=pyarrow.csv.ReadOptions(column_names=header, block_size=_BLOCK_BYTES, use_threads=False),
+            parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            convert_options=pyarrow.csv.ConvertOptions(
+                include_columns=wanted, column_types=dict.fromkeys(wanted, pyarrow.string())
+            ),
+        )
+        rows = _rows_of(batches)
+        before = next(rows, None)  # one row late: only at the end is it known whether the last line has ended
+        for number in itertools.count(1):
+            if before is None:
+                return
+            row = next(rows, None)
+            yield Record(before, f"{name}, row {number}", row is not None or tail.last == b"\n")
+            before = row
+    except pyarrow.ArrowException as error:
+        if "straddling" in str(error):
+            raise ValueError(f"{name} must have rows of at most {_BLOCK_BYTES:,} bytes (got a longer one)") from None
+        raise ValueError(f"{name} must be a table in utf-8 (got: {_first_line(error)})") from None
+
+
+class _Tail:
+    """A stream that keeps the last byte that was read from it."""
+
+    closed = False
+
+    def __init__(self, stream: BinaryIO):
+        self._stream = stream
+        self.last = b""
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self.last = data[-1:] or self.last
+        return data
+
+
+def _parquet_records(file: BinaryIO, name: str, columns: Columns) -> Iterator[Record]:
+    import pyarrow
+    import pyarrow.parquet
+
+    with tempfile.TemporaryFile() as copy:
+        if not (isinstance(file, io.BufferedReader) and file.seekable()):
+            shutil.copyfileobj(file, copy)  # its index stands at its end
+            file = copy
+        try:
+            table = pyarrow.parquet.ParquetFile(file)
+            wanted = columns.among(table.schema_arrow.names, name)
+            batches = table.iter_batches(_BATCH_ROWS, columns=wanted)
+            for number, row in enumerate(_rows_of(batches), 1):
+                yield Record(row, f"{name}, row {number}")
+        except (pyarrow.ArrowException, OSError) as error:
+            raise ValueError(f"{name} must be a whole Parquet file (got: {_first_line(error)})") from None
+
+
+def _rows_of(batches: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    for batch in batches:
+        for start in range(0, batch.num_rows, _BATCH_ROWS):
+            yield from batch.slice(start, _BATCH_ROWS).to_pylist()
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+_TEXT_READERS: Mapping[FileFormat, Callable[[io.BufferedReader, str, Columns], Iterator[Record]]] = {
+    FileFormat.JSONL: _json_lines,
+    FileFormat.JSON: _json_records,
+    FileFormat.CSV: _comma_separated,
+    FileFormat.TSV: _tab_separated,
+    FileFormat.TXT: _text_records,
+}

@@ -1,0 +1,64 @@
+"""Manifests: JSON files that name their format and version, and the safetensors files beside them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+
+def read_manifest(file: str | Path, format: str, versions: Collection[int]) -> dict[str, Any]:
+    """Read a JSON object whose `format` and `version` are these.
+
+    Args:
+        file: the file.
+        format: name of the format, such as `moco_rt policy`.
+        versions: versions that the caller reads, in ascending order.
+
+    Raises:
+        ValueError: the file is not JSON, or of another format or version.
+    """
+    readable = " or ".join(map(str, versions))
+    try:
+        about = json.loads(Path(file).read_text(encoding="utf-8"))
+    except ValueError as error:  # also what is not UTF-8
+        raise ValueError(f"{file} must be a {format} of version {readable} (got a file that is not JSON)") from error
+    known = about if isinstance(about, dict) else {}
+    found, version = known.get("format"), known.get("version")
+    if found != format or type(version) is not int or version not in versions:
+        raise ValueError(f"{file} must be a {format} of version {readable} (got {found!r}, version {version!r})")
+    return known
+
+
+def read_tensors(file: str | Path) -> dict[str, NDArray[Any]]:
+    """Read all tensors of a safetensors file.
+
+    Raises:
+        ValueError: the file is empty, cut off, or no safetensors file.
+    """
+    try:
+        tensors: dict[str, NDArray[Any]] = load_file(file)
+    except SafetensorError as error:
+        raise ValueError(f"{file} must be a whole safetensors file (got {error})") from error
+    return tensors
+
+
+@contextmanager
+def whole(file: str | Path) -> Iterator[None]:
+    """Turn the failed lookup of a field or a tensor into an error that names the file.
+
+    Raises:
+        ValueError: the block looked for something that the file does not hold, or took it for another type.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise ValueError(f"{file} must be whole ({error.args[0]} is missing)") from error
+    except (TypeError, AttributeError, IndexError) as error:
+        raise ValueError(f"{file} must be whole (got {error})") from error

@@ -1,0 +1,44 @@
+"""What a certificate says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+import pytest
+
+from moco_rt.certification.certificate import Certificate, ExitCount
+
+CERTIFICATE = Certificate(
+    0.02,
+    0.05,
+    1000,
+    7,
+    2e-3,
+    1e-3,
+    (ExitCount("embeddings", 1, 400, 7, 0.04),),
+    rows_in_all=1000,
+    disagreement_in_all=0.007,
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "(7 of 1,000 distinct calibration rows differ)"),
+        (
+            {"rows_in_all": 4000, "disagreement_in_all": 0.0125},
+            "(7 of 1,000 distinct calibration rows differ; of all 4,000, copies included, 1.25%)",
+        ),
+        ({"rows_in_all": None, "disagreement_in_all": None}, "(7 of 1,000 calibration rows differ)"),
+    ],
+    ids=["no copies", "copies", "version 1"],
+)
+def test_the_table_says_what_was_counted(changes, words):
+    table = replace(CERTIFICATE, **changes).table()
+    assert words in table.splitlines()[0]
+    assert "40.0%" in table
+
+
+def test_it_is_rebuilt_from_plain_values():
+    assert Certificate.of(asdict(CERTIFICATE)) == CERTIFICATE
+    assert Certificate.of(None) is None

@@ -1,0 +1,46 @@
+"""README and docs as a reader meets them: what is linked is there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+
+
+def targets(page):
+    """What a page links to in this repository, without anchors."""
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    return {link.partition("#")[0] for link in links if "://" not in link} - {""}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    assert {target for target in targets(page) if not (page.parent / target).exists()} == set()
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("nav:")[2]
+    named = set(re.findall(r"[\w-]+\.md", navigation))
+    assert named == {page.name for page in (ROOT / "docs").glob("*.md")}
+
+
+def test_pages_load_nothing_from_the_network():
+    pictures = [*(ROOT / "docs").rglob("*.svg")]
+    assert pictures
+    for file in pictures:
+        text = file.read_text(encoding="utf-8")
+        assert not re.search(r"(href|src|url\()\s*=?\s*[\"']?https?:", text), file
+
+
+def test_readme_names_all_dependencies_of_a_build_for_another_torch():
+    """They are not installed by themselves there: `--no-deps`."""
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    listed = re.search(r"^dependencies = \[\n(.*?)^\]", project, re.MULTILINE | re.DOTALL)[1]
+    needed = set(re.findall(r'^ *"([\w-]+)', listed, re.MULTILINE)) - {"torch", "numpy"}  # transformers brings numpy
+    (line,) = re.findall(r'pip install "transformers.*', (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert {re.match(r"[\w-]+", word)[0] for word in shlex.split(line)[2:]} == needed
