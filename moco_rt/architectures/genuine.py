@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import types
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sized
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ class Watch:
     def __init__(self, modules: Collection[torch.nn.Module]):
         hooks = [hooks for module in modules for hooks in (module._forward_hooks, module._forward_pre_hooks)]
         self._empty = (*_HOOKS_OF_ALL_MODULES, *(each for each in hooks if not each))
-        self._others = (*(each for each in hooks if each), *(vars(module) for module in modules))
+        self._others: list[Sized] = [*(each for each in hooks if each), *(vars(module) for module in modules)]
         self._count = self._counted()
 
     def sees_change(self) -> bool:
