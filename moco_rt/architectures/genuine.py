@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import types
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sized
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ _IN_PLACE_OF: dict[type, tuple[type, ...]] = {
 }
 #: Ways to compute attention that all compute the same.
 _ATTENTIONS = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention")
+#: Where hooks come from that transformers sets itself, and leaves: they record outputs when a call asks for them.
+_RECORDERS = ("transformers.utils.output_capturing", "transformers.modeling_utils")
 _HOOKS_OF_ALL_MODULES = (torch_modules._global_forward_hooks, torch_modules._global_forward_pre_hooks)
 
 
@@ -72,7 +74,7 @@ def check_modules(model: Any, paths: Collection[str], may_have_hooks: Collection
         if path not in expected:
             raise ValueError(f"{name} must not be there, by its model's configuration (got {_name_of(type(module))})")
         _check_alike(name, module, expected[path])
-        if path not in may_have_hooks and (module._forward_hooks or module._forward_pre_hooks):
+        if path not in may_have_hooks and _has_hooks(module):
             raise ValueError(f"{name} must have no hooks (got some)")
 
 
@@ -84,19 +86,17 @@ class Watch:
     """
 
     def __init__(self, modules: Collection[torch.nn.Module]):
-        self._hooks = (
-            *_HOOKS_OF_ALL_MODULES,
-            *(hooks for module in modules for hooks in (module._forward_hooks, module._forward_pre_hooks)),
-        )
-        self._attributes = tuple(vars(module) for module in modules)
+        hooks = [hooks for module in modules for hooks in (module._forward_hooks, module._forward_pre_hooks)]
+        self._empty = (*_HOOKS_OF_ALL_MODULES, *(each for each in hooks if not each))
+        self._others: list[Sized] = [*(each for each in hooks if each), *(vars(module) for module in modules)]
         self._count = self._counted()
 
     def sees_change(self) -> bool:
-        """Tell whether there are hooks, or another number of attributes than at first: `forward` may be one of them."""
-        return any(self._hooks) or self._counted() != self._count
+        """Tell whether there are more hooks than at first, or another number of attributes: `forward` may be one."""
+        return any(self._empty) or self._counted() != self._count
 
     def _counted(self) -> int:
-        return sum(map(len, self._attributes))
+        return sum(map(len, self._others))
 
 
 def _built_anew(model: Any) -> torch.nn.Module:
@@ -115,6 +115,12 @@ def _submodule(model: torch.nn.Module, path: str) -> torch.nn.Module:
         return model.get_submodule(path)
     except AttributeError:
         raise ValueError(f"{path} must be a module of the model (got none)") from None
+
+
+def _has_hooks(module: torch.nn.Module) -> bool:
+    """Tell whether a module has hooks that may change or see what it computes."""
+    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    return any(getattr(hook, "__module__", None) not in _RECORDERS for hook in hooks)
 
 
 def _check_alike(name: str, module: torch.nn.Module, expected: torch.nn.Module) -> None:

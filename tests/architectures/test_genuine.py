@@ -123,3 +123,17 @@ def test_a_watch_sees_hooks_and_replaced_methods(tiny_bert, altered):
     assert not watch.sees_change()
     ALTERED[altered][0](model)
     assert watch.sees_change()
+
+
+def test_recorders_that_transformers_leaves_behind_change_nothing(tiny_bert):
+    model = tiny_bert()
+    watch = Watch(tuple(model.modules()))
+    model(torch.ones(1, 4, dtype=torch.long), output_hidden_states=True, output_attentions=True)
+    assert any(module._forward_hooks for module in model.modules())
+    assert watch.sees_change()
+    check_genuine(model)
+    architecture_of(model)
+    watch = Watch(tuple(model.modules()))
+    assert not watch.sees_change()
+    model.classifier.register_forward_hook(lambda *_: None)
+    assert watch.sees_change()
