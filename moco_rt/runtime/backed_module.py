@@ -12,6 +12,7 @@ from moco_rt._C import Results
 from moco_rt.architectures import check_classifier, check_label_names
 from moco_rt.architectures.conversion import Dtype, dtype_to_run_in, to_dtype
 from moco_rt.runtime.backends import BACKENDS, choose_backend
+from moco_rt.runtime.checks import ModelInputs
 from moco_rt.runtime.exit_points import ExitPoint
 from moco_rt.runtime.weights import WeightsBefore
 
@@ -112,11 +113,12 @@ class BackedModule(torch.nn.Module):
         """
         if self._backend.is_outdated():
             self._choose_backend()
+        inputs = ModelInputs(input_ids, attention_mask, token_type_ids)
         backend, kind = self._backend, self.device.type
         if not torch.is_autocast_enabled(kind):
-            return backend.run(exits, input_ids, attention_mask, token_type_ids)
+            return backend.run(exits, inputs)
         with torch.autocast(kind, enabled=False):
-            return backend.run(exits, input_ids, attention_mask, token_type_ids)
+            return backend.run(exits, inputs)
 
 
 def _choose_backend_again(module: BackedModule, _: Any) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
 from moco_rt._C import PackedBatch, Results, can_multiply
 from moco_rt.architectures import Architecture, architecture_of
@@ -16,6 +15,7 @@ from moco_rt.architectures.own_forward import OwnForward
 from moco_rt.quantization.hf_quantizer import is_int8
 from moco_rt.quantization.int8_linear import Int8Linear
 from moco_rt.runtime import packed, reference
+from moco_rt.runtime.checks import ModelInputs
 from moco_rt.runtime.exit_points import ExitPoint
 
 #: The names a caller may ask for.
@@ -53,14 +53,8 @@ class Backend(Protocol):
         """Tell whether the model was changed since in ways that this backend would not honour."""
         ...
 
-    def run(
-        self,
-        exits: Mapping[str, ExitPoint],
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        token_type_ids: Tensor | None,
-    ) -> Results:
-        """Classify a batch of valid inputs, (B, S) each, with these exits by site."""
+    def run(self, exits: Mapping[str, ExitPoint], inputs: ModelInputs) -> Results:
+        """Classify a batch of valid inputs with these exits by site."""
         ...
 
 
@@ -107,15 +101,9 @@ class PackedBackend:
         self._watch = Watch(tuple(self._model.modules()))  # what was added changes nothing
         return False
 
-    def run(
-        self,
-        exits: Mapping[str, ExitPoint],
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        token_type_ids: Tensor | None,
-    ) -> Results:
+    def run(self, exits: Mapping[str, ExitPoint], inputs: ModelInputs) -> Results:
         """Run `packed.forward`."""
-        return packed.forward(self._encoder, exits, input_ids, attention_mask, token_type_ids)
+        return packed.forward(self._encoder, exits, *inputs)
 
     def _int8_places(self) -> list[int]:
         return [weight.data_ptr() for weight in self._int8_weights]
@@ -156,16 +144,10 @@ class ReferenceBackend:
         self._watch = Watch([self._model.get_submodule(path) for path in self._driven.passed_by])
         return False
 
-    def run(
-        self,
-        exits: Mapping[str, ExitPoint],
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        token_type_ids: Tensor | None,
-    ) -> Results:
+    def run(self, exits: Mapping[str, ExitPoint], inputs: ModelInputs) -> Results:
         """Run `reference.forward`."""
         _evaluate(self._model, self._parts)
-        return reference.forward(self._driven, exits, input_ids, attention_mask, token_type_ids)
+        return reference.forward(self._driven, exits, *inputs)
 
 
 class WholeBackend:
@@ -200,17 +182,11 @@ class WholeBackend:
         """False: whatever the model does is honoured."""
         return False
 
-    def run(
-        self,
-        exits: Mapping[str, ExitPoint],  # noqa: ARG002
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        token_type_ids: Tensor | None,
-    ) -> Results:
+    def run(self, exits: Mapping[str, ExitPoint], inputs: ModelInputs) -> Results:  # noqa: ARG002
         """Call the model's own forward: every row runs to the end."""
         _evaluate(self._model, self._model.modules())
-        batch = PackedBatch(attention_mask)  # which refuses masks that are none
-        logits = self._forward.logits(input_ids, attention_mask, token_type_ids)
+        batch = PackedBatch(inputs.attention_mask)  # which refuses masks that are none
+        logits = self._forward.logits(*inputs)
         results = Results(batch.rows, logits.shape[1], dtype=logits.dtype, device=logits.device)
         results.write_last(batch, logits)
         return results

@@ -1,9 +1,25 @@
-"""Checks of the tensors that a model is called with."""
+"""The tensors that a model is called with, and their checks."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+
+
+class ModelInputs(NamedTuple):
+    """A padded batch of B rows.
+
+    Attributes:
+        input_ids: (B, S) int64 or int32.
+        attention_mask: (B, S) integer or bool, 1 on real tokens, padded on the right.
+        token_type_ids: (B, S) int64 or int32, segments of text pairs; None: all 0.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    token_type_ids: Tensor | None
 
 
 def check_inputs(
