@@ -45,7 +45,7 @@ cpu_isa()  # a MOCO_MAX_ISA that names no instruction set is refused here, not b
 
 __version__ = "0.1.0"
 
-#: Where the public names live. They are imported when they are first asked for: whoever only runs a model needs
+#: Where the public names live. They are imported when they are first used: a process that only runs a model needs
 #: neither the search, nor the analytics, nor the libraries that these bring along.
 _HOMES = {
     "AnalyticsEngine": "analysis.rule_finder",

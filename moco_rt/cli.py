@@ -164,7 +164,7 @@ def accelerate(
         max_length=max_length,
     )
     fast.save_pretrained(out)
-    fast.report()
+    print(fast.report())
 
 
 @app.command()
@@ -228,7 +228,7 @@ def report(
     from moco_rt.runtime.model import EarlyExitTextClassificationModel
 
     if is_cascade(model):
-        Cascade.from_pretrained(model).report()
+        print(Cascade.from_pretrained(model).report())
         return
     file = model / FINDINGS
     certificate = EarlyExitTextClassificationModel.from_pretrained(model).policy.certificate

@@ -191,7 +191,7 @@ def test_accelerate_refuses_what_cannot_be_in_one_line(saved, data, tmp_path, ca
         ('{"text": "fine"}\nnot json\n', ":2 must be a JSON object (got 'not json"),
         (
             '{"text": "fine"}\n' * 20,
-            "texts must leave at least 50 rows to fit, to search and to certify on (got 10, 3 and 7)",
+            "texts must leave at least 50 distinct rows to fit, to search and to certify on (got 0, 0 and 1)",
         ),
         ("", "texts must hold at least one text (got none)"),
     ],

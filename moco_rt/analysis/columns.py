@@ -184,7 +184,7 @@ def _as_column(name: str, values: npt.ArrayLike | PackedColumn) -> Array | Packe
 
 def as_arrow(column: Array) -> pa.Array:
     """A 1-D column for Parquet; among strings None and NaN are null, among floats NaN stays NaN."""
-    import pyarrow as pa  # 24 MB that whoever only runs a model has no use for
+    import pyarrow as pa  # 24 MB that running a model does not need
 
     strings = column.dtype.hasobject
     return pa.array(column, pa.large_string() if strings else None, from_pandas=strings)

@@ -198,7 +198,7 @@ class AnalyticsEngine:
             KeyError: unknown target.
             ValueError: there are not more than k rows to draw, or k is not positive.
         """
-        from moco_rt.analysis.knn_graph import draw_knn_graph  # matplotlib and igraph: only who draws waits for them
+        from moco_rt.analysis.knn_graph import draw_knn_graph  # matplotlib and igraph are slow to import
 
         values = self._target(target)
         sample = np.random.default_rng(self.seed).permutation(len(values))[:rows]
@@ -237,11 +237,11 @@ class AnalyticsEngine:
             )
 
 
-def _agreed(what: str, said: str | None, known: str | None) -> str | None:
+def _agreed(what: str, passed: str | None, known: str | None) -> str | None:
     """The value that the caller or the array itself names; a contradiction raises ValueError."""
-    if said is not None and known is not None and said != known:
-        raise ValueError(f"{what} must be {known}, the array's own (got {said})")
-    return said if said is not None else known
+    if passed is not None and known is not None and passed != known:
+        raise ValueError(f"{what} must be {known}, the array's own (got {passed})")
+    return passed if passed is not None else known
 
 
 def _first_of_equals(features: NDArray[np.float32]) -> NDArray[np.int64]:

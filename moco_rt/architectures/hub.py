@@ -43,12 +43,12 @@ class Source:
 
     @property
     def options(self) -> dict[str, Any]:
-        """All but the name, as transformers and huggingface_hub call it."""
+        """The other fields as keyword arguments of transformers and huggingface_hub."""
         return {"revision": self.revision, "token": self.token, "local_files_only": self.local_files_only}
 
 
 def find_source(source: Source) -> Source:
-    """A source that was found; without network one that takes what was downloaded before.
+    """Check that a model lies at a source, and return the source; without network one that takes only downloaded files.
 
     Raises:
         OSError: it is neither a directory nor on the hub, or the hub does not give it.
@@ -97,7 +97,7 @@ def load_model(source: str | Source, device_map: Any = None) -> Any:
 
 
 def find_file(source: str | Path | Source, file: str) -> Path | None:
-    """The path of a file that lies with a model, in a directory or on the hub; None where there is none."""
+    """Return the path of a file that lies with a model, in a directory or on the hub; None where there is none."""
     found = source if isinstance(source, Source) else Source(str(source))
     directory = Path(found.name)
     if directory.is_dir():

@@ -23,7 +23,7 @@ def announce_to_pipelines(key: str, class_name: str) -> None:
 
 
 class PipelineModel:
-    """What a text classifier tells `transformers.pipeline` beside its logits."""
+    """The attributes, beside its output, that `transformers.pipeline` asks a text classifier for."""
 
     input_modalities = "text"
 

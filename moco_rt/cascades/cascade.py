@@ -42,13 +42,13 @@ class Cascade(PipelineModel, torch.nn.Module):
             `EarlyExitTextClassificationModel` with whatever dtype, backend and exits, or a function from a list of
             texts to logits (n, C), such as `pipeline.predict_log_proba` of scikit-learn (not probabilities). The last,
             whose labels count, is a pair; the others have the same classes by name (`id2label`), functions have them
-            in the last one's order. What a function says of a text must not depend on the others it is given.
+            in the last one's order. A function's logits for a text must not depend on the other texts of the call.
         thresholds: for each tier but the last a probability, or one for each class in the last tier's order.
         max_length: texts are truncated to so many tokens; None: to what policies, models and tokenizers allow.
 
     Attributes:
-        tiers: what there is of each, see `Tier`.
-        certificate: what is promised of all of them together; None: nothing. No monitor watches a cascade.
+        tiers: the tiers, see `Tier`.
+        certificate: the promise about all of them together; None: nothing is promised. No monitor watches a cascade.
         config: the last tier's.
 
     Raises:
@@ -82,7 +82,7 @@ class Cascade(PipelineModel, torch.nn.Module):
 
     @classmethod
     def of(cls, tiers: list[Tier], certificate: Certificate | None) -> Cascade:
-        """Of tiers with thresholds, and what is promised of them together."""
+        """Build a cascade from tiers that have thresholds, and the certificate of all of them together."""
         cascade = cls.__new__(cls)
         torch.nn.Module.__init__(cascade)
         cascade._set(tiers, certificate)
@@ -90,7 +90,7 @@ class Cascade(PipelineModel, torch.nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the last tier is."""
+        """The device of the last tier."""
         device: torch.device = self.tiers[-1].model.device
         return device
 
@@ -113,7 +113,8 @@ class Cascade(PipelineModel, torch.nn.Module):
                 one `text2` or `text_pair`.
 
         Returns:
-            By text; `tier` says who answered, `exit_site` and `exit_rule` are places in that tier's model.
+            N predictions in the order of the texts; `tier` is the tier that answered, `exit_site` and `exit_rule` are
+            places in that tier's model.
 
         Raises:
             TierError: a tier failed. Like any error after the first part it has an attribute `prediction` with what was
@@ -132,7 +133,7 @@ class Cascade(PipelineModel, torch.nn.Module):
         on_error: str = "raise",
         columns: str | Sequence[str] | None = None,
     ) -> Iterator[Finished]:
-        """Label texts as they come, for who waits for an answer.
+        """Label texts as they come, for callers that wait for each answer.
 
         A batch is run when it is full, or when one of its texts has waited max_wait_ms, at all tiers together, for
         others to come: an answer takes that and the time of the runs that are ahead of it.
@@ -197,12 +198,14 @@ class Cascade(PipelineModel, torch.nn.Module):
                 break
         return CascadeOutput(logits, exit_site, exit_rule, who)
 
-    def report(self) -> None:
-        """Print what is promised, who answers how much, and which layers are in int8."""
-        for number, tier in enumerate(self.tiers):
-            if tier.tokenizer is not None and is_int8(tier.model.model):
-                print(f"tier {number}, {describe(tier.model.model)}")
-        print("no certificate" if self.certificate is None else self.certificate.table())
+    def report(self) -> str:
+        """Return the certificate as a table, with the share of rows that each tier answers and its layers in int8."""
+        lines = [
+            f"tier {number}, {describe(tier.model.model)}"
+            for number, tier in enumerate(self.tiers)
+            if tier.tokenizer is not None and is_int8(tier.model.model)
+        ]
+        return "\n".join([*lines, "no certificate" if self.certificate is None else self.certificate.table()])
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write all tiers with their tokenizers, for `from_pretrained`.
@@ -214,7 +217,7 @@ class Cascade(PipelineModel, torch.nn.Module):
 
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> Cascade:
-        """What `save_pretrained` wrote.
+        """Read a cascade that `save_pretrained` wrote.
 
         Raises:
             ValueError: the directory holds none, or one of another version.

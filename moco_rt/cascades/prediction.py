@@ -120,7 +120,7 @@ def _parts(first: Tier, queues: TierQueues, texts: Iterable[TextInput], classes:
 
 
 def _try_to_encode(tier: Tier, texts: list[TextInput]) -> list[Any]:
-    """Encode for the first tier; where that fails, `TierQueues` will meet the same error, and say whose it is."""
+    """Encode for the first tier; where that fails, `TierQueues` will meet the same error, and name the tier."""
     try:
         return tier.encode(texts)
     except Exception:
@@ -128,5 +128,5 @@ def _try_to_encode(tier: Tier, texts: list[TextInput]) -> list[Any]:
 
 
 def _rows(places: list[int], part: Prediction, mask: torch.Tensor, start: int) -> Finished:
-    """Some rows, with their places counted from `start`."""
+    """Select rows by a mask (n,); their places are counted from `start`."""
     return [place - start for place, taken in zip(places, mask.tolist(), strict=True) if taken], select(part, mask)

@@ -22,9 +22,9 @@ class TierError(RuntimeError):
     """A tier failed; its own error is the cause.
 
     Attributes:
-        tier: which.
-        prediction: what was finished before, by text, of those that had reached the tiers; rows that were not finished
-            have label -1. None: there is nothing, or it came from a stream, which has given it away.
+        tier: its number.
+        prediction: the answers that were finished before, by text, of those that had reached the tiers; rows that were
+            not finished have label -1. None: there are none, or a stream has yielded them already.
     """
 
     def __init__(self, tier: int, error: Exception):
@@ -41,10 +41,10 @@ class QueuedText:
     """A text that waits for a tier.
 
     Attributes:
-        place: among the texts.
-        text: itself.
-        row: as the tier takes it; None: it still has to be encoded.
-        deadline: when it must wait no longer, by the clock of `run_due`.
+        place: index among the texts.
+        text: the text or pair.
+        row: the text as the tier takes it; None: it has not been encoded yet.
+        deadline: time from which it must not wait any longer, on the clock of `run_due`.
     """
 
     place: int
@@ -53,19 +53,19 @@ class QueuedText:
     deadline: float = math.inf
 
 
-#: Places of some texts, and what was predicted for them.
+#: Indices of texts, and the prediction for these texts.
 Finished = tuple[list[int], Prediction]
 
 
 class TierQueues:
-    """One pool for each tier; rows that a tier does not settle go on into the next.
+    """A queue for each tier; rows that a tier does not settle go on into the next queue.
 
     Args:
-        tiers: of a cascade.
-        full_at: rows of a pool that are worth a run, by tier.
+        tiers: the tiers of a cascade.
+        full_at: number of queued rows from which a run pays, by tier.
         num_classes: C.
         on_error: `raise`, or `skip` the rows of a batch that fails; see `Cascade.predict`.
-        names: of classes and sites, for predictions to carry.
+        names: names of classes and sites that predictions carry.
     """
 
     def __init__(
@@ -88,11 +88,11 @@ class TierQueues:
         self._encoded = [False, *(after.tokenises_like(tier) for tier, after in pairwise(tiers))]
 
     def add(self, rows: Sequence[QueuedText]) -> None:
-        """Rows that begin."""
+        """Queue rows for the first tier."""
         self._waiting[0] += rows
 
     def deadline(self) -> float:
-        """When the first of all that wait must wait no longer."""
+        """Return the earliest deadline of all rows that wait; infinity where there is none."""
         return min((row.deadline for pool in self._waiting for row in pool), default=math.inf)
 
     def run_due(self, now: float = -math.inf) -> Iterator[Finished]:
@@ -128,7 +128,7 @@ class TierQueues:
                     yield self._failed(number, error, [row.place for row in pool])
                     return
                 half = len(pool) // 2
-                for part in (pool[:half], pool[half:]):  # only one of them is broken, perhaps
+                for part in (pool[:half], pool[half:]):  # perhaps only one text is broken
                     self._waiting[number] = part
                     yield from self._run(number)
                 return
@@ -150,14 +150,14 @@ class TierQueues:
             self._waiting[number].append(QueuedText(waited.place, waited.text, kept, waited.deadline))
 
     def _failed(self, tier: int, error: Exception, places: list[int]) -> Finished:
-        """Rows that have no answer, if that is what was asked for."""
+        """Return unanswered rows where failures are to be skipped, else raise the error with the tier's number."""
         if self._on_error == "raise":
             raise TierError(tier, error) from error
         _log.warning("tier %d failed on %d texts, which are left out: %s", tier, len(places), error)
         return places, unanswered(len(places), self._num_classes, self._names)
 
     def _prediction(self, answers: TierOutput, tier: int) -> Prediction:
-        """What a tier has settled."""
+        """Return the prediction of the rows that a tier settles."""
         mask = answers.settled
         probs = answers.logits[mask].softmax(dim=1)
         where = torch.full((len(probs),), tier)
@@ -174,7 +174,13 @@ def unanswered(rows: int, classes: int, names: RowNames | None = None) -> Predic
 
 
 def gather(found: Sequence[Finished], rows: int, classes: int) -> Prediction:
-    """All that was found of so many texts, by text."""
+    """Join finished rows into one prediction in the order of the texts; rows that are not among them have label -1.
+
+    Args:
+        found: places and predictions of finished rows.
+        rows: N, the number of texts.
+        classes: C.
+    """
     whole = unanswered(rows, classes, found[0][1].names if found else None)
     for places, part in found:
         index = torch.tensor(places)

@@ -1,4 +1,4 @@
-"""Texts that come one by one through the pools of a cascade: read in a thread, answered as they are done."""
+"""Texts that arrive one by one at a cascade: read in a thread, answered as soon as they are done."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _AHEAD = 4096
 _END = object()
 
 
-def stream_answers(pools: TierQueues, texts: Iterable[TextInput], max_wait: float) -> Iterator[Finished]:
-    """The body of `Cascade.stream`; max_wait in seconds."""
+def stream_answers(queues: TierQueues, texts: Iterable[TextInput], max_wait: float) -> Iterator[Finished]:
+    """Implement `Cascade.stream`; max_wait is in seconds."""
     arrived: queue.Queue[Any] = queue.Queue(maxsize=_AHEAD)
     stopped = threading.Event()
 
@@ -43,11 +43,11 @@ def stream_answers(pools: TierQueues, texts: Iterable[TextInput], max_wait: floa
     end: Any = None
     try:
         while end is None:
-            items = _take(arrived, pools.deadline())
+            items = _take(arrived, queues.deadline())
             end = items.pop() if items and not isinstance(items[-1], QueuedText) else None
-            pools.add(items)
-            yield from pools.run_due(time.monotonic())
-        yield from pools.flush()
+            queues.add(items)
+            yield from queues.run_due(time.monotonic())
+        yield from queues.flush()
         if end is not _END:
             raise end
     finally:
@@ -55,7 +55,7 @@ def stream_answers(pools: TierQueues, texts: Iterable[TextInput], max_wait: floa
 
 
 def _take(arrived: queue.Queue[Any], deadline: float) -> list[Any]:
-    """What has come; waits for something until the deadline."""
+    """Take all items that have arrived; wait for the first of them until the deadline."""
     wait = deadline - time.monotonic()
     items = []
     try:

@@ -34,7 +34,7 @@ class ScoredRows:
 
 @dataclass(frozen=True)
 class RowsInAll:
-    """All M rows of a job, copies included: n of them are distinct, and only those are scored.
+    """The M rows of a job with their copies, of which n are distinct; only those n are scored.
 
     Attributes:
         distinct: (M,) int64, the index of the distinct row that each row is a copy of.

@@ -101,10 +101,10 @@ def _make_review(rng: random.Random, kind: Kind, median_words: float) -> Review:
 def _opinions(
     rng: random.Random, subjects: Sequence[str], polarity: int, count: int, *, negated: bool = False
 ) -> list[str]:
-    said = 1 - polarity if negated else polarity
+    voiced = 1 - polarity if negated else polarity
     sentences = []
     for _ in range(count):
-        adjective, noun, verb = (rng.choice(words[said].split()) for words in (ADJECTIVES, NOUNS, VERBS))
+        adjective, noun, verb = (rng.choice(words[voiced].split()) for words in (ADJECTIVES, NOUNS, VERBS))
         others = {"adverb": rng.choice(ADVERBS.split()), "negator": rng.choice(NEGATORS)}
         form, subject = rng.choice(NEGATED if negated else PLAIN), rng.choice(subjects)
         sentences.append(form.format(subject=subject, adjective=adjective, noun=noun, verb=verb, **others))

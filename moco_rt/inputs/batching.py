@@ -19,14 +19,19 @@ BATCH_TOKENS = 16_384
 
 
 def by_length(rows: Sequence[Encoded], batch_rows: int) -> Iterator[list[int]]:
-    """The places of all rows, shortest first, in batches of batch_rows."""
+    """Yield the places of all rows, shortest first, in batches of batch_rows."""
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
     for start in range(0, len(order), batch_rows):
         yield order[start : start + batch_rows]
 
 
 def by_tokens(rows: Sequence[Encoded], tokens: int | None = None) -> Iterator[list[int]]:
-    """Yield the places of all rows, shortest first, in batches of at most `tokens` (`BATCH_TOKENS`), padding counted."""
+    """Yield the places of all rows, shortest first, in batches of at most `tokens` tokens with padding.
+
+    Args:
+        rows: tokenised texts.
+        tokens: None: `BATCH_TOKENS`.
+    """
     tokens = BATCH_TOKENS if tokens is None else tokens
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
     first = 0
@@ -37,7 +42,7 @@ def by_tokens(rows: Sequence[Encoded], tokens: int | None = None) -> Iterator[li
 
 
 def pad(rows: Sequence[Encoded], device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """`attention_mask` and what the rows hold, each (B, S) int64, S the length of the longest row."""
+    """Pad rows on the right to (B, S) int64 tensors, S the length of the longest; adds their `attention_mask`."""
     lengths = torch.tensor([len(row["input_ids"]) for row in rows])
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
     inputs = {"attention_mask": mask.long().to(device)}
@@ -53,7 +58,18 @@ def pad(rows: Sequence[Encoded], device: torch.device | str = "cpu") -> dict[str
 def length_sorted_batches(
     tokenizer: Any, texts: Sequence[TextInput], max_length: int, batch_rows: int, device: torch.device | str = "cpu"
 ) -> tuple[list[dict[str, Tensor]], list[int]]:
-    """All texts as padded batches, shortest first, and the place of each of their rows among the texts."""
+    """Tokenise texts into padded batches, shortest first.
+
+    Args:
+        tokenizer: see `encode`.
+        texts: N texts or pairs.
+        max_length: in tokens.
+        batch_rows: rows of a batch.
+        device: of the batches.
+
+    Returns:
+        The batches, and for each of their rows in order the index of its text: N numbers.
+    """
     rows = encode(tokenizer, texts, max_length)
     places = list(by_length(rows, batch_rows))
     return [pad([rows[i] for i in batch], device) for batch in places], [i for batch in places for i in batch]

@@ -13,7 +13,7 @@ Encoded = Mapping[str, Sequence[int]]
 
 
 def length_limit(tokenizer: Any, max_seqlen: int, max_length: int | None) -> int:
-    """How many tokens a text may have: what model and tokenizer allow, or max_length where that is less.
+    """Return the number of tokens a text may have: the least of what model, tokenizer and max_length allow.
 
     Raises:
         ValueError: max_length leaves no room for a text.

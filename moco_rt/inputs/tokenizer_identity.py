@@ -1,4 +1,4 @@
-"""What makes two tokenizers the same: fingerprints, and the settings that a tokenizer's own files lose."""
+"""The identity of a tokenizer: fingerprints, and the settings that a tokenizer's own files lose."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _content(tokenizer: Any) -> Any:
 
 
 def _appearance(tokenizer: Any) -> tuple[Any, ...]:
-    """What can be seen of a tokenizer in microseconds, and differs where somebody has changed it."""
+    """Return markers that are read in microseconds and differ after a change of the tokenizer."""
     seen = (len(tokenizer), list(tokenizer.all_special_tokens), copy.deepcopy(tokenizer_settings(tokenizer)))
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
@@ -91,7 +91,7 @@ def _appearance(tokenizer: Any) -> tuple[Any, ...]:
 
 
 def _steps(backend: Any) -> list[str]:
-    """Describe the steps of a backend; of one in Python all that can be said is that it is there."""
+    """Describe the steps of a backend; of a step in Python it is only known that there is one."""
     found = []
     for step in (backend.normalizer, backend.pre_tokenizer, backend.post_processor):
         try:

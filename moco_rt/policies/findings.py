@@ -18,7 +18,7 @@ SAMPLE = 1000
 
 @dataclass(frozen=True)
 class SearchReport:
-    """What a search saw on the n distinct calibration rows.
+    """The record of a search on the n distinct calibration rows, for a report.
 
     Attributes:
         sites: names of the policy's E sites.

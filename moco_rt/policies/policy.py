@@ -86,7 +86,7 @@ class PolicyState:
 class Policy:
     """The exits of one model, in the order they were added; `exit_rule` numbers are places in `exits`.
 
-    Threads may change it while others read it: whoever reads more than once takes `state`.
+    Threads may change it while others read it: a reader that looks twice takes `state` once.
 
     Attributes:
         sites: names of the model's sites, in their order.
@@ -109,7 +109,7 @@ class Policy:
 
     @property
     def exits(self) -> tuple[Exit, ...]:
-        """All exits; see `add`."""
+        """The exits in the order they were added, the closed ones included."""
         return self.state.exits
 
     @property

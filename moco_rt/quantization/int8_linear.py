@@ -16,8 +16,8 @@ _PANEL, _WORD = 64, 4
 class Int8Linear(torch.nn.Module):
     """Stands in place of a `torch.nn.Linear`: x @ weight.T + bias, with weight and x in 8 bits.
 
-    Weights are symmetric, with a scale for each output channel; inputs affine, with a scale for each token,
-    computed from that token alone, so that a token's answer does not depend on others. The large values of an input channel may
+    Weights are symmetric, with a scale for each output channel; inputs affine, with a scale for each token, computed
+    from that token alone, so that a token's answer does not depend on others. The large values of an input channel may
     be moved into the weights first: (x / smooth) @ (weight * smooth).T is the same (SmoothQuant, arXiv:2211.10438).
 
     Args:

@@ -113,7 +113,7 @@ def compare(
 def _count_exits(
     model: EarlyExitTextClassificationModel, sites: NDArray[Any], labels: NDArray[Any]
 ) -> dict[str, dict[int, int]]:
-    """How many rows left at each site that has exits, by label."""
+    """Count the rows that left at each site that has exits, by label."""
     return {
         site: {c: int(((sites == place) & (labels == c)).sum()) for c in range(model.policy.num_classes)}
         for place, site in enumerate(model.sites)

@@ -16,7 +16,7 @@ _BINS = 10
 
 
 def draw_exits(comparison: Comparison, class_names: Mapping[int, str]) -> Figure:
-    """Where rows left, and with which class: one bar a site."""
+    """Draw the share of rows that left at each site, by class: one bar a site."""
     figure = Figure(figsize=(7, 1.5 + 0.5 * (len(comparison.exits) + 1)), layout="constrained")
     axes = figure.subplots()
     names = [*comparison.exits, "ran to the end"]
@@ -47,7 +47,7 @@ def draw_paths(findings: SearchReport) -> Figure:
     for i, (method, path) in enumerate(findings.paths.items()):
         near = path[path[:, 1] <= highest]
         colour, width = COLOURS[i % len(COLOURS)], 2.5 if i == 0 else 1.2
-        # Between two policies there is none: who wants to be safer takes the slower one.
+        # Between two policies there is none: the next safer one is the slower one.
         points = near[np.argsort(near[:, 1], kind="stable")]
         axes.step(
             100 * points[:, 1],
@@ -100,7 +100,7 @@ def draw_exits_by_length(findings: SearchReport) -> Figure:
 
 
 def draw_reliability(findings: SearchReport) -> Figure:
-    """How often each off-ramp has the full model's label, against its score."""
+    """Draw how often each off-ramp has the full model's label, against its score."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     for e, site in enumerate(findings.sites):

@@ -1,1 +1,10 @@
 """One model, one batch: backends, exit points, the model class, prediction, checkpoints."""
+
+from moco_rt.runtime.model import EarlyExitTextClassificationModel
+from moco_rt.runtime.outputs import EarlyExitOutput, Prediction
+
+__all__ = [
+    "EarlyExitOutput",
+    "EarlyExitTextClassificationModel",
+    "Prediction",
+]

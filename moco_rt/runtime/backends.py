@@ -246,6 +246,6 @@ def choose_backend(asked_for: str, model: Any) -> Backend:
 
 
 def _evaluate(model: Any, parts: Iterable[torch.nn.Module]) -> None:
-    """Put a model in evaluation mode: whoever holds the one that was given may have done otherwise since."""
+    """Put a model in evaluation mode; the caller, who still holds it, may have changed that."""
     if any(part.training for part in parts):
         model.eval()

@@ -26,7 +26,7 @@ _STALE = (JSON, TENSORS, _MONITOR, FINDINGS, CASCADE, "model*.safetensors", "mod
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that belongs to a model beside its weights.
+    """The parts of a saved model beside its weights.
 
     Attributes:
         policy: its exits.

@@ -1,4 +1,4 @@
-"""What a model may be given."""
+"""Checks of the tensors that a model is called with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def check_inputs(
     max_seqlen: int,
     device: torch.device,
 ) -> None:
-    """Refuse what `EarlyExitTextClassificationModel.forward` says it refuses, but for what is in the mask.
+    """Check dtype, shape and device of a batch. The content of the mask is checked when the batch is packed.
 
     Raises:
         TypeError: wrong dtype.

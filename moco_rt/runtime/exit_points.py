@@ -16,18 +16,19 @@ from moco_rt.policies.policy import Exit, Policy
 
 
 class ExitPoint(Protocol):
-    """What the loops ask at a site.
+    """An exit point as the loops over layers see it.
 
     Attributes:
-        can_peek: whether a peek decides: nothing here looks at other tokens than the first after the layer has begun.
-        needs_mean: whether it looks at the mean before the layer.
+        can_peek: True if every exit here reads only the first token after this layer, and means taken before it: a peek
+            suffices.
+        needs_mean: True if an exit here reads the mean over tokens before the layer.
     """
 
     can_peek: bool
     needs_mean: bool
 
     def apply(self, batch: PackedBatch, results: Results) -> int:
-        """Let rows leave: written to results, taken from batch. Returns how many left."""
+        """Let rows leave: write them to results, take them from batch, and return how many left."""
         ...
 
 
@@ -111,7 +112,7 @@ def compile_exits(policy: Policy, device: torch.device) -> dict[str, CompiledExi
 
 
 def _fires(exit: Exit, feature: torch.Tensor) -> torch.Tensor:
-    """Where a callable fires on features (rows, size): (rows,) bool."""
+    """Call a user's condition on features (rows, size) and check its mask: (rows,) bool."""
     assert not isinstance(exit.condition, OffRamp)
     answer: Any = exit.condition(feature)
     must = f"the condition at {exit.site} must return a bool mask of shape ({len(feature)},)"

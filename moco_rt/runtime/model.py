@@ -68,6 +68,9 @@ class EarlyExitTextClassificationModel(PipelineModel, BackedModule):
         >>> model(**tokenizer("This is a test", return_tensors="pt")).logits
     """
 
+    #: `transformers.pipeline` says it when it is printed.
+    input_modalities = "text"
+
     def __init__(self, model: Any, *, backend: str = "auto", dtype: Dtype | None = None):
         super().__init__(model, backend, dtype)
         self.sites: tuple[str, ...] = ()
@@ -195,11 +198,11 @@ class EarlyExitTextClassificationModel(PipelineModel, BackedModule):
         """
         return predict(self, texts, tokenizer, max_length, columns)
 
-    def report(self) -> None:
-        """Print what the policy promises, by exit and class, and which layers are in int8."""
-        if is_int8(self.model):
-            print(describe(self.model))
-        print("no certificate" if self.policy.certificate is None else self.policy.certificate.table())
+    def report(self) -> str:
+        """Return the policy's certificate as a table by exit and class, with the layers that are in int8."""
+        certificate = self.policy.certificate
+        lines = [describe(self.model)] if is_int8(self.model) else []
+        return "\n".join([*lines, "no certificate" if certificate is None else certificate.table()])
 
     def monitor(
         self,

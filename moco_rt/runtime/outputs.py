@@ -1,4 +1,4 @@
-"""What models and cascades return."""
+"""The outputs of models and cascades."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HOLDS = 0.5
 
 @dataclass
 class EarlyExitOutput(ModelOutput):
-    """What the model returns.
+    """The output of a model's forward, by row of the batch.
 
     Attributes:
         logits: (B, C). A row that left early has log-probabilities: 1 - the exit's bound for its class, the rest
@@ -33,7 +33,7 @@ class EarlyExitOutput(ModelOutput):
 
 @dataclass
 class CascadeOutput(EarlyExitOutput):
-    """What a cascade returns.
+    """The output of a cascade's forward, by row of the batch.
 
     Attributes:
         tier: (B,) int64, the place of the model that answered, whose sites and exits are meant.
@@ -61,7 +61,7 @@ class RowNames:
 
 @dataclass
 class Prediction:
-    """What `predict` returns, by text.
+    """The answers of `predict`, in the order of the texts.
 
     It has a length, and iterating over it gives a dict for each text: `label` (the name), `prob` (the label's) and
     `exit` (name of the site where the row left, or None); `score` in place of `label` and `prob` where there are no
@@ -103,7 +103,7 @@ class Prediction:
             yield row
 
     def _values(self) -> Iterator[dict[str, Any]]:
-        """What the model says of each text."""
+        """Yield label and probability, or score, of each text."""
         if self.labels is None:
             assert self.scores is not None
             yield from ({"score": score} for score in self.scores.tolist())
@@ -112,7 +112,7 @@ class Prediction:
         if self.names is not None and self.names.several:
             yield from (_holding(probs, self.names) for probs in self.probs.tolist())
             return
-        # Of a text without a label, -1, any probability will do: it is not looked at.
+        # Of a text without a label, -1, any probability will do: it is not used.
         highest = self.probs.gather(1, self.labels.clamp(min=0)[:, None])[:, 0]
         for label, prob in zip(self.labels.tolist(), highest.tolist(), strict=True):
             if label < 0 or not math.isfinite(prob):
@@ -127,7 +127,7 @@ class Prediction:
 
 
 def _holding(probs: Sequence[float], names: RowNames) -> dict[str, Any]:
-    """The labels that hold, of several that may hold at once."""
+    """Return the labels that hold where several may hold at once, with their probabilities."""
     if not all(map(math.isfinite, probs)):
         return {"label": None, "prob": None}
     holding = [label for label, prob in enumerate(probs) if prob >= _HOLDS]

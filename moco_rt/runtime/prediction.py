@@ -54,7 +54,7 @@ def predict_parts(
 def predict(
     model: Any, texts: Texts, tokenizer: Any, max_length: int | None, columns: str | Sequence[str] | None
 ) -> Prediction:
-    """The body of `EarlyExitTextClassificationModel.predict`, which says what it takes and returns."""
+    """Implement `EarlyExitTextClassificationModel.predict`."""
     return join_parts(predict_parts(model, texts, tokenizer, max_length, columns))
 
 
@@ -104,7 +104,7 @@ def _predict_rows(model: Any, rows: Sequence[Encoded], progress: Any) -> Predict
 
 
 def _answers(logits: Tensor, problem_type: str | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Labels (N,), probabilities (N, C) and scores (N,) of logits (N, C): those of them that the model has."""
+    """Return labels (N,), probabilities (N, C) and scores (N,) from logits (N, C); None for those the task has not."""
     alone = logits.shape[1] == 1
     if problem_type == "regression":
         return None, None, logits[:, 0] if alone else logits

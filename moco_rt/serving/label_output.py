@@ -1,4 +1,4 @@
-"""Where labels go: a file, which a later run can continue, or a stream."""
+"""The destination of labels: a file, which a later run can continue, or a stream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is written for a row: the names of its values, and how they stand in a file."""
+"""The fields that are written for a row, and their form in a file."""
 
 from __future__ import annotations
 

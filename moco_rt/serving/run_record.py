@@ -47,7 +47,7 @@ class Checkpoint:
 
 
 def record_of(out: Path) -> Path:
-    """Where the record of a file of labels lies."""
+    """Return the path of the record of a file of labels."""
     return out.with_name(f"{out.name}.run.jsonl")
 
 

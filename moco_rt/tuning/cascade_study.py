@@ -1,4 +1,4 @@
-"""All ways out of a cascade studied together: the exits inside its tiers, and the ends of all tiers but the last."""
+"""The exits of a cascade studied together: the exits inside its tiers, and the ends of all tiers but the last."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def seconds_of(work: Callable[[], object]) -> float:
 def fastest(
     timers: Sequence[Callable[[], float]], *, fewest: int, most: int | None = None, budget: float = 0.0
 ) -> NDArray[np.float64]:
-    """Return the fewest seconds that each timer has said, in turns whose order changes from round to round.
+    """Return the fewest seconds of each timer, called in turns whose order changes from round to round.
 
     Each round runs every timer that still has turns left. Warm-up needs no runs of its own: it is not the fastest.
 

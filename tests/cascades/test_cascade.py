@@ -351,16 +351,15 @@ def test_loaded_weights_are_those_of_all_tiers(tiny_bert, word_tokenizer):
     assert_same_bits(one.predict(make_texts(50)), other.predict(make_texts(50)))
 
 
-def test_by_hand_nothing_is_promised(cascade_of, capsys):
-    cascade_of("small large", [0.9]).report()
-    assert capsys.readouterr().out == "no certificate\n"
+def test_by_hand_nothing_is_promised(cascade_of):
+    assert cascade_of("small large", [0.9]).report() == "no certificate"
 
 
 @pytest.mark.skipif(not _C.can_multiply(torch.int8), reason="the processor does not multiply bytes")
-def test_a_report_says_which_layers_are_in_int8(models, word_tokenizer, capsys):
+def test_a_report_says_which_layers_are_in_int8(models, word_tokenizer):
     int8 = EarlyExitTextClassificationModel(models[2], dtype="int8")
-    Cascade([count_words, (models[0], word_tokenizer), (int8, word_tokenizer)], thresholds=[0.9, 0.9]).report()
-    assert capsys.readouterr().out == "tier 2, int8: 18 of 18 layers\nno certificate\n"
+    cascade = Cascade([count_words, (models[0], word_tokenizer), (int8, word_tokenizer)], thresholds=[0.9, 0.9])
+    assert cascade.report() == "tier 2, int8: 18 of 18 layers\nno certificate"
 
 
 # Padded batches, and pipelines

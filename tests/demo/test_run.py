@@ -83,7 +83,10 @@ def test_rows_without_labels_are_compared_without_accuracy(saved, reviews, tmp_p
         ("not json\n", "rows.jsonl:1 must be a JSON object (got 'not json"),
         ('{"text": "fine", "label": 2}\n' * 3, "rows.jsonl:1 must have a label of the model's"),
         ("", "must have at least 3 lines (got 0)"),
-        ('{"text": "the film was bad"}\n{"text": "the film was good"}\n' * 30, "texts must leave at least 50 rows"),
+        (
+            '{"text": "the film was bad"}\n{"text": "the film was good"}\n' * 30,
+            "texts must leave at least 50 distinct rows",
+        ),
     ],
 )
 def test_bad_data_is_one_line_and_status_2(saved, tmp_path, capsys, lines, words):

@@ -148,11 +148,17 @@ def shifted_forward(self, *arguments, **named):
     return output
 
 
+def changed(model, change):
+    """The model after a line of the page was run on it."""
+    hooks = {function.__name__: function for function in (double, mean_forward, shifted_forward)}
+    names = {"model": model, "torch": torch, "MethodType": MethodType, **hooks}
+    exec(change, names)
+    return names["model"]
+
+
 @pytest.mark.parametrize(("change", "backend"), lines("done to the model", "backend"))
 def test_models_run_on_a_backend_that_computes_what_they_compute(tiny_bert, change, backend):
-    model = tiny_bert()
-    hooks = {function.__name__: function for function in (double, mean_forward, shifted_forward)}
-    exec(change, {"model": model, "torch": torch, "MethodType": MethodType, **hooks})
+    model = changed(tiny_bert(), change)
     ids = torch.randint(5, 100, (8, 12), generator=torch.Generator().manual_seed(0))
     mask = (torch.arange(12) < torch.arange(5, 13)[:, None]).long()
     with torch.no_grad():
@@ -160,3 +166,10 @@ def test_models_run_on_a_backend_that_computes_what_they_compute(tiny_bert, chan
     fast = EarlyExitTextClassificationModel(model)
     assert fast.backend == backend
     torch.testing.assert_close(fast(ids * mask, mask).logits.float(), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("change", "words"), lines("done to the model", "refused with"))
+def test_models_are_refused(tiny_bert, change, words):
+    model = changed(tiny_bert(), change)
+    with refused(words):
+        EarlyExitTextClassificationModel(model)

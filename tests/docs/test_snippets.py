@@ -100,12 +100,12 @@ def check_options(script, options):
 def stand_ins(tmp_path_factory):
     """The folder that readers are told to have: two small classifiers and some texts."""
     folder = tmp_path_factory.mktemp("stand-ins")
-    for name, seed, rows in (("my-small-model", 1, 600), ("my-model", 0, 1000)):
+    for name, seed, rows in (("my-small-model", 1, 300), ("my-model", 0, 500)):
         reviews = make_corpus(rows, seed=seed, hard_share=0.0, median_words=10)
         model, tokenizer = train_classifier([row.text for row in reviews], [row.label for row in reviews], seed=seed)
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
-    reviews = make_corpus(1300, seed=2, hard_share=0.0, median_words=10)
+    reviews = make_corpus(1600, seed=2, hard_share=0.0, median_words=10)
     (folder / "reviews.txt").write_text("".join(f"{row.text}\n" for row in reviews), encoding="utf-8")
     return folder
 

@@ -189,3 +189,15 @@ def test_a_file_can_be_read_in_one_go(path):
 
 def test_readme_is_read_in_one_go():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+#: A docstring is a sentence about the thing it names: these words begin a fragment, or a riddle.
+FRAGMENT = re.compile(r"(What|Of|Where|Whether|How|Who|When|Whoever) ")
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_docstrings_begin_with_a_verb_or_with_what_they_name(module):
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docstrings = [ast.get_docstring(node) or "" for node in ast.walk(tree) if isinstance(node, documented)]
+    assert [text.splitlines()[0] for text in docstrings if FRAGMENT.match(text)] == []

@@ -201,6 +201,7 @@ def test_works_inside_a_pipeline_without_a_word(fast, caplog, word_tokenizer):
     for place in (0, 2):
         assert answers[place] == {**plain[place], "score": pytest.approx(plain[place]["score"], abs=1e-5)}
     assert "not supported" not in caplog.text
+    assert "EarlyExitTextClassificationModel" in repr(classify)
 
 
 def test_two_threads_get_the_answers_they_would_get_alone(tiny_bert):
