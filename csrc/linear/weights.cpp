@@ -33,7 +33,7 @@ void check_linear(const LinearWeights& linear, int64_t outputs, int64_t inputs) 
   MOCO_CHECK_SHAPE("Encoder", linear.scale, {outputs});
   MOCO_CHECK_SHAPE("Encoder", linear.smooth, {inputs});
   MOCO_CHECK_VALUE(can_multiply(at::kChar),
-                   "Encoder: int8 weights need a processor that sums products of bytes (AVX-512 VNNI)");
+                   "TransformerClassifier: int8 weights need a processor that sums products of bytes (AVX-512 VNNI)");
 }
 
 }  // namespace moco

@@ -28,7 +28,8 @@ T* data(const at::Tensor& tensor) {
 // The weights, if they fit each other and hidden states of size D.
 EmbeddingWeights checked(EmbeddingWeights weights, int64_t D) {
   const at::Tensor& words = weights.words;
-  MOCO_CHECK_VALUE(words.dim() == 2, "Encoder: words must have shape (any, size) (got ", words.sizes(), ")");
+  MOCO_CHECK_VALUE(words.dim() == 2, "TransformerClassifier: words must have shape (any, size) (got ", words.sizes(),
+                   ")");
   const int64_t E = words.size(1);
   const at::Tensor& positions = weights.positions;
   MOCO_CHECK_SHAPE("Encoder", positions, {positions.size(0), E});
@@ -37,7 +38,7 @@ EmbeddingWeights checked(EmbeddingWeights weights, int64_t D) {
     MOCO_CHECK_SHAPE("Encoder", types, {types.size(0), E});
   }
   check_affine(weights.norm, {E});
-  MOCO_CHECK_VALUE(weights.projection || E == D, "Encoder: words must have size ", D,
+  MOCO_CHECK_VALUE(weights.projection || E == D, "TransformerClassifier: words must have size ", D,
                    " where nothing projects them (got ", E, ")");
   if (weights.projection) check_affine(*weights.projection, {D, E});
   return weights;

@@ -18,7 +18,7 @@ static const LayerWeights& checked(const LayerWeights& weights) {
   for (const LinearWeights* other : {&key, &value}) {  // which read the same tokens, quantised once
     MOCO_CHECK_VALUE(
         other->quantized() == query.quantized() && (!query.quantized() || at::equal(other->smooth, query.smooth)),
-        "Encoder: query, key and value must all be int8 with the same smooth, or none of them");
+        "TransformerClassifier: query, key and value must all be int8 with the same smooth, or none of them");
   }
   return weights;
 }

@@ -11,9 +11,10 @@ namespace {
 
 // The dtype, if hidden states can have it here.
 at::ScalarType checked(at::ScalarType dtype) {
-  MOCO_CHECK_VALUE(can_multiply(dtype) && at::isFloatingType(dtype),
-                   "Encoder: dtype must be torch.float32, or torch.bfloat16 where the processor multiplies it (got ",
-                   name_of(dtype), ")");
+  MOCO_CHECK_VALUE(
+      can_multiply(dtype) && at::isFloatingType(dtype),
+      "TransformerClassifier: dtype must be torch.float32, or torch.bfloat16 where the processor multiplies it (got ",
+      name_of(dtype), ")");
   return dtype;
 }
 
@@ -31,10 +32,11 @@ TransformerClassifier::TransformerClassifier(EmbeddingWeights embeddings, const 
       head_(head, dtype),
       D_(head_.inputs()),
       embeddings_(std::move(embeddings), D_, eps, dtype) {
-  MOCO_CHECK_VALUE(heads > 0 && D_ % heads == 0, "Encoder: heads must divide the hidden size ", D_, " (got ", heads,
+  MOCO_CHECK_VALUE(heads > 0 && D_ % heads == 0, "TransformerClassifier: heads must divide the hidden size ", D_,
+                   " (got ", heads, ")");
+  MOCO_CHECK_VALUE(dtype == at::kFloat || D_ / heads % 2 == 0,
+                   "TransformerClassifier: the size of a head must be even in ", name_of(dtype), " (got ", D_ / heads,
                    ")");
-  MOCO_CHECK_VALUE(dtype == at::kFloat || D_ / heads % 2 == 0, "Encoder: the size of a head must be even in ",
-                   name_of(dtype), " (got ", D_ / heads, ")");
   for (const LayerWeights& weights : layers) {
     layers_.push_back(std::make_unique<Layer>(weights, heads, activation_from_name(activation), eps, dtype));
   }

@@ -73,8 +73,8 @@ def load_policy(json_file: str | Path, tensors_file: str | Path, expected: Polic
     text = read_manifest(json_file, FORMAT, (1, VERSION))
     tensors = read_tensors(tensors_file)
     with whole(json_file):
-        made_for = _made_for(text, expected, json_file)
         _check_shapes(text, expected, json_file)
+        made_for = _made_for(text, expected, json_file)
         descriptions = list(enumerate(text["exits"]))
         closed, certificate = set(text["closed"]), Certificate.of(text["certificate"])
     policy = Policy(expected.sites, expected.num_classes, expected.hidden_size)
@@ -101,8 +101,8 @@ def _made_for(text: Mapping[str, Any], expected: Policy, name: str | Path) -> di
     for field, known in _ABOUT.items():
         if text[field] != known:
             raise ValueError(f"{name} must have {field} {known!r}, which this moco_rt knows (got {text[field]!r})")
-    if text["dtype"] is not None:
-        made_for["dtype"] = text["dtype"]
+    if text["dtype"] is not None:  # first, for another dtype has other weights too
+        made_for = {"dtype": text["dtype"], **made_for}
     check_made_for(made_for, expected.made_for, name)
     return made_for
 

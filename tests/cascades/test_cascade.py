@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from moco_rt import _C, Cascade, EarlyExitTextClassificationModel, LinearCondition, TierError
 from moco_rt.architectures import load_classifier
+from moco_rt.cascades.tier import Tier
 from moco_rt.inputs import prefetch
 
 INF = float("inf")
@@ -203,8 +204,8 @@ def test_texts_are_read_no_further_ahead_than_they_are_tokenised(cascade_of, mon
             yield text
 
     cascade = cascade_of("words large", [-INF])
-    cascade.tiers[0].model = lambda given: seen.append(len(read)) or count_words(given)
-    cascade.predict(texts())
+    watched = replace(cascade.tiers[0], model=lambda given: seen.append(len(read)) or count_words(given))
+    Cascade.of([watched, cascade.tiers[1]], None).predict(texts())
     assert seen == [20, 30, 40, 50, 50]
 
 
@@ -274,10 +275,13 @@ def test_other_chunks_go_on_where_one_fails(tiers_of, monkeypatch):
 def test_an_error_in_a_tokenizer_is_its_tiers(tiers_of, monkeypatch):
     cascade = Cascade(tiers_of("small large"), thresholds=[0.9])
 
-    def breaks(texts):
-        raise KeyError(len(texts))
+    def breaks(tier, texts):
+        if tier is cascade.tiers[0]:
+            raise KeyError(len(texts))
+        return encode(tier, texts)
 
-    monkeypatch.setattr(cascade.tiers[0], "encode", breaks)
+    encode = Tier.encode
+    monkeypatch.setattr(Tier, "encode", breaks)
     with pytest.raises(TierError) as caught:
         cascade.predict(["good", "bad"])
     assert caught.value.tier == 0
