@@ -78,15 +78,9 @@ def accelerate(
 
     Args:
         model: a Hugging Face `...ForSequenceClassification`, or a pipeline or `EarlyExitTextClassificationModel` around
-<<<<<<< HEAD
             one; or tiers of a cascade, see `Cascade`, from the fastest to the one whose labels count: exits inside
             tiers and the hand-over between them are then chosen together, and tiers that save no time are left out. Of
             an `EarlyExitTextClassificationModel` its model and backend are used, and no exits.
-=======
-            one, whose model and backend are used, and no exits; or tiers of a cascade, see `Cascade`, from the fastest
-            to the one whose labels count: exits inside tiers and the hand-over between them are then chosen together,
-            and tiers that save no time are left out.
->>>>>>> h-cert
         texts: texts, pairs, or rows with named columns, in whatever holds them (see `list_texts`), like those it will
             meet; labels are not needed. Texts that the model was fine-tuned on would make it look surer than it is:
             certify on others, see `calibration`.
