@@ -73,8 +73,8 @@ def load_policy(json_file: str | Path, tensors_file: str | Path, expected: Polic
     text = read_manifest(json_file, FORMAT, (1, VERSION))
     tensors = read_tensors(tensors_file)
     with whole(json_file):
+        _check_shapes(text, expected, json_file)  # first, for they say most of what differs
         made_for = _made_for(text, expected, json_file)
-        _check_shapes(text, expected, json_file)
         descriptions = list(enumerate(text["exits"]))
         closed, certificate = set(text["closed"]), Certificate.of(text["certificate"])
     policy = Policy(expected.sites, expected.num_classes, expected.hidden_size)
@@ -102,7 +102,7 @@ def _made_for(text: Mapping[str, Any], expected: Policy, name: str | Path) -> di
         if text[field] != known:
             raise ValueError(f"{name} must have {field} {known!r}, which this moco_rt knows (got {text[field]!r})")
     if text["dtype"] is not None:
-        made_for["dtype"] = text["dtype"]
+        made_for = {"dtype": text["dtype"], **made_for}  # first, for weights differ with it
     check_made_for(made_for, expected.made_for, name)
     return made_for
 

@@ -18,7 +18,7 @@ from moco_rt.certification.certificate import Certificate, ExitCount
 from moco_rt.inputs.tokenizer_identity import legacy_tokenizer_fingerprint, tokenizer_fingerprint
 from moco_rt.policies.conditions import OffRamp
 from moco_rt.policies.findings import SearchReport
-from moco_rt.policies.fingerprints import fingerprint
+from moco_rt.policies.fingerprints import fingerprint, model_identity
 from moco_rt.policies.policy_files import JSON, TENSORS
 
 INPUTS = make_inputs([5, 9, 3, 12, 7, 1, 20, 4] * 3, pairs=True)
@@ -119,7 +119,7 @@ def test_saving_says_what_the_policy_was_made_for(tmp_path, tiny_bert):
     saved.policy.made_for = {"tokenizer": "t", "max_length": 64}
     saved.save_pretrained(tmp_path)
     loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path).policy.made_for
-    assert loaded == {"tokenizer": "t", "max_length": 64, "weights": fingerprint(saved.model), "dtype": "float32"}
+    assert loaded == {"tokenizer": "t", "max_length": 64, **model_identity(saved.model)}
 
 
 def test_a_policy_is_taken_from_elsewhere(tmp_path, tiny_bert):
