@@ -184,7 +184,7 @@ def run_python(code, **environment):
 def test_without_this_package_it_is_not_loaded_as_if_it_were_in_floats(int8, tmp_path):
     int8.save_pretrained(tmp_path)
     code = f"from transformers import AutoModelForSequenceClassification as A; A.from_pretrained({str(tmp_path)!r})"
-    assert run_python("import moco_rt; " + code).returncode == 0
+    assert run_python("import moco_rt.quantization; " + code).returncode == 0
     assert run_python(code).returncode != 0
 
 
