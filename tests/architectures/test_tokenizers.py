@@ -12,14 +12,14 @@ from transformers import (
     RobertaConfig,
 )
 
-from moco_rt.architectures import find_tokenizer, load_classifier, load_tokenizer
+from moco_rt.architectures import Source, find_tokenizer, load_classifier, load_tokenizer
 
 MISSING = "must hold the files of a tokenizer (got none of tokenizer.json, vocab.txt, "
 
 
 def test_a_tokenizer_is_found_where_its_files_lie(tmp_path, word_tokenizer):
     word_tokenizer.save_pretrained(tmp_path)
-    found = find_tokenizer(tmp_path)
+    found = find_tokenizer(Source(str(tmp_path)))
     assert isinstance(found, PreTrainedTokenizerFast)
     assert found("a good film")["input_ids"] == word_tokenizer("a good film")["input_ids"]
 
@@ -31,7 +31,7 @@ def test_of_no_words_no_tokenizer_is_made(tmp_path, word_tokenizer, tiny_bert, o
         word_tokenizer.save_pretrained(tmp_path)
         (tmp_path / "tokenizer.json").unlink()
     config().save_pretrained(tmp_path)
-    assert find_tokenizer(tmp_path) is None
+    assert find_tokenizer(Source(str(tmp_path))) is None
     model = tiny_bert()
     model.config.name_or_path = model.name_or_path = str(tmp_path)
     with one_line_error(ValueError, f"{tmp_path} {MISSING}"):
@@ -57,7 +57,7 @@ def test_broken_files_are_named(tmp_path, word_tokenizer, one_line_error, conten
     word_tokenizer.save_pretrained(tmp_path)
     (tmp_path / "tokenizer.json").write_text(content)
     with one_line_error(ValueError, f"the tokenizer in {tmp_path} must be readable (got "):
-        find_tokenizer(tmp_path)
+        find_tokenizer(Source(str(tmp_path)))
 
 
 def test_a_model_from_nowhere_has_none(tiny_bert, one_line_error):
