@@ -21,6 +21,7 @@ from moco_rt.analysis.frame_files import FrameWriter
 from moco_rt.architectures import (
     Architecture,
     architecture_of,
+    check_classifier,
     check_single_label,
     load_tokenizer,
     unwrap,
@@ -81,6 +82,7 @@ def capture(
     """
     model, tokenizer = unwrap(model, tokenizer)
     tokenizer = load_tokenizer(model) if tokenizer is None else tokenizer
+    check_classifier(model)
     model = to_dtype(model, None)
     architecture = architecture_of(model)
     warn_where_untrained(architecture)

@@ -28,6 +28,7 @@ from transformers import (
 from moco_rt.analysis.capture import capture
 from moco_rt.analysis.columns import Column, PackedColumn
 from moco_rt.analysis.frame import MLFrame
+from moco_rt.architectures.families.bert import BertLike
 from moco_rt.architectures.sites import all_sites
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -285,13 +286,13 @@ def test_texts_may_come_from_a_generator(model, tokenizer):
 
 def test_generators_are_read_chunk_by_chunk(model, tokenizer, monkeypatch):
     given, waiting = [], []
-    embed = model.bert.embeddings.forward
+    embed = BertLike.embed
 
     def spy(*args, **kwargs):
         waiting.append(len(given))
         return embed(*args, **kwargs)
 
-    monkeypatch.setattr(model.bert.embeddings, "forward", spy)
+    monkeypatch.setattr(BertLike, "embed", spy)
     capture(model, tokenizer, (given.append(text) or text for text in CHUNK_TEXTS), sites="embeddings")
     assert sorted(set(waiting)) == [7, 10]
 
