@@ -76,18 +76,16 @@ def save(directory: Path, checkpoint: Checkpoint) -> None:
 
 def has_policy(source: Source) -> bool:
     """Tell whether a policy lies in a directory, or beside a model on the hub."""
-    return find_file(source, JSON) is not None
+    return any(find_file(source, file) is not None for file in (JSON, TENSORS))
 
 
-def load(source: Source, expected: Policy) -> Checkpoint | None:
-    """Read what lies in a directory, or beside a model on the hub; None: there is no policy.
+def load(source: Source, expected: Policy) -> Checkpoint:
+    """Read what lies in a directory, or beside a model on the hub, where there is a policy.
 
     Raises:
         ValueError: the policy is of another model, see `load_policy`, or one of its two files is missing.
     """
     files = [find_file(source, file) for file in (JSON, TENSORS)]
-    if files == [None, None]:
-        return None
     if files[0] is None or files[1] is None:
         raise ValueError(f"{source.name} must hold both {JSON} and {TENSORS} (one is missing)")
     policy = load_policy(files[0], files[1], expected)

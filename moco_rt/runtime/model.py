@@ -273,13 +273,12 @@ class EarlyExitTextClassificationModel(PipelineModel, BackedModule):
     def load_policy(self, source: str | Path | Source) -> None:
         """Take a policy from a directory or by a name on the hub, if there is one; refuses one of another model."""
         source = source if isinstance(source, Source) else Source(str(source))
-        if not self.sites:
-            if checkpoints.has_policy(source):
-                self.check_takes_exits()
+        if not checkpoints.has_policy(source):
             return
+        if not self.sites:
+            self.check_takes_exits()
         found = checkpoints.load(source, self.policy.without_exits(loading_identity(self.model)))
-        if found is not None:
-            self.policy, self._monitor, self.search_report = found.policy, found.monitor, found.search_report
+        self.policy, self._monitor, self.search_report = found.policy, found.monitor, found.search_report
 
     def _compiled_exits(self) -> dict[str, CompiledExitPoint]:
         policy, device = self.policy, self.device
