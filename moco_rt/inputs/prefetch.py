@@ -29,11 +29,12 @@ def prefetch_encoded(
         Exception: whatever reading the texts raises, after those before it have been given.
     """
     chunks = _chunks(texts)
-    with ThreadPoolExecutor(max_workers=1) as background:
+    background = ThreadPoolExecutor(max_workers=1)
 
-        def begin() -> tuple[int, list[TextInput], Future[list[Any]]] | None:
-            return next(((start, chunk, background.submit(encode, chunk)) for start, chunk in chunks), None)
+    def begin() -> tuple[int, list[TextInput], Future[list[Any]]] | None:
+        return next(((start, chunk, background.submit(encode, chunk)) for start, chunk in chunks), None)
 
+    try:
         # One chunk waits, one is in work: what is ahead of the model stays small.
         begun = begin()
         while begun is not None:
@@ -47,6 +48,10 @@ def prefetch_encoded(
             yield start, chunk, found
             if failure is not None:
                 raise failure
+    finally:
+        # Not as a context manager, which joins the thread: a generator that was left unfinished is closed by the garbage
+        # collector, in any thread and at any time, also while Python holds the lock that joining takes.
+        background.shutdown(wait=False, cancel_futures=True)
 
 
 def _chunks(texts: Iterable[TextInput]) -> Iterator[tuple[int, list[TextInput]]]:

@@ -260,28 +260,28 @@ def test_texts_and_pairs_may_be_mixed(model, tokenizer):
     assert_rows_equal_the_plain_model(frame, model, tokenizer, texts)
 
 
-CHUNK_TEXTS = sentences(10, seed=2)
+TEXTS = sentences(10, seed=2)
 
 
 @pytest.mark.parametrize(
     "texts",
     [
-        tuple(CHUNK_TEXTS),
-        np.array(CHUNK_TEXTS),
-        Dataset.from_dict({"text": CHUNK_TEXTS})["text"],
-        MLFrame({"text": CHUNK_TEXTS})["text"],
-        dict(enumerate(CHUNK_TEXTS)).values(),
+        tuple(TEXTS),
+        np.array(TEXTS),
+        Dataset.from_dict({"text": TEXTS})["text"],
+        MLFrame({"text": TEXTS})["text"],
+        dict(enumerate(TEXTS)).values(),
     ],
     ids=["tuple", "array", "dataset", "frame", "view"],
 )
 def test_texts_of_any_collection_are_taken(model, tokenizer, texts):
     frame = capture(model, tokenizer, texts, sites="encoder.0.output")
-    assert_rows_equal_the_plain_model(frame, model, tokenizer, CHUNK_TEXTS)
+    assert_rows_equal_the_plain_model(frame, model, tokenizer, TEXTS)
 
 
 def test_texts_may_come_from_a_generator(model, tokenizer):
-    frame = capture(model, tokenizer, (text for text in CHUNK_TEXTS), sites="encoder.0.output")
-    assert_rows_equal_the_plain_model(frame, model, tokenizer, CHUNK_TEXTS)
+    frame = capture(model, tokenizer, (text for text in TEXTS), sites="encoder.0.output")
+    assert_rows_equal_the_plain_model(frame, model, tokenizer, TEXTS)
 
 
 def test_generators_are_read_chunk_by_chunk(model, tokenizer, monkeypatch):
@@ -293,7 +293,7 @@ def test_generators_are_read_chunk_by_chunk(model, tokenizer, monkeypatch):
         return embed(*args, **kwargs)
 
     monkeypatch.setattr(BertLike, "embed", spy)
-    capture(model, tokenizer, (given.append(text) or text for text in CHUNK_TEXTS), sites="embeddings")
+    capture(model, tokenizer, (given.append(text) or text for text in TEXTS), sites="embeddings")
     assert sorted(set(waiting)) == [7, 10]
 
 
@@ -330,8 +330,8 @@ def test_texts_are_truncated_at_the_side_of_the_tokenizer(model, tokenizer, monk
 
 def test_padding_side_of_the_tokenizer_does_not_matter(model, tokenizer, monkeypatch):
     monkeypatch.setattr(tokenizer, "padding_side", "left")
-    frame = capture(model, tokenizer, CHUNK_TEXTS, sites="encoder.0.output")
-    assert_rows_equal_the_plain_model(frame, model, tokenizer, CHUNK_TEXTS)
+    frame = capture(model, tokenizer, TEXTS, sites="encoder.0.output")
+    assert_rows_equal_the_plain_model(frame, model, tokenizer, TEXTS)
 
 
 # Where the frame is
@@ -339,10 +339,10 @@ def test_padding_side_of_the_tokenizer_does_not_matter(model, tokenizer, monkeyp
 
 def test_out_is_a_frame_that_loads(model, tokenizer, tmp_path):
     out = tmp_path / "new" / "frame"
-    frame = capture(model, tokenizer, CHUNK_TEXTS, sites=SITES[:2], features=("cls", "tokens"), out=out)
+    frame = capture(model, tokenizer, TEXTS, sites=SITES[:2], features=("cls", "tokens"), out=out)
     loaded = MLFrame.load_frame(out)
     assert loaded.columns == frame.columns
-    assert_rows_equal_the_plain_model(loaded, model, tokenizer, CHUNK_TEXTS)
+    assert_rows_equal_the_plain_model(loaded, model, tokenizer, TEXTS)
     assert [entry.name for entry in out.parent.iterdir()] == ["frame"]
 
 
@@ -352,24 +352,24 @@ def test_out_may_be_a_string(model, tokenizer, tmp_path):
 
 
 def test_out_that_exists_is_refused_before_a_text_is_read(model, tokenizer, tmp_path):
-    texts = iter(CHUNK_TEXTS)
+    texts = iter(TEXTS)
     with pytest.raises(FileExistsError, match="must not exist yet"):
         capture(model, tokenizer, texts, sites="embeddings", out=tmp_path)
-    assert len(list(texts)) == len(CHUNK_TEXTS)
+    assert len(list(texts)) == len(TEXTS)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_frame_without_out_leaves_no_file_and_stays_readable(model, tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    frame = capture(model, tokenizer, CHUNK_TEXTS, sites="encoder.0.output", features=("cls", "tokens"))
+    frame = capture(model, tokenizer, TEXTS, sites="encoder.0.output", features=("cls", "tokens"))
     assert list(tmp_path.iterdir()) == []
-    assert_rows_equal_the_plain_model(frame, model, tokenizer, CHUNK_TEXTS)
+    assert_rows_equal_the_plain_model(frame, model, tokenizer, TEXTS)
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_interrupted_capture_leaves_no_frame(model, tokenizer, tmp_path, error):
     def texts():
-        yield from CHUNK_TEXTS
+        yield from TEXTS
         raise error
 
     with pytest.raises(error):
@@ -408,7 +408,7 @@ def test_no_texts_are_refused(model, tokenizer, tmp_path, kind):
 )
 @pytest.mark.parametrize("place", [0, 5, 9])
 def test_what_is_not_a_text_is_refused_with_its_place(model, tokenizer, tmp_path, text, kind, place):
-    texts = [*CHUNK_TEXTS[:place], text, *CHUNK_TEXTS[place:]]
+    texts = [*TEXTS[:place], text, *TEXTS[place:]]
     with pytest.raises(TypeError, match=rf"^texts must .* \(got {kind} at place {place}\)$"):
         capture(model, tokenizer, texts, sites="embeddings", out=tmp_path / "frame")
     assert list(tmp_path.iterdir()) == []
@@ -417,14 +417,14 @@ def test_what_is_not_a_text_is_refused_with_its_place(model, tokenizer, tmp_path
 @pytest.mark.parametrize("site", ["encoder.2.output", "encoder.0", "bert.pooler", "embedding", ""])
 def test_unknown_sites_are_refused_with_the_known(model, tokenizer, site):
     with pytest.raises(ValueError, match=r"^capture: sites must be of embeddings, encoder\.0\.attention, ") as raised:
-        capture(model, tokenizer, CHUNK_TEXTS, sites=["embeddings", site])
+        capture(model, tokenizer, TEXTS, sites=["embeddings", site])
     assert str(raised.value) == f"capture: sites must be of {', '.join(SITES)} (got {site!r})"
 
 
 @pytest.mark.parametrize("feature", ["flat", "max", ""])
 def test_unknown_features_are_refused_with_the_known(model, tokenizer, feature):
     with pytest.raises(ValueError, match=rf"^capture: features must be of cls, mean, tokens \(got '{feature}'\)$"):
-        capture(model, tokenizer, CHUNK_TEXTS, sites="embeddings", features=["cls", feature])
+        capture(model, tokenizer, TEXTS, sites="embeddings", features=["cls", feature])
 
 
 @pytest.mark.parametrize(
@@ -441,7 +441,7 @@ def test_models_that_do_not_classify_are_refused(tokenizer, other, request):
     name = request.node.callspec.id
     message = rf"^model must be a Hugging Face \.\.\.ForSequenceClassification \(got {name}\)$"
     with pytest.raises(TypeError, match=message):
-        capture(other(), tokenizer, CHUNK_TEXTS, sites="embeddings")
+        capture(other(), tokenizer, TEXTS, sites="embeddings")
 
 
 def test_classifiers_of_a_family_that_is_not_covered_are_refused(tokenizer):
@@ -450,7 +450,7 @@ def test_classifiers_of_a_family_that_is_not_covered_are_refused(tokenizer):
     )
     message = r"^model must be one of .* \(got AlbertForSequenceClassification\)$"
     with pytest.raises(ValueError, match=message):
-        capture(other, tokenizer, CHUNK_TEXTS, sites="embeddings")
+        capture(other, tokenizer, TEXTS, sites="embeddings")
 
 
 @pytest.mark.parametrize(
@@ -467,7 +467,7 @@ def test_classifiers_of_a_family_that_is_not_covered_are_refused(tokenizer):
 )
 def test_models_that_do_not_choose_one_label_are_refused(tokenizer, changes, got):
     with pytest.raises(ValueError, match=rf"^model must choose one label of at least two: .*\(got {got}\)$"):
-        capture(classifier(**changes), tokenizer, CHUNK_TEXTS, sites="embeddings")
+        capture(classifier(**changes), tokenizer, TEXTS, sites="embeddings")
 
 
 # The model
@@ -487,12 +487,12 @@ def test_untrained_head_is_warned_of_where_capture_was_called(tokenizer):
 def test_model_runs_in_evaluation_mode_and_gets_its_own_back(tokenizer, training):
     model = classifier(hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5)
     model.train(training)
-    frame = capture(model, tokenizer, CHUNK_TEXTS, sites="encoder.0.output", features=("cls", "tokens"))
+    frame = capture(model, tokenizer, TEXTS, sites="encoder.0.output", features=("cls", "tokens"))
     assert {module.training for module in model.modules()} == {training}
-    assert_rows_equal_the_plain_model(frame, model.eval(), tokenizer, CHUNK_TEXTS)
+    assert_rows_equal_the_plain_model(frame, model.eval(), tokenizer, TEXTS)
 
 
-@pytest.mark.parametrize("texts", [[], [None], [*CHUNK_TEXTS, None]])
+@pytest.mark.parametrize("texts", [[], [None], [*TEXTS, None]])
 def test_training_mode_comes_back_after_a_failure(tokenizer, texts):
     model = classifier().train()
     with pytest.raises((TypeError, ValueError), match=r"^texts must hold"):
@@ -501,13 +501,13 @@ def test_training_mode_comes_back_after_a_failure(tokenizer, texts):
 
 
 def test_texts_may_stand_in_named_columns(model, tokenizer):
-    rows = [{"review": text, "label": 1} for text in CHUNK_TEXTS]
+    rows = [{"review": text, "label": 1} for text in TEXTS]
     frame = capture(model, tokenizer, iter(rows), sites="encoder.0.output", columns="review")
-    assert_rows_equal_the_plain_model(frame, model, tokenizer, CHUNK_TEXTS)
+    assert_rows_equal_the_plain_model(frame, model, tokenizer, TEXTS)
 
 
 def test_capture_keeps_no_gradients(model, tokenizer):
-    capture(model, tokenizer, CHUNK_TEXTS, sites="embeddings")
+    capture(model, tokenizer, TEXTS, sites="embeddings")
     assert torch.is_grad_enabled()
     assert all(parameter.grad is None for parameter in model.parameters())
 

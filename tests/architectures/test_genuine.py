@@ -6,15 +6,11 @@ import copy
 
 import pytest
 import torch
+import transformers
 from altered_models import ALTERED, layer
 from transformers import (
     AttentionInterface,
-    BertForSequenceClassification,
-    CamembertForSequenceClassification,
     DistilBertForSequenceClassification,
-    ElectraForSequenceClassification,
-    RobertaForSequenceClassification,
-    XLMRobertaForSequenceClassification,
 )
 from transformers.models.bert.modeling_bert import BertPooler, BertSelfAttention
 
@@ -32,12 +28,8 @@ class BertSelfOutput(torch.nn.Module):  # a family's name for another thing
 
 
 FAMILIES = [
-    BertForSequenceClassification,
-    CamembertForSequenceClassification,
-    DistilBertForSequenceClassification,
-    ElectraForSequenceClassification,
-    RobertaForSequenceClassification,
-    XLMRobertaForSequenceClassification,
+    getattr(transformers, f"{family}ForSequenceClassification")
+    for family in ("Bert", "Camembert", "DistilBert", "Electra", "Roberta", "XLMRoberta")
 ]
 
 

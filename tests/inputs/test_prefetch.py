@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
 
 from moco_rt.inputs import prefetch
@@ -55,3 +58,22 @@ def test_an_error_while_reading_comes_after_what_was_read(monkeypatch, chunk, si
     with pytest.raises(OSError):  # noqa: PT011
         found.extend(iter(prefetch_encoded(read(), list)))
     assert [len(texts) for _, texts, _ in found] == sizes
+
+
+def test_closing_does_not_wait_for_the_thread(monkeypatch):
+    """The garbage collector closes what was left unfinished, perhaps where joining a thread would never end."""
+    monkeypatch.setattr(prefetch, "CHUNK_TEXTS", 1)
+    release = threading.Event()
+
+    def encode(texts):
+        if texts == ["b"]:
+            release.wait(timeout=60)
+        return texts
+
+    chunks = prefetch_encoded("abc", encode)
+    assert next(chunks)[1] == ["a"]
+    start = time.monotonic()
+    chunks.close()
+    closed_after = time.monotonic() - start
+    release.set()
+    assert closed_after < 30

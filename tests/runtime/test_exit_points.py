@@ -24,16 +24,6 @@ FEATURES = ("cls", "mean", "cls+mean")
 BOUNDS = [0.01, 0.1, 0.3]
 
 
-@pytest.fixture(scope="module")
-def model(tiny_bert):
-    return tiny_bert(LAYERS, labels=3)
-
-
-@pytest.fixture(scope="module")
-def inputs():
-    return make_inputs(LENGTHS, pairs=True)
-
-
 @torch.no_grad()
 def hidden_states(model, inputs):
     """Hugging Face's own, by site: (rows, S, D)."""

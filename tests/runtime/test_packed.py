@@ -30,16 +30,6 @@ LENGTHS = [9, 1, 17, 33, 4, 64, 2, 15, 16, 40, *range(5, 19)]
 FEATURES = ("cls", "mean", "flat")
 
 
-@pytest.fixture(scope="module")
-def model(tiny_bert):
-    return tiny_bert(LAYERS, labels=3)
-
-
-@pytest.fixture(scope="module")
-def inputs():
-    return make_inputs(LENGTHS, pairs=True)
-
-
 @torch.no_grad()
 def features(model, inputs, site, feature):
     """What a rule reads at a site, without exits: (rows, size)."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from split_samples import calibration_places, first_of_each
+from split_samples import calibration_places, distinct_reviews, first_of_each
 
 from moco_rt import _C, EarlyExitTextClassificationModel
 from moco_rt.architectures import load_classifier
@@ -28,7 +28,7 @@ from moco_rt.tuning.recording import Recordings
 from moco_rt.tuning.splits import split_texts
 from moco_rt.tuning.study import Study, study_model
 
-CHUNK_TEXTS = 1200
+TEXTS = 1200
 
 pytestmark = pytest.mark.usefixtures("quick_off_ramps")
 
@@ -42,9 +42,7 @@ def trained():
 
 @pytest.fixture(scope="module")
 def reviews(trained):
-    """Reviews no two of which have the same tokens."""
-    made = make_corpus(CHUNK_TEXTS + 100, seed=1, median_words=12)
-    return [made[i] for i in first_of_each(trained[1], [row.text for row in made])[:CHUNK_TEXTS]]
+    return distinct_reviews(trained[1], TEXTS)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import torch
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from split_samples import calibration_places, first_of_each
+from split_samples import calibration_places, distinct_reviews
 
 from moco_rt import Cascade, EarlyExitTextClassificationModel
 from moco_rt._C import can_multiply
@@ -25,7 +25,7 @@ from moco_rt.tuning.cascade_study import WayOut, study_tiers
 from moco_rt.tuning.costs import Costs
 from moco_rt.tuning.splits import split_texts
 
-CHUNK_TEXTS = 600
+TEXTS = 600
 
 pytestmark = pytest.mark.usefixtures("quick_off_ramps", "costs")
 
@@ -61,9 +61,7 @@ def half(large):
 
 @pytest.fixture(scope="module")
 def reviews(large):
-    """Reviews no two of which have the same tokens."""
-    made = make_corpus(CHUNK_TEXTS + 100, seed=1, median_words=12)
-    return [made[i] for i in first_of_each(large[1], [row.text for row in made])[:CHUNK_TEXTS]]
+    return distinct_reviews(large[1], TEXTS)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from moco_rt.tuning.quantize import quantize
 pytestmark = pytest.mark.skipif(not _C.can_multiply(torch.int8), reason="the processor does not multiply bytes")
 
 WORDS = ["a", "the", "film", "good", "bad", "not", "was", "but"]
-CHUNK_TEXTS = [" ".join(words) for words in itertools.product(WORDS, repeat=3)]
+TEXTS = [" ".join(words) for words in itertools.product(WORDS, repeat=3)]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def model(tiny_bert):
 
 @torch.no_grad()
 def logits_of(model, tokenizer):
-    batches, _ = length_sorted_batches(tokenizer, CHUNK_TEXTS, 16, 64)
+    batches, _ = length_sorted_batches(tokenizer, TEXTS, 16, 64)
     fast = EarlyExitTextClassificationModel(model)
     return torch.cat([fast(**batch).logits.float() for batch in batches])
 
@@ -53,7 +53,7 @@ def int8_layers(model):
 def test_smoothing_brings_the_logits_nearer(model, word_tokenizer, monkeypatch):
     monkeypatch.setattr(quantization, "_AGREEMENT", 0.0)
     expected = logits_of(model, word_tokenizer)
-    found = quantize(model, CHUNK_TEXTS, tokenizer=word_tokenizer, max_length=16)
+    found = quantize(model, TEXTS, tokenizer=word_tokenizer, max_length=16)
     errors = [(logits_of(copy, word_tokenizer) - expected).square().mean() for copy in (found, int8_copy(model))]
     assert errors[0] < 0.5 * errors[1]
     assert not all(bool((module.smooth == 1).all()) for module in found.modules() if isinstance(module, Int8Linear))
@@ -61,7 +61,7 @@ def test_smoothing_brings_the_logits_nearer(model, word_tokenizer, monkeypatch):
 
 def test_layers_that_share_their_input_share_what_it_is_divided_by(model, word_tokenizer, monkeypatch):
     monkeypatch.setattr(quantization, "_AGREEMENT", 0.0)
-    found = quantize(model, CHUNK_TEXTS, tokenizer=word_tokenizer, max_length=16)
+    found = quantize(model, TEXTS, tokenizer=word_tokenizer, max_length=16)
     for layer in found.bert.encoder.layer:
         attention = layer.attention.self
         assert torch.equal(attention.query.smooth, attention.key.smooth)
@@ -88,7 +88,7 @@ def test_products_are_left_in_bfloat16_until_enough_labels_stay(model, word_toke
     counts = []
     for needed in (0.0, 0.98, 1.0):
         monkeypatch.setattr(quantization, "_AGREEMENT", needed)
-        found = quantize(model, CHUNK_TEXTS, tokenizer=word_tokenizer, max_length=16)
+        found = quantize(model, TEXTS, tokenizer=word_tokenizer, max_length=16)
         counts.append(len(int8_layers(found)))
         assert agreement(found, model, word_tokenizer) >= needed or not int8_layers(found)
     assert counts[0] == 12
@@ -99,14 +99,14 @@ def test_products_are_left_in_bfloat16_until_enough_labels_stay(model, word_toke
 def test_what_shares_its_input_is_left_together(model, word_tokenizer, monkeypatch):
     monkeypatch.setattr(quantization, "_STRENGTHS", ())
     monkeypatch.setattr(quantization, "_AGREEMENT", 1.0)
-    found = int8_layers(quantize(model, CHUNK_TEXTS, tokenizer=word_tokenizer, max_length=16))
+    found = int8_layers(quantize(model, TEXTS, tokenizer=word_tokenizer, max_length=16))
     for linears in architecture_of(model).linear_groups():
         assert len(found & set(linears)) in (0, len(linears))
 
 
 def test_it_is_deterministic_and_leaves_the_model_alone(model, word_tokenizer):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    first, second = (quantize(model, CHUNK_TEXTS[:100], tokenizer=word_tokenizer) for _ in range(2))
+    first, second = (quantize(model, TEXTS[:100], tokenizer=word_tokenizer) for _ in range(2))
     for own, other in zip(first.state_dict().values(), second.state_dict().values(), strict=True):
         assert torch.equal(own, other)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -114,9 +114,9 @@ def test_it_is_deterministic_and_leaves_the_model_alone(model, word_tokenizer):
 
 
 def test_texts_may_stand_in_named_columns(model, word_tokenizer):
-    rows = [{"review": text, "text": "good", "label": 0} for text in CHUNK_TEXTS[:100]]
+    rows = [{"review": text, "text": "good", "label": 0} for text in TEXTS[:100]]
     found = quantize(model, iter(rows), tokenizer=word_tokenizer, columns="review")
-    expected = quantize(model, CHUNK_TEXTS[:100], tokenizer=word_tokenizer)
+    expected = quantize(model, TEXTS[:100], tokenizer=word_tokenizer)
     for own, other in zip(found.state_dict().values(), expected.state_dict().values(), strict=True):
         assert torch.equal(own, other)
 
@@ -124,7 +124,7 @@ def test_texts_may_stand_in_named_columns(model, word_tokenizer):
 def test_where_too_few_labels_stay_the_log_says_what_is_left(model, word_tokenizer, monkeypatch, caplog):
     monkeypatch.setattr(quantization, "_STRENGTHS", ())
     monkeypatch.setattr(quantization, "_AGREEMENT", 1.0)
-    quantize(model, CHUNK_TEXTS, tokenizer=word_tokenizer, max_length=16)
+    quantize(model, TEXTS, tokenizer=word_tokenizer, max_length=16)
     assert "of labels, in bfloat16 stay bert.encoder.layer." in caplog.text
 
 
@@ -132,8 +132,8 @@ def test_what_cannot_be_quantised_is_refused(model, tiny_bert, word_tokenizer, o
     with one_line_error(TypeError, "texts must be a sequence of texts (got one str)"):
         quantize(model, "a film", tokenizer=word_tokenizer)
     with one_line_error(ValueError, "model must choose one label of at least two"):
-        quantize(tiny_bert(labels=1), CHUNK_TEXTS, tokenizer=word_tokenizer)
+        quantize(tiny_bert(labels=1), TEXTS, tokenizer=word_tokenizer)
     with one_line_error(ValueError, "texts must hold at least one text (got none)"):
         quantize(model, [], tokenizer=word_tokenizer)
     with one_line_error(ValueError, "model must have no int8 weights yet (got some)"):
-        quantize(int8_copy(model), CHUNK_TEXTS, tokenizer=word_tokenizer)
+        quantize(int8_copy(model), TEXTS, tokenizer=word_tokenizer)
