@@ -49,8 +49,8 @@ def prefetch_encoded(
             if failure is not None:
                 raise failure
     finally:
-        # Not as a context manager, which joins the thread: a generator that was left unfinished is closed by the garbage
-        # collector, in any thread and at any time, also while Python holds the lock that joining takes.
+        # Not as a context manager, which joins the thread: a generator that was left unfinished is closed by the
+        # garbage collector, in any thread and at any time, also while Python holds the lock that joining takes.
         background.shutdown(wait=False, cancel_futures=True)
 
 
