@@ -94,10 +94,6 @@ class BackedModule(torch.nn.Module):
         """The dtype of hidden states and logits."""
         return self._backend.dtype
 
-    def can_generate(self) -> bool:
-        """False; `transformers.pipeline` asks."""
-        return False
-
     @torch.no_grad()
     def run(
         self,

@@ -1,8 +1,8 @@
-"""A batch through the packed encoder, rows leaving between its steps: read this first.
+"""A batch through the packed encoder, rows leaving between its steps; `reference` is the specification.
 
 Every line here is one call into the extension, which works on all rows that are left. They lie end to end without
-padding, and the extension cuts them anew into packs for every step: after rows have left, packs are as full as before.
-The threads share out the packs of one step. Measured with bench/profile_forward.py (2 threads, 6 x 384, 64 rows of 25
+padding, and the extension cuts them anew into tiles for every step: after rows have left, tiles are as full as before.
+The threads share out the tiles of one step. Measured with bench/profile_forward.py (2 threads, 6 x 384, 64 rows of 25
 tokens): they wait for each other for 2% of the time, all that whole batches per thread could gain.
 """
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from parity import make_inputs
+from parity import assert_rows_keep_their_bits, make_inputs
 
 from moco_rt import EarlyExitTextClassificationModel
 from moco_rt._C import PackedBatch
@@ -215,13 +215,7 @@ def test_a_row_has_the_same_bits_and_exits_alone_and_in_any_batch(tiny_bert, pac
         for place, site in enumerate(SITES)
     ]
     fast = make_fast(model, exits, "packed")
-    together = fast(**inputs)
-    assert len(set(together.exit_site.tolist())) >= 3
-    for rows in ([5, 3, 0], [1], *([row] for row in range(len(LENGTHS)))):
-        longest = max(LENGTHS[row] for row in rows)
-        some = fast(**{name: tensor[rows, :longest] for name, tensor in inputs.items()})
-        for name in ("logits", "exit_site", "exit_rule"):
-            assert torch.equal(some[name], together[name][rows])
+    assert_rows_keep_their_bits(fast, inputs, LENGTHS)
 
 
 @pytest.mark.parametrize("backend", ["packed", "reference"])

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from parity import make_inputs
+from parity import assert_rows_keep_their_bits, make_inputs
 
 from moco_rt import EarlyExitTextClassificationModel, LinearCondition
 from moco_rt._C import PackedBatch, can_multiply
@@ -182,13 +182,7 @@ def test_a_row_has_the_same_bits_and_exits_alone_and_in_any_batch(tiny_bert, pac
     fast = EarlyExitTextClassificationModel(model, backend="packed")
     for place, site in enumerate(SITES[::2]):
         fast.add_rule(make_condition(model, inputs, site, feature, seed=place, share=0.25), place % 2, site)
-    together = fast(**inputs)
-    assert len(set(together.exit_site.tolist())) >= 3
-    for rows in ([5, 3, 0], [1], *([row] for row in range(len(LENGTHS)))):
-        longest = max(LENGTHS[row] for row in rows)
-        some = fast(**{name: tensor[rows, :longest] for name, tensor in inputs.items()})
-        for name in ("logits", "exit_site", "exit_rule"):
-            assert torch.equal(some[name], together[name][rows])
+    assert_rows_keep_their_bits(fast, inputs, LENGTHS)
 
 
 # What is run, and for whom

@@ -31,3 +31,14 @@ def assert_within_twice_the_error(ours, plain, exact):
     allowed = 2 * torch.maximum((plain.double() - exact).abs().max(), two_ulp)
     error = (ours.double() - exact).abs().max()
     assert error <= allowed, f"error {error:.3g}, allowed {allowed:.3g}"
+
+
+def assert_rows_keep_their_bits(fast, inputs, lengths):
+    """A row's answer has the same bits alone, in a batch of a few and in the whole batch, in which rows leave."""
+    together = fast(**inputs)
+    assert len(set(together.exit_site.tolist())) >= 3
+    for rows in ([5, 3, 0], [1], *([row] for row in range(len(lengths)))):
+        longest = max(lengths[row] for row in rows)
+        some = fast(**{name: tensor[rows, :longest] for name, tensor in inputs.items()})
+        for name in ("logits", "exit_site", "exit_rule"):
+            assert torch.equal(some[name], together[name][rows])
