@@ -11,7 +11,7 @@
 #include "core/isa.h"
 #include "core/parallel.h"
 #include "core/profile.h"
-#include "linear/brgemm.h"
+#include "linear/products.h"
 
 namespace py = pybind11;
 using moco::guarded;

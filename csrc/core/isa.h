@@ -8,14 +8,13 @@
 namespace moco {
 
 // Levels of processors, each with everything that stands before it.
-enum class IsaLevel { kGeneric, kAvx2, kAvx512, kAvx512Bf16 };
+enum class IsaLevel { kGeneric, kAvx2, kAvx512, kAvx512Vnni, kAvx512Bf16 };
 
 // The highest level that this process may use: the environment variable MOCO_MAX_ISA, read once.
 //   generic, avx2   as on a processor without AVX2, without AVX-512
-//   avx512          AVX-512 without its products of bfloat16 and of bytes (BF16, VNNI)
+//   avx512          AVX-512 without its products of bytes (VNNI) and of bfloat16 (BF16)
+//   avx512_vnni     AVX-512 without its products of bfloat16
 //   avx512_bf16     everything the processor has; the default
-// It bounds the kernels of this extension and what can_multiply answers, so that a lesser processor can be tried on a
-// better one; float32 products are oneDNN's and take what ONEDNN_MAX_CPU_ISA leaves them.
 // Throws a ValueError for any other value.
 IsaLevel max_isa();
 

@@ -58,53 +58,32 @@ inline Vec tanh(Vec x) {
 inline Vec relu(Vec x) { return x < 0.0F ? Vec{} : x; }
 inline Vec identity(Vec x) { return x; }
 
-// Some columns of a product, as a function of the token. Values that belong to the columns are read once for all
-// tokens.
-template <typename Lanes>
-inline auto columns_of(const Accumulator<float>& product, int64_t n, Lanes lanes) {
-  return [=](int64_t t) { return load(product.values + t * product.ld + n, lanes); };
-}
-template <typename Lanes>
-inline auto columns_of(const Accumulator<int32_t>& product, int64_t n, Lanes lanes) {
-  const Vec scale = load(product.scale + n, lanes);
-  const Vec sums = load(product.sums + n, lanes);
-  return [=](int64_t t) {
-    const Vec whole = __builtin_convertvector(load(product.values + t * product.ld + n, lanes), Vec);
-    return whole * scale * product.tokens.scale[t] + sums * product.tokens.minimum[t];
-  };
-}
-
-template <Vec (*function)(Vec), typename P, typename T>
-void apply(const Accumulator<P>& product, const float* bias, int64_t tokens, int64_t columns, T* out, int64_t ld_out) {
+template <Vec (*function)(Vec), typename T>
+void apply(const float* product, int64_t ld_product, const float* bias, int64_t tokens, int64_t columns, T* out,
+           int64_t ld_out) {
   for_vectors(columns, [&](int64_t n, auto lanes) {
-    const auto value = columns_of(product, n, lanes);
     const Vec shift = load(bias + n, lanes);
-    for (int64_t t = 0; t < tokens; ++t) store(out + t * ld_out + n, function(value(t) + shift), lanes);
+    for (int64_t t = 0; t < tokens; ++t) {
+      store(out + t * ld_out + n, function(load(product + t * ld_product + n, lanes) + shift), lanes);
+    }
   });
 }
 
-template <typename P, typename T>
-void bias_activation(const Accumulator<P>& product, const float* bias, Activation activation, int64_t tokens,
+template <typename T>
+void bias_activation(const float* product, int64_t ld_product, const float* bias, Activation activation, int64_t tokens,
                      int64_t columns, T* out, int64_t ld_out) {
   switch (activation) {
     case Activation::kNone:
-      return apply<identity>(product, bias, tokens, columns, out, ld_out);
+      return apply<identity>(product, ld_product, bias, tokens, columns, out, ld_out);
     case Activation::kGelu:
-      return apply<gelu<T>>(product, bias, tokens, columns, out, ld_out);
+      return apply<gelu<T>>(product, ld_product, bias, tokens, columns, out, ld_out);
     case Activation::kGeluTanh:
-      return apply<gelu_tanh>(product, bias, tokens, columns, out, ld_out);
+      return apply<gelu_tanh>(product, ld_product, bias, tokens, columns, out, ld_out);
     case Activation::kRelu:
-      return apply<relu>(product, bias, tokens, columns, out, ld_out);
+      return apply<relu>(product, ld_product, bias, tokens, columns, out, ld_out);
     case Activation::kTanh:
-      return apply<tanh>(product, bias, tokens, columns, out, ld_out);
+      return apply<tanh>(product, ld_product, bias, tokens, columns, out, ld_out);
   }
-}
-
-void dequantize(const Accumulator<int32_t>& product, int64_t tokens, int64_t columns, float* out, int64_t ld_out) {
-  for_vectors(columns, [&](int64_t n, auto lanes) {
-    const auto value = columns_of(product, n, lanes);
-    for (int64_t t = 0; t < tokens; ++t) store(out + t * ld_out + n, value(t), lanes);
-  });
 }
 
 }  // namespace

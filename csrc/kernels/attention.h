@@ -79,15 +79,15 @@ void softmax(const float* scores, int64_t ld_scores, float scale, int64_t querie
     Vec top = splat(score[0]);
     for_vectors(keys, [&](int64_t k, auto lanes) { top = max(top, first(load(score + k, lanes), lanes, top)); });
     const float largest = max(top);
-    Vec total = {};
-    for_vectors(keys, [&](int64_t k, auto lanes) {
+    Sum total;
+    for_parts(keys, [&](int64_t k, auto lanes, int64_t part) {
       const Vec x = (load(score + k, lanes) - largest) * scale;
       const Vec e = first(sizeof(T) == sizeof(bfloat16) ? exp_to_8_bits(x) : exp(x), lanes, Vec{});
-      total += e;
+      total.part[part] += e;
       store(weight + k, e, Whole{});
     });
     for (int64_t k = round_up(keys, kWidth); k < padded; k += kWidth) store(weight + k, Vec{}, Whole{});
-    inverse[q] = 1.0F / sum(total);
+    inverse[q] = 1.0F / total.total();
   }
 }
 

@@ -11,12 +11,12 @@ constexpr int64_t kHeads = 4;  // at a time: a hidden state is read once for all
 // out[h * ld] = dot(x, query[h])
 template <int64_t heads, typename T>
 inline void dots(const T* x, const float* query, int64_t D, float* out, int64_t ld) {
-  Vec total[heads] = {};
-  for_vectors(D, [&](int64_t d, auto lanes) {
+  Sum total[heads];
+  for_parts(D, [&](int64_t d, auto lanes, int64_t part) {
     const Vec value = load(x + d, lanes);
-    for (int64_t h = 0; h < heads; ++h) total[h] += value * load(query + h * D + d, lanes);
+    for (int64_t h = 0; h < heads; ++h) total[h].part[part] += value * load(query + h * D + d, lanes);
   });
-  for (int64_t h = 0; h < heads; ++h) out[h * ld] = sum(total[h]);
+  for (int64_t h = 0; h < heads; ++h) out[h * ld] = total[h].total();
 }
 
 // out[h] = sum over tokens of weight[h][t] * x[t], times factor[h]

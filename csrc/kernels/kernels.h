@@ -24,7 +24,7 @@ struct Norm {
 
 // Tokens as bytes: x[t][k] is about minimum[t] + scale[t] * values[t][k].
 struct Quantized {
-  uint8_t* values;  // (tokens, ld): the inputs, then anything up to a multiple of 4: weights are 0 there
+  uint8_t* values;  // (tokens, ld): the inputs, then anything up to a multiple of kInt8Inputs: weights are 0 there
   int64_t ld;
   float* scale;    // (tokens)
   float* minimum;  // (tokens)
@@ -32,22 +32,22 @@ struct Quantized {
   Quantized from(int64_t token) const { return {values + token * ld, ld, scale + token, minimum + token}; }
 };
 
-// Sums of products of tokens with weights, (tokens, columns) with ld, before bias and activation function.
-template <typename T>
-struct Accumulator;
-template <>
-struct Accumulator<float> {
-  const float* values;
-  int64_t ld;
-};
-// Of bytes: the product is tokens.scale[t] * scale[n] * values[t][n] + tokens.minimum[t] * sums[n].
-template <>
-struct Accumulator<int32_t> {
-  const int32_t* values;
-  int64_t ld;
-  Quantized tokens;
-  const float* scale;  // (columns)
-  const float* sums;   // (columns)
+// Tokens are from 0 to kMaxToken. Where a processor sums products of bytes in 16 bits (AVX2), a sum holds the products
+// of four inputs: 0, 1, 4 and 5 of eight, or 2, 3, 6 and 7. Of an output's weights for those four neither the positive
+// nor the negative ones may exceed kMaxInt8Sum together: 255 * 128 < 2^15.
+constexpr int64_t kMaxToken = 255;
+constexpr int64_t kMaxInt8Sum = 128;
+constexpr int64_t kInt8Inputs = 8;  // int8 weights have as many inputs as a multiple of this, zeros behind the last
+
+// The right operand of a product, (inputs, columns), in words of 4 bytes: one float32, two bfloat16 or four int8 of
+// successive inputs. Columns lie in blocks of kBlock, the columns of a block side by side; behind the last column there
+// may be anything, but memory there must be, up to a whole block.
+constexpr int64_t kBlock = 16;
+constexpr int64_t kWordBytes = 4;
+struct Columns {
+  const void* words;
+  int64_t ld;     // words from one input's word to the next
+  int64_t block;  // words from one block to the next
 };
 
 // Attention takes keys in blocks of kKeyBlock, the last one rounded up to kKeyStep, so that few shapes of products
@@ -65,12 +65,15 @@ struct HiddenKernels {
   void (*embed)(const T* words, const T* positions, const T* types, const int64_t* word, const int64_t* position,
                 const int64_t* type, const Norm& norm, int64_t tokens, int64_t D, float* scratch, T* out);
 
+  // c = a b, or c + a b. Null for T = bfloat16 where the processor has no products of it.
+  //   a: (M, K), K even for bfloat16; b: (K, N); c: (M, N)
+  void (*multiply)(int64_t M, int64_t N, int64_t K, const T* a, int64_t ld_a, const Columns& b, float* c, int64_t ld_c,
+                   bool add);
+
   // out = activation(product + bias).
-  //   out: (tokens, columns); bias: (columns)
-  void (*bias_activation)(const Accumulator<float>& product, const float* bias, Activation activation, int64_t tokens,
-                          int64_t columns, T* out, int64_t ld_out);
-  void (*bias_activation_int8)(const Accumulator<int32_t>& product, const float* bias, Activation activation,
-                               int64_t tokens, int64_t columns, T* out, int64_t ld_out);
+  //   product, out: (tokens, columns); bias: (columns)
+  void (*bias_activation)(const float* product, int64_t ld_product, const float* bias, Activation activation,
+                          int64_t tokens, int64_t columns, T* out, int64_t ld_out);
 
   // out = LayerNorm(product + bias + residual); out may be residual.
   //   product: (tokens, D), written over; bias: (D); residual, out: (tokens, D)
@@ -121,8 +124,11 @@ struct KernelTable {
   //   keys: (tokens, words); packed: (blocks of kKeyBlock tokens, words, kKeyBlock)
   void (*pack_keys)(const uint32_t* keys, int64_t ld, int64_t tokens, int64_t words, uint32_t* packed);
 
-  // out = product: (tokens, columns).
-  void (*dequantize)(const Accumulator<int32_t>& product, int64_t tokens, int64_t columns, float* out, int64_t ld_out);
+  // c[t][n] = x.scale[t] * scale[n] * (sum over k of x.values[t][k] * weights[n][k]) + x.minimum[t] * sums[n], where
+  // sums[n] is that of an output's weights, times their scale.
+  //   c: (tokens, columns); scale, sums: (columns rounded up to kBlock)
+  void (*multiply_int8)(int64_t tokens, int64_t columns, int64_t inputs, const Quantized& x, const Columns& weights,
+                        const float* scale, const float* sums, float* c, int64_t ld_c);
 
   // score[r] = dot(x[r], weight) + bias; torch: x @ weight + bias.
   //   x: (rows, size), weight: (size), score: (rows)
@@ -142,6 +148,12 @@ namespace avx2 {
 extern const KernelTable table;
 }
 namespace avx512 {
+extern const KernelTable table;
+}
+namespace avx512_vnni {
+extern const KernelTable table;
+}
+namespace avx512_bf16 {
 extern const KernelTable table;
 }
 

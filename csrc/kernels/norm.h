@@ -11,15 +11,15 @@ namespace {
 // out = (x - mean) / sqrt(variance + eps) * weight + bias, over D values; torch.nn.LayerNorm.
 template <typename T>
 inline void normalize(const float* x, const Norm& norm, int64_t D, T* out) {
-  Vec total = {};
-  for_vectors(D, [&](int64_t d, auto lanes) { total += load(x + d, lanes); });
-  const float mean = sum(total) / static_cast<float>(D);
-  Vec squares = {};
-  for_vectors(D, [&](int64_t d, auto lanes) {
+  Sum values;
+  for_parts(D, [&](int64_t d, auto lanes, int64_t part) { values.part[part] += load(x + d, lanes); });
+  const float mean = values.total() / static_cast<float>(D);
+  Sum squares;
+  for_parts(D, [&](int64_t d, auto lanes, int64_t part) {
     const Vec centred = first(load(x + d, lanes) - mean, lanes, Vec{});
-    squares += centred * centred;
+    squares.part[part] += centred * centred;
   });
-  const float scale = 1.0F / std::sqrt(sum(squares) / static_cast<float>(D) + norm.eps);
+  const float scale = 1.0F / std::sqrt(squares.total() / static_cast<float>(D) + norm.eps);
   for_vectors(D, [&](int64_t d, auto lanes) {
     const Vec centred = load(x + d, lanes) - mean;
     store(out + d, centred * scale * load(norm.weight + d, lanes) + load(norm.bias + d, lanes), lanes);

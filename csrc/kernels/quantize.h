@@ -8,7 +8,7 @@ namespace {
 
 using ByteVec = uint8_t __attribute__((vector_size(MOCO_VECTOR_BYTES / 4)));
 
-// v is from 0 to 255.
+// v is from 0 to kMaxToken.
 inline void store_bytes(uint8_t* p, Vec v, Whole) {
   const ByteVec bytes = __builtin_convertvector(__builtin_convertvector(v, IntVec), ByteVec);
   memcpy(p, &bytes, sizeof bytes);
@@ -32,7 +32,7 @@ void quantize(const T* x, int64_t ld, const float* factor, int64_t tokens, int64
       broken += v * 0.0F;
     });
     const float low = -max(-least);
-    const float step = (max(most) - low) / 255.0F + sum(broken);
+    const float step = (max(most) - low) / static_cast<float>(kMaxToken) + sum(broken);
     out.minimum[t] = low;
     out.scale[t] = step;
     const float per_step = step > 0.0F ? 1.0F / step : 0.0F;

@@ -5,6 +5,8 @@
 #include "kernels/embedding.h"
 #include "kernels/exit_score.h"
 #include "kernels/first_token_attention.h"
+#include "kernels/gemm/floats.h"
+#include "kernels/gemm/int8.h"
 #include "kernels/norm.h"
 #include "kernels/quantize.h"
 
@@ -16,28 +18,36 @@ namespace moco::MOCO_ISA {
 namespace {
 
 template <typename T>
-constexpr HiddenKernels<T> hidden_kernels = {
-    .embed = embed<T>,
-    .bias_activation = bias_activation<float, T>,
-    .bias_activation_int8 = bias_activation<int32_t, T>,
-    .add_layer_norm = add_layer_norm<T>,
-    .quantize = quantize<T>,
-    .pack_values = pack_values,
-    .softmax = softmax<T>,
-    .scale_rows = scale_rows<T>,
-    .peek_scores = peek_scores<T>,
-    .peek_context = peek_context<T>,
-    .mean_pool = mean_pool<T>,
-};
+constexpr HiddenKernels<T> hidden_kernels(decltype(HiddenKernels<T>::multiply) multiply) {
+  return {
+      .embed = embed<T>,
+      .multiply = multiply,
+      .bias_activation = bias_activation<T>,
+      .add_layer_norm = add_layer_norm<T>,
+      .quantize = quantize<T>,
+      .pack_values = pack_values,
+      .softmax = softmax<T>,
+      .scale_rows = scale_rows<T>,
+      .peek_scores = peek_scores<T>,
+      .peek_context = peek_context<T>,
+      .mean_pool = mean_pool<T>,
+  };
+}
+
+#ifdef MOCO_BFLOAT16
+constexpr auto kBFloat16Products = static_cast<decltype(HiddenKernels<bfloat16>::multiply)>(multiply);
+#else
+constexpr decltype(HiddenKernels<bfloat16>::multiply) kBFloat16Products = nullptr;
+#endif
 
 }  // namespace
 
 const KernelTable table = {
     .isa = MOCO_NAME(MOCO_ISA),
-    .float32 = hidden_kernels<float>,
-    .bfloat16_ = hidden_kernels<bfloat16>,
+    .float32 = hidden_kernels<float>(multiply),
+    .bfloat16_ = hidden_kernels<bfloat16>(kBFloat16Products),
     .pack_keys = pack_keys,
-    .dequantize = dequantize,
+    .multiply_int8 = multiply_int8,
     .linear_score = linear_score,
     .copy_runs = copy_runs,
 };

@@ -62,17 +62,6 @@ inline Vec load(const bfloat16* p, Tail tail) {
   return from_bits(half);
 }
 
-inline IntVec load(const int32_t* p, Whole) {
-  IntVec v;
-  memcpy(&v, p, sizeof v);
-  return v;
-}
-inline IntVec load(const int32_t* p, Tail tail) {
-  IntVec v = {};
-  memcpy(&v, p, static_cast<size_t>(tail.lanes) * sizeof(int32_t));
-  return v;
-}
-
 inline void store(float* p, Vec v, Whole) { memcpy(p, &v, sizeof v); }
 inline void store(float* p, Vec v, Tail tail) { memcpy(p, &v, static_cast<size_t>(tail.lanes) * sizeof(float)); }
 inline void store(bfloat16* p, Vec v, Whole) {
@@ -107,6 +96,44 @@ inline float sum(Vec v) {
   for (int32_t half = kWidth / 2; half > 0; half /= 2) v += __builtin_shuffle(v, lane_numbers() ^ half);
   return v[0];
 }
+
+// Sums of kSumLanes numbers each, however wide a vector is: so that a sum over an array has the same bits with every
+// instruction set (but for those without fused multiply-add).
+constexpr int64_t kSumLanes = 16;
+struct Sum {
+  static constexpr int64_t kParts = kSumLanes / kWidth;
+  Vec part[kParts] = {};
+
+  float total() const {
+    Vec v[kParts];
+    memcpy(v, part, sizeof v);
+#pragma GCC unroll 2
+    for (int64_t half = kParts / 2; half > 0; half /= 2) {
+#pragma GCC unroll 2
+      for (int64_t p = 0; p < half; ++p) v[p] += v[p + half];
+    }
+    return sum(v[0]);
+  }
+};
+
+// f(i, lanes, part of the sum) for the vectors that cover n values; f adds to the part, of a tail zeros behind it.
+template <typename F>
+inline __attribute__((always_inline)) void for_parts(int64_t n, const F& f) {
+  int64_t i = 0;
+  for (; i + kSumLanes <= n; i += kSumLanes) {
+#pragma GCC unroll 4
+    for (int64_t part = 0; part < Sum::kParts; ++part) f(i + part * kWidth, Whole{}, part);
+  }
+#pragma GCC unroll 4
+  for (int64_t part = 0; part < Sum::kParts; ++part, i += kWidth) {
+    if (i + kWidth <= n) {
+      f(i, Whole{}, part);
+    } else if (i < n) {
+      f(i, Tail{n - i}, part);
+    }
+  }
+}
+
 inline float max(Vec v) {
 #pragma GCC unroll 4
   for (int32_t half = kWidth / 2; half > 0; half /= 2) v = max(v, __builtin_shuffle(v, lane_numbers() ^ half));

@@ -2,49 +2,45 @@
 
 #include <ATen/native/CPUBlas.h>
 
-#include <exception>
+#include <algorithm>
 
-#include "core/isa.h"
+#include "linear/linear.h"
 
-namespace moco {
+namespace moco::brgemm {
 
-// brgemm is torch's door to oneDNN's micro-kernels, compiled at run time for the processor and one (M, N, K) each
-// (30 to 80 us, kept per thread). A row of C is summed in the same order whatever M is (tests/extension).
-void multiply(int64_t M, int64_t N, int64_t K, const float* a, int64_t ld_a, const float* b, int64_t ld_b, float* c,
+// f(first column, number of columns) for every block of columns.
+template <typename F>
+static void for_blocks(int64_t columns, const F& f) {
+  for (int64_t n = 0; n < columns; n += kBlock) f(n, std::min(kBlock, columns - n));
+}
+
+void multiply(int64_t M, int64_t N, int64_t K, const bfloat16* a, int64_t ld_a, const Columns& b, float* c,
               int64_t ld_c, bool add) {
-  at::native::cpublas::brgemm(M, N, K, ld_a, ld_b, ld_c, add, a, b, c, /*is_vnni=*/false);
+  for_blocks(N, [&](int64_t n, int64_t columns) {
+    const auto* block = static_cast<const at::BFloat16*>(b.words) + n / kBlock * b.block * 2;
+    at::native::cpublas::brgemm(M, columns, K, ld_a, b.ld, ld_c, add, reinterpret_cast<const at::BFloat16*>(a), block,
+                                c + n, /*is_vnni=*/true);
+  });
 }
 
-void multiply(int64_t M, int64_t N, int64_t K, const bfloat16* a, int64_t ld_a, const bfloat16* b, int64_t ld_b,
-              float* c, int64_t ld_c, bool add) {
-  at::native::cpublas::brgemm(M, N, K, ld_a, ld_b, ld_c, add, reinterpret_cast<const at::BFloat16*>(a),
-                              reinterpret_cast<const at::BFloat16*>(b), c, /*is_vnni=*/true);
-}
-
-void multiply(int64_t M, int64_t N, int64_t K, const uint8_t* a, int64_t ld_a, const int8_t* b, int64_t ld_b,
-              int32_t* c, int64_t ld_c, bool add) {
-  at::native::cpublas::brgemm(M, N, K, ld_a, ld_b, ld_c, add, a, b, c, /*is_vnni=*/true);
-}
-
-// Tries it on one tile of zeros: there is no other way to ask.
-template <typename A, typename B, typename C>
-static bool can_multiply_tile() {
-  try {
-    const A a[4] = {};
-    const B b[4 * 16] = {};
-    C c[16];
-    multiply(1, 16, 4, a, 4, b, 16, c, 16, false);
-    return true;
-  } catch (const std::exception&) {  // torch refuses, or oneDNN
-    return false;
+void multiply_int8(int64_t tokens, int64_t columns, int64_t inputs, const Quantized& x, const Columns& weights,
+                   const float* scale, const float* sums, float* c, int64_t ld_c) {
+  alignas(64) int32_t product[Linear::kTile * kBlock];
+  for (int64_t first = 0; first < tokens; first += Linear::kTile) {
+    const int64_t count = std::min(Linear::kTile, tokens - first);
+    const Quantized some = x.from(first);
+    for_blocks(columns, [&](int64_t n, int64_t width) {
+      const auto* block = static_cast<const int8_t*>(weights.words) + n / kBlock * weights.block * kWordBytes;
+      at::native::cpublas::brgemm(count, width, round_up(inputs, kInt8Inputs), some.ld, weights.ld, kBlock, false,
+                                  some.values, block, product, /*is_vnni=*/true);
+      for (int64_t t = 0; t < count; ++t) {
+        for (int64_t j = 0; j < width; ++j) {
+          c[(first + t) * ld_c + n + j] = static_cast<float>(product[t * kBlock + j]) * (scale[n + j] * some.scale[t]) +
+                                          sums[n + j] * some.minimum[t];
+        }
+      }
+    });
   }
 }
 
-bool can_multiply(at::ScalarType weights) {
-  static const bool allowed = max_isa() == IsaLevel::kAvx512Bf16;
-  static const bool bfloat16s = allowed && can_multiply_tile<bfloat16, bfloat16, float>();
-  static const bool int8s = allowed && can_multiply_tile<uint8_t, int8_t, int32_t>();
-  return weights == at::kFloat || (weights == at::kBFloat16 && bfloat16s) || (weights == at::kChar && int8s);
-}
-
-}  // namespace moco
+}  // namespace moco::brgemm

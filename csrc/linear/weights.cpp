@@ -1,15 +1,13 @@
 #include "linear/weights.h"
 
 #include "core/checks.h"
-#include "linear/brgemm.h"
-#include "linear/linear.h"
+#include "kernels/kernels.h"
 
 namespace moco {
 
 at::Tensor LinearWeights::unpacked() const {
   if (!quantized()) return weight;
-  const at::Tensor all =
-      weight.transpose(1, 2).reshape({weight.size(0) * Linear::kPanel, weight.size(1) * Linear::kWord});
+  const at::Tensor all = weight.transpose(1, 2).reshape({weight.size(0) * kBlock, weight.size(1) * kWordBytes});
   return all.narrow(0, 0, outputs()).narrow(1, 0, inputs());
 }
 
@@ -27,13 +25,11 @@ void check_linear(const LinearWeights& linear, int64_t outputs, int64_t inputs) 
   if (!linear.quantized()) return check_affine({linear.weight, linear.bias}, {outputs, inputs});
   MOCO_CHECK_SHAPE("Encoder", linear.bias, {outputs});
   MOCO_CHECK_DTYPE("Encoder", linear.weight, at::kChar);
-  MOCO_CHECK_SHAPE("Encoder", linear.weight,
-                   {round_up(outputs, Linear::kPanel) / Linear::kPanel, round_up(inputs, Linear::kWord) / Linear::kWord,
-                    Linear::kPanel, Linear::kWord});
+  MOCO_CHECK_SHAPE(
+      "Encoder", linear.weight,
+      {round_up(outputs, kBlock) / kBlock, round_up(inputs, kInt8Inputs) / kWordBytes, kBlock, kWordBytes});
   MOCO_CHECK_SHAPE("Encoder", linear.scale, {outputs});
   MOCO_CHECK_SHAPE("Encoder", linear.smooth, {inputs});
-  MOCO_CHECK_VALUE(can_multiply(at::kChar),
-                   "TransformerClassifier: int8 weights need a processor that sums products of bytes (AVX-512 VNNI)");
 }
 
 }  // namespace moco

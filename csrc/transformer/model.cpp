@@ -2,7 +2,7 @@
 
 #include "core/checks.h"
 #include "core/profile.h"
-#include "linear/brgemm.h"
+#include "linear/products.h"
 #include "transformer/activation.h"
 
 namespace moco {

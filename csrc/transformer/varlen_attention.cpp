@@ -8,7 +8,7 @@
 #include "core/parallel.h"
 #include "core/profile.h"
 #include "core/scratch.h"
-#include "linear/brgemm.h"
+#include "linear/products.h"
 
 namespace moco {
 
@@ -31,9 +31,9 @@ class RowHead {
       : queries_(qkv), tokens_(tokens), ld_(3 * heads * d), d_(d), padded_(round_up(tokens, kKeyStep)) {
     static thread_local Scratch keys, values, scores, weights, context;
     keys_ = keys.of<T>(round_up(tokens, kKeyBlock) * d);
-    values_ = values.of<T>(padded_ * d);
-    // The same for most rows, because every stride is a kernel to compile; not a power of two, which would crowd the
-    // tile into few sets of the cache.
+    values_ = values.of<T>(padded_ * d + kBlock * kPerWord);  // products read whole blocks
+    // The same for most rows, because oneDNN compiles a kernel for every stride; not a power of two, which would crowd
+    // the tile into few sets of the cache.
     ld_scores_ = round_up(padded_, 512) + kKeyStep;
     scores_ = scores.of<float>(kQueries * ld_scores_);
     if constexpr (std::is_same_v<T, float>) {
@@ -42,8 +42,7 @@ class RowHead {
       weights_ = weights.of<T>(kQueries * ld_scores_);
     }
     context_ = context.of<float>(kQueries * d);
-    constexpr int64_t per_word = 4 / static_cast<int64_t>(sizeof(T));
-    kernels().pack_keys(reinterpret_cast<const uint32_t*>(qkv + heads * d), ld_ / per_word, tokens, d / per_word,
+    kernels().pack_keys(reinterpret_cast<const uint32_t*>(qkv + heads * d), ld_ / kPerWord, tokens, d / kPerWord,
                         reinterpret_cast<uint32_t*>(keys_));
     hidden_kernels<T>().pack_values(qkv + 2 * heads * d, ld_, tokens, d, values_);
   }
@@ -65,15 +64,17 @@ class RowHead {
     const HiddenKernels<T>& kernels = hidden_kernels<T>();
     float inverse[kQueries];
     for_blocks([&](int64_t k, int64_t keys) {
-      multiply(count, keys, d_, queries, ld_, keys_ + k * d_, kKeyBlock, scores_ + k, ld_scores_, false);
+      multiply(count, keys, d_, queries, ld_, {keys_ + k * d_, kKeyBlock, kBlock}, scores_ + k, ld_scores_, false);
     });
     const float scale = 1.0F / std::sqrt(static_cast<float>(d_));
     kernels.softmax(scores_, ld_scores_, scale, count, tokens_, weights_, ld_scores_, inverse);
     for_blocks([&](int64_t k, int64_t keys) {
-      multiply(count, d_, keys, weights_ + k, ld_scores_, values_ + k * d_, d_, context_, d_, k > 0);
+      multiply(count, d_, keys, weights_ + k, ld_scores_, {values_ + k * d_, d_, kBlock}, context_, d_, k > 0);
     });
     kernels.scale_rows(context_, inverse, count, d_, queries, ld_);
   }
+
+  static constexpr int64_t kPerWord = kWordBytes / static_cast<int64_t>(sizeof(T));  // inputs in a word
 
   T* queries_;
   int64_t tokens_, ld_, d_, padded_, ld_scores_;

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from moco_rt._C import can_multiply
 from moco_rt.architectures.genuine import check_genuine
 from moco_rt.architectures.registry import architecture_of
 from moco_rt.quantization.hf_quantizer import Int8Config, is_int8
@@ -82,11 +81,11 @@ def describe(model: Any) -> str:
     everything = [name for linears in architecture_of(model).linear_groups() for name in linears]
     quantized = set(model.config.quantization_config.modules)
     kept = [name for name in everything if name not in quantized]
-    return f"int8: {len(quantized)} of {len(everything)} layers" + (f"; in bfloat16: {', '.join(kept)}" if kept else "")
+    return f"int8: {len(quantized)} of {len(everything)} layers" + (f"; in float32: {', '.join(kept)}" if kept else "")
 
 
 def int8_copy(model: Any, smooth: Mapping[str, Tensor] | None = None, keep: Collection[str] = ()) -> Any:
-    """A model in bfloat16 with an `Int8Linear` in place of every linear layer inside its encoder's layers.
+    """A model in float32 with an `Int8Linear` in place of every linear layer inside its encoder's layers.
 
     Embeddings, LayerNorm, attention itself and the classifier are not quantised. Nothing is compared with the model
     that was given: `quantize` does.
@@ -94,7 +93,7 @@ def int8_copy(model: Any, smooth: Mapping[str, Tensor] | None = None, keep: Coll
     Args:
         model: a Hugging Face `...ForSequenceClassification`, which stays as it is.
         smooth: by module path, (inputs) each: see `Int8Linear`; None: 1.
-        keep: paths of layers that stay in bfloat16; of those that share their input all or none.
+        keep: paths of layers that stay in float32; of those that share their input all or none.
 
     Raises:
         ValueError: the model cannot be quantised, see `check_quantizable`.
@@ -106,7 +105,7 @@ def int8_copy(model: Any, smooth: Mapping[str, Tensor] | None = None, keep: Coll
         for name, linear in together.items()
         if name not in keep
     }
-    found = copy.deepcopy(model).to(torch.bfloat16)
+    found = copy.deepcopy(model).to(torch.float32)
     for name, linear in linears.items():
         smoothed_by = torch.ones(linear.in_features, dtype=torch.float32) if smooth is None else smooth[name]
         found.set_submodule(name, Int8Linear.of(linear, smoothed_by))
@@ -121,8 +120,6 @@ def check_quantizable(model: Any) -> None:
         ValueError: its family is not covered, it is not what its class says, is not on the CPU or in int8 already, or
             the processor does not multiply bytes.
     """
-    if not can_multiply(torch.int8):
-        raise ValueError("dtype must be one that this processor multiplies (got int8)")
     if model.device.type != "cpu":
         raise ValueError(f"model must be on the CPU to be quantised (got {model.device})")
     if is_int8(model):

@@ -13,7 +13,7 @@ from moco_rt.quantization.int8_linear import Int8Linear
 
 METHOD = "moco_rt_int8"
 #: Version of the format in which an `Int8Linear` stores its weights.
-VERSION = 1
+VERSION = 2
 
 
 @register_quantization_config(METHOD)

@@ -9,8 +9,13 @@ import torch
 from torch import Tensor
 
 _TINY = torch.finfo(torch.float32).tiny
-#: The layout of stored weights: outputs in a panel, and inputs of one output that lie side by side.
-_PANEL, _WORD = 64, 4
+#: The layout of stored weights: outputs in a block, and inputs of one output that lie side by side. Inputs are filled up
+#: to a multiple of `_GROUP`.
+_BLOCK, _WORD, _GROUP = 16, 4, 8
+#: Tokens are from 0 to `_TOKEN`. Processors without VNNI sum the products of four inputs in 16 bits (0, 1, 4, 5 of a
+#: group and 2, 3, 6, 7), so of an output's weights for those neither the positive nor the negative ones may exceed
+#: `_SUM` together.
+_TOKEN, _SUM = 255, 128
 
 
 class Int8Linear(torch.nn.Module):
@@ -20,13 +25,16 @@ class Int8Linear(torch.nn.Module):
     from that token alone, so that a token's answer does not depend on others. The large values of an input channel may
     be moved into the weights first: (x / smooth) @ (weight * smooth).T is the same (SmoothQuant, arXiv:2211.10438).
 
+    The integers and their sums are the same on every processor. Those without VNNI sum the products of four inputs in
+    16 bits, so an output's weights for 0, 1, 4, 5 and for 2, 3, 6, 7 of eight inputs are kept small enough for it.
+
     Args:
         inputs: number of input channels.
         outputs: number of output channels.
 
     Attributes:
-        weight: (outputs / 64, inputs / 4, 64, 4) int8, both rounded up and filled with zeros: the panels that the
-            kernels read in place; see `unpacked`.
+        weight: (outputs / 16, inputs / 4, 16, 4) int8, outputs rounded up to a multiple of 16 and inputs to one of 8,
+            filled with zeros: the blocks that the kernels read in place; see `unpacked`.
         bias: (outputs) float32.
         scale: (outputs) float32: scale[n] * weight[n] is about the weights of output n, times smooth.
         smooth: (inputs) float32.
@@ -39,14 +47,14 @@ class Int8Linear(torch.nn.Module):
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
-        panels, words = -(-outputs // _PANEL), -(-inputs // _WORD)
-        self.register_buffer("weight", torch.zeros(panels, words, _PANEL, _WORD, dtype=torch.int8))
+        blocks, words = -(-outputs // _BLOCK), -(-inputs // _GROUP) * _GROUP // _WORD
+        self.register_buffer("weight", torch.zeros(blocks, words, _BLOCK, _WORD, dtype=torch.int8))
         for name, size in (("bias", outputs), ("scale", outputs), ("smooth", inputs)):
             self.register_buffer(name, torch.zeros(size, dtype=torch.float32))
 
     @classmethod
     def of(cls, linear: torch.nn.Linear, smooth: Tensor) -> Int8Linear:
-        """Quantise the weights of a linear layer, rounded to the nearest.
+        """Quantise the weights of a linear layer.
 
         Args:
             linear: the layer; it is not changed.
@@ -54,11 +62,11 @@ class Int8Linear(torch.nn.Module):
         """
         layer = cls(linear.in_features, linear.out_features)
         weight = linear.weight.detach().float() * smooth
-        layer.scale = (weight.abs().amax(dim=1) / 127).clamp(min=_TINY)
+        weight = torch.nn.functional.pad(weight, (0, -linear.in_features % _GROUP))
+        layer.scale = _scales(weight)
         values = (weight / layer.scale[:, None]).round().to(torch.int8)
-        values = torch.nn.functional.pad(values, (0, -linear.in_features % _WORD, 0, -linear.out_features % _PANEL))
-        panels = values.unflatten(0, (-1, _PANEL)).unflatten(2, (-1, _WORD))
-        layer.weight = panels.transpose(1, 2).contiguous()
+        values = torch.nn.functional.pad(values, (0, 0, 0, -linear.out_features % _BLOCK))
+        layer.weight = values.unflatten(0, (-1, _BLOCK)).unflatten(2, (-1, _WORD)).transpose(1, 2).contiguous()
         layer.smooth = smooth.detach().float().clone()  # safetensors refuses shared memory
         if linear.bias is not None:
             layer.bias = linear.bias.detach().float().clone()
@@ -68,7 +76,7 @@ class Int8Linear(torch.nn.Module):
         """(..., inputs) -> (..., outputs), in x's dtype."""
         smoothed = x.double() / self.smooth  # in float64 sums of products of bytes are exact, as the kernels' are
         least = smoothed.amin(dim=-1, keepdim=True).clamp(max=0)
-        step = (smoothed.amax(dim=-1, keepdim=True).clamp(min=0) - least) / 255
+        step = (smoothed.amax(dim=-1, keepdim=True).clamp(min=0) - least) / _TOKEN
         values = ((smoothed - least) / step.clamp(min=_TINY)).round()
         weight = self.unpacked().double()
         sums = step * (values @ weight.T) + least * weight.sum(dim=1)
@@ -86,3 +94,18 @@ class Int8Linear(torch.nn.Module):
             return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
 
         return super()._apply(move, *args, **kwargs)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _scales(weight: Tensor) -> Tensor:
+    """The smallest scales with which an output's weights fit 8 bits and their sums 16: (outputs).
+
+    Args:
+        weight: (outputs, inputs) float32, inputs a multiple of `_GROUP`.
+    """
+
+    def largest_sum(sizes: Tensor) -> Tensor:
+        return sizes.unflatten(1, (-1, 2, 2, 2)).sum(dim=(2, 4)).flatten(1).amax(dim=1)
+
+    sums = torch.maximum(largest_sum(weight.clamp(min=0)), largest_sum((-weight).clamp(min=0)))
+    # Rounding makes a sum of four at most 2 larger.
+    return torch.maximum(weight.abs().amax(dim=1) / 127, sums / (_SUM - 2)).clamp(min=_TINY)

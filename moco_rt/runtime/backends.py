@@ -71,8 +71,6 @@ class PackedBackend:
     def __init__(self, model: Any, architecture: Architecture):
         if architecture.device != _CPU:
             raise ValueError(f"the packed kernels need a model on the CPU (got {architecture.device})")
-        if is_int8(model) and not can_multiply(torch.int8):
-            raise ValueError("dtype must be one that this processor multiplies (got int8)")
         check_genuine(model)
         self.architecture: Architecture | None = architecture
         self.max_seqlen = architecture.max_seqlen

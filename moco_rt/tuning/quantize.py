@@ -23,7 +23,7 @@ _ROWS = 512
 _BATCH_ROWS = 64
 #: How far large input channels are scaled down and their weights up (0: not at all, 1: fully); 0 is tried as well.
 _STRENGTHS = (0.25, 0.5, 0.75)
-#: Share of labels that must stay; otherwise some products are left in bfloat16.
+#: Share of labels that must stay; otherwise some products are left in float32.
 _AGREEMENT = 0.995
 
 _log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def quantize(
     """Return a copy of a model with int8 weights, see `int8_copy`, that keeps the model's labels.
 
     Input channels are divided by max |x|^strength / max |weight|^(1 - strength) (SmoothQuant, arXiv:2211.10438), or by
-    nothing, whichever changes the logits least. Where too many labels still change, products are left in bfloat16,
+    nothing, whichever changes the logits least. Where too many labels still change, products are left in float32,
     those first that change the logits most, and the log says which. Nothing is trained.
 
     Args:
@@ -103,7 +103,7 @@ def quantize_on(model: Any, batches: Batches) -> Any:
             agreement = compare(smooths[strength], keep)[1]
             if agreement >= _AGREEMENT:
                 break
-        _log.warning("int8: for %.2f%% of labels, in bfloat16 stay %s", 100 * agreement, ", ".join(keep))
+        _log.warning("int8: for %.2f%% of labels, in float32 stay %s", 100 * agreement, ", ".join(keep))
     return int8_copy(model, smooths[strength], keep)
 
 

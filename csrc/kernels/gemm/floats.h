@@ -1,0 +1,55 @@
+// Products of float32 and of bfloat16, summed in float32.
+#pragma once
+
+#include "kernels/gemm/tile.h"
+#ifdef MOCO_BFLOAT16
+#include <immintrin.h>
+#endif
+
+namespace moco::MOCO_ISA {
+namespace {
+
+// Sums in registers: 6 x 4 of 32 vectors with AVX-512, 6 x 2 of 16 otherwise; the rest holds operands.
+constexpr int kTileRows = 6;
+constexpr int kTileVectors = MOCO_VECTOR_BYTES == 64 ? 4 : 2;
+
+struct Float32Products {
+  using Sum = Vec;
+  static constexpr int kRows = kTileRows, kVectors = kTileVectors, kSteps = 1;
+  static inline __attribute__((always_inline)) void add(Vec& sum, const BitVec* token, const BitVec* weight) {
+    sum += (Vec)token[0] * (Vec)weight[0];
+  }
+};
+
+template <typename F>
+void multiply_floats(int64_t M, int64_t N, int64_t words, const void* a, int64_t ld_a, const Columns& b, float* c,
+                     int64_t ld_c, bool add) {
+  for_sums<F>(M, N, words, a, ld_a, b, [&](int64_t m, int64_t n, Vec sum) __attribute__((always_inline)) {
+    float* to = c + m * ld_c + n;
+    with_lanes(n, N,
+               [&](auto lanes) __attribute__((always_inline)) { store(to, add ? sum + load(to, lanes) : sum, lanes); });
+  });
+}
+
+void multiply(int64_t M, int64_t N, int64_t K, const float* a, int64_t ld_a, const Columns& b, float* c, int64_t ld_c,
+              bool add) {
+  multiply_floats<Float32Products>(M, N, K, a, ld_a * 4, b, c, ld_c, add);
+}
+
+#ifdef MOCO_BFLOAT16
+struct BFloat16Products {
+  using Sum = Vec;
+  static constexpr int kRows = kTileRows, kVectors = kTileVectors, kSteps = 1;
+  static inline __attribute__((always_inline)) void add(Vec& sum, const BitVec* token, const BitVec* weight) {
+    sum = (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)token[0], (__m512bh)weight[0]);
+  }
+};
+
+void multiply(int64_t M, int64_t N, int64_t K, const bfloat16* a, int64_t ld_a, const Columns& b, float* c,
+              int64_t ld_c, bool add) {
+  multiply_floats<BFloat16Products>(M, N, K / 2, a, ld_a * 2, b, c, ld_c, add);
+}
+#endif
+
+}  // namespace
+}  // namespace moco::MOCO_ISA
