@@ -6,18 +6,27 @@ from torch import Tensor
 #: Weight and bias of a linear layer, (outputs, inputs) and (outputs), or of a LayerNorm.
 Affine = tuple[Tensor, Tensor]
 
-#: An `Int8Linear`'s weight (outputs / 64, inputs / 4, 64, 4), bias, scale and smooth.
+#: An `Int8Linear`'s weight (outputs / 16, inputs / 4, 16, 4), bias, scale and smooth.
 Int8Affine = tuple[Tensor, Tensor, Tensor, Tensor]
 
 def cpu_isa() -> str:
-    """The instruction set of the kernels in use: generic, avx2 or avx512.
+    """The instruction set of the kernels in use: generic, avx2, avx512, avx512_vnni or avx512_bf16.
 
-    The environment variable MOCO_MAX_ISA keeps it to a lesser processor's: generic, avx2, avx512 (without products of
-    bfloat16 and int8: see can_multiply) or avx512_bf16 (everything, the default). Any other value: ValueError.
+    The environment variable MOCO_MAX_ISA keeps it to a lesser processor's, one of these names. Any other value:
+    ValueError.
     """
 
 def can_multiply(dtype: torch.dtype) -> bool:
-    """Whether the processor multiplies weights of this dtype: float32 always, bfloat16 and int8 where it can."""
+    """Whether the processor multiplies weights of this dtype: float32 and int8 always, bfloat16 where it can."""
+
+def products_of(dtype: torch.dtype) -> str:
+    """Which kernels multiply weights of this dtype: those of an instruction set, as in `cpu_isa`, oneDNN's, or none."""
+
+def linear(x: Tensor, weights: Affine | Int8Affine) -> Tensor:
+    """A linear layer by itself, as the model's layers compute it: (tokens, outputs) in x's dtype.
+
+    x: (tokens, inputs) float32, or bfloat16 where the processor multiplies that.
+    """
 
 def parallel_threads() -> int:
     """How many threads a parallel loop of the extension really runs on."""

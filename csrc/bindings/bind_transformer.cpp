@@ -5,8 +5,6 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <tuple>
-#include <variant>
 #include <vector>
 
 #include "batch/packed_batch.h"
@@ -18,17 +16,6 @@
 namespace moco {
 
 namespace py = pybind11;
-
-namespace {
-
-// Weight and bias; for int8 weights scale and smooth too.
-using Weights = std::variant<Affine, std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>>;
-
-LinearWeights linear_weights(const Weights& weights) {
-  return std::visit([](const auto& tensors) { return std::make_from_tuple<LinearWeights>(tensors); }, weights);
-}
-
-}  // namespace
 
 void bind_transformer(py::module_& m) {
   py::class_<EmbeddingWeights>(m, "EmbeddingWeights")

@@ -3,8 +3,12 @@
 
 #include <pybind11/pybind11.h>
 
+#include <tuple>
+#include <variant>
+
 #include "batch/results.h"
 #include "exits/streaks.h"
+#include "linear/weights.h"
 
 namespace moco {
 
@@ -14,8 +18,13 @@ struct BatchResults : Results {
   Streaks streaks;
 };
 
+// A linear layer's weight and bias; of int8 scale and smooth too.
+using Weights = std::variant<Affine, std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>>;
+LinearWeights linear_weights(const Weights& weights);
+
 void bind_batch(pybind11::module_& m);
 void bind_exits(pybind11::module_& m);
+void bind_linear(pybind11::module_& m);
 void bind_transformer(pybind11::module_& m);
 
 }  // namespace moco

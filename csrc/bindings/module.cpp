@@ -11,7 +11,6 @@
 #include "core/isa.h"
 #include "core/parallel.h"
 #include "core/profile.h"
-#include "linear/products.h"
 
 namespace py = pybind11;
 using moco::guarded;
@@ -20,7 +19,6 @@ using moco::Work;
 PYBIND11_MODULE(_C, m) {
   m.doc() = "The compiled part of moco_rt.";
   m.def("cpu_isa", guarded<Work::kNone>([] { return std::string(moco::kernels().isa); }));
-  m.def("can_multiply", guarded<Work::kNone>(&moco::can_multiply), py::arg("dtype"));
   m.def("parallel_threads", guarded(&moco::parallel_threads));
   m.def("lost_threads", guarded<Work::kNone>(&moco::lost_threads));
   m.def("refuse_in_parallel", guarded([](int64_t tasks) {
@@ -46,5 +44,6 @@ PYBIND11_MODULE(_C, m) {
         }));
   moco::bind_batch(m);
   moco::bind_exits(m);
+  moco::bind_linear(m);
   moco::bind_transformer(m);
 }

@@ -22,14 +22,14 @@ struct Norm {
   float eps;
 };
 
-// Tokens as bytes: x[t][k] is about minimum[t] + scale[t] * values[t][k].
+// Tokens as bytes: x[t][k] is about scale[t] * (values[t][k] - zero[t]).
 struct Quantized {
   uint8_t* values;  // (tokens, ld): the inputs, then anything up to a multiple of kInt8Inputs: weights are 0 there
   int64_t ld;
-  float* scale;    // (tokens)
-  float* minimum;  // (tokens)
+  float* scale;  // (tokens)
+  float* zero;   // (tokens), a whole number
 
-  Quantized from(int64_t token) const { return {values + token * ld, ld, scale + token, minimum + token}; }
+  Quantized from(int64_t token) const { return {values + token * ld, ld, scale + token, zero + token}; }
 };
 
 // Tokens are from 0 to kMaxToken. Where a processor sums products of bytes in 16 bits (AVX2), a sum holds the products
@@ -124,8 +124,8 @@ struct KernelTable {
   //   keys: (tokens, words); packed: (blocks of kKeyBlock tokens, words, kKeyBlock)
   void (*pack_keys)(const uint32_t* keys, int64_t ld, int64_t tokens, int64_t words, uint32_t* packed);
 
-  // c[t][n] = x.scale[t] * scale[n] * (sum over k of x.values[t][k] * weights[n][k]) + x.minimum[t] * sums[n], where
-  // sums[n] is that of an output's weights, times their scale.
+  // c[t][n] = x.scale[t] * scale[n] * (sum over k of x.values[t][k] * weights[n][k] - x.zero[t] * sums[n]), where
+  // sums[n] is that of an output's weights.
   //   c: (tokens, columns); scale, sums: (columns rounded up to kBlock)
   void (*multiply_int8)(int64_t tokens, int64_t columns, int64_t inputs, const Quantized& x, const Columns& weights,
                         const float* scale, const float* sums, float* c, int64_t ld_c);

@@ -31,13 +31,15 @@ void quantize(const T* x, int64_t ld, const float* factor, int64_t tokens, int64
       most = max(most, v);
       broken += v * 0.0F;
     });
-    const float low = -max(-least);
-    const float step = (max(most) - low) / static_cast<float>(kMaxToken) + sum(broken);
-    out.minimum[t] = low;
-    out.scale[t] = step;
+    const float low = max(-least);  // as a size
+    const float step = (max(most) + low) / static_cast<float>(kMaxToken) + sum(broken);
     const float per_step = step > 0.0F ? 1.0F / step : 0.0F;
+    const float zero = static_cast<float>(static_cast<int32_t>(low * per_step + 0.5F));
+    out.scale[t] = step;
+    out.zero[t] = zero;
+    const float round_up = zero + 0.5F;
     for_vectors(size, [&](int64_t k, auto lanes) {
-      store_bytes(out.values + t * out.ld + k, (value(k, lanes) - low) * per_step + 0.5F, lanes);
+      store_bytes(out.values + t * out.ld + k, min(value(k, lanes) * per_step + round_up, splat(kMaxToken)), lanes);
     });
   }
 }

@@ -35,8 +35,8 @@ void multiply_int8(int64_t tokens, int64_t columns, int64_t inputs, const Quanti
                                   some.values, block, product, /*is_vnni=*/true);
       for (int64_t t = 0; t < count; ++t) {
         for (int64_t j = 0; j < width; ++j) {
-          c[(first + t) * ld_c + n + j] = static_cast<float>(product[t * kBlock + j]) * (scale[n + j] * some.scale[t]) +
-                                          sums[n + j] * some.minimum[t];
+          const float sum = static_cast<float>(product[t * kBlock + j]) - sums[n + j] * some.zero[t];
+          c[(first + t) * ld_c + n + j] = sum * (scale[n + j] * some.scale[t]);
         }
       }
     });

@@ -37,7 +37,7 @@ class Int8 : public PackedWeights {
     }
     const at::Tensor scale = floats(at::cat(scales));
     scale_ = whole_blocks(scale);
-    sums_ = whole_blocks(all.sum(1).mul(scale));
+    sums_ = whole_blocks(all.sum(1));
   }
 
   const float* quantize_factor() const override { return factor_.const_data_ptr<float>(); }

@@ -68,7 +68,7 @@ class Linear {
 
   int64_t inputs_, outputs_;
   std::shared_ptr<const PackedWeights> weights_;  // shared by copies
-  at::Tensor bias_;  // (outputs) float32
+  at::Tensor bias_;                               // (outputs) float32
 };
 
 }  // namespace moco

@@ -25,4 +25,12 @@ bool can_multiply(at::ScalarType weights) {
   return weights == at::kFloat || weights == at::kChar || (weights == at::kBFloat16 && products().bfloat16_ != nullptr);
 }
 
+std::string products_of(at::ScalarType weights) {
+  if (!can_multiply(weights)) return "none";
+  const bool ours = weights == at::kBFloat16 ? products().bfloat16_ == kernels().bfloat16_.multiply
+                    : weights == at::kChar   ? products().int8 == kernels().multiply_int8
+                                             : true;
+  return ours ? kernels().isa : "oneDNN";
+}
+
 }  // namespace moco

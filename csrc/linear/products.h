@@ -3,6 +3,8 @@
 
 #include <c10/core/ScalarType.h>
 
+#include <string>
+
 #include "kernels/kernels.h"
 
 namespace moco {
@@ -18,6 +20,9 @@ const Products& products();
 // Whether this process can multiply with weights of this dtype: float32 and int8 always, bfloat16 where the processor
 // has products of it and MOCO_MAX_ISA allows them.
 bool can_multiply(at::ScalarType weights);
+
+// The kernels that multiply weights of this dtype: an instruction set of ours, `oneDNN`, or `none`.
+std::string products_of(at::ScalarType weights);
 
 inline void multiply(int64_t M, int64_t N, int64_t K, const float* a, int64_t ld_a, const Columns& b, float* c,
                      int64_t ld_c, bool add) {

@@ -76,10 +76,10 @@ class Int8Linear(torch.nn.Module):
         """(..., inputs) -> (..., outputs), in x's dtype."""
         smoothed = x.double() / self.smooth  # in float64 sums of products of bytes are exact, as the kernels' are
         least = smoothed.amin(dim=-1, keepdim=True).clamp(max=0)
-        step = (smoothed.amax(dim=-1, keepdim=True).clamp(min=0) - least) / _TOKEN
-        values = ((smoothed - least) / step.clamp(min=_TINY)).round()
-        weight = self.unpacked().double()
-        sums = step * (values @ weight.T) + least * weight.sum(dim=1)
+        step = ((smoothed.amax(dim=-1, keepdim=True).clamp(min=0) - least) / _TOKEN).clamp(min=_TINY)
+        zero = (-least / step).round()
+        values = ((smoothed / step).round() + zero).clamp(max=_TOKEN)
+        sums = step * ((values - zero) @ self.unpacked().double().T)
         return (sums * self.scale + self.bias).to(x.dtype)
 
     def unpacked(self) -> Tensor:

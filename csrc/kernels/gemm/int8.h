@@ -59,7 +59,7 @@ void multiply_int8(int64_t tokens, int64_t columns, int64_t inputs, const Quanti
       tokens, columns, words, x.values, x.ld, weights,
       [&](int64_t t, int64_t n, IntVec sum) __attribute__((always_inline)) {
         const Vec whole = __builtin_convertvector(sum, Vec);
-        const Vec value = whole * (load(scale + n, Whole{}) * x.scale[t]) + load(sums + n, Whole{}) * x.minimum[t];
+        const Vec value = (whole - load(sums + n, Whole{}) * x.zero[t]) * (load(scale + n, Whole{}) * x.scale[t]);
         with_lanes(n, columns,
                    [&](auto lanes) __attribute__((always_inline)) { store(c + t * ld_c + n, value, lanes); });
       });
