@@ -20,12 +20,19 @@ def can_multiply(dtype: torch.dtype) -> bool:
     """Whether the processor multiplies weights of this dtype: float32 always, bfloat16 and int8 where it can."""
 
 def parallel_threads() -> int:
-    """How many threads a parallel loop of the extension really runs on."""
+    """How many threads work together in a parallel loop of the extension that waits for all of them.
+
+    At most torch.get_num_threads(), and no more than there are cores in the affinity mask and the CPU quotas of the
+    process; fewer where another caller has the threads, or they have not begun within a second.
+    """
+
+def quota_cores(cgroups: str, root: str) -> float:
+    """For tests: the least CPU quota, in cores, of the cgroups that a file like /proc/self/cgroup names below `root`."""
 
 def lost_threads() -> bool:
     """True in the child of a fork() by a thread that had worked with the extension on several threads.
 
-    Its parallel loops are serial there, and torch's own would hang on more than one thread.
+    Torch's own parallel loops would hang there on more than one thread; those of the extension do not.
     """
 
 def refuse_in_parallel(tasks: int) -> None:
