@@ -129,19 +129,14 @@ print(time.process_time() - before)
     assert float(spent) < 0.1  # a thread that waits awake would use 0.5 s
 
 
-def test_a_process_ends_while_a_thread_of_it_still_computes():
-    run_python("""
-import threading, torch
+@pytest.mark.parametrize("seconds", [0, 0.1], ids=["awake", "asleep"])
+def test_a_process_ends_while_its_threads_wait(seconds):
+    run_python(f"""
+import time, torch
 torch.set_num_threads(2)
-from moco_rt._C import PackedBatch
-hidden = torch.ones(300, 40, 768)
-begun = threading.Event()
-def work():
-    while True:
-        PackedBatch(torch.ones(300, 40, dtype=torch.int64)).unpad(hidden)
-        begun.set()
-threading.Thread(target=work, daemon=True).start()
-begun.wait()
+from moco_rt._C import parallel_threads
+parallel_threads()
+time.sleep({seconds})
 """)
 
 
