@@ -55,13 +55,10 @@ bool awaited(const F& done) {
 // Marks this thread as inside a loop.
 class InsideLoop {
  public:
-  InsideLoop() : before_(std::exchange(inside_loop, true)) {}
-  ~InsideLoop() { inside_loop = before_; }
+  InsideLoop() { inside_loop = true; }
+  ~InsideLoop() { inside_loop = false; }
   InsideLoop(const InsideLoop&) = delete;
   InsideLoop& operator=(const InsideLoop&) = delete;
-
- private:
-  bool before_;
 };
 
 }  // namespace
@@ -75,11 +72,10 @@ ThreadPool& ThreadPool::instance() {
 }
 
 void ThreadPool::run(int64_t helpers, c10::function_ref<void()> body) {
-  if (helpers <= 0 || inside_loop || taken_.exchange(true, std::memory_order_acquire)) {
-    const InsideLoop mark;
-    return body();
-  }
+  if (inside_loop) return body();
   const InsideLoop mark;
+  if (callers_.several()) --helpers;
+  if (helpers <= 0 || taken_.exchange(true, std::memory_order_acquire)) return body();
   start(helpers);
   helpers = std::min(helpers, started_.load(std::memory_order_relaxed));
   body_ = &body;

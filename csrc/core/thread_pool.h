@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <exception>
 
+#include "core/callers.h"
+
 namespace moco {
 
 // Its threads, the helpers, wait for the next loop awake for a moment and then asleep, so that between the loops of a
@@ -21,7 +23,8 @@ class ThreadPool {
   // helper may run it more than once. Returns when all have returned; an exception of one is thrown again. The body
   // takes its work in pieces until none is left, which is the longest that a helper is waited for.
   //
-  // One caller has the helpers. Other callers meanwhile, and a body that calls this itself, are left to themselves.
+  // One caller has the helpers. Others at the same time are left to themselves, in the place of one helper: two callers
+  // on two cores work side by side. A body that calls this itself is left to itself too.
   void run(int64_t helpers, c10::function_ref<void()> body);
 
   // How many helpers would begin at once, because they have not gone to sleep.
@@ -44,6 +47,7 @@ class ThreadPool {
   const c10::function_ref<void()>* body_ = nullptr;
   alignas(64) std::atomic<int64_t> asleep_ = 0;
   std::atomic<int64_t> started_ = 0;
+  Callers callers_;
   std::atomic<bool> taken_ = false;  // by a caller
   std::atomic<bool> failed_ = false;
   std::exception_ptr failure_;  // the first one, written by whoever has set failed_
