@@ -27,7 +27,7 @@ def parallel_threads() -> int:
     """
 
 def quota_cores(cgroups: str, root: str) -> float:
-    """For tests: the least CPU quota, in cores, of the cgroups that a file like /proc/self/cgroup names below `root`."""
+    """For tests: the least CPU quota, in cores, of cgroups under `root`; `cgroups` is a file like /proc/self/cgroup."""
 
 def lost_threads() -> bool:
     """True in the child of a fork() by a thread that had worked with the extension on several threads.
