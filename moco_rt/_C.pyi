@@ -29,12 +29,19 @@ def linear(x: Tensor, weights: Affine | Int8Affine) -> Tensor:
     """
 
 def parallel_threads() -> int:
-    """How many threads a parallel loop of the extension really runs on."""
+    """How many threads work together in a parallel loop of the extension that waits for all of them.
+
+    At most torch.get_num_threads(), and no more than there are cores in the affinity mask and the CPU quotas of the
+    process; fewer where another caller has the threads, or they have not begun within a second.
+    """
+
+def quota_cores(cgroups: str, root: str) -> float:
+    """For tests: the least CPU quota, in cores, of cgroups under `root`; `cgroups` is a file like /proc/self/cgroup."""
 
 def lost_threads() -> bool:
     """True in the child of a fork() by a thread that had worked with the extension on several threads.
 
-    Its parallel loops are serial there, and torch's own would hang on more than one thread.
+    Torch's own parallel loops would hang there on more than one thread; those of the extension do not.
     """
 
 def refuse_in_parallel(tasks: int) -> None:

@@ -1,4 +1,4 @@
-"""Children of fork(): they have none of their parent's threads, but OpenMP would wait for them without end."""
+"""Children of fork(): they have none of their parent's threads, but torch's OpenMP would wait for them without end."""
 
 from __future__ import annotations
 

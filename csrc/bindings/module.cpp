@@ -8,6 +8,7 @@
 #include "bindings/bindings.h"
 #include "bindings/guarded.h"
 #include "core/checks.h"
+#include "core/cores.h"
 #include "core/isa.h"
 #include "core/parallel.h"
 #include "core/profile.h"
@@ -20,6 +21,10 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "The compiled part of moco_rt.";
   m.def("cpu_isa", guarded<Work::kNone>([] { return std::string(moco::kernels().isa); }));
   m.def("parallel_threads", guarded(&moco::parallel_threads));
+  m.def("quota_cores", guarded<Work::kNone>([](const std::string& cgroups, const std::string& root) {
+          return moco::quota_cores(cgroups, root);
+        }),
+        py::arg("cgroups"), py::arg("root"));
   m.def("lost_threads", guarded<Work::kNone>(&moco::lost_threads));
   m.def("refuse_in_parallel", guarded([](int64_t tasks) {
           constexpr int64_t kManyFlops = int64_t{1} << 40;  // worth waking every thread

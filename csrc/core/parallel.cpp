@@ -1,20 +1,32 @@
 #include "core/parallel.h"
 
-#include <ATen/native/CPUBlas.h>
 #include <pthread.h>
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
+#include <mutex>
 #include <set>
-#include <vector>
+#include <thread>
+
+#include "core/cores.h"
+#include "core/thread_pool.h"
+#ifdef MOCO_BRGEMM
+#include <ATen/native/CPUBlas.h>
+#endif
 
 namespace moco {
 
 namespace {
-// Waking threads takes 1 to 5 us, in which one thread does about this much.
-constexpr int64_t kFlopsPerThread = 500'000;
+// The work that pays for one more thread: what a thread does while a helper that is awake notices a loop (1 us), and
+// while a sleeping one is woken (5 us for the caller, ten times that until it begins).
+constexpr int64_t kFlopsPerThreadAwake = 100'000;
+constexpr int64_t kFlopsPerThreadAsleep = 500'000;
 
-thread_local bool may_have_threads = false;  // a pool of its own, see parallel.h
+// Ranges are cut finer than there are threads, so that one that comes late, or is taken off its core, does less.
+constexpr int64_t kPiecesPerThread = 4;
+
+thread_local bool may_have_threads = false;  // a pool of OpenMP's, see parallel.h
 std::atomic<bool> has_lost_threads = false;
 
 // Runs in the child, on a copy of the thread that called fork(): whatever other threads did is not its concern.
@@ -24,35 +36,65 @@ std::atomic<bool> has_lost_threads = false;
 
 // A processor with tile registers is left as other code expects it.
 struct ReleaseTiles {
-  ~ReleaseTiles() { at::native::cpublas::brgemm_release(); }
+  ~ReleaseTiles() {
+#ifdef MOCO_BRGEMM
+    at::native::cpublas::brgemm_release();
+#endif
+  }
 };
+
+// f(piece) for every piece, on this thread and `helpers` more at most. After an exception no piece is begun.
+template <typename F>
+void share_out(int64_t pieces, int64_t helpers, const F& f) {
+  std::atomic<int64_t> next = 0;
+  ThreadPool::instance().run(helpers, [&] {
+    const ReleaseTiles release;
+    try {
+      for (int64_t piece = next++; piece < pieces; piece = next++) f(piece);
+    } catch (...) {
+      next = pieces;
+      throw;
+    }
+  });
+}
 
 }  // namespace
 
 void parallel_ranges(int64_t first, int64_t last, int64_t grain, c10::function_ref<void(int64_t, int64_t)> f) {
   if (first >= last) return;
-  if (lost_threads()) return f(first, last);
-  at::parallel_for(first, last, grain, f);
+  const int64_t threads = loop_threads();
+  const int64_t most = kPiecesPerThread * threads;
+  const int64_t size = std::max(grain, (last - first + most - 1) / most);
+  if (threads == 1 || size >= last - first) return f(first, last);
+  const int64_t pieces = (last - first + size - 1) / size;
+  share_out(pieces, std::min(threads, pieces) - 1, [&](int64_t piece) {
+    const int64_t begin = first + piece * size;
+    f(begin, std::min(last, begin + size));
+  });
 }
 
 void parallel_tasks(int64_t tasks, int64_t flops, c10::function_ref<void(int64_t)> f) {
-  const int64_t threads = std::min({int64_t{at::get_num_threads()}, tasks, flops / kFlopsPerThread + 1});
-  std::atomic<int64_t> next = 0;
-  parallel_ranges(0, threads, 1, [&](int64_t begin, int64_t end) {
-    const ReleaseTiles release;
-    for (; begin < end; ++begin) {
-      for (int64_t task = next++; task < tasks; task = next++) f(task);
-    }
-  });
+  const int64_t awake = std::min(ThreadPool::instance().awake(), flops / kFlopsPerThreadAwake);
+  const int64_t worth = std::max(awake, flops / kFlopsPerThreadAsleep);
+  share_out(tasks, std::min({loop_threads() - 1, tasks - 1, worth}), f);
 }
 
+int64_t loop_threads() { return std::min<int64_t>(at::get_num_threads(), allowed_cores()); }
+
 int64_t parallel_threads() {
-  const int64_t tasks = at::get_num_threads();
-  std::vector<int> thread(static_cast<size_t>(tasks), 0);
-  parallel_ranges(0, tasks, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) thread[static_cast<size_t>(i)] = at::get_thread_num();
+  const int64_t threads = loop_threads();
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(1);
+  std::mutex mutex;
+  std::set<std::thread::id> here;
+  const auto arrived = [&] {
+    const std::lock_guard lock(mutex);
+    here.insert(std::this_thread::get_id());
+    return static_cast<int64_t>(here.size());
+  };
+  ThreadPool::instance().run(threads - 1, [&] {
+    while (arrived() < threads && std::chrono::steady_clock::now() < end) std::this_thread::yield();
   });
-  return static_cast<int64_t>(std::set<int>(thread.begin(), thread.end()).size());
+  return static_cast<int64_t>(here.size());
 }
 
 void expect_threads() {

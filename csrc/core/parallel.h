@@ -1,4 +1,4 @@
-// Work shared out among torch's threads.
+// Work shared out among threads.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -14,26 +14,28 @@ struct Range {
   int64_t size() const { return last - first; }
 };
 
-// f(begin, end) for pieces of [first, last), none but the last smaller than `grain`; an exception of f is thrown again.
-// Every parallel loop of this extension goes through this one: it is at::parallel_for, but serial in a child of fork()
-// that has lost its threads.
+// f(begin, end) for pieces of [first, last), none but the last smaller than `grain`, each on whichever thread is free
+// next; an exception of f is thrown again. Every parallel loop of this extension is this one or the next: torch's
+// at::parallel_for is OpenMP, whose threads wait for each other at a barrier, awake.
 void parallel_ranges(int64_t first, int64_t last, int64_t grain, c10::function_ref<void(int64_t, int64_t)> f);
 
 // f(task) for every task in [0, tasks), each on whichever thread is free next; on the calling thread alone where
 // `flops` of work in all are too few to wake another. An exception of f is thrown again.
 void parallel_tasks(int64_t tasks, int64_t flops, c10::function_ref<void(int64_t)> f);
 
-// How many threads a parallel loop of this extension really runs on. 1 on a machine with more means that the
-// extension was built without OpenMP: at::parallel_for lives in a header and is then silently serial.
+// How many threads a parallel loop of this thread may have: as many as torch's, but no more than there are cores to run
+// them. Torch cannot be asked whether somebody has set its number or it is the default, which knows no CPU quota.
+int64_t loop_threads();
+
+// How many threads work together when a loop waits for all that it may have, for a second at most.
 int64_t parallel_threads();
 
-// To be called where this thread may start threads from here on, here or in torch's own operations: OpenMP keeps a pool
-// of them for each thread that has done so. A child of fork() has none of its parent's threads but still has the pool
-// of the thread that forked, and waits for it without end in its first parallel loop.
+// To be called where this thread may start threads in torch's own operations from here on: OpenMP keeps a pool of them
+// for each thread that has done so. A child of fork() has none of its parent's threads but still has the pool of the
+// thread that forked, and waits for it without end in torch's first parallel loop.
 void expect_threads();
 
-// Whether this process is such a child: loops of this extension are then serial, and torch's own must be kept to one
-// thread.
+// Whether this process is such a child: torch must be kept to one thread. Loops of this extension are not concerned.
 bool lost_threads();
 
 }  // namespace moco

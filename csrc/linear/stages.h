@@ -47,7 +47,7 @@ void run_stages(int64_t tokens, Widths widths, std::initializer_list<Stage<T>> s
         product.of<float>(count * widths.product),
         {values.of<uint8_t>(count * widths.ld_quantized()), widths.ld_quantized(), scale, scale + count}};
   };
-  const int64_t threads = at::get_num_threads();
+  const int64_t threads = loop_threads();
   const int64_t tiles = (tokens + Linear::kTile - 1) / Linear::kTile;
   const auto fewer_flops = [](const Stage<T>& a, const Stage<T>& b) { return a.flops < b.flops; };
   const int64_t panels = std::max_element(stages.begin(), stages.end(), fewer_flops)->panels.size();
