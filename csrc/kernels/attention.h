@@ -92,10 +92,10 @@ void softmax(const float* scores, int64_t ld_scores, float scale, int64_t querie
 }
 
 template <typename T>
-void scale_rows(const float* x, const float* factor, int64_t rows, int64_t size, T* out, int64_t ld_out) {
+void scale_rows(const float* x, int64_t ld, const float* factor, int64_t rows, int64_t size, T* out, int64_t ld_out) {
   for (int64_t r = 0; r < rows; ++r) {
     for_vectors(size, [&](int64_t d, auto lanes) {
-      store(out + r * ld_out + d, load(x + r * size + d, lanes) * factor[r], lanes);
+      store(out + r * ld_out + d, load(x + r * ld + d, lanes) * factor[r], lanes);
     });
   }
 }

@@ -14,7 +14,7 @@ struct bfloat16 {
   uint16_t bits;
 };
 
-enum class Activation { kNone, kGelu, kGeluTanh, kRelu, kTanh };
+enum class Activation { kNone, kGelu, kGeluTo8Bits, kGeluTanh, kRelu, kTanh };
 
 struct Norm {
   const float* weight;
@@ -66,7 +66,7 @@ struct HiddenKernels {
                 const int64_t* type, const Norm& norm, int64_t tokens, int64_t D, float* scratch, T* out);
 
   // c = a b, or c + a b. Null for T = bfloat16 where the processor has no products of it.
-  //   a: (M, K), K even for bfloat16; b: (K, N); c: (M, N)
+  //   a: (M, K), K even for bfloat16; b: (K, N); c: (M, N), written over up to a whole block of columns
   void (*multiply)(int64_t M, int64_t N, int64_t K, const T* a, int64_t ld_a, const Columns& b, float* c, int64_t ld_c,
                    bool add);
 
@@ -96,7 +96,8 @@ struct HiddenKernels {
 
   // out[r] = x[r] * factor[r].
   //   x, out: (rows, size); factor: (rows)
-  void (*scale_rows)(const float* x, const float* factor, int64_t rows, int64_t size, T* out, int64_t ld_out);
+  void (*scale_rows)(const float* x, int64_t ld, const float* factor, int64_t rows, int64_t size, T* out,
+                     int64_t ld_out);
 
   // scores[h][t] = dot(x[t], query[h]).
   //   x: (tokens, D); query: (heads, D); scores: (heads, tokens)
@@ -126,7 +127,7 @@ struct KernelTable {
 
   // c[t][n] = x.scale[t] * scale[n] * (sum over k of x.values[t][k] * weights[n][k] - x.zero[t] * sums[n]), where
   // sums[n] is that of an output's weights.
-  //   c: (tokens, columns); scale, sums: (columns rounded up to kBlock)
+  //   c: (tokens, columns), written over up to a whole block; scale, sums: (columns rounded up to kBlock)
   void (*multiply_int8)(int64_t tokens, int64_t columns, int64_t inputs, const Quantized& x, const Columns& weights,
                         const float* scale, const float* sums, float* c, int64_t ld_c);
 

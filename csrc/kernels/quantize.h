@@ -2,6 +2,9 @@
 #pragma once
 
 #include "kernels/vec.h"
+#ifdef MOCO_X86_VECTORS
+#include <immintrin.h>
+#endif
 
 namespace moco::MOCO_ISA {
 namespace {
@@ -9,12 +12,25 @@ namespace {
 using ByteVec = uint8_t __attribute__((vector_size(MOCO_VECTOR_BYTES / 4)));
 
 // v is from 0 to kMaxToken.
+inline ByteVec bytes_of(Vec v) {
+  const IntVec whole = __builtin_convertvector(v, IntVec);
+#if defined(MOCO_X86_VECTORS) && MOCO_VECTOR_BYTES == 32
+  // GCC 12 would take every lane out by itself.
+  const __m128i halves =
+      _mm_packus_epi32(_mm256_castsi256_si128((__m256i)whole), _mm256_extracti128_si256((__m256i)whole, 1));
+  ByteVec bytes;
+  _mm_storel_epi64((__m128i*)&bytes, _mm_packus_epi16(halves, halves));
+  return bytes;
+#else
+  return __builtin_convertvector(whole, ByteVec);
+#endif
+}
 inline void store_bytes(uint8_t* p, Vec v, Whole) {
-  const ByteVec bytes = __builtin_convertvector(__builtin_convertvector(v, IntVec), ByteVec);
+  const ByteVec bytes = bytes_of(v);
   memcpy(p, &bytes, sizeof bytes);
 }
 inline void store_bytes(uint8_t* p, Vec v, Tail tail) {
-  const ByteVec bytes = __builtin_convertvector(__builtin_convertvector(v, IntVec), ByteVec);
+  const ByteVec bytes = bytes_of(v);
   memcpy(p, &bytes, static_cast<size_t>(tail.lanes));
 }
 

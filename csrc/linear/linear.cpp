@@ -44,16 +44,32 @@ void Linear::quantize(const Operand<T>& x, int64_t tokens, Range tiles) const {
                                x.quantized.from(first));
 }
 
+void Linear::tile(const Tokens& x, int64_t tokens, int64_t panel, float* c) const {
+  for (int64_t input = 0; input < inputs_; input += weights_->depth()) {
+    weights_->multiply(x, tokens, panel * kPanel, width(panel), input, c, kPanel);
+  }
+}
+
 // The loop over weights is the outer one, that over tokens the inner one: a piece of a panel stays in the second-level
 // cache for all tokens.
 template <typename T>
 void Linear::multiply(const Operand<T>& x, int64_t tokens, Range panels, float* product, int64_t ld_product) const {
   const Timed timed(ProfileSection::kProducts);
+  alignas(64) float c[kTile * kPanel];
   for (int64_t p = panels.first; p < panels.last; ++p) {
+    float* out = product + p * kPanel;
+    if (width(p) % kBlock != 0) {  // whole blocks would be written over what stands beside them
+      for (int64_t t = 0; t < tokens; t += kTile) {
+        const int64_t count = std::min(kTile, tokens - t);
+        tile(x.from(t), count, p, c);
+        for (int64_t i = 0; i < count; ++i) std::copy_n(c + i * kPanel, width(p), out + (t + i) * ld_product);
+      }
+      continue;
+    }
     for (int64_t input = 0; input < inputs_; input += weights_->depth()) {
       for (int64_t t = 0; t < tokens; t += kTile) {
-        weights_->multiply(x.from(t), std::min(kTile, tokens - t), p * kPanel, width(p), input,
-                           product + t * ld_product + p * kPanel, ld_product);
+        weights_->multiply(x.from(t), std::min(kTile, tokens - t), p * kPanel, width(p), input, out + t * ld_product,
+                           ld_product);
       }
     }
   }
@@ -67,9 +83,7 @@ void Linear::apply(const Operand<T>& x, int64_t tokens, Range panels, Activation
   for (int64_t p = panels.first; p < panels.last; ++p) {
     for (int64_t t = 0; t < tokens; t += kTile) {
       const int64_t count = std::min(kTile, tokens - t);
-      for (int64_t input = 0; input < inputs_; input += weights_->depth()) {
-        weights_->multiply(x.from(t), count, p * kPanel, width(p), input, c, kPanel);
-      }
+      tile(x.from(t), count, p, c);
       hidden_kernels<T>().bias_activation(c, kPanel, bias() + p * kPanel, activation, count, width(p),
                                           out + t * ld_out + p * kPanel, ld_out);
     }

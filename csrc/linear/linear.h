@@ -28,7 +28,7 @@ struct Operand {
 class Linear {
  public:
   static constexpr int64_t kPanel = 64;  // outputs at a time
-  static constexpr int64_t kTile = 48;   // tokens at a time
+  static constexpr int64_t kTile = 32;   // tokens at a time
 
   // Inputs that are summed in one go, then added to those before. With more, sums of float32 would be less exact than
   // plain torch's (fewer cost 2% of the time).
@@ -64,6 +64,8 @@ class Linear {
   void apply(const Operand<T>& x, int64_t tokens, Range panels, Activation activation, T* out, int64_t ld_out) const;
 
  private:
+  // c = x weight^T for one panel. x: (tokens, inputs), c: (tokens, kPanel)
+  void tile(const Tokens& x, int64_t tokens, int64_t panel, float* c) const;
   int64_t width(int64_t panel) const { return panel + 1 < panels().last ? kPanel : outputs_ - panel * kPanel; }
 
   int64_t inputs_, outputs_;

@@ -5,7 +5,8 @@
 namespace moco {
 
 FeedForward::FeedForward(const LayerWeights& weights, Activation activation, double eps, at::ScalarType dtype)
-    : activation_(activation),
+    : activation_(activation == Activation::kGelu && weights.output.quantized() ? Activation::kGeluTo8Bits
+                                                                                : activation),
       intermediate_(weights.intermediate, dtype),
       output_(weights.output, dtype),
       norm_(weights.output_norm, eps) {}

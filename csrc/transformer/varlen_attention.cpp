@@ -41,7 +41,8 @@ class RowHead {
     } else {
       weights_ = weights.of<T>(kQueries * ld_scores_);
     }
-    context_ = context.of<float>(kQueries * d);
+    ld_context_ = round_up(d, kBlock);
+    context_ = context.of<float>(kQueries * ld_context_);
     kernels().pack_keys(reinterpret_cast<const uint32_t*>(qkv + heads * d), ld_ / kPerWord, tokens, d / kPerWord,
                         reinterpret_cast<uint32_t*>(keys_));
     hidden_kernels<T>().pack_values(qkv + 2 * heads * d, ld_, tokens, d, values_);
@@ -69,15 +70,15 @@ class RowHead {
     const float scale = 1.0F / std::sqrt(static_cast<float>(d_));
     kernels.softmax(scores_, ld_scores_, scale, count, tokens_, weights_, ld_scores_, inverse);
     for_blocks([&](int64_t k, int64_t keys) {
-      multiply(count, d_, keys, weights_ + k, ld_scores_, {values_ + k * d_, d_, kBlock}, context_, d_, k > 0);
+      multiply(count, d_, keys, weights_ + k, ld_scores_, {values_ + k * d_, d_, kBlock}, context_, ld_context_, k > 0);
     });
-    kernels.scale_rows(context_, inverse, count, d_, queries, ld_);
+    kernels.scale_rows(context_, ld_context_, inverse, count, d_, queries, ld_);
   }
 
   static constexpr int64_t kPerWord = kWordBytes / static_cast<int64_t>(sizeof(T));  // inputs in a word
 
   T* queries_;
-  int64_t tokens_, ld_, d_, padded_, ld_scores_;
+  int64_t tokens_, ld_, d_, padded_, ld_scores_, ld_context_;
   T *keys_, *values_, *weights_;
   float *scores_, *context_;
 };

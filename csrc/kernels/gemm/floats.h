@@ -26,8 +26,7 @@ void multiply_floats(int64_t M, int64_t N, int64_t words, const void* a, int64_t
                      int64_t ld_c, bool add) {
   for_sums<F>(M, N, words, a, ld_a, b, [&](int64_t m, int64_t n, Vec sum) __attribute__((always_inline)) {
     float* to = c + m * ld_c + n;
-    with_lanes(n, N,
-               [&](auto lanes) __attribute__((always_inline)) { store(to, add ? sum + load(to, lanes) : sum, lanes); });
+    store(to, add ? sum + load(to, Whole{}) : sum, Whole{});
   });
 }
 

@@ -55,14 +55,13 @@ struct Int8Products {
 void multiply_int8(int64_t tokens, int64_t columns, int64_t inputs, const Quantized& x, const Columns& weights,
                    const float* scale, const float* sums, float* c, int64_t ld_c) {
   const int64_t words = round_up(inputs, kInt8Inputs) / kWordBytes;
-  for_sums<Int8Products>(
-      tokens, columns, words, x.values, x.ld, weights,
-      [&](int64_t t, int64_t n, IntVec sum) __attribute__((always_inline)) {
-        const Vec whole = __builtin_convertvector(sum, Vec);
-        const Vec value = (whole - load(sums + n, Whole{}) * x.zero[t]) * (load(scale + n, Whole{}) * x.scale[t]);
-        with_lanes(n, columns,
-                   [&](auto lanes) __attribute__((always_inline)) { store(c + t * ld_c + n, value, lanes); });
-      });
+  for_sums<Int8Products>(tokens, columns, words, x.values, x.ld, weights,
+                         [&](int64_t t, int64_t n, IntVec sum) __attribute__((always_inline)) {
+                           const Vec whole = __builtin_convertvector(sum, Vec);
+                           const Vec value =
+                               (whole - load(sums + n, Whole{}) * x.zero[t]) * (load(scale + n, Whole{}) * x.scale[t]);
+                           store(c + t * ld_c + n, value, Whole{});
+                         });
 }
 
 }  // namespace

@@ -68,7 +68,7 @@ inline __attribute__((always_inline)) void multiply_tile(int64_t words, const Ti
   }
 }
 
-// f(std::integral_constant-like value) for the number that is `value`, of 1 ... most.
+// g(Constant<value>{}) for a value of 1 ... most.
 template <int number>
 struct Constant {
   static constexpr int value = number;
@@ -102,12 +102,6 @@ inline __attribute__((always_inline)) void for_sums(int64_t M, int64_t N, int64_
       }
     });
   }
-}
-
-// f(Whole{}) where a vector from column n on is within N columns, else f(Tail).
-template <typename G>
-inline __attribute__((always_inline)) void with_lanes(int64_t n, int64_t N, const G& g) {
-  n + kWidth <= N ? g(Whole{}) : g(Tail{N - n});
 }
 
 }  // namespace
