@@ -61,7 +61,7 @@ def test_texts_are_encoded_one_by_one_and_without_padding(padding_side):
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]", padding_side=padding_side)
     texts = ["a b c a b c", "", "c", ("a b", "c"), ["a", "z"]]
     encoded = encode(tokenizer, texts, max_length=4)
-    assert [row["input_ids"] for row in encoded] == [[1, 2, 3, 1], [], [3], [1, 2, 3], [1, 0]]
+    assert [row["input_ids"].tolist() for row in encoded] == [[1, 2, 3, 1], [], [3], [1, 2, 3], [1, 0]]
     assert all("attention_mask" not in row for row in encoded)
 
 
