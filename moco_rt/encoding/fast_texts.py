@@ -125,6 +125,10 @@ class FastTexts:
             return parts[0]
         return EncodedTexts.concatenate(parts).take(np.argsort(np.concatenate([np.empty(0, np.int64), *places])))
 
+    def share(self, texts: Sequence[_Text]) -> float:
+        """Return the share of texts that are encoded by tokie."""
+        return 0.0 if self._differs else float(self._fit(texts)[0].mean())
+
     def _fit(self, texts: Sequence[_Text]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Tell which texts are proven, and which are not pairs: (N,) each."""
         single = np.fromiter((isinstance(text, str) for text in texts), np.bool_, count=len(texts))
