@@ -25,19 +25,7 @@ _CHARACTERS = 1 << 16
 #: digits, capitals, accents, and characters of other scripts.
 _CONTEXTS = (
     *("{}", "{0}{0}", "{0}{0}{0}", "{0} {0}", "a{}", "{}a", "a{}a", "x{0}y{0}z", "1{}2", "The{}film", "un{0}{0}ing"),
-    *(
-        "play{}ed",
-        "A{}. B",
-        "{}S",
-        ".{}.",
-        "'{}'",
-        "-{}s",
-        " {} ",
-        "a {} a",
-        "\t{}\n",
-        "\u200b{}\u200b",
-        "\u00a0{}\u00ad",
-    ),
+    *("play{}ed", "A{}. B", "{}S", ".{}.", "'{}'", "-{}s", " {} ", "a {} a", "\t{}\n"),
     *("\u200b{}\u200b", "\u00a0{}\u00ad"),  # what is not seen
     *("\u00e9{}", "{}\u00e9", "{}\u0301", "e\u0301{}", "a\u0327{}\u0301"),  # Latin, with accents that combine
     *("\u03c3{}", "{}\u03a3", "\u044f{}\u0439", "\u4e2d{}\u6587", "\u304b{}", "\uac00{}\ub098"),  # Greek ... Korean
@@ -89,8 +77,8 @@ class ProvenCharacters:
         known = None if file is None else load_proof(file)
         if known is not None:
             self._weights[:_CHARACTERS] = known
-        frames = [context for context in _CONTEXTS if self._agree([context.format("a")])[0]]
-        self._contexts = tuple(frames)
+        # A vocabulary need not know the other scripts.
+        self._contexts = [context for context in _CONTEXTS if self._agree([context.format("a")])[0]]
         self._prove(np.zeros(1, np.int64))
         if (
             not self._agree(["a" * longest])[0]

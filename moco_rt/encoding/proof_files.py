@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ def load_proof(file: Path) -> NDArray[np.uint8] | None:
     try:
         with np.load(file) as arrays:
             weights: NDArray[np.uint8] = arrays["weights"]
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
     return weights if weights.shape == (1 << 16,) and weights.dtype == np.uint8 else None
 

@@ -65,7 +65,20 @@ def fast_of(tokenizer):
 
 CARE = [
     *("", " ", "a" * 99, "a" * 100, "a" * 101, "a" * 5000, "é" * 99, "é" * 101, "ß" * 60, "σ" * 60, "中" * 300),
-    *("The film was good.", "a\u0301", "\u0301", "ΑΣ", "Σ", "İ", "ﬁ", "가나", "😀", "a😀b", "ก", "x" * 100 + "\n" + "y"),
+    *(
+        "The film was good.",
+        "a\u0301",
+        "\u0301",
+        "ΑΣ",
+        "Σ",
+        "İ",
+        "ﬁ",
+        "가나",
+        "😀",
+        "a😀b",
+        "ก",
+        "x" * 100 + "\n" + "y",
+    ),
     *(f"a{special}b" for special in SPECIALS),
     *(f"a{character}b {character}" for character in WHAT_IS_NOT_SEEN),
 ]
@@ -114,7 +127,9 @@ def test_where_the_libraries_differ_the_log_says_so_and_hugging_face_does_the_re
     expected = encode(tokenizer, texts, 8).ids.tolist()
     fast = fast_of(tokenizer)
     fast._unchecked = 1
-    monkeypatch.setattr(type(fast), "_encode", lambda self, texts, *_: EncodedTexts.of([{"input_ids": [7]}] * len(texts)))
+    monkeypatch.setattr(
+        type(fast), "_encode", lambda self, texts, *_: EncodedTexts.of([{"input_ids": [7]}] * len(texts))
+    )
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             assert encode(tokenizer, texts, 8).ids.tolist() == expected
@@ -179,8 +194,10 @@ def test_proofs_are_kept_on_disk_and_taken_from_there(tmp_path, monkeypatch):
     again = fast_of(make_tokenizer())
     monkeypatch.setattr(again._characters, "_weights_of", None)  # nothing is tried again
     assert again.share(texts) == share
-    files[0].write_bytes(b"broken")
-    assert fast_of(make_tokenizer()).share(texts) == share
+    whole = files[0].read_bytes()
+    for broken in (b"broken", b"", whole[:-30], whole[:100] + b"x" * 9 + whole[109:]):
+        files[0].write_bytes(broken)
+        assert fast_of(make_tokenizer()).share(texts) == share
 
 
 def test_a_cache_that_cannot_be_written_is_no_hindrance(tmp_path, monkeypatch):
