@@ -1,7 +1,7 @@
 """From texts to labels: `python bench/bench_texts.py`, what tokenising takes of it and what a faster library saves.
 
 `predict` of all reviews of the test set with `tiny-imdb` and a policy certified at 98%; tokenising alone; and computing
-alone, from ids: each in turns with Hugging Face's library alone and with tokie beside it. The least of several runs counts.
+alone, from ids: in turns with Hugging Face's library alone and with tokie beside it. The least of several runs counts.
 Ten minutes, most of them for the policy, which `--policy` keeps for the next time; needs `../shared`.
 """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -40,7 +42,7 @@ def test_texts_are_cut_and_framed_as_the_library_does(template, side, pairs):
     frame = Frame.of(backend.encode(*(("w1", "w1") if pairs else ("w1",))))
     parts = [part for text in texts for part in (text if pairs else (text,))]
     rows = [row.ids for row in backend.encode_batch(parts, add_special_tokens=False)]
-    ids, lengths = np.array(sum(rows, []), np.uint32), np.array([len(row) for row in rows])
+    ids, lengths = np.array(list(chain.from_iterable(rows)), np.uint32), np.array([len(row) for row in rows])
     for max_length in (5, 6, 7, 12, 100):
         backend.enable_truncation(max_length, direction=side)
         found = frame.put_around(ids, lengths, max_length, from_left=side == "left")
@@ -60,8 +62,10 @@ def test_pairs_in_another_order_have_no_frame():
 
 @pytest.mark.parametrize(
     ("lengths", "room", "kept"),
-    [((3, 3), 6, (3, 3)), ((9, 2), 6, (4, 2)), ((2, 9), 6, (2, 4)), ((9, 9), 7, (3, 4)), ((9, 8), 7, (4, 3))]
-    + [((1, 5), 1, (0, 1)), ((0, 9), 4, (0, 4))],
+    [
+        *[((3, 3), 6, (3, 3)), ((9, 2), 6, (4, 2)), ((2, 9), 6, (2, 4)), ((9, 9), 7, (3, 4)), ((9, 8), 7, (4, 3))],
+        *[((1, 5), 1, (0, 1)), ((0, 9), 4, (0, 4))],
+    ],
 )
 def test_the_longer_part_is_cut_first(lengths, room, kept):
     assert longest_first(np.array([lengths]), room).tolist() == [list(kept)]

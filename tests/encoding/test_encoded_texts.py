@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -44,7 +46,9 @@ def test_slices_are_those_of_a_list(ids, first, end, step):
 
 @given(ids=st.lists(ROWS, min_size=1, max_size=4))
 def test_parts_are_joined_in_their_order(ids):
-    assert ids_of(EncodedTexts.concatenate([EncodedTexts.of(rows_of(part)) for part in ids])) == sum(ids, [])
+    assert ids_of(EncodedTexts.concatenate([EncodedTexts.of(rows_of(part)) for part in ids])) == list(
+        chain.from_iterable(ids)
+    )
 
 
 def test_rows_without_segments_among_others_have_segment_0():

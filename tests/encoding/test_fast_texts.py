@@ -64,21 +64,9 @@ def fast_of(tokenizer):
 
 
 CARE = [
-    *("", " ", "a" * 99, "a" * 100, "a" * 101, "a" * 5000, "é" * 99, "é" * 101, "ß" * 60, "σ" * 60, "中" * 300),
-    *(
-        "The film was good.",
-        "a\u0301",
-        "\u0301",
-        "ΑΣ",
-        "Σ",
-        "İ",
-        "ﬁ",
-        "가나",
-        "😀",
-        "a😀b",
-        "ก",
-        "x" * 100 + "\n" + "y",
-    ),
+    *("", " ", "a" * 99, "a" * 100, "a" * 101, "a" * 5000, "é" * 99, "é" * 101, "ß" * 60, "\u03c3" * 60, "中" * 300),
+    *("The film was good.", "a\u0301", "\u0301", "\u0391\u03a3", "\u03a3", "İ", "\ufb01", "가나", "😀", "a😀b", "ก"),
+    "x" * 100 + "\n" + "y",
     *(f"a{special}b" for special in SPECIALS),
     *(f"a{character}b {character}" for character in WHAT_IS_NOT_SEEN),
 ]
@@ -127,9 +115,7 @@ def test_where_the_libraries_differ_the_log_says_so_and_hugging_face_does_the_re
     expected = encode(tokenizer, texts, 8).ids.tolist()
     fast = fast_of(tokenizer)
     fast._unchecked = 1
-    monkeypatch.setattr(
-        type(fast), "_encode", lambda self, texts, *_: EncodedTexts.of([{"input_ids": [7]}] * len(texts))
-    )
+    monkeypatch.setattr(fast, "_encode", lambda texts, *_: EncodedTexts.of([{"input_ids": [7]}] * len(texts)))
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             assert encode(tokenizer, texts, 8).ids.tolist() == expected
@@ -186,7 +172,7 @@ def test_without_the_library_everything_is_as_before(tokenizer, monkeypatch):
 
 def test_proofs_are_kept_on_disk_and_taken_from_there(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    texts = ["good", "é", "中", "σ"]
+    texts = ["good", "é", "中", "\u03c3"]
     first = fast_of(make_tokenizer())
     share = first.share(texts)
     files = list((tmp_path / "cache").rglob("*.npz"))
