@@ -10,12 +10,15 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator, Sequence
+from itertools import chain
+from random import Random
 from typing import Any
 
 import numpy as np
 from common import SHARED, read_jsonl
 from transformers import AutoTokenizer
 
+from moco_rt.encoding import EncodedTexts
 from moco_rt.encoding.fast_texts import fast_texts
 from moco_rt.inputs.texts import TextInput
 from moco_rt.inputs.tokenization import encode
@@ -35,7 +38,7 @@ ALPHABETS = (
 
 def random_texts(count: int, words: Sequence[str], seed: int) -> list[TextInput]:
     """Texts of known words, of characters of one script, of several, or of anything; one in four is a pair."""
-    random = np.random.default_rng(seed)
+    random = Random(seed)
     texts: list[TextInput] = []
     for _ in range(count):
         if random.random() < 0.25:
@@ -45,28 +48,26 @@ def random_texts(count: int, words: Sequence[str], seed: int) -> list[TextInput]
     return texts
 
 
-def _random_text(random: np.random.Generator, words: Sequence[str]) -> str:
+def _random_text(random: Random, words: Sequence[str]) -> str:
     pieces = []
-    for _ in range(int(random.integers(0, 8))):
+    for _ in range(random.randrange(8)):
         kind = random.random()
         if kind < 0.45:
-            chosen = random.integers(0, len(words), int(random.integers(1, 12)))
-            pieces.append(random.choice(["", " ", " ", " "]).join(words[i] for i in chosen.tolist()))
+            pieces.append(random.choice(["", " ", " ", " "]).join(random.choices(words, k=random.randint(1, 11))))
         elif kind < 0.85:
-            first, end = ALPHABETS[0 if kind < 0.65 else int(random.integers(0, len(ALPHABETS)))]
-            pieces.append(_characters(random, first, end, int(random.integers(1, 20))))
+            alphabet = ALPHABETS[0] if kind < 0.65 else random.choice(ALPHABETS)
+            pieces.append(_characters(random, alphabet, random.randint(1, 19)))
         elif kind < 0.9:
-            pieces.append(str(random.choice(SPECIALS)))
+            pieces.append(random.choice(SPECIALS))
         elif kind < 0.95:
-            pieces.append(WHAT_IS_NOT_SEEN[int(random.integers(0, len(WHAT_IS_NOT_SEEN)))])
+            pieces.append(random.choice(WHAT_IS_NOT_SEEN))
         else:
-            long = _characters(random, *ALPHABETS[int(random.integers(0, 4))], 2)
-            pieces.append(long * int(random.integers(10, 60)))
-    return str(random.choice(["", " "])).join(pieces)
+            pieces.append(_characters(random, random.choice(ALPHABETS[:4]), 2) * random.randint(10, 59))
+    return random.choice(["", " "]).join(pieces)
 
 
-def _characters(random: np.random.Generator, first: int, end: int, count: int) -> str:
-    codes = random.integers(first, end, count).tolist()
+def _characters(random: Random, alphabet: tuple[int, int], count: int) -> str:
+    codes = [random.randrange(*alphabet) for _ in range(count)]
     return "".join("a" if 0xD800 <= code < 0xE000 else chr(code) for code in codes)
 
 
@@ -75,13 +76,13 @@ def differing(tokenizer: Any, texts: Sequence[TextInput], max_length: int) -> li
     expected = tokenizer(list(texts), truncation=True, max_length=max_length, return_attention_mask=False)
     types = expected.get("token_type_ids")
     found = encode(tokenizer, texts, max_length)
-    bad = []
-    for place, (text, row) in enumerate(zip(texts, found, strict=True)):
-        ids = expected["input_ids"][place]
-        own_types = row.get("token_type_ids", np.zeros(len(ids)))
-        if list(row["input_ids"]) != ids or (types is not None and list(own_types) != types[place]):
-            bad.append(text)
-    return bad
+    whole = EncodedTexts.of([{"input_ids": ids} for ids in expected["input_ids"]])
+    segments = np.zeros_like(whole.ids) if types is None else np.fromiter(chain.from_iterable(types), np.int32)
+    own_segments = np.zeros_like(found.ids) if found.types is None else found.types
+    if not np.array_equal(whole.lengths, found.lengths):
+        return [text for text, a, b in zip(texts, whole.lengths, found.lengths, strict=True) if a != b]
+    places = np.repeat(np.arange(len(texts)), found.lengths)[(whole.ids != found.ids) | (segments != own_segments)]
+    return [texts[place] for place in np.unique(places).tolist()]
 
 
 def all_texts() -> Iterator[tuple[str, list[TextInput]]]:
