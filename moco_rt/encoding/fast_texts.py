@@ -11,6 +11,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from moco_rt.encoding.encoded_texts import EncodedTexts
 from moco_rt.encoding.hugging_face import calls_the_library, encode_as_given, private_copy
 from moco_rt.encoding.proof_files import proof_file
 
+tokie: Any
 try:
-    import tokie
+    tokie = import_module("tokie")
 except ImportError:
     tokie = None
 

@@ -50,7 +50,6 @@ MAY_IMPORT = {
     "matplotlib": ("analysis", "reports"),
     "igraph": ("analysis", "reports"),
     "pandas": ("analysis", "reports"),
-    "tokie": ("encoding.fast_texts",),
     "pyarrow": ("analysis", "inputs.file_formats"),
 }
 #: Hugging Face's model classes: the adapters, and the demo, which makes a model of its own.
