@@ -21,7 +21,8 @@ def proof_file(name: str) -> Path:
 def load_proof(file: Path) -> NDArray[np.uint8] | None:
     """Read the weights of all characters; None: there is no such file, or it cannot be read."""
     try:
-        with np.load(file) as arrays:
+        # Opened here: numpy would leave a file open that it cannot read.
+        with file.open("rb") as opened, np.load(opened) as arrays:
             weights: NDArray[np.uint8] = arrays["weights"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
