@@ -60,6 +60,10 @@ class PackedBatch:
     """
 
     def __init__(self, attention_mask: Tensor) -> None: ...
+    @staticmethod
+    def of_lengths(lengths: Tensor) -> PackedBatch:
+        """A batch of rows of these lengths in tokens: (rows) integer, at least 1 each."""
+
     @property
     def rows(self) -> int: ...
     @property
@@ -236,7 +240,7 @@ class TransformerClassifier:
     @property
     def dtype(self) -> torch.dtype: ...
     def embed(self, batch: PackedBatch, input_ids: Tensor, token_type_ids: Tensor | None) -> None:
-        """Hidden states of the batch from input_ids and token_type_ids: (rows, S) integer."""
+        """Hidden states of the batch from integer input_ids and token_type_ids: (rows, S), or (total_tokens)."""
 
     def attention(self, layer: int, batch: PackedBatch) -> None:
         """Self-attention, its output product, residual and LayerNorm."""

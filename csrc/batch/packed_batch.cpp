@@ -43,6 +43,26 @@ PackedBatch::PackedBatch(const at::Tensor& attention_mask) {
   }
 }
 
+PackedBatch PackedBatch::of_lengths(const at::Tensor& lengths) {
+  const Timed timed(ProfileSection::kExtension);
+  MOCO_CHECK_VALUE(lengths.dim() == 1 && lengths.size(0) > 0,
+                   "lengths must have shape (rows) with at least one row (got ", lengths.sizes(), ")");
+  MOCO_CHECK_TYPE(at::isIntegralType(lengths.scalar_type(), /*includeBool=*/false), "lengths must be integer (got ",
+                  name_of(lengths.scalar_type()), ")");
+  const at::Tensor host = lengths.to(at::kCPU, at::kLong).contiguous();
+  PackedBatch batch;
+  batch.cu_seqlens_.push_back(0);
+  for (int64_t r = 0; r < host.size(0); ++r) {
+    const int64_t length = host.const_data_ptr<int64_t>()[r];
+    MOCO_CHECK_VALUE(length > 0, "lengths must be at least 1 in every row (got ", length, " in row ", r, ")");
+    MOCO_CHECK_VALUE(length <= std::numeric_limits<int32_t>::max() - batch.total_tokens(),
+                     "lengths must add up to at most 2**31 - 1 tokens (got more by row ", r, ")");
+    batch.cu_seqlens_.push_back(batch.cu_seqlens_.back() + static_cast<int32_t>(length));
+    batch.row_ids_.push_back(static_cast<int32_t>(r));
+  }
+  return batch;
+}
+
 int64_t PackedBatch::max_seqlen() const {
   int64_t longest = 0;
   for (size_t r = 0; r < row_ids_.size(); ++r) longest = std::max(longest, length(r));

@@ -13,6 +13,8 @@ class PackedBatch {
  public:
   // attention_mask: (B, S), integer or bool, right-padded: ones, then zeros, at least one 1 a row.
   explicit PackedBatch(const at::Tensor& attention_mask);
+  // lengths: (B) integer, the tokens of each row, at least one.
+  static PackedBatch of_lengths(const at::Tensor& lengths);
 
   int64_t rows() const { return static_cast<int64_t>(row_ids_.size()); }
   int64_t total_tokens() const { return cu_seqlens_.back(); }

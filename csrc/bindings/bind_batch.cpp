@@ -33,6 +33,8 @@ void bind_batch(py::module_& m) {
   py::class_<PackedBatch>(m, "PackedBatch")
       .def(py::init(guarded([](const at::Tensor& attention_mask) { return PackedBatch(attention_mask); })),
            py::arg("attention_mask"))
+      .def_static("of_lengths", guarded([](const at::Tensor& lengths) { return PackedBatch::of_lengths(lengths); }),
+                  py::arg("lengths"))
       .def_property_readonly("rows", &PackedBatch::rows)
       .def_property_readonly("total_tokens", &PackedBatch::total_tokens)
       .def_property_readonly("max_seqlen", &PackedBatch::max_seqlen)

@@ -62,19 +62,20 @@ Embeddings::Embeddings(EmbeddingWeights weights, int64_t D, double eps, at::Scal
 Embeddings::Ids Embeddings::look_up(const PackedBatch& batch, const at::Tensor& words,
                                     const std::optional<at::Tensor>& types) const {
   Ids ids;
-  const int64_t S = words.size(1);
+  const bool packed = words.dim() == 1;
   const int64_t* word = words.const_data_ptr<int64_t>();
   for (int64_t row = 0; row < batch.rows(); ++row) {
     const auto r = static_cast<size_t>(row);
     const int64_t tokens = batch.cu_seqlens()[r + 1] - batch.cu_seqlens()[r];
+    const int64_t first = packed ? batch.cu_seqlens()[r] : row * words.size(1);
     const auto copy = [&](const int64_t* from, std::vector<int64_t>& to) {
-      to.insert(to.end(), from + row * S, from + row * S + tokens);
+      to.insert(to.end(), from + first, from + first + tokens);
     };
     copy(word, ids.word);
     if (types) copy(types->const_data_ptr<int64_t>(), ids.type);
     int64_t position = weights_.padding_idx.value_or(-1);
     for (int64_t t = 0; t < tokens; ++t) {
-      const bool counts = word[row * S + t] != weights_.padding_idx;
+      const bool counts = word[first + t] != weights_.padding_idx;
       if (counts) ++position;
       ids.position.push_back(counts ? position : *weights_.padding_idx);
     }

@@ -26,7 +26,7 @@ class Embeddings {
   struct Ids {
     std::vector<int64_t> word, position, type;
   };
-  // words, types: (rows, S) int64 on the CPU; refuses ids that the tables do not have.
+  // words, types: (rows, S) or, end to end, (T), int64 on the CPU; refuses ids that the tables do not have.
   Ids look_up(const PackedBatch& batch, const at::Tensor& words, const std::optional<at::Tensor>& types) const;
 
   // hidden = LayerNorm(words + types + positions), projected where the tables are narrower. hidden: (tokens, D)

@@ -64,13 +64,16 @@ void TransformerClassifier::with_dtype(const F& f) const {
 void TransformerClassifier::embed(PackedBatch& batch, const at::Tensor& input_ids,
                                   const std::optional<at::Tensor>& token_type_ids) const {
   const Timed timed(ProfileSection::kExtension);
-  MOCO_CHECK_VALUE(input_ids.dim() == 2 && input_ids.size(0) == batch.rows() && input_ids.size(1) >= batch.max_seqlen(),
-                   "embed: input_ids must have shape (", batch.rows(), ", at least ", batch.max_seqlen(), ") (got ",
-                   input_ids.sizes(), ")");
+  const bool packed = input_ids.dim() == 1 && input_ids.size(0) == batch.total_tokens();
+  MOCO_CHECK_VALUE(
+      packed || (input_ids.dim() == 2 && input_ids.size(0) == batch.rows() && input_ids.size(1) >= batch.max_seqlen()),
+      "embed: input_ids must have shape (", batch.rows(), ", at least ", batch.max_seqlen(), ") or (",
+      batch.total_tokens(), ") (got ", input_ids.sizes(), ")");
   const auto host = [&](const at::Tensor& ids) { return ids.to(at::kCPU, at::kLong).contiguous(); };
   std::optional<at::Tensor> types;
   if (token_type_ids && embeddings_.has_types()) {
-    MOCO_CHECK_SHAPE("embed", *token_type_ids, {input_ids.size(0), input_ids.size(1)});
+    MOCO_CHECK_VALUE(token_type_ids->sizes() == input_ids.sizes(), "embed: token_type_ids must have shape ",
+                     input_ids.sizes(), " like input_ids (got ", token_type_ids->sizes(), ")");
     types = host(*token_type_ids);
   }
   const Embeddings::Ids ids = embeddings_.look_up(batch, host(input_ids), types);

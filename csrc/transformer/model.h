@@ -27,7 +27,7 @@ class TransformerClassifier {
   int64_t num_classes() const { return head_.classes(); }
   at::ScalarType dtype() const { return dtype_; }
 
-  // Hidden states of the batch from input_ids and token_type_ids: (rows, S) integer.
+  // Hidden states of the batch from input_ids and token_type_ids: (rows, S) or, end to end, (T), integer.
   void embed(PackedBatch& batch, const at::Tensor& input_ids, const std::optional<at::Tensor>& token_type_ids) const;
   // The sub-layers of one layer, in place.
   void attention(int64_t layer, PackedBatch& batch) const;

@@ -29,9 +29,10 @@ from moco_rt.architectures import (
 )
 from moco_rt.architectures.conversion import to_dtype
 from moco_rt.architectures.sites import all_sites
+from moco_rt.encoding import EncodedTexts
 from moco_rt.inputs.batching import by_length, pad
 from moco_rt.inputs.texts import TextInput, Texts, take_texts
-from moco_rt.inputs.tokenization import Encoded, encode, length_limit
+from moco_rt.inputs.tokenization import encode, length_limit
 from moco_rt.quantization.hf_quantizer import is_int8
 
 _log = logging.getLogger(__name__)
@@ -159,14 +160,14 @@ def _chunks(texts: Iterable[TextInput], chunk_rows: int) -> Iterator[list[TextIn
 @torch.no_grad()
 def _capture_chunk(
     architecture: Architecture,
-    rows: list[Encoded],
+    rows: EncodedTexts,
     columns: dict[str, list[tuple[str, str]]],
     bar: Any,
 ) -> dict[str, NDArray[Any] | PackedColumn]:
     """Every column of a chunk, in the order of its rows."""
     in_order: dict[str, dict[int, NDArray[np.float32]]] = {}  # column -> row -> its value
     for places in by_length(rows, _BATCH_ROWS):
-        for name, values in _capture_batch(architecture, [rows[i] for i in places], columns).items():
+        for name, values in _capture_batch(architecture, rows.take(np.array(places)), columns).items():
             in_order.setdefault(name, {}).update(zip(places, values, strict=True))
         bar.update(len(places))
 
@@ -185,7 +186,7 @@ def _capture_chunk(
 
 
 def _capture_batch(
-    architecture: Architecture, rows: list[Encoded], columns: dict[str, list[tuple[str, str]]]
+    architecture: Architecture, rows: EncodedTexts, columns: dict[str, list[tuple[str, str]]]
 ) -> dict[str, list[NDArray[np.float32]]]:
     """Every column of a batch: a value for each row."""
     inputs = pad(rows, architecture.device)

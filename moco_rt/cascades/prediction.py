@@ -119,7 +119,7 @@ def _parts(first: Tier, queues: TierQueues, texts: Iterable[TextInput], classes:
         raise failure
 
 
-def _try_to_encode(tier: Tier, texts: list[TextInput]) -> list[Any]:
+def _try_to_encode(tier: Tier, texts: list[TextInput]) -> Sequence[Any]:
     """Encode for the first tier; where that fails, `TierQueues` will meet the same error, and name the tier."""
     try:
         return tier.encode(texts)

@@ -119,7 +119,7 @@ class TierQueues:
     def _run(self, number: int) -> Iterator[Finished]:
         pool, self._waiting[number] = self._waiting[number], []
         tier = self._tiers[number]
-        rows = [row.row for row in pool]
+        rows: Sequence[Any] = [row.row for row in pool]
         if None in rows:
             try:
                 rows = tier.encode([row.text for row in pool])

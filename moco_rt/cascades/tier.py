@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from moco_rt.architectures import check_single_label
-from moco_rt.inputs.batching import by_tokens, pad
+from moco_rt.encoding import EncodedTexts
+from moco_rt.inputs.batching import by_tokens
 from moco_rt.inputs.texts import TextInput
 from moco_rt.inputs.tokenization import encode, length_limit
 from moco_rt.inputs.tokenizer_identity import tokenizer_fingerprint
@@ -111,7 +112,7 @@ class Tier:
             tokenizer_fingerprint(self.tokenizer) == tokenizer_fingerprint(other.tokenizer)
         )
 
-    def encode(self, texts: Sequence[TextInput]) -> list[Any]:
+    def encode(self, texts: Sequence[TextInput]) -> Sequence[Any]:
         """Return texts in the form that `answer` takes: tokenised; for a function the texts themselves."""
         if self.tokenizer is None:
             return list(texts)
@@ -131,7 +132,7 @@ class Tier:
             ValueError: a function's logits are not (n, C).
         """
         if self.tokenizer is not None:
-            return self.decide(self.model(**pad(rows, self.model.device)))
+            return self.decide(self.model.forward_packed(EncodedTexts.of(rows)))
         assert self.order is not None, "align_classes comes first"
         with torch.no_grad():
             returned = self.model(list(rows))

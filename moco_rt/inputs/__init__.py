@@ -1,10 +1,9 @@
 """Texts, single or in files, to encoded rows and batches."""
 
 from moco_rt.inputs.texts import TextInput, Texts, list_texts, take_texts
-from moco_rt.inputs.tokenization import Encoded, encode, length_limit
+from moco_rt.inputs.tokenization import encode, length_limit
 
 __all__ = [
-    "Encoded",
     "TextInput",
     "Texts",
     "encode",

@@ -1,17 +1,18 @@
-"""Texts to batches: tokenised, sorted by length, padded on the right to the longest of each batch."""
+"""Rows to batches: sorted by length, packed as they are or padded on the right to the longest of each batch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from moco_rt.encoding import Encoded, EncodedTexts
 from moco_rt.inputs.texts import TextInput
-from moco_rt.inputs.tokenization import Encoded, encode
+from moco_rt.inputs.tokenization import encode
 
 #: Tokens in one batch. All of it goes through a layer before any goes through the next, so that the rows that are left
 #: deep in the network are still many. Its hidden states (25 MB at D = 384) should stay in a last-level cache.
@@ -20,7 +21,7 @@ BATCH_TOKENS = 16_384
 
 def by_length(rows: Sequence[Encoded], batch_rows: int) -> Iterator[list[int]]:
     """Yield the places of all rows, shortest first, in batches of batch_rows."""
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
+    order = np.argsort(_lengths(rows), kind="stable").tolist()
     for start in range(0, len(order), batch_rows):
         yield order[start : start + batch_rows]
 
@@ -32,26 +33,31 @@ def by_tokens(rows: Sequence[Encoded], tokens: int | None = None) -> Iterator[li
         rows: tokenised texts.
         tokens: None: `BATCH_TOKENS`.
     """
-    tokens = BATCH_TOKENS if tokens is None else tokens
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
-    first = 0
-    for i in range(1, len(order) + 1):
-        if i == len(order) or len(rows[order[i]]["input_ids"]) * (i + 1 - first) > tokens:
-            yield order[first:i]
-            first = i
+    lengths = _lengths(rows)
+    order = np.argsort(lengths, kind="stable")
+    for batch in _batches(lengths[order], tokens):
+        yield order[batch].tolist()
+
+
+def packed_batches(rows: EncodedTexts, tokens: int | None = None) -> Iterator[tuple[NDArray[np.int64], EncodedTexts]]:
+    """Yield the batches of `by_tokens`: the places of their rows, and the rows."""
+    order = np.argsort(rows.lengths, kind="stable")
+    ordered = rows.take(order)
+    for batch in _batches(ordered.lengths, tokens):
+        yield order[batch], ordered[batch]
 
 
 def pad(rows: Sequence[Encoded], device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """Pad rows on the right to (B, S) int64 tensors, S the length of the longest; adds their `attention_mask`."""
-    lengths = torch.tensor([len(row["input_ids"]) for row in rows])
+    encoded = EncodedTexts.of(rows)
+    lengths = torch.from_numpy(encoded.lengths)
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
     inputs = {"attention_mask": mask.long().to(device)}
-    for name in rows[0]:
-        # A tensor for each row would take as long as tokenising them.
-        values = np.fromiter(chain.from_iterable(row[name] for row in rows), np.int64, count=int(lengths.sum()))
-        padded = torch.zeros(mask.shape, dtype=torch.int64)
-        padded[mask] = torch.from_numpy(values)
-        inputs[name] = padded.to(device)
+    for name, values in (("input_ids", encoded.ids), ("token_type_ids", encoded.types)):
+        if values is not None:
+            padded = torch.zeros(mask.shape, dtype=torch.int64)
+            padded[mask] = torch.from_numpy(values).long()
+            inputs[name] = padded.to(device)
     return inputs
 
 
@@ -72,4 +78,21 @@ def length_sorted_batches(
     """
     rows = encode(tokenizer, texts, max_length)
     places = list(by_length(rows, batch_rows))
-    return [pad([rows[i] for i in batch], device) for batch in places], [i for batch in places for i in batch]
+    return [pad(rows.take(np.array(batch)), device) for batch in places], [i for batch in places for i in batch]
+
+
+def _lengths(rows: Sequence[Encoded]) -> NDArray[np.int64]:
+    if isinstance(rows, EncodedTexts):
+        return rows.lengths
+    return np.fromiter((len(row["input_ids"]) for row in rows), np.int64, count=len(rows))
+
+
+def _batches(lengths: NDArray[np.int64], tokens: int | None) -> Iterator[slice]:
+    """Yield runs of rows, shortest first, with at most so many tokens when they are padded; one row may have more."""
+    tokens = BATCH_TOKENS if tokens is None else tokens
+    first = 0
+    while first < len(lengths):
+        padded = lengths[first:] * np.arange(1, len(lengths) - first + 1)
+        end = first + max(1, int(np.searchsorted(padded, tokens, side="right")))
+        yield slice(first, end)
+        first = end

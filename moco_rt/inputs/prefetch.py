@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Any
+from typing import TypeVar
 
 from moco_rt.inputs.texts import TextInput
+
+#: What texts of a chunk are encoded to.
+Rows = TypeVar("Rows")
 
 #: Texts tokenised at a time, while those before them are computed.
 CHUNK_TEXTS = 4096
 
 
 def prefetch_encoded(
-    texts: Iterable[TextInput], encode: Callable[[list[TextInput]], list[Any]]
-) -> Iterator[tuple[int, list[TextInput], list[Any]]]:
+    texts: Iterable[TextInput], encode: Callable[[list[TextInput]], Rows]
+) -> Iterator[tuple[int, list[TextInput], Rows]]:
     """Encode texts in chunks, the next chunk in a thread while the caller works on this one.
 
     Args:
         texts: read one chunk ahead.
-        encode: makes a row of each text of a chunk.
+        encode: makes the rows of a chunk.
 
     Yields:
         The place of the chunk's first text, the texts, and what `encode` made of them.
@@ -31,7 +34,7 @@ def prefetch_encoded(
     chunks = _chunks(texts)
     background = ThreadPoolExecutor(max_workers=1)
 
-    def begin() -> tuple[int, list[TextInput], Future[list[Any]]] | None:
+    def begin() -> tuple[int, list[TextInput], Future[Rows]] | None:
         return next(((start, chunk, background.submit(encode, chunk)) for start, chunk in chunks), None)
 
     try:

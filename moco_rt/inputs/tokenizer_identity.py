@@ -87,7 +87,8 @@ def _appearance(tokenizer: Any) -> tuple[Any, ...]:
         return *seen, _switches(tokenizer)
     model = backend.model
     settings = [getattr(model, name, None) for name in _MODEL_SETTINGS]
-    return *seen, id(backend), type(model), settings, _steps(backend)
+    added = sorted((number, repr(word)) for number, word in backend.get_added_tokens_decoder().items())
+    return *seen, id(backend), type(model), settings, added, _steps(backend)
 
 
 def _steps(backend: Any) -> list[str]:

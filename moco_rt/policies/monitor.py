@@ -135,26 +135,20 @@ class Monitor:
             process.rows, process.wrong = rows, wrong
 
 
-def watch(
-    monitor: Monitor,
-    results: Results,
-    run_full: Callable[..., Results],
-    inputs: tuple[Tensor, Tensor, Tensor | None],
-) -> None:
+def watch(monitor: Monitor, results: Results, run_full: Callable[[Tensor], Results]) -> None:
     """Run some of the rows that left through the full model, and let a monitor record them.
 
     Args:
         monitor: draws the rows.
         results: those of a batch.
-        run_full: the model without exits, on inputs like these.
-        inputs: the batch: input_ids, attention_mask, token_type_ids.
+        run_full: the model without exits on some rows of the batch, by their places: (rows,) int64.
     """
     exit_rule = results.exit_rule.cpu().numpy()
     places = monitor.sample_rows(exit_rule)
     if len(places) == 0:
         return
     rows = torch.from_numpy(places).to(results.logits.device)
-    full = run_full(*(None if tensor is None else tensor[rows] for tensor in inputs))
+    full = run_full(rows)
     wrong = full.logits.argmax(dim=1) != results.logits[rows].argmax(dim=1)
     monitor.record_checks(exit_rule[places], wrong.cpu().numpy())
 

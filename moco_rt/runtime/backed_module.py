@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 from moco_rt._C import Results
 from moco_rt.architectures import check_classifier, check_label_names
 from moco_rt.architectures.conversion import Dtype, dtype_to_run_in, to_dtype
-from moco_rt.runtime.backends import BACKENDS, choose_backend
+from moco_rt.encoding import EncodedTexts
+from moco_rt.runtime.backends import BACKENDS, Backend, choose_backend
 from moco_rt.runtime.checks import ModelInputs
 from moco_rt.runtime.exit_points import ExitPoint
 from moco_rt.runtime.weights import WeightsBefore
@@ -107,14 +109,33 @@ class BackedModule(torch.nn.Module):
         Raises:
             ValueError: hooks were set, or methods replaced, that the backend that was asked for cannot honour.
         """
+        backend = self._backend_as_it_must_be()
+        with _without_autocast(self.device):
+            return backend.run(exits, ModelInputs(input_ids, attention_mask, token_type_ids))
+
+    @torch.no_grad()
+    def run_packed(self, exits: Mapping[str, ExitPoint], rows: EncodedTexts) -> Results:
+        """Classify tokenised texts, each with at least one token, as `run` classifies them padded.
+
+        Raises:
+            ValueError: as `run`, and where a text has no token.
+        """
+        backend = self._backend_as_it_must_be()
+        with _without_autocast(self.device):
+            return backend.run_packed(exits, rows)
+
+    def _backend_as_it_must_be(self) -> Backend:
+        """Return the backend, chosen anew where the model was changed in ways that it would not honour."""
         if self._backend.is_outdated():
             self._choose_backend()
-        inputs = ModelInputs(input_ids, attention_mask, token_type_ids)
-        backend, kind = self._backend, self.device.type
-        if not torch.is_autocast_enabled(kind):
-            return backend.run(exits, inputs)
-        with torch.autocast(kind, enabled=False):
-            return backend.run(exits, inputs)
+        return self._backend
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Keep the caller's autocast out; where there is none, which is asked in less time, nothing is entered."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def _choose_backend_again(module: BackedModule, _: Any) -> None:

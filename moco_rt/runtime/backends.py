@@ -12,6 +12,7 @@ from moco_rt._C import PackedBatch, Results, can_multiply
 from moco_rt.architectures import Architecture, architecture_of
 from moco_rt.architectures.genuine import Watch, check_genuine
 from moco_rt.architectures.own_forward import OwnForward
+from moco_rt.encoding import EncodedTexts
 from moco_rt.quantization.hf_quantizer import is_int8
 from moco_rt.quantization.int8_linear import Int8Linear
 from moco_rt.runtime import packed, reference
@@ -55,6 +56,10 @@ class Backend(Protocol):
 
     def run(self, exits: Mapping[str, ExitPoint], inputs: ModelInputs) -> Results:
         """Classify a batch of valid inputs with these exits by site."""
+        ...
+
+    def run_packed(self, exits: Mapping[str, ExitPoint], rows: EncodedTexts) -> Results:
+        """Classify rows that lie end to end, each with at least one token, with these exits by site."""
         ...
 
 
@@ -101,7 +106,14 @@ class PackedBackend:
 
     def run(self, exits: Mapping[str, ExitPoint], inputs: ModelInputs) -> Results:
         """Run `packed.forward`."""
-        return packed.forward(self._encoder, exits, *inputs)
+        batch = PackedBatch(inputs.attention_mask)
+        return packed.forward(self._encoder, exits, batch, inputs.input_ids, inputs.token_type_ids)
+
+    def run_packed(self, exits: Mapping[str, ExitPoint], rows: EncodedTexts) -> Results:
+        """Run `packed.forward` on the rows as they are."""
+        batch = PackedBatch.of_lengths(torch.from_numpy(rows.lengths))
+        types = None if rows.types is None else torch.from_numpy(rows.types)
+        return packed.forward(self._encoder, exits, batch, torch.from_numpy(rows.ids), types)
 
     def _int8_places(self) -> list[int]:
         return [weight.data_ptr() for weight in self._int8_weights]
@@ -147,6 +159,10 @@ class ReferenceBackend:
         _evaluate(self._model, self._parts)
         return reference.forward(self._driven, exits, *inputs)
 
+    def run_packed(self, exits: Mapping[str, ExitPoint], rows: EncodedTexts) -> Results:
+        """Pad the rows, and run `reference.forward`."""
+        return self.run(exits, ModelInputs.of(rows, self.device))
+
 
 class WholeBackend:
     """The model's own forward, whatever it is; there are no exits.
@@ -188,6 +204,10 @@ class WholeBackend:
         results = Results(batch.rows, logits.shape[1], dtype=logits.dtype, device=logits.device)
         results.write_last(batch, logits)
         return results
+
+    def run_packed(self, exits: Mapping[str, ExitPoint], rows: EncodedTexts) -> Results:
+        """Pad the rows, and call the model's own forward."""
+        return self.run(exits, ModelInputs.of(rows, self.device))
 
 
 def choose_backend(asked_for: str, model: Any) -> Backend:

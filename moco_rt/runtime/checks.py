@@ -7,6 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from moco_rt.encoding import EncodedTexts
+from moco_rt.inputs.batching import pad
+
 
 class ModelInputs(NamedTuple):
     """A padded batch of B rows.
@@ -20,6 +23,17 @@ class ModelInputs(NamedTuple):
     input_ids: Tensor
     attention_mask: Tensor
     token_type_ids: Tensor | None
+
+    @classmethod
+    def of(cls, rows: EncodedTexts, device: torch.device) -> ModelInputs:
+        """Pad rows that lie end to end."""
+        padded = pad(rows, device)
+        return cls(padded["input_ids"], padded["attention_mask"], padded.get("token_type_ids"))
+
+    def take(self, rows: Tensor) -> ModelInputs:
+        """Return some of the rows, by their places."""
+        types = None if self.token_type_ids is None else self.token_type_ids[rows]
+        return ModelInputs(self.input_ids[rows], self.attention_mask[rows], types)
 
 
 def check_inputs(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from moco_rt._C import Results
 from moco_rt.architectures import (
     Source,
     check_single_label,
@@ -22,6 +22,7 @@ from moco_rt.architectures import (
 from moco_rt.architectures.conversion import Dtype, describe
 from moco_rt.architectures.pipelines import PipelineModel, announce_to_pipelines
 from moco_rt.architectures.sites import all_sites
+from moco_rt.encoding import EncodedTexts
 from moco_rt.inputs.texts import Texts
 from moco_rt.inputs.tokenizer_identity import save_tokenizer
 from moco_rt.policies.conditions import Condition, LinearCondition, OffRamp
@@ -34,7 +35,7 @@ from moco_rt.runtime import checkpoints
 from moco_rt.runtime.backed_module import BackedModule
 from moco_rt.runtime.backends import WholeBackend
 from moco_rt.runtime.checkpoints import Checkpoint
-from moco_rt.runtime.checks import check_inputs
+from moco_rt.runtime.checks import ModelInputs, check_inputs
 from moco_rt.runtime.exit_points import CompiledExitPoint, compile_exits
 from moco_rt.runtime.outputs import EarlyExitOutput, Prediction
 from moco_rt.runtime.prediction import predict
@@ -168,10 +169,14 @@ class EarlyExitTextClassificationModel(PipelineModel, BackedModule):
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         check_inputs(input_ids, attention_mask, token_type_ids, self.max_seqlen, self.device)
-        results = self.run(self._compiled_exits(), input_ids, attention_mask, token_type_ids)
-        if self._monitor is not None:
-            watch(self._monitor, results, partial(self.run, {}), (input_ids, attention_mask, token_type_ids))
-        return EarlyExitOutput(results.logits, results.exit_site, results.exit_rule)
+        inputs = ModelInputs(input_ids, attention_mask, token_type_ids)
+        results = self.run(self._compiled_exits(), *inputs)
+        return self._output(results, lambda rows: self.run({}, *inputs.take(rows)))
+
+    def forward_packed(self, rows: EncodedTexts) -> EarlyExitOutput:
+        """Classify texts as `encode` returns them, each with at least one token, as `forward` does padded ones."""
+        results = self.run_packed(self._compiled_exits(), rows)
+        return self._output(results, lambda places: self.run_packed({}, rows.take(places.cpu().numpy())))
 
     def predict(
         self,
@@ -279,6 +284,11 @@ class EarlyExitTextClassificationModel(PipelineModel, BackedModule):
             self.check_takes_exits()
         found = checkpoints.load(source, self.policy.without_exits(loading_identity(self.model)))
         self.policy, self._monitor, self.search_report = found.policy, found.monitor, found.search_report
+
+    def _output(self, results: Results, run_full: Callable[[Tensor], Results]) -> EarlyExitOutput:
+        if self._monitor is not None:
+            watch(self._monitor, results, run_full)
+        return EarlyExitOutput(results.logits, results.exit_site, results.exit_rule)
 
     def _compiled_exits(self) -> dict[str, CompiledExitPoint]:
         policy, device = self.policy, self.device

@@ -21,8 +21,8 @@ from moco_rt.runtime.exit_points import ExitPoint, needs_mean_before
 def forward(
     encoder: TransformerClassifier,
     exits: Mapping[str, ExitPoint],
+    batch: PackedBatch,
     input_ids: Tensor,
-    attention_mask: Tensor,
     token_type_ids: Tensor | None,
 ) -> Results:
     """Logits of every row, and where it left; `reference.forward` says what must come out.
@@ -30,14 +30,13 @@ def forward(
     Args:
         encoder: the model.
         exits: the compiled exits by site.
-        input_ids: (B, S) int64.
-        attention_mask: (B, S), integer or bool, right-padded.
-        token_type_ids: (B, S) int64 or None.
+        batch: the rows, which have no hidden states yet.
+        input_ids: (B, S) or, end to end, (T), int64 or int32.
+        token_type_ids: of the same shape, or None.
 
     Raises:
         IndexError: a token, its type or its position is not in the model's tables.
     """
-    batch = PackedBatch(attention_mask)
     results = Results(batch.rows, encoder.num_classes, dtype=encoder.dtype, device=torch.device("cpu"))
     encoder.embed(batch, input_ids, token_type_ids)
     if needs_mean_before(EMBEDDINGS, exits):

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from moco_rt.inputs.batching import by_tokens, pad
+from moco_rt.encoding import EncodedTexts
+from moco_rt.inputs.batching import packed_batches
 from moco_rt.inputs.prefetch import prefetch_encoded
 from moco_rt.inputs.texts import TextInput, Texts, take_texts
-from moco_rt.inputs.tokenization import Encoded, encode, length_limit
+from moco_rt.inputs.tokenization import encode, length_limit
 from moco_rt.policies.fingerprints import check_tokenizer
 from moco_rt.runtime.outputs import Prediction, RowNames, concatenate
 
@@ -87,16 +88,17 @@ def _parts(model: Any, texts: Iterable[TextInput], tokenizer: Any, longest: int)
             yield _predict_rows(model, rows, progress)
 
 
-def _predict_rows(model: Any, rows: Sequence[Encoded], progress: Any) -> Prediction:
+def _predict_rows(model: Any, rows: EncodedTexts, progress: Any) -> Prediction:
     """Label tokenised texts in batches of their own lengths."""
     logits = torch.empty(len(rows), model.policy.num_classes, dtype=torch.float32)
     exit_site, exit_rule = (torch.full((len(rows),), -1) for _ in range(2))
-    for places in by_tokens(rows):
-        output = model(**pad([rows[i] for i in places], model.device))
+    for order, batch in packed_batches(rows):
+        output = model.forward_packed(batch)
+        places = torch.from_numpy(order)
         logits[places] = output.logits.float().cpu()
         exit_site[places] = output.exit_site.cpu()
         exit_rule[places] = output.exit_rule.cpu()
-        progress.update(len(places))
+        progress.update(len(batch))
     labels, probs, scores = _answers(logits, model.config.problem_type)
     several = model.config.problem_type == "multi_label_classification"
     names = RowNames(model.config.id2label, [model.sites], several=several)

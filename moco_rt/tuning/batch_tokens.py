@@ -8,9 +8,9 @@ from functools import partial
 from itertools import accumulate, takewhile
 
 from moco_rt.cascades.tier import Tier
+from moco_rt.encoding import Encoded
 from moco_rt.inputs.batching import by_tokens
 from moco_rt.inputs.texts import TextInput
-from moco_rt.inputs.tokenization import Encoded
 from moco_rt.tuning.timing import fastest, seconds_of
 
 #: Sizes to choose from.

@@ -9,11 +9,9 @@ from functools import partial
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from moco_rt.architectures.sites import EMBEDDINGS
-from moco_rt.inputs.batching import pad
-from moco_rt.inputs.tokenization import Encoded
+from moco_rt.encoding import Encoded, EncodedTexts
 from moco_rt.policies.conditions import OffRamp
 from moco_rt.policies.policy import Exit
 from moco_rt.runtime.exit_points import ExitPoint, compile_exits
@@ -158,7 +156,7 @@ def _time(
     """
     few = batch[::_FEWER]
     timers = [
-        partial(seconds_of, partial(_forward, model, exits, pad(rows, model.device)))
+        partial(seconds_of, partial(_forward, model, exits, EncodedTexts.of(rows)))
         for rows in (batch, few)
         for exits in variants
     ]
@@ -170,10 +168,8 @@ def _time(
     return each, many_seconds - len(batch) * each
 
 
-def _forward(
-    model: EarlyExitTextClassificationModel, exits: Mapping[str, ExitPoint], inputs: Mapping[str, Tensor]
-) -> None:
+def _forward(model: EarlyExitTextClassificationModel, exits: Mapping[str, ExitPoint], rows: EncodedTexts) -> None:
     """Run a batch to its end, on a GPU too, which would go on in the background."""
-    model.run(exits, **inputs)
+    model.run_packed(exits, rows)
     if model.device.type == "cuda":
         torch.cuda.synchronize()

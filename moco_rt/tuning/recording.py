@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from moco_rt._C import PackedBatch, Results
-from moco_rt.inputs.batching import by_tokens, pad
-from moco_rt.inputs.tokenization import Encoded
+from moco_rt.encoding import Encoded, EncodedTexts
+from moco_rt.inputs.batching import by_tokens
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
 
 
@@ -81,7 +81,7 @@ def record(
         for places in by_tokens(rows):
             for recorder in recorders.values():
                 recorder.places = places
-            results = model.run(recorders, **pad([rows[i] for i in places], model.device))
+            results = model.run_packed(recorders, EncodedTexts.of([rows[i] for i in places]))
             logits[places] = results.logits.to("cpu", torch.float32).numpy()
             progress.update(len(places))
     return Recordings(features, logits, np.array([len(row["input_ids"]) for row in rows]))

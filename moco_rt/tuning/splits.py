@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moco_rt.certification.selection import RowsInAll
+from moco_rt.encoding import Encoded
 from moco_rt.inputs.texts import TextInput
-from moco_rt.inputs.tokenization import Encoded
 
 #: Shares of the distinct rows that train off-ramps and that order the path; the rest certifies.
 _FIT, _ORDERING = 0.5, 0.15
@@ -61,7 +61,7 @@ class Split:
 
 def split_texts(
     texts: Sequence[TextInput],
-    encode: Callable[[Sequence[TextInput]], list[Encoded]],
+    encode: Callable[[Sequence[TextInput]], Sequence[Encoded]],
     *,
     calibration: Sequence[TextInput] | None = None,
     labels: NDArray[np.int64] | None = None,

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from moco_rt.architectures.sites import EMBEDDINGS, attention_site
 from moco_rt.certification.exit_scores import ExitScores
 from moco_rt.certification.selection import ExitCandidates, RowsInAll, ScoredRows
-from moco_rt.inputs.tokenization import Encoded
+from moco_rt.encoding import Encoded
 from moco_rt.policies.conditions import OffRamp
 from moco_rt.runtime.exit_points import compile_off_ramp
 from moco_rt.runtime.model import EarlyExitTextClassificationModel

@@ -362,6 +362,31 @@ def test_a_bad_mask_is_refused(device, one_line_error, mask, kind, words):
         PackedBatch(mask.to(device))
 
 
+@given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=20), dtype=st.sampled_from([torch.int32, torch.int64]))
+def test_a_batch_of_lengths_is_that_of_their_mask(lengths, dtype):
+    by_mask, by_length = PackedBatch(mask_of(lengths)), PackedBatch.of_lengths(torch.tensor(lengths, dtype=dtype))
+    assert_same(by_length.cu_seqlens, by_mask.cu_seqlens)
+    assert_same(by_length.row_ids, by_mask.row_ids)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "kind", "words"),
+    [
+        (torch.tensor([], dtype=torch.int64), ValueError, "must have shape (rows) with at least one row (got [0])"),
+        (torch.ones(2, 2, dtype=torch.int64), ValueError, "must have shape (rows) with at least one row (got [2, 2])"),
+        (torch.tensor([3, 0]), ValueError, "must be at least 1 in every row (got 0 in row 1)"),
+        (torch.tensor([-1]), ValueError, "must be at least 1 in every row (got -1 in row 0)"),
+        (torch.tensor([2**31 - 2, 2]), ValueError, "must add up to at most 2**31 - 1 tokens (got more by row 1)"),
+        (torch.ones(2), TypeError, "must be integer (got torch.float32)"),
+        (torch.ones(2, dtype=torch.bool), TypeError, "must be integer (got torch.bool)"),
+    ],
+    ids=["no rows", "two dims", "empty row", "negative", "too many", "float", "bool"],
+)
+def test_bad_lengths_are_refused(one_line_error, lengths, kind, words):
+    with one_line_error(kind, f"lengths {words}"):
+        PackedBatch.of_lengths(lengths)
+
+
 @pytest.mark.parametrize(
     ("padded", "kind", "words"),
     [

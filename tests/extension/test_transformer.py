@@ -387,15 +387,26 @@ def test_ids_may_be_of_any_integer_type_strided_and_wider_than_the_batch(tiny_be
     assert torch.equal(batches[0].hidden, batches[1].hidden)
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize("types", [None, MASK], ids=["no types", "types"])
+def test_ids_may_lie_end_to_end(make_bert, dtype, types):
+    encoder, real = encoder_of(make_bert()), MASK.bool()
+    padded, packed = PackedBatch(MASK), PackedBatch.of_lengths(MASK.sum(1))
+    encoder.embed(padded, IDS, types)
+    encoder.embed(packed, IDS[real].to(dtype), None if types is None else types[real].to(dtype))
+    assert torch.equal(padded.hidden, packed.hidden)
+
+
 @pytest.mark.parametrize(
     ("ids", "types", "words"),
     [
-        (IDS[:1], None, "embed: input_ids must have shape (2, at least 3) (got [1, 3])"),
-        (IDS[:, :2], None, "embed: input_ids must have shape (2, at least 3) (got [2, 2])"),
-        (IDS[0], None, "embed: input_ids must have shape (2, at least 3) (got [3])"),
-        (IDS, MASK[:, :2], "token_type_ids must have shape [2, 3] (got [2, 2])"),
+        (IDS[MASK.bool()], MASK, "embed: token_type_ids must have shape [5] like input_ids (got [2, 3])"),
+        (IDS[:1], None, "embed: input_ids must have shape (2, at least 3) or (5) (got [1, 3])"),
+        (IDS[:, :2], None, "embed: input_ids must have shape (2, at least 3) or (5) (got [2, 2])"),
+        (IDS[0], None, "embed: input_ids must have shape (2, at least 3) or (5) (got [3])"),
+        (IDS, MASK[:, :2], "token_type_ids must have shape [2, 3] like input_ids (got [2, 2])"),
     ],
-    ids=["rows", "tokens", "one dim", "types"],
+    ids=["packed", "rows", "tokens", "one dim", "types"],
 )
 def test_ids_of_another_shape_are_refused(tiny_bert, one_line_error, ids, types, words):
     with one_line_error(ValueError, words):

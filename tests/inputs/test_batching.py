@@ -9,7 +9,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
-from moco_rt.inputs.batching import by_length, by_tokens, pad
+from moco_rt.encoding import EncodedTexts
+from moco_rt.inputs.batching import by_length, by_tokens, packed_batches, pad
 from moco_rt.inputs.tokenization import encode
 
 LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=30)
@@ -61,7 +62,7 @@ def test_texts_are_encoded_one_by_one_and_without_padding(padding_side):
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]", padding_side=padding_side)
     texts = ["a b c a b c", "", "c", ("a b", "c"), ["a", "z"]]
     encoded = encode(tokenizer, texts, max_length=4)
-    assert [row["input_ids"] for row in encoded] == [[1, 2, 3, 1], [], [3], [1, 2, 3], [1, 0]]
+    assert [row["input_ids"].tolist() for row in encoded] == [[1, 2, 3, 1], [], [3], [1, 2, 3], [1, 0]]
     assert all("attention_mask" not in row for row in encoded)
 
 
@@ -71,3 +72,13 @@ def test_batches_by_tokens_hold_every_row_once_and_few_tokens(lengths, tokens):
     assert sorted(place for run in runs for place in run) == list(range(len(lengths)))
     assert [lengths[place] for run in runs for place in run] == sorted(lengths)
     assert all(len(run) == 1 or lengths[run[-1]] * len(run) <= tokens for run in runs)
+
+
+@given(lengths=LENGTHS, tokens=st.integers(1, 40))
+def test_packed_batches_are_those_by_tokens(lengths, tokens):
+    rows = rows_of(lengths)
+    batches = list(packed_batches(EncodedTexts.of(rows), tokens))
+    assert [places.tolist() for places, _ in batches] == list(by_tokens(rows, tokens))
+    for places, batch in batches:
+        assert [row["input_ids"].tolist() for row in batch] == [rows[place]["input_ids"] for place in places]
+        assert batch.types.tolist() == [1] * len(batch.ids)

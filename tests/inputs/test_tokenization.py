@@ -15,7 +15,8 @@ import pytest
 from tokenizers import AddedToken, normalizers
 from transformers import AutoTokenizer, ByT5Tokenizer, CanineTokenizer
 
-from moco_rt.inputs.tokenization import encode, private_copy
+from moco_rt.encoding.hugging_face import private_copy
+from moco_rt.inputs.tokenization import encode
 
 TEXTS = ["a good film was bad", "", ("a film", "not good but bad"), "film " * 90, "<plot> the <plot>"]
 
@@ -42,6 +43,10 @@ def split_specials(tokenizer):
     tokenizer.split_special_tokens = True
 
 
+def ids_of(rows):
+    return [row["input_ids"].tolist() for row in rows]
+
+
 def expected(tokenizer, texts, max_length):
     """What the library says, called for each text alone."""
     for text in texts:
@@ -53,7 +58,7 @@ def expected(tokenizer, texts, max_length):
 @pytest.mark.parametrize("max_length", [4, 64])
 def test_ids_are_those_of_the_tokenizer_itself(tokenizer, change, max_length):
     change(tokenizer)
-    found = [row["input_ids"] for row in encode(tokenizer, TEXTS, max_length)]
+    found = ids_of(encode(tokenizer, TEXTS, max_length))
     assert found == list(expected(tokenizer, TEXTS, max_length))
 
 
@@ -91,7 +96,7 @@ def test_what_others_do_with_a_tokenizer_does_not_change_what_it_makes_of_texts(
     finally:
         stop.set()
         other.join()
-    assert all([row["input_ids"] for row in rows] == found for rows in runs)
+    assert all(ids_of(rows) == found for rows in runs)
 
 
 def test_a_long_text_in_one_thread_keeps_nobody_waiting(tokenizer):
@@ -108,7 +113,7 @@ def test_a_long_text_in_one_thread_keeps_nobody_waiting(tokenizer):
         assert started.wait(60)
         assert len(encode(tokenizer, ["film"], 8)) == 1
         finish.set()
-        assert slow.result() == [{"input_ids": [1]}]
+        assert ids_of(slow.result()) == [[1]]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
@@ -138,7 +143,7 @@ for tokenizer in (shared, make()):
     child = os.fork()
     if child == 0:
         signal.alarm(30)
-        os._exit(0 if [row["input_ids"] for row in encode(tokenizer, ["film"] * 3, 8)] == [[1]] * 3 else 3)
+        os._exit(0 if encode(tokenizer, ["film"] * 3, 8).ids.tolist() == [1] * 3 else 3)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 os._exit(0)
 """
@@ -156,7 +161,7 @@ def test_copies_do_not_live_on(tokenizer):
 def test_tokenizers_in_python_are_used_as_they_are(kind):
     tokenizer = kind()
     assert private_copy(tokenizer) is tokenizer
-    found = [row["input_ids"] for row in encode(tokenizer, ["a film", "é"], 5)]
+    found = ids_of(encode(tokenizer, ["a film", "é"], 5))
     assert found == list(expected(tokenizer, ["a film", "é"], 5))
 
 
@@ -176,5 +181,5 @@ def test_real_tokenizers_make_the_same_ids(shared_dir, model):
     tokenizer = AutoTokenizer.from_pretrained(shared_dir / "models" / model)
     texts = ["A fine film, naïve; 東京 😀 [SEP] <b>", "x" * 300, ("What?", "That. " * 300), ""]
     for max_length in (8, 128):
-        found = [row["input_ids"] for row in encode(tokenizer, texts, max_length)]
+        found = ids_of(encode(tokenizer, texts, max_length))
         assert found == list(expected(tokenizer, texts, max_length))

@@ -48,6 +48,10 @@ def add_a_word(tokenizer):
     tokenizer.add_tokens(["plot"])
 
 
+def add_a_word_of_the_vocabulary(tokenizer):
+    tokenizer.add_tokens(["film"])
+
+
 def other_pad(tokenizer):
     tokenizer.pad_token = "[UNK]"
 
@@ -74,6 +78,7 @@ CHANGES = [
     other_template,
     other_words,
     add_a_word,
+    add_a_word_of_the_vocabulary,
     other_pad,
     with_segments,
     segments_in_place,

@@ -31,6 +31,7 @@ from transformers import (
 from moco_rt import EarlyExitTextClassificationModel, LinearCondition, accelerate, capture, quantize
 from moco_rt._C import can_multiply
 from moco_rt.architectures.conversion import int8_copy
+from moco_rt.encoding import EncodedTexts
 
 LENGTHS = [9, 1, 17, 33, 4, 60]
 INPUTS = make_inputs(LENGTHS, pairs=True)
@@ -318,7 +319,7 @@ def test_threads_go_on_while_a_monitor_closes_exits(tiny_bert):
         fast = EarlyExitTextClassificationModel(tiny_bert(layers=3, seed=seed))
         for place, site in enumerate(fast.sites[:4]):
             fast.add_rule(lambda x, place=place: x[:, place] > 0.2, place % 2, site, bound=0.01)
-        fast.monitor(rate=1.0)
+        fast.monitor(rate=1.0, delta=1e-12)  # which closes nothing
         failed = []
 
         def work(fast=fast, failed=failed):
@@ -351,3 +352,35 @@ def test_int8_weights_that_move_to_shared_memory_are_found_again(tiny_bert, whic
     assert fast._backend is not backend
     fast.share_memory()
     assert torch.equal(fast(**INPUTS).logits, expected)
+
+
+# Rows end to end
+
+
+@every_backend
+@pytest.mark.parametrize("pairs", [False, True])
+def test_rows_end_to_end_are_answered_as_padded_ones(tiny_bert, backend, pairs):
+    inputs = make_inputs(LENGTHS, pairs=pairs)
+    names = [name for name in ("input_ids", "token_type_ids") if name in inputs]
+    rows = EncodedTexts.of(
+        [{name: inputs[name][row, :length].tolist() for name in names} for row, length in enumerate(LENGTHS)]
+    )
+    fast = EarlyExitTextClassificationModel(tiny_bert(), backend=backend)
+    if backend != "whole":
+        fast.add_rule(LinearCondition(np.ones(32, np.float32), 0.0, 0.0, 0.01), 0, "encoder.0.output")
+        fast.monitor(rate=1.0, delta=1e-12)  # which closes nothing
+    expected, found = fast(**inputs), fast.forward_packed(rows)
+    torch.testing.assert_close(found.logits, expected.logits, rtol=0, atol=0 if backend == "packed" else 1e-6)
+    assert torch.equal(found.exit_site, expected.exit_site)
+    assert torch.equal(found.exit_rule, expected.exit_rule)
+    if backend != "whole":
+        left = int((found.exit_rule >= 0).sum())
+        assert 0 < left < len(LENGTHS)
+        assert fast._monitor.processes[0].rows == 2 * left
+
+
+@pytest.mark.parametrize(("backend", "words"), [("packed", "at least 1 in every row"), ("reference", "a real token")])
+def test_a_row_without_a_token_is_refused(tiny_bert, one_line_error, backend, words):
+    fast = EarlyExitTextClassificationModel(tiny_bert(), backend=backend)
+    with one_line_error(ValueError, words):
+        fast.forward_packed(EncodedTexts.of([{"input_ids": [5]}, {"input_ids": []}]))

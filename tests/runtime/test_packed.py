@@ -216,7 +216,8 @@ def steps_of(model, inputs, rules):
         fast.add_rule(*rule)
     recorder = Recorder(architecture_of(model).encoder(model.dtype))
     exits = compile_exits(fast.policy, fast.device)
-    packed_loop.forward(recorder, exits, inputs["input_ids"], inputs["attention_mask"], inputs.get("token_type_ids"))
+    batch = PackedBatch(inputs["attention_mask"])
+    packed_loop.forward(recorder, exits, batch, inputs["input_ids"], inputs.get("token_type_ids"))
     return recorder.steps
 
 

@@ -203,7 +203,7 @@ def test_short_work_says_nothing(make_fast, word_tokenizer, capfd):
 def test_a_bad_text_in_a_list_is_refused_before_anything_is_computed(make_fast, word_tokenizer, monkeypatch):
     fast = make_fast("packed")
     monkeypatch.setattr(prefetch, "CHUNK_TEXTS", 2)
-    monkeypatch.setattr(fast, "forward", None)
+    monkeypatch.setattr(fast, "forward_packed", None)
     for bad in (None, "\ud83d"):
         with pytest.raises((TypeError, ValueError), match=r"^texts must .* place 3\)$"):
             fast.predict(["good", "bad", "film", bad], tokenizer=word_tokenizer)
@@ -231,15 +231,15 @@ def test_an_error_while_an_iterator_is_read_brings_what_was_before_it(make_fast,
 def test_an_error_while_computing_brings_what_was_before_it(make_fast, word_tokenizer, monkeypatch, kind):
     fast = make_fast("packed")
     monkeypatch.setattr(prefetch, "CHUNK_TEXTS", 4)
-    expected, forward, left = fast.predict(make_texts(8), tokenizer=word_tokenizer), fast.forward, [0] * 2
+    expected, forward, left = fast.predict(make_texts(8), tokenizer=word_tokenizer), fast.forward_packed, [0] * 2
 
-    def breaks(**inputs):
+    def breaks(rows):
         if not left:
             raise kind
         left.pop()
-        return forward(**inputs)
+        return forward(rows)
 
-    monkeypatch.setattr(fast, "forward", breaks)
+    monkeypatch.setattr(fast, "forward_packed", breaks)
     with pytest.raises(kind) as caught:
         fast.predict(make_texts(12), tokenizer=word_tokenizer)
     assert torch.equal(caught.value.prediction.probs, expected.probs)

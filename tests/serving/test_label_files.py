@@ -202,7 +202,7 @@ def test_what_was_interrupted_anywhere_ends_in_the_same_bytes(run, source, tmp_p
 def test_a_run_that_breaks_down_is_continued_without_a_row_lost_or_repeated(run, fast, source, tmp_path, monkeypatch):
     run(source, tmp_path / "whole")
     monkeypatch.setattr(prefetch, "CHUNK_TEXTS", 8)
-    forward, calls = fast.forward, []
+    forward, calls = fast.forward_packed, []
 
     def break_down(*args, **options):
         calls.append(args)
@@ -210,7 +210,7 @@ def test_a_run_that_breaks_down_is_continued_without_a_row_lost_or_repeated(run,
             raise KeyboardInterrupt
         return forward(*args, **options)
 
-    monkeypatch.setattr(fast, "forward", break_down, raising=False)
+    monkeypatch.setattr(fast, "forward_packed", break_down, raising=False)
     with pytest.raises(KeyboardInterrupt):
         run(source, tmp_path / "out")
     assert len(lines_of(tmp_path / "out")) == 24
@@ -221,7 +221,7 @@ def test_a_run_that_breaks_down_is_continued_without_a_row_lost_or_repeated(run,
 def test_what_is_done_is_left_alone(run, source, tmp_path, fast, monkeypatch):
     run(source, tmp_path / "out")
     before = (tmp_path / "out").read_bytes()
-    monkeypatch.setattr(fast, "forward", None, raising=False)  # nobody asks
+    monkeypatch.setattr(fast, "forward_packed", None, raising=False)  # nobody asks
     assert run(source, tmp_path / "out") == (50, 50)
     assert (tmp_path / "out").read_bytes() == before
 

@@ -125,11 +125,11 @@ class Clock:
     def perf_counter(self):
         return self.now
 
-    def run(self, exits, **inputs):
-        results = self._model.run(exits, **inputs)
+    def run_packed(self, exits, rows):
+        results = self._model.run_packed(exits, rows)
         (site,) = set(results.exit_site.tolist())
         name = None if site < 0 else self._model.sites[site]
-        tokens = int(inputs["attention_mask"].sum())
+        tokens = len(rows.ids)
         looks = ["cls+mean" if exit.needs_mean else "cls" for exit in exits.values()]
         self.now += BATCH + tokens * REACH[name]
         self.now += sum(LOOK_ONCE[look] + tokens * LOOK[look] for look in looks)

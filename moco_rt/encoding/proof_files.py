@@ -1,0 +1,49 @@
+"""Proofs about characters on disk: a file for each tokenizer and version of the libraries, in the user's cache."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def proof_file(name: str) -> Path:
+    """Return the place of a proof: below `XDG_CACHE_HOME`, by default `~/.cache`."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    return Path(home) / "moco_rt" / "characters" / f"{name}.npz"
+
+
+def load_proof(file: Path) -> NDArray[np.uint8] | None:
+    """Read the weights of all characters; None: there is no such file, or it cannot be read."""
+    try:
+        # Opened here: numpy would leave a file open that it cannot read.
+        with file.open("rb") as opened, np.load(opened) as arrays:
+            weights: NDArray[np.uint8] = arrays["weights"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
+    return weights if weights.shape == (1 << 16,) and weights.dtype == np.uint8 else None
+
+
+def save_proof(file: Path, weights: NDArray[np.uint8], untried: int) -> None:
+    """Write the weights of all characters, with those that another process has written; where it cannot, it does not.
+
+    Args:
+        file: what is there is replaced at once.
+        weights: of all characters.
+        untried: the weight of characters that were not tried.
+    """
+    before = load_proof(file)
+    merged = weights if before is None else np.where(weights == untried, before, weights)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, fresh = tempfile.mkstemp(dir=file.parent, suffix=".npz")
+        with os.fdopen(descriptor, "wb") as opened:
+            np.savez_compressed(opened, weights=merged)
+        Path(fresh).replace(file)
+    except OSError:
+        return
