@@ -1,4 +1,4 @@
-"""The command line: `moco-rt demo`, `accelerate`, `predict`, `report`."""
+"""The command line: `moco-rt demo`, `accelerate`, `predict`, `report`, `info`."""
 
 from __future__ import annotations
 
@@ -237,6 +237,14 @@ def report(
     out = out or model / "report.html"
     out.write_text(report_page(model.name, certificate, SearchReport.load(file)), encoding="utf-8")
     print(out)
+
+
+@app.command()
+def info() -> None:
+    """Say which kernels run which numeric form on this machine, on how many threads, and why one cannot."""
+    from moco_rt.runtime.machine import describe_machine
+
+    print(describe_machine())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -39,8 +39,15 @@ def model_identity(model: torch.nn.Module) -> dict[str, Any]:
         `dtype`; `weights`, see `fingerprint`; `config`, settings that change answers, and the names of the classes in
         their order.
     """
-    dtype = "int8" if is_int8(model) else str(model.dtype).removeprefix("torch.")
-    return {"dtype": dtype, "weights": fingerprint(model), "config": _config_identity(model.config)}
+    return {"dtype": numeric_form(model), "weights": fingerprint(model), "config": _config_identity(model.config)}
+
+
+def numeric_form(model: torch.nn.Module) -> str:
+    """Return the dtype of a model, or for int8 weights `int8`; `int8+bfloat16` where hidden states are not float32."""
+    dtype = str(model.dtype).removeprefix("torch.")
+    if not is_int8(model):
+        return dtype
+    return "int8" if dtype == "float32" else f"int8+{dtype}"
 
 
 def loading_identity(model: torch.nn.Module) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 _TINY = torch.finfo(torch.float32).tiny
-#: The layout of stored weights: outputs in a block, and inputs of one output that lie side by side. Inputs are filled up
-#: to a multiple of `_GROUP`.
+#: The layout of stored weights: outputs in a block, and inputs of one output that lie side by side. Inputs are filled
+#: up to a multiple of `_GROUP`.
 _BLOCK, _WORD, _GROUP = 16, 4, 8
 #: Tokens are from 0 to `_TOKEN`. Processors without VNNI sum the products of four inputs in 16 bits (0, 1, 4, 5 of a
 #: group and 2, 3, 6, 7), so of an output's weights for those neither the positive nor the negative ones may exceed
@@ -104,7 +104,8 @@ def _scales(weight: Tensor) -> Tensor:
     """
 
     def largest_sum(sizes: Tensor) -> Tensor:
-        return sizes.unflatten(1, (-1, 2, 2, 2)).sum(dim=(2, 4)).flatten(1).amax(dim=1)
+        grouped: Tensor = sizes.unflatten(1, (-1, 2, 2, 2))
+        return grouped.sum(dim=(2, 4)).flatten(1).amax(dim=1)
 
     sums = torch.maximum(largest_sum(weight.clamp(min=0)), largest_sum((-weight).clamp(min=0)))
     # Rounding makes a sum of four at most 2 larger.

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from moco_rt._C import PackedBatch, Results, can_multiply
+from moco_rt._C import PackedBatch, Results
 from moco_rt.architectures import Architecture, architecture_of
 from moco_rt.architectures.genuine import Watch, check_genuine
 from moco_rt.architectures.own_forward import OwnForward
@@ -18,6 +18,7 @@ from moco_rt.quantization.int8_linear import Int8Linear
 from moco_rt.runtime import packed, reference
 from moco_rt.runtime.checks import ModelInputs
 from moco_rt.runtime.exit_points import ExitPoint
+from moco_rt.runtime.machine import describe_machine
 
 #: The names a caller may ask for.
 BACKENDS = ("auto", "packed", "reference", "whole")
@@ -81,6 +82,8 @@ class PackedBackend:
         self.max_seqlen = architecture.max_seqlen
         self._model = model
         self._encoder = architecture.encoder(model.dtype)
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("the packed backend runs on\n%s", describe_machine())
         self._watch = Watch(tuple(model.modules()))
         # The kernels keep pointers to these; pickling a model for another process moves them.
         self._int8_weights = [module.weight for module in model.modules() if type(module) is Int8Linear]

@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
 
 from moco_rt import cli
-from moco_rt._C import can_multiply
 from moco_rt.demo.classifier import train_classifier
 from moco_rt.demo.corpus import make_corpus
 
@@ -30,8 +28,6 @@ NOT_RUN = {
     "pip install": "changes the environment that the tests run in",
     "make": "targets of the Makefile; CI runs them",
 }
-#: Pages about what not every processor has.
-NEEDS = {"int8.md": torch.int8}
 
 pytestmark = pytest.mark.usefixtures("quick_off_ramps")
 
@@ -112,9 +108,6 @@ def stand_ins(tmp_path_factory):
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
 def test_the_snippets_of_a_page_run(page, stand_ins, tmp_path, monkeypatch):
-    dtype = NEEDS.get(page.name)
-    if dtype is not None and not can_multiply(dtype):
-        pytest.skip(f"the processor does not multiply {dtype}")
     shutil.copytree(stand_ins, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "snippet"}
@@ -138,7 +131,6 @@ def test_every_exemption_is_used():
     everything = [command for page in PAGES for block in blocks(page) for command in commands(block.text)]
     for prefix in NOT_RUN:
         assert any(command.startswith(f"{prefix} ") for command in everything), prefix
-    assert set(NEEDS) <= {page.name for page in PAGES}
 
 
 def test_every_benchmark_says_how_it_is_used():

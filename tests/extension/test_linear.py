@@ -75,21 +75,6 @@ def test_sums_of_int8_products_are_exact_up_to_the_corners(inputs, outputs):
         assert torch.equal(_C.linear(x, int8_weights(weight)).long(), sums)
 
 
-def test_int8_weights_fit_16_bits_wherever_they_come_from():
-    """Of the four inputs whose products are added in 16 bits, neither sign's weights may exceed 128 together."""
-    for seed, spread in enumerate((0.0, 1.0, 3.0)):
-        torch.manual_seed(seed)
-        linear = torch.nn.Linear(100, 37)
-        linear.weight.data *= torch.exp(spread * torch.randn_like(linear.weight))
-        linear.weight.data[:3] = linear.weight.data[:3].abs()
-        weight = torch.nn.functional.pad(Int8Linear.of(linear, torch.ones(100)).unpacked().long(), (0, 4))
-        fours = weight.unflatten(1, (-1, 2, 2, 2)).transpose(2, 3).flatten(3)
-        for sign in (1, -1):
-            sums = (sign * fours).clamp(min=0).sum(3)
-            assert sums.max() <= 128
-        assert max((sign * fours).clamp(min=0).sum(3).max() for sign in (1, -1)) >= 124 or weight.abs().max() == 127
-
-
 FORMS = ["float32", "int8"] + (["bfloat16"] if _C.can_multiply(torch.bfloat16) else [])
 
 
@@ -119,7 +104,8 @@ from tests.extension.test_linear import layer_of
 digest = hashlib.sha256()
 for form in ("float32", "int8"):
     dtype, weights = layer_of(form)
-    digest.update(_C.linear(torch.randn(60, 150, generator=torch.Generator().manual_seed(1)), weights).numpy().tobytes())
+    x = torch.randn(60, 150, generator=torch.Generator().manual_seed(1))
+    digest.update(_C.linear(x, weights).numpy().tobytes())
 print(_C.cpu_isa(), digest.hexdigest())
 """
 

@@ -12,6 +12,7 @@ from parity import assert_within_twice_the_error, make_inputs
 from moco_rt._C import EmbeddingWeights, HeadWeights, LayerWeights, PackedBatch, TransformerClassifier, can_multiply
 from moco_rt.architectures import architecture_of
 from moco_rt.architectures.conversion import int8_copy
+from moco_rt.quantization.hf_quantizer import is_int8
 from moco_rt.quantization.int8_linear import Int8Linear
 
 #: hidden size, heads, intermediate size
@@ -88,9 +89,19 @@ def pack(rows):
 
 @torch.no_grad()
 def check(ours, model, step):
-    """`ours` must be step(model, dtype) to twice the error that plain torch makes in the model's own dtype."""
+    """`ours` must be step(model, dtype) to twice the error that plain torch makes in the model's own dtype.
+
+    In int8 a number that differs in its last bit may become another byte. That is a step of quantisation, so errors are
+    held against those that quantising tokens makes: none may exceed the largest, and together they must be far fewer.
+    """
     exact = step(copy.deepcopy(model).double(), torch.float64)
-    assert_within_twice_the_error(ours, step(model, model.dtype), exact)
+    made_by_quantising = exact - step(in_floats(model).double(), torch.float64)
+    if made_by_quantising.abs().max() <= 1e-9:
+        return assert_within_twice_the_error(ours, step(model, model.dtype), exact)
+    error = ours.double() - exact
+    assert error.abs().max() <= made_by_quantising.abs().max()
+    assert error.square().mean() <= 0.1 * made_by_quantising.square().mean()
+    return None
 
 
 def check_rows(ours, model, step, rows):
@@ -106,16 +117,21 @@ def attention_of_first(model, hidden):
     return attention(model, hidden)[:, :1]
 
 
-def with_dense_queries_keys_and_values(model):
-    """What a peek computes: it multiplies with int8 weights, but does not quantise what they multiply."""
-    attention = model.bert.encoder.layer[0].attention.self
-    for name in ("query", "key", "value"):
-        if isinstance(layer := getattr(attention, name), Int8Linear):
+def in_floats(model, within=""):
+    """A copy whose int8 layers, or those within a module, multiply with the same numbers but quantise no token."""
+    found = copy.deepcopy(model)
+    for name, layer in model.named_modules():
+        if isinstance(layer, Int8Linear) and name.startswith(within):
             dense = torch.nn.Linear(*layer.unpacked().T.shape, dtype=model.dtype)
             dense.weight.data = (layer.unpacked() * layer.scale[:, None] / layer.smooth).to(model.dtype)
             dense.bias.data = layer.bias.to(model.dtype)
-            setattr(attention, name, dense)
-    return model
+            found.set_submodule(name, dense)
+    return found
+
+
+def with_dense_queries_keys_and_values(model):
+    """What a peek computes: it multiplies with int8 weights, but does not quantise what they multiply."""
+    return in_floats(model, within="bert.encoder.layer.0.attention.self.")
 
 
 def feed_forward(model, hidden):
@@ -226,7 +242,8 @@ def test_peek_is_what_attention_leaves_in_the_first_token(make_bert, lengths):
     assert (cls.rows, cls.total_tokens) == (len(lengths), len(lengths))
     assert torch.equal(cls.row_ids, batch.row_ids)
     encoder.attention(0, batch)
-    tolerance = 1e-5 if model.dtype == torch.float32 else 8e-2  # int8: a peek does not quantise what it multiplies
+    # int8: a peek does not quantise what it multiplies
+    tolerance = 8e-2 if is_int8(model) or model.dtype == torch.bfloat16 else 1e-5
     torch.testing.assert_close(cls.hidden, batch.cls().hidden, atol=tolerance, rtol=0)
 
 

@@ -29,7 +29,6 @@ from transformers import (
 )
 
 from moco_rt import EarlyExitTextClassificationModel, LinearCondition, accelerate, capture, quantize
-from moco_rt._C import can_multiply
 from moco_rt.architectures.conversion import int8_copy
 from moco_rt.encoding import EncodedTexts
 
@@ -37,7 +36,6 @@ LENGTHS = [9, 1, 17, 33, 4, 60]
 INPUTS = make_inputs(LENGTHS, pairs=True)
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 every_backend = pytest.mark.parametrize("backend", ["packed", "reference", "whole"])
-int8 = pytest.mark.skipif(not can_multiply(torch.int8), reason="the processor does not multiply bytes")
 
 
 def always(hidden=32):
@@ -338,7 +336,6 @@ def test_threads_go_on_while_a_monitor_closes_exits(tiny_bert):
         assert (fast(**INPUTS).exit_rule[:, None] != torch.tensor([*fast.policy.closed, -2])).all()
 
 
-@int8
 @pytest.mark.parametrize("which", ["the wrapper", "the model"])
 def test_int8_weights_that_move_to_shared_memory_are_found_again(tiny_bert, which):
     """Pickling for another process moves the weights of the sender; the kernels keep pointers to them."""

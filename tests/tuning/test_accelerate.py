@@ -11,7 +11,7 @@ import pytest
 import torch
 from split_samples import calibration_places, distinct_reviews, first_of_each
 
-from moco_rt import _C, EarlyExitTextClassificationModel
+from moco_rt import EarlyExitTextClassificationModel
 from moco_rt.architectures import load_classifier
 from moco_rt.certification.bounds import fixed_sequence, rows_needed
 from moco_rt.certification.guarantee import Guarantee
@@ -165,7 +165,6 @@ def test_the_dtype_that_was_asked_for_is_certified(trained, texts, packed_dtype)
     assert_certificate_is_what_it_does(fast, model, tokenizer, [texts[i] for i in calibration_places(tokenizer, texts)])
 
 
-@pytest.mark.skipif(not _C.can_multiply(torch.int8), reason="the processor does not multiply bytes")
 def test_in_int8_the_certificate_is_of_the_int8_model_and_survives_the_disk(trained, texts, tmp_path):
     model, tokenizer = trained
     fast = accelerate(model, texts, tokenizer=tokenizer, agreement=0.95, dtype="int8")

@@ -7,15 +7,13 @@ import itertools
 import pytest
 import torch
 
-from moco_rt import _C, EarlyExitTextClassificationModel
+from moco_rt import EarlyExitTextClassificationModel
 from moco_rt.architectures import architecture_of
 from moco_rt.architectures.conversion import int8_copy
 from moco_rt.inputs.batching import length_sorted_batches
 from moco_rt.quantization.int8_linear import Int8Linear
 from moco_rt.tuning import quantize as quantization
 from moco_rt.tuning.quantize import quantize
-
-pytestmark = pytest.mark.skipif(not _C.can_multiply(torch.int8), reason="the processor does not multiply bytes")
 
 WORDS = ["a", "the", "film", "good", "bad", "not", "was", "but"]
 TEXTS = [" ".join(words) for words in itertools.product(WORDS, repeat=3)]
@@ -83,7 +81,7 @@ def test_an_input_that_was_silent_may_speak_elsewhere(model):
     torch.testing.assert_close(divisor[:7], torch.tensor([1.0, 1, 1, 1, 1, 0.1, 1]))
 
 
-def test_products_are_left_in_bfloat16_until_enough_labels_stay(model, word_tokenizer, monkeypatch):
+def test_products_are_left_in_float32_until_enough_labels_stay(model, word_tokenizer, monkeypatch):
     monkeypatch.setattr(quantization, "_STRENGTHS", ())
     counts = []
     for needed in (0.0, 0.98, 1.0):
@@ -125,7 +123,7 @@ def test_where_too_few_labels_stay_the_log_says_what_is_left(model, word_tokeniz
     monkeypatch.setattr(quantization, "_STRENGTHS", ())
     monkeypatch.setattr(quantization, "_AGREEMENT", 1.0)
     quantize(model, TEXTS, tokenizer=word_tokenizer, max_length=16)
-    assert "of labels, in bfloat16 stay bert.encoder.layer." in caplog.text
+    assert "of labels, in float32 stay bert.encoder.layer." in caplog.text
 
 
 def test_what_cannot_be_quantised_is_refused(model, tiny_bert, word_tokenizer, one_line_error):
