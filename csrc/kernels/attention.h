@@ -77,11 +77,11 @@ void softmax(const float* scores, int64_t ld_scores, float scale, int64_t querie
     const float* score = scores + q * ld_scores;
     T* weight = weights + q * ld_weights;
     Vec top = splat(score[0]);
-    for_vectors(keys, [&](int64_t k, auto lanes) { top = max(top, first(load(score + k, lanes), lanes, top)); });
+    for_vectors(keys, [&](int64_t k, auto lanes) { top = max(top, first(load(score + k, Whole{}), lanes, top)); });
     const float largest = max(top);
     Sum total;
     for_parts(keys, [&](int64_t k, auto lanes, int64_t part) {
-      const Vec x = (load(score + k, lanes) - largest) * scale;
+      const Vec x = (load(score + k, Whole{}) - largest) * scale;
       const Vec e = first(sizeof(T) == sizeof(bfloat16) ? exp_to_8_bits(x) : exp(x), lanes, Vec{});
       total.part[part] += e;
       store(weight + k, e, Whole{});

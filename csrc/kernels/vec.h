@@ -73,22 +73,21 @@ inline void store(bfloat16* p, Vec v, Tail tail) {
   memcpy(p, &half, static_cast<size_t>(tail.lanes) * sizeof(bfloat16));
 }
 
-// v; of a tail only its lanes, and behind them the lanes of another vector.
-inline Vec first(Vec v, Whole, Vec) { return v; }
-inline Vec first(Vec v, Tail tail, Vec behind) {
-  memcpy(&behind, &v, static_cast<size_t>(tail.lanes) * sizeof(float));
-  return behind;
-}
-
-inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
-inline Vec min(Vec a, Vec b) { return a < b ? a : b; }
-
 // 0, 1, ... kWidth - 1
 inline IntVec lane_numbers() {
   IntVec lane;
   for (int32_t j = 0; j < kWidth; ++j) lane[j] = j;
   return lane;
 }
+
+// v; of a tail only its lanes, and behind them the lanes of another vector.
+inline Vec first(Vec v, Whole, Vec) { return v; }
+inline Vec first(Vec v, Tail tail, Vec behind) {
+  return lane_numbers() < static_cast<int32_t>(tail.lanes) ? v : behind;
+}
+
+inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
+inline Vec min(Vec a, Vec b) { return a < b ? a : b; }
 
 // The sum, the largest, of all lanes: halves folded onto each other.
 inline float sum(Vec v) {

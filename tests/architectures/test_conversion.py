@@ -115,9 +115,8 @@ def test_on_disk_it_takes_a_byte_a_weight(tiny_bert, tmp_path):
     for name, saved in (("float32", model), ("int8", int8_copy(model))):
         saved.save_pretrained(tmp_path / name)
         sizes[name] = (tmp_path / name / "model.safetensors").stat().st_size
-    weights = sum(
-        linear.weight.numel() for group in architecture_of(model).linear_groups() for linear in group.values()
-    )
+    layers = [linear for group in architecture_of(model).linear_groups() for linear in group.values()]
+    weights = sum(linear.weight.numel() for linear in layers)
     scales = sum(4 * (linear.in_features + linear.out_features) for linear in layers)
     assert sizes["int8"] <= sizes["float32"] - 3 * weights + scales + 4096  # of names
 
