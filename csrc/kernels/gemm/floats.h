@@ -15,7 +15,7 @@ constexpr int kTileVectors = MOCO_VECTOR_BYTES == 64 ? 4 : 2;
 
 struct Float32Products {
   using Sum = Vec;
-  static constexpr int kRows = kTileRows, kVectors = kTileVectors, kSteps = 1;
+  static constexpr int kRows = kTileRows, kVectors = kTileVectors, kSteps = 1, kFetch = 8;
   static inline __attribute__((always_inline)) void add(Vec& sum, const BitVec* token, const BitVec* weight) {
     sum += (Vec)token[0] * (Vec)weight[0];
   }
@@ -38,7 +38,7 @@ void multiply(int64_t M, int64_t N, int64_t K, const float* a, int64_t ld_a, con
 #ifdef MOCO_BFLOAT16
 struct BFloat16Products {
   using Sum = Vec;
-  static constexpr int kRows = kTileRows, kVectors = kTileVectors, kSteps = 1;
+  static constexpr int kRows = kTileRows, kVectors = kTileVectors, kSteps = 1, kFetch = 8;
   static inline __attribute__((always_inline)) void add(Vec& sum, const BitVec* token, const BitVec* weight) {
     sum = (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)token[0], (__m512bh)weight[0]);
   }

@@ -15,7 +15,7 @@ namespace {
 #ifdef MOCO_VNNI
 struct Int8Products {
   using Sum = IntVec;
-  static constexpr int kRows = 6, kVectors = 4, kSteps = 1;
+  static constexpr int kRows = 6, kVectors = 4, kSteps = 1, kFetch = 4;
   static inline __attribute__((always_inline)) void add(IntVec& sum, const BitVec* token, const BitVec* weight) {
     sum = (IntVec)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)token[0], (__m512i)weight[0]);
   }
@@ -34,7 +34,7 @@ inline IntVec widened(__m256i a, __m256i b) {
 #endif
 struct Int8Products {
   using Sum = IntVec;
-  static constexpr int kRows = 4, kVectors = 2, kSteps = 2;
+  static constexpr int kRows = 4, kVectors = 2, kSteps = 2, kFetch = 4;
   static inline __attribute__((always_inline)) void add(IntVec& sum, const BitVec* token, const BitVec* weight) {
     sum += widened(pairs(token[0], weight[0]), pairs(token[1], weight[1]));
   }
@@ -42,7 +42,7 @@ struct Int8Products {
 #else
 struct Int8Products {
   using Sum = IntVec;
-  static constexpr int kRows = 4, kVectors = 2, kSteps = 1;
+  static constexpr int kRows = 4, kVectors = 2, kSteps = 1, kFetch = 4;
   static inline __attribute__((always_inline)) void add(IntVec& sum, const BitVec* token, const BitVec* weight) {
 #pragma GCC unroll 4
     for (int shift = 0; shift < 32; shift += 8) {

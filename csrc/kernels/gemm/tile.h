@@ -5,6 +5,8 @@
 //   Sum                      the vectors that sums are kept in
 //   kRows, kVectors          the size of a tile, as many sums as registers allow
 //   kSteps                   words that are multiplied at a time
+//   kFetch                   fetches what is read next while it multiplies, for so many strips of tokens at most: where
+//                            weights come from far away; many tokens find them in the cache
 //   add(sum, token, weight)  adds their products, each kSteps vectors of words
 // Every sum runs over the inputs in one order, so that it does not depend on the tile, nor on the width of a vector.
 #pragma once
@@ -31,15 +33,23 @@ struct TileOperands {
   int64_t ld_a;
   const char* b;
   int64_t ld_b, block;
+  const char* ahead;  // what will be read next, fetched on the way: ld_ahead bytes of each block for every word
+  int64_t ld_ahead;
 };
 
 // finish(row, vector, sum) for every sum of one tile. words: a multiple of F::kSteps
-template <typename F, int rows, int vectors, typename Finish>
+template <typename F, int rows, int vectors, bool fetch, typename Finish>
 inline __attribute__((always_inline)) void multiply_tile(int64_t words, const TileOperands& from,
                                                          const Finish& finish) {
   typename F::Sum sum[rows][vectors] = {};
 #pragma GCC unroll 2
   for (int64_t k = 0; k < words; k += F::kSteps) {
+    if constexpr (fetch) {
+#pragma GCC unroll 4
+      for (int64_t block = 0; block < (vectors * kWidth + kBlock - 1) / kBlock; ++block) {
+        __builtin_prefetch(from.ahead + block * from.block + k * from.ld_ahead);
+      }
+    }
     BitVec weight[vectors][F::kSteps];
 #pragma GCC unroll 4
     for (int64_t j = 0; j < vectors; ++j) {
@@ -81,26 +91,42 @@ inline __attribute__((always_inline)) void with_constant(int64_t value, const G&
   g(Constant<most>{});
 }
 
-// finish(row, first column of a vector, sum) for all sums of a product of M tokens with N columns.
+// finish(row, first column of a vector, sum) for all sums of a product of M tokens with N columns, in strips of tokens.
+template <typename F, bool fetch, typename Finish>
+inline __attribute__((always_inline)) void for_strips(int64_t strips, int64_t M, int64_t N, int64_t words,
+                                                      const void* a, int64_t ld_a, const Columns& b,
+                                                      const Finish& finish) {
+  const int64_t ld = b.ld * kWordBytes;
+  const int64_t block = b.block * kWordBytes;
+  const int64_t step = ld / strips;  // each strip fetches its share
+  for (int64_t n = 0; n < N; n += F::kVectors * kWidth) {
+    const int64_t left = (N - n + kWidth - 1) / kWidth;
+    with_constant<F::kVectors>(left < F::kVectors ? left : F::kVectors, [&](auto vectors) {
+      const char* columns = static_cast<const char*>(b.words) + n / kBlock * block + n % kBlock * kWordBytes;
+      const char* next = columns + F::kVectors * kWidth / kBlock * block;
+      for (int64_t strip = 0; strip < strips; ++strip) {  // as equal as they can be: a thin one is slow
+        const int64_t first = strip * M / strips;
+        const TileOperands from{
+            static_cast<const char*>(a) + first * ld_a, ld_a, columns, ld, block, next + strip * words * step, step};
+        with_constant<F::kRows>((strip + 1) * M / strips - first, [&](auto rows) {
+          multiply_tile<F, rows.value, vectors.value, fetch>(
+              words, from, [&](int64_t i, int64_t j, auto sum) __attribute__((always_inline)) {
+                finish(first + i, n + j * kWidth, sum);
+              });
+        });
+      }
+    });
+  }
+}
+
 template <typename F, typename Finish>
 inline __attribute__((always_inline)) void for_sums(int64_t M, int64_t N, int64_t words, const void* a, int64_t ld_a,
                                                     const Columns& b, const Finish& finish) {
   const int64_t strips = (M + F::kRows - 1) / F::kRows;
-  for (int64_t n = 0; n < N; n += F::kVectors * kWidth) {
-    const int64_t left = (N - n + kWidth - 1) / kWidth;
-    with_constant<F::kVectors>(left < F::kVectors ? left : F::kVectors, [&](auto vectors) {
-      const char* columns = static_cast<const char*>(b.words) + (n / kBlock * b.block + n % kBlock) * kWordBytes;
-      for (int64_t strip = 0; strip < strips; ++strip) {  // as equal as they can be: a thin one is slow
-        const int64_t first = strip * M / strips;
-        with_constant<F::kRows>((strip + 1) * M / strips - first, [&](auto rows) {
-          multiply_tile<F, rows.value, vectors.value>(
-              words,
-              {static_cast<const char*>(a) + first * ld_a, ld_a, columns, b.ld * kWordBytes, b.block * kWordBytes},
-              [&](int64_t i, int64_t j, auto sum)
-                  __attribute__((always_inline)) { finish(first + i, n + j * kWidth, sum); });
-        });
-      }
-    });
+  if (strips <= F::kFetch) {
+    for_strips<F, true>(strips, M, N, words, a, ld_a, b, finish);
+  } else {
+    for_strips<F, false>(strips, M, N, words, a, ld_a, b, finish);
   }
 }
 
