@@ -150,6 +150,16 @@ def test_a_policy_knows_that_it_is_of_int8(model, int8, tmp_path, one_line_error
         EarlyExitTextClassificationModel(model).load_policy(tmp_path)
 
 
+@pytest.mark.skipif(not _C.can_multiply(torch.bfloat16), reason="the processor does not multiply bfloat16")
+def test_a_policy_for_one_numeric_form_of_int8_is_refused_for_the_other(int8, inputs, tmp_path, one_line_error):
+    fast = EarlyExitTextClassificationModel(copy.deepcopy(int8).to(torch.bfloat16))
+    assert fast(**inputs).logits.dtype == torch.bfloat16
+    fast.save_pretrained(tmp_path)
+    assert fast.policy.made_for["dtype"] == "int8+bfloat16"
+    with one_line_error(ValueError, "was made for a model with another dtype"):
+        EarlyExitTextClassificationModel(int8).load_policy(tmp_path)
+
+
 def test_where_bytes_cannot_be_multiplied_nothing_slower_runs(model, monkeypatch, one_line_error):
     def refuse(*_):
         raise ValueError("no VNNI")
