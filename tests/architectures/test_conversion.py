@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from moco_rt import EarlyExitTextClassificationModel, capture
-from moco_rt._C import PackedBatch
+from moco_rt._C import PackedBatch, can_multiply
 from moco_rt.architectures import architecture_of
 from moco_rt.architectures.conversion import int8_copy, to_dtype
 from moco_rt.quantization.hf_quantizer import is_int8
@@ -150,7 +150,7 @@ def test_a_policy_knows_that_it_is_of_int8(model, int8, tmp_path, one_line_error
         EarlyExitTextClassificationModel(model).load_policy(tmp_path)
 
 
-@pytest.mark.skipif(not _C.can_multiply(torch.bfloat16), reason="the processor does not multiply bfloat16")
+@pytest.mark.skipif(not can_multiply(torch.bfloat16), reason="the processor does not multiply bfloat16")
 def test_a_policy_for_one_numeric_form_of_int8_is_refused_for_the_other(int8, inputs, tmp_path, one_line_error):
     fast = EarlyExitTextClassificationModel(copy.deepcopy(int8).to(torch.bfloat16))
     assert fast(**inputs).logits.dtype == torch.bfloat16
