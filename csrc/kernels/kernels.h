@@ -116,6 +116,7 @@ struct HiddenKernels {
 
 struct KernelTable {
   const char* isa;
+  bool fused;  // multiply-add is rounded once
 
   HiddenKernels<float> float32;
   HiddenKernels<bfloat16> bfloat16_;

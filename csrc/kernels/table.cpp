@@ -44,6 +44,11 @@ constexpr decltype(HiddenKernels<bfloat16>::multiply) kBFloat16Products = nullpt
 
 const KernelTable table = {
     .isa = MOCO_NAME(MOCO_ISA),
+#if defined(MOCO_X86_VECTORS) || !defined(__x86_64__)
+    .fused = true,
+#else
+    .fused = false,
+#endif
     .float32 = hidden_kernels<float>(multiply),
     .bfloat16_ = hidden_kernels<bfloat16>(kBFloat16Products),
     .pack_keys = pack_keys,

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "core/checks.h"
+#include "core/isa.h"
 #include "linear/linear.h"
 #include "linear/packed_weights.h"
 #include "linear/products.h"
@@ -49,7 +50,10 @@ class Dense : public PackedWeights {
 }  // namespace
 
 std::unique_ptr<PackedWeights> pack_dense(const at::Tensor& weight, at::ScalarType dtype, int64_t depth) {
-  if (dtype == at::kFloat) return std::make_unique<Dense<float>>(weight.to(dtype), depth);
+  if (dtype == at::kFloat) {
+    // A multiply-add that is rounded twice errs more, so fewer of them are summed in one go.
+    return std::make_unique<Dense<float>>(weight.to(dtype), kernels().fused ? depth : depth / 4);
+  }
   MOCO_CHECK_VALUE(weight.size(1) % 2 == 0, "Linear: inputs must be even in torch.bfloat16 (got ", weight.size(1), ")");
   return std::make_unique<Dense<bfloat16>>(weight.to(dtype), kDepthBFloat16);
 }

@@ -8,7 +8,6 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
 from moco_rt.encoding.encoded_texts import EncodedTexts
 
@@ -41,6 +40,8 @@ def encode_as_given(tokenizer: Any, texts: Sequence[str | tuple[str, str]], max_
 
 def calls_the_library(tokenizer: Any) -> bool:
     """Tell whether a tokenizer does no more than set the truncation and call its backend."""
+    from transformers.tokenization_utils_tokenizers import TokenizersBackend  # seconds, for which help must not wait
+
     return isinstance(tokenizer, TokenizersBackend) and all(
         getattr(type(tokenizer), step) is getattr(TokenizersBackend, step) for step in _STEPS
     )

@@ -88,6 +88,11 @@ class PackedBackend:
         # The kernels keep pointers to these; pickling a model for another process moves them.
         self._int8_weights = [module.weight for module in model.modules() if type(module) is Int8Linear]
         self._places = self._int8_places()
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Run one token: what is laid out when it is first needed is there before the first row comes."""
+        self.run({}, ModelInputs(torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1, dtype=torch.long), None))
 
     @property
     def dtype(self) -> torch.dtype:

@@ -1,4 +1,4 @@
-"""What the extension makes of the processor it runs on, in words."""
+"""A description of the processor, and of what the extension makes of it."""
 
 from __future__ import annotations
 
