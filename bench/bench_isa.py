@@ -13,6 +13,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
@@ -39,21 +40,27 @@ def batches_of(tokenizer, texts, batch_rows):
     return [dict(tokenizer(chunk, padding=True, truncation=True, return_tensors="pt")) for chunk in chunks]
 
 
-def model_in(form, model, tokenizer, texts):
+def model_in(form, model, int8_folder):
     if not form.startswith("int8"):
         return EarlyExitTextClassificationModel(model, dtype=form)
-    small = quantize(model, texts, tokenizer=tokenizer)
-    return EarlyExitTextClassificationModel(small.to(torch.bfloat16) if form.endswith("bfloat16") else small)
+    fast = EarlyExitTextClassificationModel.from_pretrained(int8_folder)
+    return EarlyExitTextClassificationModel(fast.model.to(torch.bfloat16)) if form.endswith("bfloat16") else fast
 
 
-def work(address: str, name: str, rows: int, threads: int) -> None:
+def save_int8(name: str, folder: str) -> None:
+    """Quantise once: torch's own arithmetic, by which `quantize` chooses, differs between instruction sets."""
+    model, tokenizer = load_classifier(str(SHARED / "models" / name))
+    texts = [row["text"] for row in read_jsonl(SHARED / "data" / "sst2/train.jsonl", 512)]
+    EarlyExitTextClassificationModel(quantize(model, texts, tokenizer=tokenizer)).save_pretrained(folder)
+
+
+def work(address: str, name: str, int8_folder: str, rows: int, threads: int) -> None:
     """Answer requests (form, cell) with seconds a call, and with a digest and labels where they are asked for."""
     torch.set_num_threads(threads)
     model, tokenizer = load_classifier(str(SHARED / "models" / name))
-    texts = [row["text"] for row in read_jsonl(SHARED / "data" / "sst2/train.jsonl", 512)]
     test = [row["text"] for row in read_jsonl(SHARED / "data" / "sst2/test.jsonl", rows)]
     forms = [form for form in FORMS if "bfloat16" not in form or can_multiply(torch.bfloat16)]
-    models = {form: model_in(form, model, tokenizer, texts) for form in forms}
+    models = {form: model_in(form, model, int8_folder) for form in forms}
     generator = torch.Generator().manual_seed(0)
     cells = {BATCH_ROWS: batches_of(tokenizer, test, BATCH_ROWS)}
     for length in LENGTHS:
@@ -68,7 +75,7 @@ def work(address: str, name: str, rows: int, threads: int) -> None:
                 answer = models[form](**batch).logits
                 seconds.append(time.perf_counter() - start)
                 logits.append(answer.float())
-            caller.send((seconds, torch.cat(logits) if wants_logits else None))
+            caller.send((seconds, torch.cat(logits).numpy() if wants_logits else None))
 
 
 def ask(worker: Connection, *request):
@@ -83,12 +90,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
+    folder = tempfile.TemporaryDirectory()
+    save_int8(options.model, folder.name)
     workers = {}
     for level in LEVELS:
         environment = {**os.environ, "MOCO_MAX_ISA": level, "ATEN_CPU_CAPABILITY": CAPABILITIES.get(level, "avx512")}
         with Listener() as listener:
-            code = f"import bench_isa; bench_isa.work({listener.address!r}, {options.model!r}, {options.rows}, "
-            command = [sys.executable, "-c", f"{code}{options.threads})"]
+            arguments = (listener.address, options.model, folder.name, options.rows, options.threads)
+            command = [sys.executable, "-c", f"import bench_isa; bench_isa.work{arguments!r}"]
             subprocess.Popen(command, env=environment, cwd=Path(__file__).parent)
             worker = listener.accept()
         isa, forms = worker.recv()
@@ -98,6 +107,7 @@ def main() -> None:
     measure(workers, options.rounds)
     for worker, _ in workers.values():
         worker.send(None)
+    folder.cleanup()
 
 
 def check(workers) -> None:
@@ -107,12 +117,12 @@ def check(workers) -> None:
         for form in forms:
             logits[isa, form] = ask(worker, form, BATCH_ROWS, True)[1]
     for form in ("float32", "int8"):
-        digests = {hashlib.sha256(logits[isa, form].numpy().tobytes()).hexdigest() for isa in workers}
+        digests = {hashlib.sha256(logits[isa, form].tobytes()).hexdigest() for isa in workers}
         assert len(digests) == 1, f"{form} must have the same bits on {', '.join(workers)} (got {len(digests)})"
     print(f"float32 and int8 have the same bits on {', '.join(workers)}")
     for isa, (_, forms) in workers.items():
         expected = logits[isa, "float32"].argmax(1)
-        kept = {form: float((logits[isa, form].argmax(1) == expected).float().mean()) for form in forms}
+        kept = {form: float((logits[isa, form].argmax(1) == expected).mean()) for form in forms}
         print(f"float32's labels kept, {isa}: " + ", ".join(f"{form} {share:.2%}" for form, share in kept.items()))
 
 
