@@ -71,6 +71,8 @@ ThreadPool& ThreadPool::instance() {
   return pool.compare_exchange_strong(current, made.get(), std::memory_order_acq_rel) ? *made.release() : *current;
 }
 
+bool ThreadPool::inside() { return inside_loop; }
+
 void ThreadPool::run(int64_t helpers, c10::function_ref<void()> body) {
   if (inside_loop) return body();
   const InsideLoop mark;

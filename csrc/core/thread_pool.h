@@ -27,6 +27,9 @@ class ThreadPool {
   // on two cores work side by side. A body that calls this itself is left to itself too.
   void run(int64_t helpers, c10::function_ref<void()> body);
 
+  // Whether this thread is in such a body.
+  static bool inside();
+
   // How many helpers would begin at once, because they have not gone to sleep.
   int64_t awake() const { return started_.load(std::memory_order_relaxed) - asleep_.load(std::memory_order_relaxed); }
 

@@ -114,12 +114,44 @@ struct HiddenKernels {
   void (*mean_pool)(const T* hidden, const int32_t* cu_seqlens, int64_t rows, int64_t D, float* mean);
 };
 
+// Attention of models in int8: numbers as int16, two in a word of 32 bits, and exact sums of their products. Its result
+// has the same bits with every instruction set, and takes half the time of float32's with VNNI.
+struct Int16Attention {
+  // The largest |x|, NaN where a number is not finite.
+  //   x: (tokens, size)
+  float (*largest)(const float* x, int64_t ld, int64_t tokens, int64_t size);
+
+  // Queries and keys, times a factor: word i of a token holds inputs i and size / 2 + i. size is even.
+  //   x: (tokens, size); out: (tokens, size / 2)
+  void (*halves_to_int16)(const float* x, int64_t ld, float factor, int64_t tokens, int64_t size, uint32_t* out);
+
+  // Values, times a factor: words of group g hold tokens 32 g + i and 32 g + 16 + i, i < 16; zeros behind the last.
+  //   values: (tokens, size); out: (16 * groups of 2 * kKeyStep tokens, size)
+  void (*values_to_int16)(const float* values, int64_t ld, float factor, int64_t tokens, int64_t size, uint32_t* out);
+
+  // c = a b.
+  //   a: (M, words); b: (words, N); c: (M, N), written over up to a whole block of columns
+  void (*scores)(int64_t M, int64_t N, int64_t words, const uint32_t* a, int64_t ld_a, const Columns& b, int32_t* c,
+                 int64_t ld_c);
+
+  // c = a b, or c + a b.
+  void (*context)(int64_t M, int64_t N, int64_t words, const uint32_t* a, int64_t ld_a, const Columns& b, float* c,
+                  int64_t ld_c, bool add);
+
+  // weights[q][k] = 2^15 * 2^(-scale / 2^12 * (max - scores[q][k])) in words as those of values, zeros behind the last
+  // key, and inverse[q] = 1 / their sum. No two scores are further apart than 2^31.
+  //   scores: (queries, keys), readable up to a multiple of 32; weights: (queries, words); inverse: (queries)
+  void (*softmax)(const int32_t* scores, int64_t ld_scores, float scale, int64_t queries, int64_t keys,
+                  uint32_t* weights, int64_t ld_weights, float* inverse);
+};
+
 struct KernelTable {
   const char* isa;
   bool fused;  // multiply-add is rounded once
 
   HiddenKernels<float> float32;
   HiddenKernels<bfloat16> bfloat16_;
+  Int16Attention int16_attention;
 
   // Keys side by side, as a product's right operand, in words of 32 bits (one float or two bfloat16); zeros behind the
   // last key up to a multiple of kKeyStep.

@@ -7,6 +7,7 @@
 #include "kernels/first_token_attention.h"
 #include "kernels/gemm/floats.h"
 #include "kernels/gemm/int8.h"
+#include "kernels/int16_attention.h"
 #include "kernels/norm.h"
 #include "kernels/quantize.h"
 
@@ -51,6 +52,15 @@ const KernelTable table = {
 #endif
     .float32 = hidden_kernels<float>(multiply),
     .bfloat16_ = hidden_kernels<bfloat16>(kBFloat16Products),
+    .int16_attention =
+        {
+            .largest = largest,
+            .halves_to_int16 = halves_to_int16,
+            .values_to_int16 = values_to_int16,
+            .scores = multiply_int16,
+            .context = multiply_int16_to_float,
+            .softmax = softmax_int16,
+        },
     .pack_keys = pack_keys,
     .multiply_int8 = multiply_int8,
     .linear_score = linear_score,

@@ -24,6 +24,14 @@ class SelfAttention {
   void project_context(const T* context, int64_t ld_context, T* hidden, int64_t tokens) const;
 
  private:
+  // The same for some rows, cu_seqlens: (rows + 1), with hidden at the first of them.
+  template <typename T>
+  void run_rows(T* hidden, const int32_t* cu_seqlens, int64_t rows) const;
+
+  // softmax(q k^T / sqrt(d)) v of each row and head; see varlen_attention.
+  template <typename T>
+  void attend(T* qkv, const int32_t* cu_seqlens, int64_t rows) const;
+
   const Linear& query_key_value() const;
 
   LinearWeights query_, key_, value_;

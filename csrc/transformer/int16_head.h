@@ -1,0 +1,103 @@
+// Attention of one row and head in int16, for models in int8: whole numbers, whose products are summed exactly.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+#include "core/isa.h"
+#include "core/parallel.h"
+#include "core/scratch.h"
+#include "transformer/varlen_attention.h"
+
+namespace moco {
+
+class Int16Head {
+ public:
+  // qkv: the row's first token, at the head; d is even.
+  Int16Head(float* qkv, int64_t tokens, int64_t heads, int64_t d)
+      : queries_(qkv),
+        tokens_(tokens),
+        ld_(3 * heads * d),
+        d_(d),
+        limit_(std::floor(std::sqrt(kMostScore / static_cast<float>(d)))) {
+    static thread_local Scratch words, queries, keys, values, scores, weights, context;
+    query_words_ = queries.of<uint32_t>(kQueryTile * d / 2);
+    keys_ = keys.of<uint32_t>(round_up(tokens, kKeyBlock) * d / 2);
+    values_ = values.of<uint32_t>(weight_words(tokens) * d + kBlock);  // products read whole blocks
+    ld_scores_ = round_up(tokens, kKeyBlock) + kKeyStep;  // not a power of two, which would crowd few sets of the cache
+    scores_ = scores.of<int32_t>(kQueryTile * ld_scores_);
+    weights_ = weights.of<uint32_t>(kQueryTile * ld_scores_);
+    ld_context_ = round_up(d, kBlock);
+    context_ = context.of<float>(kQueryTile * ld_context_);
+
+    const Int16Attention& kernels = moco::kernels().int16_attention;
+    const float* key = qkv + heads * d;
+    key_ = Scale(kernels.largest(key, ld_, tokens, d), limit_);
+    uint32_t* key_words = words.of<uint32_t>(tokens * d / 2);
+    kernels.halves_to_int16(key, ld_, key_.factor, tokens, d, key_words);
+    moco::kernels().pack_keys(key_words, d / 2, tokens, d / 2, keys_);
+    const float* value = qkv + 2 * heads * d;
+    value_ = Scale(kernels.largest(value, ld_, tokens, d), kMostValue);
+    kernels.values_to_int16(value, ld_, value_.factor, tokens, d, values_);
+  }
+
+  void attend(Range queries) {
+    for (int64_t q = queries.first; q < queries.last; q += kQueryTile) {
+      attend_tile(queries_ + q * ld_, std::min(kQueryTile, queries.last - q));
+    }
+  }
+
+ private:
+  // Sums stay below 2^31: differences of two scores, each of d products; and the sums over a block of keys of weights
+  // below 2^15 times values.
+  static constexpr float kMostScore = 1 << 30;
+  static constexpr float kMostValue = 1023;
+  static_assert(kKeyBlock * kMostValue * (1 << 15) < 2147483648.0F);
+
+  // Numbers times factor are whole numbers up to a limit; those times step are the numbers again. NaN where one of them
+  // is not finite.
+  struct Scale {
+    Scale() = default;
+    Scale(float largest, float limit)
+        : factor(largest > limit * std::numeric_limits<float>::min() ? limit / largest : 0), step(largest / limit) {}
+    float factor, step;
+  };
+
+  // Words of a query's weights for so many keys.
+  static int64_t weight_words(int64_t keys) { return round_up(keys, 2 * kKeyStep) / 2; }
+
+  void attend_tile(float* queries, int64_t count) {
+    const Int16Attention& kernels = moco::kernels().int16_attention;
+    const int64_t half = d_ / 2;
+    const Scale query(kernels.largest(queries, ld_, count, d_), limit_);
+    kernels.halves_to_int16(queries, ld_, query.factor, count, d_, query_words_);
+    for (int64_t k = 0; k < tokens_; k += kKeyBlock) {
+      const int64_t keys = std::min(kKeyBlock, round_up(tokens_ - k, kKeyStep));
+      kernels.scores(count, keys, half, query_words_, half, {keys_ + k * half, kKeyBlock, kBlock}, scores_ + k,
+                     ld_scores_);
+    }
+    constexpr float kLog2E = 1.44269504F;
+    const float scale = query.step * key_.step * (4096 * kLog2E) / std::sqrt(static_cast<float>(d_));
+    float inverse[kQueryTile];
+    kernels.softmax(scores_, ld_scores_, scale, count, tokens_, weights_, ld_scores_, inverse);
+    for (int64_t k = 0; k < tokens_; k += kKeyBlock) {
+      kernels.context(count, d_, weight_words(std::min(kKeyBlock, tokens_ - k)), weights_ + k / 2, ld_scores_,
+                      {values_ + k / 2 * d_, d_, kBlock}, context_, ld_context_, k > 0);
+    }
+    const float step = value_.step + 0 * scale;
+    for (int64_t q = 0; q < count; ++q) inverse[q] *= step;
+    hidden_kernels<float>().scale_rows(context_, ld_context_, inverse, count, d_, queries, ld_);
+  }
+
+  float* queries_;
+  int64_t tokens_, ld_, d_, ld_scores_, ld_context_;
+  float limit_;  // of queries and keys
+  Scale key_, value_;
+  uint32_t *query_words_, *keys_, *values_, *weights_;
+  int32_t* scores_;
+  float* context_;
+};
+
+}  // namespace moco
