@@ -138,7 +138,7 @@ struct Int16Attention {
   void (*context)(int64_t M, int64_t N, int64_t words, const uint32_t* a, int64_t ld_a, const Columns& b, float* c,
                   int64_t ld_c, bool add);
 
-  // weights[q][k] = 2^15 * 2^(-scale / 2^12 * (max - scores[q][k])) in words as those of values, zeros behind the last
+  // weights[q][k] = 2^14 * 2^(-scale / 2^12 * (max - scores[q][k])) in words as those of values, zeros behind the last
   // key, and inverse[q] = 1 / their sum. No two scores are further apart than 2^31.
   //   scores: (queries, keys), readable up to a multiple of 32; weights: (queries, words); inverse: (queries)
   void (*softmax)(const int32_t* scores, int64_t ld_scores, float scale, int64_t queries, int64_t keys,

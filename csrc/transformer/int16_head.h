@@ -17,11 +17,7 @@ class Int16Head {
  public:
   // qkv: the row's first token, at the head; d is even.
   Int16Head(float* qkv, int64_t tokens, int64_t heads, int64_t d)
-      : queries_(qkv),
-        tokens_(tokens),
-        ld_(3 * heads * d),
-        d_(d),
-        limit_(std::floor(std::sqrt(kMostScore / static_cast<float>(d)))) {
+      : queries_(qkv), tokens_(tokens), ld_(3 * heads * d), d_(d), limit_(limit_of_keys(d)) {
     static thread_local Scratch words, queries, keys, values, scores, weights, context;
     query_words_ = queries.of<uint32_t>(kQueryTile * d / 2);
     keys_ = keys.of<uint32_t>(round_up(tokens, kKeyBlock) * d / 2);
@@ -39,7 +35,7 @@ class Int16Head {
     kernels.halves_to_int16(key, ld_, key_.factor, tokens, d, key_words);
     moco::kernels().pack_keys(key_words, d / 2, tokens, d / 2, keys_);
     const float* value = qkv + 2 * heads * d;
-    value_ = Scale(kernels.largest(value, ld_, tokens, d), kMostValue);
+    value_ = Scale(kernels.largest(value, ld_, tokens, d), limit_of_values(tokens));
     kernels.values_to_int16(value, ld_, value_.factor, tokens, d, values_);
   }
 
@@ -50,11 +46,14 @@ class Int16Head {
   }
 
  private:
-  // Sums stay below 2^31: differences of two scores, each of d products; and the sums over a block of keys of weights
-  // below 2^15 times values.
-  static constexpr float kMostScore = 1 << 30;
-  static constexpr float kMostValue = 1023;
-  static_assert(kKeyBlock * kMostValue * (1 << 15) < 2147483648.0F);
+  // Sums stay below 2^31: differences of two scores, each of d products; and the sums over a block of keys of weights,
+  // up to 2^14, times values.
+  static float limit_of_keys(int64_t d) {
+    return std::floor(std::sqrt(static_cast<float>(1 << 30) / static_cast<float>(d)));
+  }
+  static float limit_of_values(int64_t tokens) {
+    return static_cast<float>(std::min<int64_t>(32767, ((1 << 17) - 1) / std::min(tokens, kKeyBlock)));
+  }
 
   // Numbers times factor are whole numbers up to a limit; those times step are the numbers again. NaN where one of them
   // is not finite.

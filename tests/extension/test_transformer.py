@@ -92,15 +92,16 @@ def check(ours, model, step):
     """`ours` must be step(model, dtype) to twice the error that plain torch makes in the model's own dtype.
 
     In int8 a number that differs in its last bit may become another byte. That is a step of quantisation, so errors are
-    held against those that quantising tokens makes: none may exceed the largest, and together they must be far fewer.
+    held against those that quantising tokens makes: none may exceed the largest, and together, against the same numbers
+    not quantised, they may be a twentieth larger than the reference's.
     """
     exact = step(copy.deepcopy(model).double(), torch.float64)
-    made_by_quantising = exact - step(in_floats(model).double(), torch.float64)
+    not_quantised = step(in_floats(model).double(), torch.float64)
+    made_by_quantising = exact - not_quantised
     if made_by_quantising.abs().max() <= 1e-9:
         return assert_within_twice_the_error(ours, step(model, model.dtype), exact)
-    error = ours.double() - exact
-    assert error.abs().max() <= made_by_quantising.abs().max()
-    assert error.square().mean() <= 0.1 * made_by_quantising.square().mean()
+    assert (ours.double() - exact).abs().max() <= made_by_quantising.abs().max()
+    assert (ours.double() - not_quantised).norm() <= 1.05 * made_by_quantising.norm()
     return None
 
 
