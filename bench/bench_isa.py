@@ -27,8 +27,7 @@ from moco_rt.architectures import load_classifier
 from moco_rt.runtime.machine import describe_machine
 
 LEVELS = ("avx2", "avx512", "avx512_vnni", "avx512_bf16")
-#: The form of int8 with hidden states in bfloat16, for processors that multiply those.
-FORMS = ("float32", "bfloat16", "int8", "int8+bfloat16")
+FORMS = ("float32", "bfloat16", "int8")
 #: What ATEN_CPU_CAPABILITY, torch's own bound, is beside a level.
 CAPABILITIES = {"avx2": "avx2"}
 LENGTHS = (16, 64)
@@ -41,10 +40,9 @@ def batches_of(tokenizer, texts, batch_rows):
 
 
 def model_in(form, model, int8_folder):
-    if not form.startswith("int8"):
+    if form != "int8":
         return EarlyExitTextClassificationModel(model, dtype=form)
-    fast = EarlyExitTextClassificationModel.from_pretrained(int8_folder)
-    return EarlyExitTextClassificationModel(fast.model.to(torch.bfloat16)) if form.endswith("bfloat16") else fast
+    return EarlyExitTextClassificationModel.from_pretrained(int8_folder)
 
 
 def save_int8(name: str, folder: str) -> None:
@@ -59,7 +57,7 @@ def work(address: str, name: str, int8_folder: str, rows: int, threads: int) -> 
     torch.set_num_threads(threads)
     model, tokenizer = load_classifier(str(SHARED / "models" / name))
     test = [row["text"] for row in read_jsonl(SHARED / "data" / "sst2/test.jsonl", rows)]
-    forms = [form for form in FORMS if "bfloat16" not in form or can_multiply(torch.bfloat16)]
+    forms = [form for form in FORMS if form != "bfloat16" or can_multiply(torch.bfloat16)]
     models = {form: model_in(form, model, int8_folder) for form in forms}
     generator = torch.Generator().manual_seed(0)
     cells = {BATCH_ROWS: batches_of(tokenizer, test, BATCH_ROWS)}

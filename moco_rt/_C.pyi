@@ -28,6 +28,14 @@ def linear(x: Tensor, weights: Affine | Int8Affine) -> Tensor:
     x: (tokens, inputs) float32, or bfloat16 where the processor multiplies that.
     """
 
+def attention(qkv: Tensor, cu_seqlens: Sequence[int], int16: bool = False) -> Tensor:
+    """Attention by itself, as the model's layers compute it: softmax(q k^T / sqrt(d)) v, (tokens, heads, d).
+
+    qkv: (tokens, 3, heads, d) float32, or bfloat16 where the processor multiplies that; d is even.
+    cu_seqlens: where each row begins, and the number of tokens.
+    int16: with whole numbers, as models in int8 do.
+    """
+
 def parallel_threads() -> int:
     """How many threads work together in a parallel loop of the extension that waits for all of them.
 

@@ -1,7 +1,10 @@
 // TransformerClassifier and its weights for Python.
+#include <ATen/ops/clone.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include <algorithm>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -10,14 +13,46 @@
 #include "batch/packed_batch.h"
 #include "bindings/bindings.h"
 #include "bindings/guarded.h"
+#include "core/checks.h"
+#include "linear/products.h"
 #include "transformer/model.h"
+#include "transformer/varlen_attention.h"
 #include "transformer/weights.h"
 
 namespace moco {
 
 namespace py = pybind11;
 
+namespace {
+
+at::Tensor attention(const at::Tensor& qkv, const std::vector<int32_t>& cu_seqlens, bool int16) {
+  MOCO_CHECK_VALUE(qkv.dim() == 4 && qkv.size(1) == 3, "attention: qkv must have shape (tokens, 3, heads, d)");
+  MOCO_CHECK_VALUE(cu_seqlens.size() > 1 && cu_seqlens[0] == 0 && cu_seqlens.back() == qkv.size(0) &&
+                       std::is_sorted(cu_seqlens.begin(), cu_seqlens.end(), std::less_equal<>()),
+                   "attention: cu_seqlens must rise from 0 to the number of tokens, ", qkv.size(0));
+  MOCO_CHECK_VALUE(can_multiply(qkv.scalar_type()) && qkv.scalar_type() != at::kChar,
+                   "attention: qkv must be float32, or bfloat16 where the processor multiplies that");
+  MOCO_CHECK_VALUE(qkv.size(3) % 2 == 0 && (!int16 || qkv.scalar_type() == at::kFloat),
+                   "attention: d must be even, and qkv float32 for int16");
+  const at::Tensor projected = qkv.clone(at::MemoryFormat::Contiguous);
+  const auto rows = static_cast<int64_t>(cu_seqlens.size()) - 1;
+  const int64_t heads = qkv.size(2);
+  const int64_t d = qkv.size(3);
+  if (int16) {
+    varlen_attention_int16(projected.mutable_data_ptr<float>(), cu_seqlens.data(), rows, heads, d);
+  } else if (qkv.scalar_type() == at::kFloat) {
+    varlen_attention(projected.mutable_data_ptr<float>(), cu_seqlens.data(), rows, heads, d);
+  } else {
+    varlen_attention(static_cast<bfloat16*>(projected.mutable_data_ptr()), cu_seqlens.data(), rows, heads, d);
+  }
+  return projected.select(1, 0).contiguous();
+}
+
+}  // namespace
+
 void bind_transformer(py::module_& m) {
+  m.def("attention", guarded(&attention), py::arg("qkv"), py::arg("cu_seqlens"), py::arg("int16") = false);
+
   py::class_<EmbeddingWeights>(m, "EmbeddingWeights")
       .def(py::init(guarded([](at::Tensor words, at::Tensor positions, std::optional<at::Tensor> types, Affine norm,
                                std::optional<Affine> projection, std::optional<int64_t> padding_idx) {

@@ -5,7 +5,6 @@
 
 #include "core/checks.h"
 #include "core/isa.h"
-#include "linear/linear.h"
 #include "linear/packed_weights.h"
 #include "linear/products.h"
 

@@ -31,8 +31,8 @@ class Int8 : public PackedWeights {
     if (!panels_align) parts_ = {in_blocks(all, kWordBytes, kInt8Inputs)};
     for (const at::Tensor& part : parts_) {
       const int64_t block_bytes = part.size(1) * kBlock * kWordBytes;
-      for (int64_t block = 0; block < part.size(0); block += Linear::kPanel / kBlock) {
-        panels_.push_back(part.const_data_ptr<int8_t>() + block * block_bytes);
+      for (int64_t block = 0; block < part.size(0); ++block) {
+        blocks_.push_back(part.const_data_ptr<int8_t>() + block * block_bytes);
       }
     }
     const at::Tensor scale = floats(at::cat(scales));
@@ -44,8 +44,7 @@ class Int8 : public PackedWeights {
 
   void multiply(const Tokens& x, int64_t tokens, int64_t first_column, int64_t columns, int64_t /*input*/, float* c,
                 int64_t ld_c) const override {
-    const Columns weights{panels_[static_cast<size_t>(first_column / Linear::kPanel)], kBlock,
-                          parts_[0].size(1) * kBlock};
+    const Columns weights{blocks_[static_cast<size_t>(first_column / kBlock)], kBlock, parts_[0].size(1) * kBlock};
     products().int8(tokens, columns, inputs_, x.quantized, weights, scale_.const_data_ptr<float>() + first_column,
                     sums_.const_data_ptr<float>() + first_column, c, ld_c);
   }
@@ -58,7 +57,7 @@ class Int8 : public PackedWeights {
 
   int64_t inputs_;
   std::vector<at::Tensor> parts_;      // (blocks, words, kBlock, kWordBytes) each
-  std::vector<const int8_t*> panels_;  // where each panel begins in those
+  std::vector<const int8_t*> blocks_;  // where each block begins in those
   at::Tensor factor_;                  // (inputs): 1 / smooth
   at::Tensor scale_, sums_;            // (outputs in whole blocks): see multiply_int8
 };

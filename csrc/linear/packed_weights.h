@@ -29,8 +29,9 @@ class PackedWeights {
   // What inputs are multiplied by before they are quantised: (inputs); null where tokens are multiplied as they are.
   virtual const float* quantize_factor() const { return nullptr; }
 
-  // c = x W^T for some columns (outputs) and the inputs [input, input + depth()), added to what c holds where input is
-  // not 0. The first column is a multiple of kBlock; c: (tokens, columns), written over up to a whole block.
+  // c = x W^T for some columns (outputs) of one panel and the inputs [input, input + depth()), added to what c holds
+  // where input is not 0. The first column is a multiple of kBlock; c: (tokens, columns), written over up to a whole
+  // block.
   virtual void multiply(const Tokens& x, int64_t tokens, int64_t first_column, int64_t columns, int64_t input, float* c,
                         int64_t ld_c) const = 0;
 

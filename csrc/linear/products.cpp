@@ -11,7 +11,7 @@ const Products& products() {
   static const Products chosen = [] {
     Products best{kernels().float32.multiply, kernels().bfloat16_.multiply, kernels().multiply_int8};
 #if defined(MOCO_BRGEMM) && defined(MOCO_X86)
-    if (max_isa() == IsaLevel::kAvx512Bf16) {  // nothing of ours multiplies tiles yet
+    if (&kernels() == &avx512_bf16::table) {  // nothing of ours multiplies tiles yet
       if (__builtin_cpu_supports("amx-bf16")) best.bfloat16_ = brgemm::multiply;
       if (__builtin_cpu_supports("amx-int8")) best.int8 = brgemm::multiply_int8;
     }

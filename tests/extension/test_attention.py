@@ -1,0 +1,155 @@
+"""Attention by itself, in every form: how exact it is, and that a row's bits are its own."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from moco_rt import _C
+
+#: Queries go by 64, keys by 64 and the last ones by 16, pairs of keys by 32.
+LENGTHS = {"one token": [1], "few": [15, 1, 16, 17, 31, 32, 33], "many": [63, 64, 65, 130, 300], "longest": [512]}
+HEADS = [(1, 2), (3, 20), (2, 32), (2, 64), (1, 50), (1, 128)]
+every_length = pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+every_head = pytest.mark.parametrize(("heads", "d"), HEADS)
+
+
+def starts(lengths):
+    return [0, *torch.tensor(lengths).cumsum(0).tolist()]
+
+
+def random_qkv(lengths, heads, d, sharpness=1.0):
+    """Queries, keys and values; scores vary by about `sharpness`."""
+    torch.manual_seed(sum(lengths) + d)
+    qkv = torch.randn(sum(lengths), 3, heads, d)
+    qkv[:, 0] *= sharpness
+    return qkv
+
+
+def plain(qkv, lengths):
+    """By torch's own operations, in the dtype of qkv."""
+    rows = []
+    for row in qkv.split(lengths):
+        query, key, value = row.transpose(0, 2).unbind(1)  # (heads, tokens, d) each
+        weights = torch.softmax(query @ key.mT / math.sqrt(qkv.shape[3]), 2)
+        rows.append((weights @ value).transpose(0, 1))
+    return torch.cat(rows)
+
+
+@every_head
+@every_length
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_attention_is_within_twice_the_error_of_torchs(lengths, heads, d, dtype):
+    if not _C.can_multiply(dtype):
+        pytest.skip(f"the processor does not multiply {dtype}")
+    qkv = random_qkv(lengths, heads, d).to(dtype)
+    exact = plain(qkv.double(), lengths)
+    error = (_C.attention(qkv, starts(lengths)).double() - exact).abs().max()
+    assert error <= 2 * (plain(qkv, lengths).double() - exact).abs().max() + 1e-7
+
+
+@every_head
+@every_length
+@pytest.mark.parametrize("sharpness", [0.0, 1.0, 30.0])
+def test_int16_is_as_exact_as_its_numbers_allow(lengths, heads, d, sharpness):
+    """Values are rounded to a 2047th of the largest at least, scores much finer, weights to a 16,384th of the largest.
+
+    A score is that of rounded queries and keys: where they are large, a weight is off by more, all the same by a part
+    of itself and of what is near it.
+    """
+    qkv = random_qkv(lengths, heads, d, sharpness)
+    exact = plain(qkv.double(), lengths)
+    error = (_C.attention(qkv, starts(lengths), int16=True).double() - exact).abs().max()
+    largest = qkv[:, 2].abs().max()
+    step = math.sqrt(2**30 // d)
+    of_scores = qkv[:, 0].abs().max() * qkv[:, 1].abs().max() / step * math.sqrt(d)
+    assert error <= largest * (1 / 2047 + 1e-3 + of_scores)
+    assert error <= 0.02 * largest
+
+
+@pytest.mark.parametrize("int16", [False, True])
+def test_scores_of_any_size_are_compared_exactly(int16):
+    """One key is far above the others, then far below them, at the ends of what the sums can hold."""
+    for size in (1e2, 1e4, 1e8, 1e15):
+        qkv = torch.zeros(40, 3, 1, 32)
+        qkv[:, 0], qkv[:, 2, 0, 0] = size, torch.arange(40.0)
+        qkv[:, 1], qkv[17, 1] = -size, size
+        context = _C.attention(qkv, [0, 40], int16)
+        torch.testing.assert_close(context[:, 0, 0], torch.full((40,), 17.0), rtol=1e-3, atol=0)
+        qkv[:, 1] *= -1
+        context = _C.attention(qkv, [0, 40], int16)
+        torch.testing.assert_close(context[:, 0, 0], torch.full((40,), (39 * 40 / 2 - 17) / 39), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("int16", [False, True])
+def test_zeros_are_attended_to_equally(int16):
+    context = _C.attention(torch.zeros(33, 3, 2, 32), [0, 33], int16)
+    assert torch.equal(context, torch.zeros(33, 2, 32))
+    qkv = torch.zeros(33, 3, 2, 32)
+    qkv[:, 2] = torch.arange(33.0)[:, None, None]
+    torch.testing.assert_close(_C.attention(qkv, [0, 33], int16), torch.full((33, 2, 32), 16.0), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("part", [0, 1, 2], ids=["query", "key", "value"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("int16", [False, True])
+def test_what_is_not_finite_is_seen_in_its_row_and_head_only(int16, value, part):
+    qkv = random_qkv([40, 30], 2, 32)
+    whole = _C.attention(qkv, [0, 40, 70], int16)
+    qkv[39, part, 1, 3] = value
+    context = _C.attention(qkv, [0, 40, 70], int16)
+    assert torch.equal(context[40:], whole[40:])
+    assert torch.equal(context[:, 0], whole[:, 0])
+    if math.isnan(value):
+        seen = [39] if part == 0 else range(40)  # a query's own token sees it, a key's or a value's the whole row
+        assert not context[seen, 1].isfinite().all(1).any()
+
+
+@pytest.mark.parametrize("int16", [False, True])
+def test_a_rows_bits_are_the_same_bits_alone_and_among_others(int16):
+    lengths = [5, 64, 1, 300, 33]
+    qkv = random_qkv(lengths, 3, 32)
+    together = _C.attention(qkv, starts(lengths), int16)
+    for row, context in zip(qkv.split(lengths), together.split(lengths), strict=True):
+        assert torch.equal(_C.attention(row, [0, len(row)], int16), context)
+
+
+def test_int16_has_the_same_bits_on_every_instruction_set():
+    script = (
+        "import hashlib, torch\n"
+        "from moco_rt import _C\n"
+        "torch.manual_seed(0)\n"
+        "found = hashlib.sha256()\n"
+        "for tokens, heads, d in ((1, 1, 2), (40, 2, 32), (300, 1, 50), (512, 1, 64)):\n"
+        "    qkv = torch.randn(tokens, 3, heads, d, dtype=torch.float64).float()\n"
+        "    found.update(_C.attention(qkv, [0, tokens], int16=True).numpy().tobytes())\n"
+        "print(_C.cpu_isa(), found.hexdigest())\n"
+    )
+    found = {}
+    for level in ("avx2", "avx512", "avx512_vnni", "avx512_bf16"):
+        environment = {**os.environ, "MOCO_MAX_ISA": level}
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+        )
+        isa, digest = done.stdout.split()
+        found[isa] = digest
+    found.pop("generic", None)  # it rounds a multiply-add twice
+    assert len(set(found.values())) <= 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "cu_seqlens", "int16", "message"),
+    [
+        ((4, 2, 1, 2), [0, 4], False, r"qkv must have shape \(tokens, 3, heads, d\)"),
+        ((4, 3, 1, 2), [0, 3], False, "cu_seqlens must rise from 0 to the number of tokens, 4"),
+        ((4, 3, 1, 3), [0, 4], True, "d must be even"),
+    ],
+)
+def test_refusals(shape, cu_seqlens, int16, message):
+    with pytest.raises(ValueError, match=message):
+        _C.attention(torch.zeros(shape), cu_seqlens, int16)
