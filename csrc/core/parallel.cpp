@@ -79,9 +79,7 @@ void parallel_tasks(int64_t tasks, int64_t flops, c10::function_ref<void(int64_t
   share_out(tasks, std::min({loop_threads() - 1, tasks - 1, worth}), f);
 }
 
-int64_t loop_threads() {
-  return ThreadPool::inside() ? 1 : std::min<int64_t>(at::get_num_threads(), allowed_cores());
-}
+int64_t loop_threads() { return ThreadPool::inside() ? 1 : std::min<int64_t>(at::get_num_threads(), allowed_cores()); }
 
 int64_t parallel_threads() {
   const int64_t threads = loop_threads();

@@ -24,7 +24,8 @@ void parallel_ranges(int64_t first, int64_t last, int64_t grain, c10::function_r
 void parallel_tasks(int64_t tasks, int64_t flops, c10::function_ref<void(int64_t)> f);
 
 // How many threads a parallel loop of this thread may have: as many as torch's, but no more than there are cores to run
-// them, and inside another loop one. Torch cannot be asked whether somebody has set its number or it is the default, which knows no CPU quota.
+// them, and inside another loop one. Torch cannot be asked whether somebody has set its number or it is the default,
+// which knows no CPU quota.
 int64_t loop_threads();
 
 // How many threads work together when a loop waits for all that it may have, for a second at most.

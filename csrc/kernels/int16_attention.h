@@ -40,8 +40,8 @@ inline __attribute__((always_inline)) PairVec shift_right(PairVec v, PairVec n) 
 #endif
 }
 
-// 2^14 * 2^(-x / 2^12), error up to 2e-4 of it and 1: whole octaves are shifts, what is left t is the minimax polynomial
-// 1 - 0.6916 t + 0.2312 t^2 - 0.0396 t^3 with 1 at t = 0.
+// 2^14 * 2^(-x / 2^12), error up to 2e-4 of it and 1: whole octaves are shifts, what is left t is the minimax
+// polynomial 1 - 0.6916 t + 0.2312 t^2 - 0.0396 t^3 with 1 at t = 0.
 inline __attribute__((always_inline)) PairVec exp2_of_minus(PairVec x) {
   const PairVec t = x << 4;  // in 2^-16, what does not fit falls off
   PairVec p = (PairVec){} + 3787 - high_product(t, (PairVec){} + 649);
