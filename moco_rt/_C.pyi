@@ -28,12 +28,15 @@ def linear(x: Tensor, weights: Affine | Int8Affine) -> Tensor:
     x: (tokens, inputs) float32, or bfloat16 where the processor multiplies that.
     """
 
-def attention(qkv: Tensor, cu_seqlens: Sequence[int], int16: bool = False) -> Tensor:
+def attention(
+    qkv: Tensor, cu_seqlens: Sequence[int], int16: bool = False, before: int = -1, behind: int = -1
+) -> Tensor:
     """Attention by itself, as the model's layers compute it: softmax(q k^T / sqrt(d)) v, (tokens, heads, d).
 
     qkv: (tokens, 3, heads, d) float32, or bfloat16 where the processor multiplies that; d is even.
     cu_seqlens: where each row begins, and the number of tokens.
     int16: with whole numbers, as models in int8 do.
+    before, behind: see `AttentionSpec`.
     """
 
 def parallel_threads() -> int:
@@ -184,8 +187,13 @@ class Exits:
         a flat rule on rows longer than it was fitted on.
         """
 
-class EmbeddingWeights:
-    """Tables (any, E), their LayerNorm, and the projection E -> D where there is one.
+class NormSpec:
+    """LayerNorm, (size) each; rms: RMSNorm, which subtracts no mean."""
+
+    def __init__(self, weights: Affine, eps: float, *, rms: bool = False) -> None: ...
+
+class EmbeddingSpec:
+    """Tables (any, E), the norm of their sum, and the projection E -> D where there is one.
 
     padding_idx: where given, positions count from padding_idx + 1 and skip that token.
     """
@@ -194,15 +202,20 @@ class EmbeddingWeights:
         self,
         *,
         words: Tensor,
-        positions: Tensor,
-        types: Tensor | None,
-        norm: Affine,
+        norm: NormSpec,
+        positions: Tensor | None = None,
+        types: Tensor | None = None,
         projection: Affine | None = None,
         padding_idx: int | None = None,
     ) -> None: ...
 
-class LayerWeights:
-    """One encoder layer's."""
+class AttentionSpec:
+    """Self-attention with its output layer.
+
+    before, behind: a query attends to so many keys before its own token and behind it; -1: to all.
+    rope: cos and sin of rotary positions, (positions, n) float32 each: of each head the first 2 n dims are turned, i
+        with n + i.
+    """
 
     def __init__(
         self,
@@ -210,35 +223,76 @@ class LayerWeights:
         query: Affine | Int8Affine,
         key: Affine | Int8Affine,
         value: Affine | Int8Affine,
-        attention_output: Affine | Int8Affine,
-        attention_norm: Affine,
-        intermediate: Affine | Int8Affine,
         output: Affine | Int8Affine,
-        output_norm: Affine,
+        heads: int,
+        before: int = -1,
+        behind: int = -1,
+        rope: tuple[Tensor, Tensor] | None = None,
     ) -> None: ...
 
-class HeadWeights:
-    """The classifier: a dense layer, an activation function, the layer to the logits."""
+class FeedForwardSpec:
+    """down(activation(up(x))); with a gate down(activation(gate(x)) * up(x)).
 
-    def __init__(self, *, dense: Affine, activation: str, output: Affine) -> None: ...
-
-class TransformerClassifier:
-    """A BERT-like encoder with its classifier, over packed rows; every step works in place.
-
-    dtype: float32 or bfloat16, of hidden states and of products whose weights are not int8; sums, softmax and
-    LayerNorm are float32.
-    activation: gelu, gelu_new or relu.
+    activation: gelu, gelu_new, relu, silu or tanh.
     """
 
     def __init__(
         self,
-        embeddings: EmbeddingWeights,
-        layers: Sequence[LayerWeights],
-        head: HeadWeights,
         *,
-        heads: int,
+        up: Affine | Int8Affine,
+        down: Affine | Int8Affine,
         activation: str,
-        eps: float,
+        gate: Affine | Int8Affine | None = None,
+    ) -> None: ...
+
+class SubLayerNorms:
+    """hidden = after(hidden + sub-layer(before(hidden))), each where there is one."""
+
+    def __init__(self, *, before: NormSpec | None = None, after: NormSpec | None = None) -> None: ...
+
+class LayerSpec:
+    """One layer: its two sub-layers and the norms around them."""
+
+    def __init__(
+        self,
+        *,
+        attention: AttentionSpec,
+        around_attention: SubLayerNorms,
+        feed_forward: FeedForwardSpec,
+        around_feed_forward: SubLayerNorms,
+    ) -> None: ...
+
+class HeadSpec:
+    """The classifier: output(norm(activation(dense(pooled)))).
+
+    final_norm: of tokens, before they are pooled.
+    pooling: `first`, a row's first token, or `mean`, the mean of all.
+    """
+
+    def __init__(
+        self,
+        *,
+        dense: Affine,
+        activation: str,
+        output: Affine,
+        norm: NormSpec | None = None,
+        final_norm: NormSpec | None = None,
+        pooling: str = "first",
+    ) -> None: ...
+
+class TransformerClassifier:
+    """A transformer with its classifier, over packed rows; every step works in place.
+
+    dtype: float32 or bfloat16, of hidden states and of products whose weights are not int8; sums, softmax and norms
+    are float32.
+    """
+
+    def __init__(
+        self,
+        embeddings: EmbeddingSpec,
+        layers: Sequence[LayerSpec],
+        head: HeadSpec,
+        *,
         dtype: torch.dtype,
     ) -> None: ...
     @property
@@ -250,11 +304,18 @@ class TransformerClassifier:
     def embed(self, batch: PackedBatch, input_ids: Tensor, token_type_ids: Tensor | None) -> None:
         """Hidden states of the batch from integer input_ids and token_type_ids: (rows, S), or (total_tokens)."""
 
+    @property
+    def reads_first_token(self) -> bool:
+        """Whether `classify` reads no token but a row's first."""
+
+    def can_peek(self, layer: int) -> bool:
+        """Whether `peek` takes a layer: its keys are linear in its tokens, and the first attends to all of them."""
+
     def attention(self, layer: int, batch: PackedBatch) -> None:
-        """Self-attention, its output product, residual and LayerNorm."""
+        """Self-attention, its output product, residual and norms."""
 
     def feed_forward(self, layer: int, batch: PackedBatch) -> None:
-        """Both products of the feed-forward network, residual and LayerNorm."""
+        """The products of the feed-forward network, residual and norms."""
 
     def peek(self, layer: int, batch: PackedBatch) -> PackedBatch:
         """A batch of every row's first token, in the state that attention would leave it in; batch stays as it is.

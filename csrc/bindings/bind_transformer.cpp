@@ -16,8 +16,8 @@
 #include "core/checks.h"
 #include "linear/products.h"
 #include "transformer/model.h"
+#include "transformer/spec.h"
 #include "transformer/varlen_attention.h"
-#include "transformer/weights.h"
 
 namespace moco {
 
@@ -25,7 +25,8 @@ namespace py = pybind11;
 
 namespace {
 
-at::Tensor attention(const at::Tensor& qkv, const std::vector<int32_t>& cu_seqlens, bool int16) {
+at::Tensor attention(const at::Tensor& qkv, const std::vector<int32_t>& cu_seqlens, bool int16, int64_t before,
+                     int64_t behind) {
   MOCO_CHECK_VALUE(qkv.dim() == 4 && qkv.size(1) == 3, "attention: qkv must have shape (tokens, 3, heads, d)");
   MOCO_CHECK_VALUE(cu_seqlens.size() > 1 && cu_seqlens[0] == 0 && cu_seqlens.back() == qkv.size(0) &&
                        std::is_sorted(cu_seqlens.begin(), cu_seqlens.end(), std::less_equal<>()),
@@ -39,11 +40,12 @@ at::Tensor attention(const at::Tensor& qkv, const std::vector<int32_t>& cu_seqle
   const int64_t heads = qkv.size(2);
   const int64_t d = qkv.size(3);
   if (int16) {
-    varlen_attention_int16(projected.mutable_data_ptr<float>(), cu_seqlens.data(), rows, heads, d);
+    varlen_attention_int16(projected.mutable_data_ptr<float>(), cu_seqlens.data(), rows, heads, d, {before, behind});
   } else if (qkv.scalar_type() == at::kFloat) {
-    varlen_attention(projected.mutable_data_ptr<float>(), cu_seqlens.data(), rows, heads, d);
+    varlen_attention(projected.mutable_data_ptr<float>(), cu_seqlens.data(), rows, heads, d, {before, behind});
   } else {
-    varlen_attention(static_cast<bfloat16*>(projected.mutable_data_ptr()), cu_seqlens.data(), rows, heads, d);
+    varlen_attention(static_cast<bfloat16*>(projected.mutable_data_ptr()), cu_seqlens.data(), rows, heads, d,
+                     {before, behind});
   }
   return projected.select(1, 0).contiguous();
 }
@@ -51,40 +53,70 @@ at::Tensor attention(const at::Tensor& qkv, const std::vector<int32_t>& cu_seqle
 }  // namespace
 
 void bind_transformer(py::module_& m) {
-  m.def("attention", guarded(&attention), py::arg("qkv"), py::arg("cu_seqlens"), py::arg("int16") = false);
+  m.def("attention", guarded(&attention), py::arg("qkv"), py::arg("cu_seqlens"), py::arg("int16") = false,
+        py::arg("before") = KeyRange::kAll, py::arg("behind") = KeyRange::kAll);
 
-  py::class_<EmbeddingWeights>(m, "EmbeddingWeights")
-      .def(py::init(guarded([](at::Tensor words, at::Tensor positions, std::optional<at::Tensor> types, Affine norm,
-                               std::optional<Affine> projection, std::optional<int64_t> padding_idx) {
-             return EmbeddingWeights{words, positions, types, norm, projection, padding_idx};
+  py::class_<NormSpec>(m, "NormSpec")
+      .def(py::init(guarded([](Affine weights, double eps, bool rms) { return NormSpec{weights, eps, rms}; })),
+           py::arg("weights"), py::arg("eps"), py::kw_only(), py::arg("rms") = false);
+  py::class_<EmbeddingSpec>(m, "EmbeddingSpec")
+      .def(py::init(guarded([](at::Tensor words, const NormSpec& norm, std::optional<at::Tensor> positions,
+                               std::optional<at::Tensor> types, std::optional<Affine> projection,
+                               std::optional<int64_t> padding_idx) {
+             return EmbeddingSpec{words, positions, types, norm, projection, padding_idx};
            })),
-           py::kw_only(), py::arg("words"), py::arg("positions"), py::arg("types"), py::arg("norm"),
-           py::arg("projection") = py::none(), py::arg("padding_idx") = py::none());
-  py::class_<LayerWeights>(m, "LayerWeights")
-      .def(py::init(guarded([](const Weights& query, const Weights& key, const Weights& value,
-                               const Weights& attention_output, Affine attention_norm, const Weights& intermediate,
-                               const Weights& output, Affine output_norm) {
-             return LayerWeights{linear_weights(query),  linear_weights(key),
-                                 linear_weights(value),  linear_weights(attention_output),
-                                 attention_norm,         linear_weights(intermediate),
-                                 linear_weights(output), output_norm};
+           py::kw_only(), py::arg("words"), py::arg("norm"), py::arg("positions") = py::none(),
+           py::arg("types") = py::none(), py::arg("projection") = py::none(), py::arg("padding_idx") = py::none());
+  py::class_<AttentionSpec>(m, "AttentionSpec")
+      .def(py::init(guarded([](const Weights& query, const Weights& key, const Weights& value, const Weights& output,
+                               int64_t heads, int64_t before, int64_t behind,
+                               std::optional<std::pair<at::Tensor, at::Tensor>> rope) {
+             AttentionSpec spec{
+                 linear_weights(query), linear_weights(key), linear_weights(value), linear_weights(output), heads,
+                 {before, behind},      std::nullopt};
+             if (rope) spec.rope = Rope{rope->first, rope->second};
+             return spec;
            })),
-           py::kw_only(), py::arg("query"), py::arg("key"), py::arg("value"), py::arg("attention_output"),
-           py::arg("attention_norm"), py::arg("intermediate"), py::arg("output"), py::arg("output_norm"));
-  py::class_<HeadWeights>(m, "HeadWeights")
-      .def(py::init(guarded([](Affine dense, std::string activation, Affine output) {
-             return HeadWeights{dense, activation, output};
+           py::kw_only(), py::arg("query"), py::arg("key"), py::arg("value"), py::arg("output"), py::arg("heads"),
+           py::arg("before") = KeyRange::kAll, py::arg("behind") = KeyRange::kAll, py::arg("rope") = py::none());
+  py::class_<FeedForwardSpec>(m, "FeedForwardSpec")
+      .def(py::init(guarded([](const Weights& up, const Weights& down, const std::string& activation,
+                               const std::optional<Weights>& gate) {
+             FeedForwardSpec spec{linear_weights(up), linear_weights(down), std::nullopt, activation};
+             if (gate) spec.gate = linear_weights(*gate);
+             return spec;
            })),
-           py::kw_only(), py::arg("dense"), py::arg("activation"), py::arg("output"));
+           py::kw_only(), py::arg("up"), py::arg("down"), py::arg("activation"), py::arg("gate") = py::none());
+  py::class_<SubLayerNorms>(m, "SubLayerNorms")
+      .def(py::init(guarded([](std::optional<NormSpec> before, std::optional<NormSpec> after) {
+             return SubLayerNorms{before, after};
+           })),
+           py::kw_only(), py::arg("before") = py::none(), py::arg("after") = py::none());
+  py::class_<LayerSpec>(m, "LayerSpec")
+      .def(py::init(guarded([](const AttentionSpec& attention, const SubLayerNorms& around_attention,
+                               const FeedForwardSpec& feed_forward, const SubLayerNorms& around_feed_forward) {
+             return LayerSpec{attention, around_attention, feed_forward, around_feed_forward};
+           })),
+           py::kw_only(), py::arg("attention"), py::arg("around_attention"), py::arg("feed_forward"),
+           py::arg("around_feed_forward"));
+  py::class_<HeadSpec>(m, "HeadSpec")
+      .def(py::init(guarded([](Affine dense, std::string activation, Affine output, std::optional<NormSpec> norm,
+                               std::optional<NormSpec> final_norm, std::string pooling) {
+             return HeadSpec{final_norm, pooling, dense, activation, norm, output};
+           })),
+           py::kw_only(), py::arg("dense"), py::arg("activation"), py::arg("output"), py::arg("norm") = py::none(),
+           py::arg("final_norm") = py::none(), py::arg("pooling") = "first");
 
   py::class_<TransformerClassifier>(m, "TransformerClassifier")
-      .def(py::init(guarded([](const EmbeddingWeights& embeddings, const std::vector<LayerWeights>& layers,
-                               const HeadWeights& head, int64_t heads, const std::string& activation, double eps,
-                               at::ScalarType dtype) {
-             return std::make_unique<TransformerClassifier>(embeddings, layers, head, heads, activation, eps, dtype);
+      .def(py::init(guarded([](const EmbeddingSpec& embeddings, const std::vector<LayerSpec>& layers,
+                               const HeadSpec& head, at::ScalarType dtype) {
+             return std::make_unique<TransformerClassifier>(embeddings, layers, head, dtype);
            })),
-           py::arg("embeddings"), py::arg("layers"), py::arg("head"), py::kw_only(), py::arg("heads"),
-           py::arg("activation"), py::arg("eps"), py::arg("dtype"))
+           py::arg("embeddings"), py::arg("layers"), py::arg("head"), py::kw_only(), py::arg("dtype"))
+      .def_property_readonly("reads_first_token", &TransformerClassifier::reads_first_token)
+      .def("can_peek",
+           guarded<Work::kNone>([](const TransformerClassifier& e, int64_t layer) { return e.can_peek(layer); }),
+           py::arg("layer"))
       .def_property_readonly("num_layers", &TransformerClassifier::num_layers)
       .def_property_readonly("num_classes", &TransformerClassifier::num_classes)
       .def_property_readonly("dtype", &TransformerClassifier::dtype)

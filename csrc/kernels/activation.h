@@ -72,38 +72,57 @@ inline Vec tanh(Vec x) {
   return size < 0.625F ? near : x < 0.0F ? -far : far;
 }
 
+inline Vec silu(Vec x) { return x / (1.0F + exp(-x)); }
 inline Vec relu(Vec x) { return x < 0.0F ? Vec{} : x; }
-inline Vec identity(Vec x) { return x; }
 
-template <Vec (*function)(Vec), typename T>
-void apply(const float* product, int64_t ld_product, const float* bias, int64_t tokens, int64_t columns, T* out,
-           int64_t ld_out) {
-  for_vectors(columns, [&](int64_t n, auto lanes) {
-    const Vec shift = load(bias + n, lanes);
-    for (int64_t t = 0; t < tokens; ++t) {
-      store(out + t * ld_out + n, function(load(product + t * ld_product + n, lanes) + shift), lanes);
-    }
-  });
+// f(function), which is chosen once for a whole tile. T: what the results are stored in.
+template <typename T, typename F>
+inline void with_activation(Activation activation, const F& f) {
+  switch (activation) {
+    case Activation::kNone:
+      return f([](Vec x) { return x; });
+    case Activation::kGelu:
+      return f([](Vec x) { return sizeof(T) == sizeof(bfloat16) ? gelu_to_8_bits(x) : gelu(x); });
+    case Activation::kGeluTo8Bits:
+      return f([](Vec x) { return gelu_to_8_bits(x); });
+    case Activation::kGeluTanh:
+      return f([](Vec x) { return gelu_tanh(x); });
+    case Activation::kRelu:
+      return f([](Vec x) { return relu(x); });
+    case Activation::kSilu:
+      return f([](Vec x) { return silu(x); });
+    case Activation::kTanh:
+      return f([](Vec x) { return tanh(x); });
+  }
 }
 
 template <typename T>
 void bias_activation(const float* product, int64_t ld_product, const float* bias, Activation activation, int64_t tokens,
                      int64_t columns, T* out, int64_t ld_out) {
-  switch (activation) {
-    case Activation::kNone:
-      return apply<identity>(product, ld_product, bias, tokens, columns, out, ld_out);
-    case Activation::kGelu:
-      return apply<sizeof(T) == sizeof(bfloat16) ? gelu_to_8_bits : gelu>(product, ld_product, bias, tokens, columns,
-                                                                          out, ld_out);
-    case Activation::kGeluTo8Bits:
-      return apply<gelu_to_8_bits>(product, ld_product, bias, tokens, columns, out, ld_out);
-    case Activation::kGeluTanh:
-      return apply<gelu_tanh>(product, ld_product, bias, tokens, columns, out, ld_out);
-    case Activation::kRelu:
-      return apply<relu>(product, ld_product, bias, tokens, columns, out, ld_out);
-    case Activation::kTanh:
-      return apply<tanh>(product, ld_product, bias, tokens, columns, out, ld_out);
-  }
+  with_activation<T>(activation, [&](auto function) {
+    for_vectors(columns, [&](int64_t n, auto lanes) {
+      const Vec shift = load(bias + n, lanes);
+      for (int64_t t = 0; t < tokens; ++t) {
+        store(out + t * ld_out + n, function(load(product + t * ld_product + n, lanes) + shift), lanes);
+      }
+    });
+  });
+}
+
+template <typename T>
+void gated(const float* gate, const float* up, int64_t ld_products, const float* gate_bias, const float* up_bias,
+           Activation activation, int64_t tokens, int64_t columns, T* out, int64_t ld_out) {
+  with_activation<T>(activation, [&](auto function) {
+    for_vectors(columns, [&](int64_t n, auto lanes) {
+      const Vec gate_shift = load(gate_bias + n, lanes);
+      const Vec up_shift = load(up_bias + n, lanes);
+      for (int64_t t = 0; t < tokens; ++t) {
+        const int64_t i = t * ld_products + n;
+        const Vec open = function(load(gate + i, lanes) + gate_shift);
+        store(out + t * ld_out + n, open * (load(up + i, lanes) + up_shift), lanes);
+      }
+    });
+  });
 }
 
 }  // namespace

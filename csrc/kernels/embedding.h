@@ -13,9 +13,10 @@ void embed(const T* words, const T* positions, const T* types, const int64_t* wo
     for_vectors(D, [&](int64_t d, auto lanes) {
       Vec x = load(words + word[t] * D + d, lanes);
       if (types != nullptr) x += load(types + type[t] * D + d, lanes);
-      store(scratch + d, x + load(positions + position[t] * D + d, lanes), lanes);
+      if (positions != nullptr) x += load(positions + position[t] * D + d, lanes);
+      store(scratch + d, x, lanes);
     });
-    normalize(scratch, norm, D, out + t * D);
+    normalize_token(scratch, norm, D, out + t * D);
   }
 }
 

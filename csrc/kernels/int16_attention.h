@@ -114,31 +114,28 @@ inline IntVec load_scores(const int32_t* p) {
   memcpy(&v, p, sizeof v);
   return v;
 }
-// Ones in the lanes of keys that there are, of those from k on.
-inline IntVec there(int64_t k, int64_t keys) {
-  return lane_numbers() + static_cast<int32_t>(k) < static_cast<int32_t>(keys);
+// Ones in the lanes of those keys from k on that are at least `first` and less than `last`.
+inline IntVec there(int64_t k, int64_t first, int64_t last) {
+  const IntVec key = lane_numbers() + static_cast<int32_t>(k);
+  return (key >= static_cast<int32_t>(first)) & (key < static_cast<int32_t>(last));
 }
 
-inline int32_t largest(const int32_t* scores, int64_t keys) {
-  IntVec top = IntVec{} + scores[0];
-  int64_t k = 0;
-  for (; k + kWidth <= keys; k += kWidth) {
-    const IntVec score = load_scores(scores + k);
-    top = score > top ? score : top;
-  }
-  if (k < keys) {
-    const IntVec score = there(k, keys) ? load_scores(scores + k) : top;
+inline int32_t largest_of_keys(const int32_t* scores, int64_t first, int64_t last) {
+  IntVec top = IntVec{} + scores[first];
+  for (int64_t k = first / kWidth * kWidth; k < last; k += kWidth) {
+    IntVec score = load_scores(scores + k);
+    if (k < first || k + kWidth > last) score = there(k, first, last) ? score : top;
     top = score > top ? score : top;
   }
   return largest(top);
 }
 
-void softmax_int16(const int32_t* scores, int64_t ld_scores, float scale, int64_t queries, int64_t keys,
-                   uint32_t* weights, int64_t ld_weights, float* inverse) {
+void softmax_int16(const int32_t* scores, int64_t ld_scores, float scale, int64_t queries, int64_t first, int64_t last,
+                   int64_t keys, uint32_t* weights, int64_t ld_weights, float* inverse) {
   for (int64_t q = 0; q < queries; ++q) {
     const int32_t* score = scores + q * ld_scores;
     uint32_t* weight = weights + q * ld_weights;
-    const int32_t top = largest(score, keys);
+    const int32_t top = largest_of_keys(score, first, last);
     IntVec total = {};
     for (int64_t group = 0; group < keys; group += 2 * kKeyStep) {
 #pragma GCC unroll 4
@@ -150,7 +147,9 @@ void softmax_int16(const int32_t* scores, int64_t ld_scores, float scale, int64_
         const int64_t low = group + i;
         const int64_t high = low + kKeyStep;
         BitVec pairs = (BitVec)exp2_of_minus((PairVec)pair_of(distance(low), distance(high)));
-        if (high + kWidth > keys) pairs &= pair_of((BitVec)there(low, keys), (BitVec)there(high, keys));
+        if (low < first || high + kWidth > last) {
+          pairs &= pair_of((BitVec)there(low, first, last), (BitVec)there(high, first, last));
+        }
         total = add_pairs(total, pairs, BitVec{} + 0x00010001);
         store_words(weight + group / 2 + i, pairs, Whole{});
       }

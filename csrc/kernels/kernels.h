@@ -14,12 +14,14 @@ struct bfloat16 {
   uint16_t bits;
 };
 
-enum class Activation { kNone, kGelu, kGeluTo8Bits, kGeluTanh, kRelu, kTanh };
+enum class Activation { kNone, kGelu, kGeluTo8Bits, kGeluTanh, kRelu, kSilu, kTanh };
 
+// LayerNorm, or RMSNorm, which subtracts no mean.
 struct Norm {
   const float* weight;
   const float* bias;
   float eps;
+  bool rms;
 };
 
 // Tokens as bytes: x[t][k] is about scale[t] * (values[t][k] - zero[t]).
@@ -60,7 +62,7 @@ static constexpr int64_t round_up(int64_t n, int64_t step) { return (n + step - 
 // means of tokens in double.
 template <typename T>
 struct HiddenKernels {
-  // out[t] = LayerNorm(words[word[t]] + types[type[t]] + positions[position[t]]); no types: nullptr.
+  // out[t] = norm(words[word[t]] + types[type[t]] + positions[position[t]]); nullptr: no types, no positions.
   //   words, positions, types: (any, D); word, position, type: (T); scratch: (D); out: (T, D)
   void (*embed)(const T* words, const T* positions, const T* types, const int64_t* word, const int64_t* position,
                 const int64_t* type, const Norm& norm, int64_t tokens, int64_t D, float* scratch, T* out);
@@ -75,10 +77,25 @@ struct HiddenKernels {
   void (*bias_activation)(const float* product, int64_t ld_product, const float* bias, Activation activation,
                           int64_t tokens, int64_t columns, T* out, int64_t ld_out);
 
-  // out = LayerNorm(product + bias + residual); out may be residual.
+  // out = activation(gate + gate_bias) * (up + up_bias).
+  //   gate, up, out: (tokens, columns); gate_bias, up_bias: (columns)
+  void (*gated)(const float* gate, const float* up, int64_t ld_products, const float* gate_bias, const float* up_bias,
+                Activation activation, int64_t tokens, int64_t columns, T* out, int64_t ld_out);
+
+  // out = norm(product + bias + residual), or that sum itself where norm is nullptr; out may be residual.
   //   product: (tokens, D), written over; bias: (D); residual, out: (tokens, D)
-  void (*add_layer_norm)(float* product, const float* bias, const T* residual, const Norm& norm, int64_t tokens,
-                         int64_t D, T* out);
+  void (*add_residual)(float* product, const float* bias, const T* residual, const Norm* norm, int64_t tokens,
+                       int64_t D, T* out);
+
+  // out = norm(x); out may be x.
+  //   x, out: (tokens, D)
+  void (*normalize)(const T* x, int64_t ld, const Norm& norm, int64_t tokens, int64_t D, T* out, int64_t ld_out);
+
+  // Rotary positions, in place: of each head the pairs (x[i], x[half + i]), i < half, turned by the angle whose cosine
+  // and sine stand in cos[t][i] and sin[t][i].
+  //   x: (tokens, heads, d), ld from token to token; cos, sin: (tokens, half)
+  void (*rotate)(T* x, int64_t ld, const float* cos, const float* sin, int64_t tokens, int64_t heads, int64_t d,
+                 int64_t half);
 
   // out = x * factor, each token by itself; one with a number that is not finite is NaN.
   //   x: (tokens, size); factor: (size)
@@ -138,11 +155,11 @@ struct Int16Attention {
   void (*context)(int64_t M, int64_t N, int64_t words, const uint32_t* a, int64_t ld_a, const Columns& b, float* c,
                   int64_t ld_c, bool add);
 
-  // weights[q][k] = 2^14 * 2^(-scale / 2^12 * (max - scores[q][k])) in words as those of values, zeros behind the last
-  // key, and inverse[q] = 1 / their sum. No two scores are further apart than 2^31.
+  // weights[q][k] = 2^14 * 2^(-scale / 2^12 * (max - scores[q][k])) for keys from first to last, in words as those of
+  // values, zeros for the others, and inverse[q] = 1 / their sum. No two scores are further apart than 2^31.
   //   scores: (queries, keys), readable up to a multiple of 32; weights: (queries, words); inverse: (queries)
-  void (*softmax)(const int32_t* scores, int64_t ld_scores, float scale, int64_t queries, int64_t keys,
-                  uint32_t* weights, int64_t ld_weights, float* inverse);
+  void (*softmax)(const int32_t* scores, int64_t ld_scores, float scale, int64_t queries, int64_t first, int64_t last,
+                  int64_t keys, uint32_t* weights, int64_t ld_weights, float* inverse);
 };
 
 struct KernelTable {

@@ -10,6 +10,7 @@
 #include "kernels/int16_attention.h"
 #include "kernels/norm.h"
 #include "kernels/quantize.h"
+#include "kernels/rope.h"
 
 #define MOCO_STRING(name) #name
 #define MOCO_NAME(isa) MOCO_STRING(isa)
@@ -24,7 +25,10 @@ constexpr HiddenKernels<T> hidden_kernels(decltype(HiddenKernels<T>::multiply) m
       .embed = embed<T>,
       .multiply = multiply,
       .bias_activation = bias_activation<T>,
-      .add_layer_norm = add_layer_norm<T>,
+      .gated = gated<T>,
+      .add_residual = add_residual<T>,
+      .normalize = normalize<T>,
+      .rotate = rotate<T>,
       .quantize = quantize<T>,
       .pack_values = pack_values,
       .softmax = softmax<T>,

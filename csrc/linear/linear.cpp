@@ -31,17 +31,15 @@ int64_t Linear::quantized_inputs() const {
 }
 
 Range Linear::tiles_to_quantize(int64_t tokens) const {
-  return {0, quantized_inputs() == 0 ? 0 : (tokens + kTile - 1) / kTile};
+  return quantized_inputs() == 0 ? Range{0, 0} : Linear::tiles(tokens);
 }
 
 template <typename T>
 void Linear::quantize(const Operand<T>& x, int64_t tokens, Range tiles) const {
-  if (tiles.size() == 0) return;
   const Timed timed(ProfileSection::kQuantize);
-  const int64_t first = tiles.first * kTile;
-  const int64_t last = std::min(tokens, tiles.last * kTile);
-  hidden_kernels<T>().quantize(x.x + first * x.ld, x.ld, weights_->quantize_factor(), last - first, inputs_,
-                               x.quantized.from(first));
+  const Range own = tokens_of(tiles, tokens);
+  hidden_kernels<T>().quantize(x.x + own.first * x.ld, x.ld, weights_->quantize_factor(), own.size(), inputs_,
+                               x.quantized.from(own.first));
 }
 
 void Linear::tile(const Tokens& x, int64_t tokens, int64_t panel, float* c) const {
@@ -90,11 +88,32 @@ void Linear::apply(const Operand<T>& x, int64_t tokens, Range panels, Activation
   }
 }
 
+template <typename T>
+void Linear::apply_gated(const Linear& up, const Operand<T>& x, int64_t tokens, Range panels, Activation activation,
+                         T* out, int64_t ld_out) const {
+  const Timed timed(ProfileSection::kProducts);
+  alignas(64) float opened[kTile * kPanel];
+  alignas(64) float c[kTile * kPanel];
+  for (int64_t p = panels.first; p < panels.last; ++p) {
+    for (int64_t t = 0; t < tokens; t += kTile) {
+      const int64_t count = std::min(kTile, tokens - t);
+      tile(x.from(t), count, p, opened);
+      up.tile(x.from(t), count, p, c);
+      hidden_kernels<T>().gated(opened, c, kPanel, bias() + p * kPanel, up.bias() + p * kPanel, activation, count,
+                                width(p), out + t * ld_out + p * kPanel, ld_out);
+    }
+  }
+}
+
 template void Linear::quantize(const Operand<float>&, int64_t, Range) const;
 template void Linear::quantize(const Operand<bfloat16>&, int64_t, Range) const;
 template void Linear::multiply(const Operand<float>&, int64_t, Range, float*, int64_t) const;
 template void Linear::multiply(const Operand<bfloat16>&, int64_t, Range, float*, int64_t) const;
 template void Linear::apply(const Operand<float>&, int64_t, Range, Activation, float*, int64_t) const;
 template void Linear::apply(const Operand<bfloat16>&, int64_t, Range, Activation, bfloat16*, int64_t) const;
+template void Linear::apply_gated(const Linear&, const Operand<float>&, int64_t, Range, Activation, float*,
+                                  int64_t) const;
+template void Linear::apply_gated(const Linear&, const Operand<bfloat16>&, int64_t, Range, Activation, bfloat16*,
+                                  int64_t) const;
 
 }  // namespace moco

@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -47,6 +48,12 @@ class Linear {
   const float* bias() const { return bias_.const_data_ptr<float>(); }
   int64_t flops(int64_t tokens) const { return 2 * tokens * inputs_ * outputs_; }
 
+  // Tokens are also shared out by tiles where nothing is multiplied.
+  static Range tiles(int64_t tokens) { return {0, (tokens + kTile - 1) / kTile}; }
+  static Range tokens_of(Range tiles, int64_t tokens) {
+    return {tiles.first * kTile, std::min(tokens, tiles.last * kTile)};
+  }
+
   // What a token takes, in bytes, once it is quantised; 0: the weights read tokens as they are.
   int64_t quantized_inputs() const;
   Range tiles_to_quantize(int64_t tokens) const;
@@ -62,6 +69,11 @@ class Linear {
   //   x: (tokens, inputs), out: (tokens, outputs)
   template <typename T>
   void apply(const Operand<T>& x, int64_t tokens, Range panels, Activation activation, T* out, int64_t ld_out) const;
+
+  // out = activation(this of x) * up of x, for the outputs of some panels of two layers of one size and smooth.
+  template <typename T>
+  void apply_gated(const Linear& up, const Operand<T>& x, int64_t tokens, Range panels, Activation activation, T* out,
+                   int64_t ld_out) const;
 
  private:
   // c = x weight^T for one panel. x: (tokens, inputs), c: (tokens, kPanel)

@@ -14,6 +14,7 @@ namespace moco {
 // Memory in which a stage leaves what the next one reads, for the tokens of one task, counted from its first token.
 template <typename T>
 struct StageBuffers {
+  T* normalized;   // (tokens, D)
   T* inner;        // (tokens, ld_inner)
   float* product;  // (tokens, D)
   Quantized quantized;
@@ -21,11 +22,12 @@ struct StageBuffers {
 
 // The number of values a token has in each of the buffers.
 struct Widths {
-  int64_t inner = 0, product = 0, quantized = 0;
+  int64_t normalized = 0, inner = 0, product = 0, quantized = 0;
   // A stride of whole pages would crowd a tile into few sets of the cache.
   int64_t ld_quantized() const { return quantized + 64; }
 };
 
+// A step of a sub-layer; none where it has no panels.
 template <typename T>
 struct Stage {
   Range panels;
@@ -40,9 +42,10 @@ template <typename T>
 void run_stages(int64_t tokens, Widths widths, std::initializer_list<Stage<T>> stages) {
   const auto buffers = [&](int64_t count) {
     // thread_local inside this function: the memory is that of the thread which runs the task.
-    static thread_local Scratch inner, product, values, scales;
+    static thread_local Scratch normalized, inner, product, values, scales;
     float* scale = scales.of<float>(2 * count);
     return StageBuffers<T>{
+        normalized.of<T>(count * widths.normalized),
         inner.of<T>(count * widths.inner),
         product.of<float>(count * widths.product),
         {values.of<uint8_t>(count * widths.ld_quantized()), widths.ld_quantized(), scale, scale + count}};
@@ -71,7 +74,9 @@ void run_stages(int64_t tokens, Widths widths, std::initializer_list<Stage<T>> s
     const Range range{task * tiles / tasks * Linear::kTile,
                       std::min(tokens, (task + 1) * tiles / tasks * Linear::kTile)};
     const StageBuffers<T> own = buffers(range.size());
-    for (const Stage<T>& stage : stages) stage.run(range, stage.panels, own);
+    for (const Stage<T>& stage : stages) {
+      if (stage.panels.size() > 0) stage.run(range, stage.panels, own);
+    }
   });
 }
 

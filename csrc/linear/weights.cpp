@@ -1,5 +1,7 @@
 #include "linear/weights.h"
 
+#include <ATen/ops/equal.h>
+
 #include "core/checks.h"
 #include "kernels/kernels.h"
 
@@ -30,6 +32,12 @@ void check_linear(const LinearWeights& linear, int64_t outputs, int64_t inputs) 
       {round_up(outputs, kBlock) / kBlock, round_up(inputs, kInt8Inputs) / kWordBytes, kBlock, kWordBytes});
   MOCO_CHECK_SHAPE("Encoder", linear.scale, {outputs});
   MOCO_CHECK_SHAPE("Encoder", linear.smooth, {inputs});
+}
+
+void check_same_tokens(const LinearWeights& one, const LinearWeights& other) {
+  MOCO_CHECK_VALUE(one.quantized() == other.quantized() && (!one.quantized() || at::equal(one.smooth, other.smooth)),
+                   "TransformerClassifier: layers that read the same tokens must all be int8 with the same smooth, or "
+                   "none of them");
 }
 
 }  // namespace moco

@@ -32,5 +32,7 @@ struct LinearWeights {
 // weights that cannot be multiplied here. `shape` is that of the weight.
 void check_affine(const Affine& affine, const std::vector<int64_t>& shape);
 void check_linear(const LinearWeights& linear, int64_t outputs, int64_t inputs);
+// Refuse layers of which one is int8 and the other not, or that divide the same tokens by another smooth.
+void check_same_tokens(const LinearWeights& one, const LinearWeights& other);
 
 }  // namespace moco

@@ -12,8 +12,9 @@ inline Activation activation_from_name(const std::string& name) {
   if (name == "gelu") return Activation::kGelu;
   if (name == "gelu_new") return Activation::kGeluTanh;
   if (name == "relu") return Activation::kRelu;
+  if (name == "silu") return Activation::kSilu;
   if (name == "tanh") return Activation::kTanh;
-  MOCO_CHECK_VALUE(false, "activation must be one of gelu, gelu_new, relu, tanh (got ", name, ")");
+  MOCO_CHECK_VALUE(false, "activation must be one of gelu, gelu_new, relu, silu, tanh (got ", name, ")");
 }
 
 }  // namespace moco

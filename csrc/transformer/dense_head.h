@@ -18,8 +18,8 @@ template <typename T>
 class DenseHead {
  public:
   // qkv: the row's first token, at the head.
-  DenseHead(T* qkv, int64_t tokens, int64_t heads, int64_t d)
-      : queries_(qkv), tokens_(tokens), ld_(3 * heads * d), d_(d), padded_(round_up(tokens, kKeyStep)) {
+  DenseHead(T* qkv, int64_t tokens, int64_t heads, int64_t d, const KeyRange& range)
+      : range_(range), queries_(qkv), tokens_(tokens), ld_(3 * heads * d), d_(d), padded_(round_up(tokens, kKeyStep)) {
     static thread_local Scratch keys, values, scores, weights, context;
     keys_ = keys.of<T>(round_up(tokens, kKeyBlock) * d);
     values_ = values.of<T>(padded_ * d + kBlock * kPerWord);  // products read whole blocks
@@ -41,33 +41,57 @@ class DenseHead {
 
   void attend(Range queries) {
     for (int64_t q = queries.first; q < queries.last; q += kQueryTile) {
-      attend_tile(queries_ + q * ld_, std::min(kQueryTile, queries.last - q));
+      attend_tile({q, std::min(q + kQueryTile, queries.last)});
     }
   }
 
  private:
-  // f(first key, keys rounded up) for each block of keys.
-  template <typename F>
-  void for_blocks(const F& f) const {
-    for (int64_t k = 0; k < tokens_; k += kKeyBlock) f(k, std::min(kKeyBlock, padded_ - k));
-  }
-
-  void attend_tile(T* queries, int64_t count) {
+  void attend_tile(Range tile) {
     const HiddenKernels<T>& kernels = hidden_kernels<T>();
+    const Range keys = keys_of(range_, tile, tokens_);
+    const int64_t count = tile.size();
+    T* queries = queries_ + tile.first * ld_;
     float inverse[kQueryTile];
-    for_blocks([&](int64_t k, int64_t keys) {
-      multiply(count, keys, d_, queries, ld_, {keys_ + k * d_, kKeyBlock, kBlock}, scores_ + k, ld_scores_, false);
+    for_blocks(keys, [&](int64_t k, int64_t size) {
+      multiply(count, size, d_, queries, ld_, {keys_ + k * d_, kKeyBlock, kBlock}, scores_ + k, ld_scores_, false);
     });
-    const float scale = 1.0F / std::sqrt(static_cast<float>(d_));
-    kernels.softmax(scores_, ld_scores_, scale, count, tokens_, weights_, ld_scores_, inverse);
-    for_blocks([&](int64_t k, int64_t keys) {
-      multiply(count, d_, keys, weights_ + k, ld_scores_, {values_ + k * d_, d_, kBlock}, context_, ld_context_, k > 0);
+    softmax(tile, keys, inverse);
+    for_blocks(keys, [&](int64_t k, int64_t size) {
+      multiply(count, d_, size, weights_ + k, ld_scores_, {values_ + k * d_, d_, kBlock}, context_, ld_context_,
+               k > keys.first);
     });
     kernels.scale_rows(context_, ld_context_, inverse, count, d_, queries, ld_);
   }
 
+  // f(first key, keys rounded up) for each block of keys.
+  template <typename F>
+  void for_blocks(Range keys, const F& f) const {
+    for (int64_t k = keys.first; k < keys.last; k += kKeyBlock) {
+      f(k, std::min(kKeyBlock, round_up(keys.last - k, kKeyStep)));
+    }
+  }
+
+  // Where queries attend to keys of their own, zeros stand around those.
+  void softmax(Range tile, Range keys, float* inverse) {
+    const HiddenKernels<T>& kernels = hidden_kernels<T>();
+    const float scale = 1.0F / std::sqrt(static_cast<float>(d_));
+    if (range_.full()) {
+      return kernels.softmax(scores_, ld_scores_, scale, tile.size(), tokens_, weights_, ld_scores_, inverse);
+    }
+    const int64_t end = round_up(keys.last, kKeyStep);
+    for (int64_t q = 0; q < tile.size(); ++q) {
+      const Range own = keys_of(range_, tile.first + q, tokens_);
+      T* weights = weights_ + q * ld_scores_;
+      kernels.softmax(scores_ + q * ld_scores_ + own.first, ld_scores_, scale, 1, own.size(), weights + own.first,
+                      ld_scores_, inverse + q);
+      std::fill(weights + keys.first, weights + own.first, T{});
+      std::fill(weights + std::min(own.last, end), weights + end, T{});
+    }
+  }
+
   static constexpr int64_t kPerWord = kWordBytes / static_cast<int64_t>(sizeof(T));  // inputs in a word
 
+  KeyRange range_;
   T* queries_;
   int64_t tokens_, ld_, d_, padded_, ld_scores_, ld_context_;
   T *keys_, *values_, *weights_;

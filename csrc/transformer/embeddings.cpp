@@ -26,36 +26,33 @@ T* data(const at::Tensor& tensor) {
 }
 
 // The weights, if they fit each other and hidden states of size D.
-EmbeddingWeights checked(EmbeddingWeights weights, int64_t D) {
-  const at::Tensor& words = weights.words;
+EmbeddingSpec checked(EmbeddingSpec spec, int64_t D) {
+  const at::Tensor& words = spec.words;
   MOCO_CHECK_VALUE(words.dim() == 2, "TransformerClassifier: words must have shape (any, size) (got ", words.sizes(),
                    ")");
   const int64_t E = words.size(1);
-  const at::Tensor& positions = weights.positions;
-  MOCO_CHECK_SHAPE("Encoder", positions, {positions.size(0), E});
-  if (weights.types) {
-    const at::Tensor& types = *weights.types;
-    MOCO_CHECK_SHAPE("Encoder", types, {types.size(0), E});
+  for (const std::optional<at::Tensor>& given : {spec.positions, spec.types}) {
+    if (!given) continue;
+    const at::Tensor& table = *given;
+    MOCO_CHECK_SHAPE("Encoder", table, {table.size(0), E});
   }
-  check_affine(weights.norm, {E});
-  MOCO_CHECK_VALUE(weights.projection || E == D, "TransformerClassifier: words must have size ", D,
+  MOCO_CHECK_VALUE(spec.projection || E == D, "TransformerClassifier: words must have size ", D,
                    " where nothing projects them (got ", E, ")");
-  if (weights.projection) check_affine(*weights.projection, {D, E});
-  return weights;
+  if (spec.projection) check_affine(*spec.projection, {D, E});
+  return spec;
 }
 
 }  // namespace
 
-Embeddings::Embeddings(EmbeddingWeights weights, int64_t D, double eps, at::ScalarType dtype)
-    : weights_(checked(std::move(weights), D)), norm_(weights_.norm, eps), dtype_(dtype) {
+Embeddings::Embeddings(EmbeddingSpec spec, int64_t D, at::ScalarType dtype)
+    : spec_(checked(std::move(spec), D)), norm_(spec_.norm, spec_.words.size(1)), dtype_(dtype) {
   // In the model's own dtype these are its own tables, not copies.
   const auto table = [&](const at::Tensor& weight) { return weight.detach().to(dtype).contiguous(); };
-  weights_.words = table(weights_.words);
-  weights_.positions = table(weights_.positions);
-  if (weights_.types) weights_.types = table(*weights_.types);
-  if (weights_.projection) {
-    projection_ =
-        std::make_unique<Linear>(LinearWeights{weights_.projection->first, weights_.projection->second}, dtype);
+  spec_.words = table(spec_.words);
+  if (spec_.positions) spec_.positions = table(*spec_.positions);
+  if (spec_.types) spec_.types = table(*spec_.types);
+  if (spec_.projection) {
+    projection_ = std::make_unique<Linear>(LinearWeights{spec_.projection->first, spec_.projection->second}, dtype);
   }
 }
 
@@ -73,32 +70,33 @@ Embeddings::Ids Embeddings::look_up(const PackedBatch& batch, const at::Tensor& 
     };
     copy(word, ids.word);
     if (types) copy(types->const_data_ptr<int64_t>(), ids.type);
-    int64_t position = weights_.padding_idx.value_or(-1);
+    int64_t position = spec_.padding_idx.value_or(-1);
     for (int64_t t = 0; t < tokens; ++t) {
-      const bool counts = word[first + t] != weights_.padding_idx;
+      const bool counts = word[first + t] != spec_.padding_idx;
       if (counts) ++position;
-      ids.position.push_back(counts ? position : *weights_.padding_idx);
+      ids.position.push_back(counts ? position : *spec_.padding_idx);
     }
   }
   if (!types) ids.type.assign(ids.word.size(), 0);
-  check_ids("input_ids", ids.word, weights_.words.size(0));
-  check_ids("position", ids.position, weights_.positions.size(0));
-  if (weights_.types) check_ids("token_type_ids", ids.type, weights_.types->size(0));
+  check_ids("input_ids", ids.word, spec_.words.size(0));
+  if (spec_.positions) check_ids("position", ids.position, spec_.positions->size(0));
+  if (spec_.types) check_ids("token_type_ids", ids.type, spec_.types->size(0));
   return ids;
 }
 
 template <typename T>
 void Embeddings::sum_and_normalize(const Ids& ids, T* out) const {
   const auto tokens = static_cast<int64_t>(ids.word.size());
-  const int64_t E = weights_.words.size(1);
+  const int64_t E = spec_.words.size(1);
   parallel_tasks((tokens + Linear::kTile - 1) / Linear::kTile, 20 * tokens * E, [&](int64_t task) {
     const Timed timed(ProfileSection::kEmbed);
     static thread_local Scratch scratch;
     const int64_t t = task * Linear::kTile;
-    hidden_kernels<T>().embed(data<T>(weights_.words), data<T>(weights_.positions),
-                              weights_.types ? data<T>(*weights_.types) : nullptr, &ids.word[static_cast<size_t>(t)],
-                              &ids.position[static_cast<size_t>(t)], &ids.type[static_cast<size_t>(t)], norm_.get(),
-                              std::min(Linear::kTile, tokens - t), E, scratch.of<float>(E), out + t * E);
+    const auto table = [](const std::optional<at::Tensor>& given) { return given ? data<T>(*given) : nullptr; };
+    hidden_kernels<T>().embed(data<T>(spec_.words), table(spec_.positions), table(spec_.types),
+                              &ids.word[static_cast<size_t>(t)], &ids.position[static_cast<size_t>(t)],
+                              &ids.type[static_cast<size_t>(t)], norm_.get(), std::min(Linear::kTile, tokens - t), E,
+                              scratch.of<float>(E), out + t * E);
   });
 }
 

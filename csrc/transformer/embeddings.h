@@ -11,16 +11,16 @@
 #include "batch/packed_batch.h"
 #include "linear/linear.h"
 #include "transformer/norm.h"
-#include "transformer/weights.h"
+#include "transformer/spec.h"
 
 namespace moco {
 
 class Embeddings {
  public:
   // D: the size of the hidden states.
-  Embeddings(EmbeddingWeights weights, int64_t D, double eps, at::ScalarType dtype);
+  Embeddings(EmbeddingSpec spec, int64_t D, at::ScalarType dtype);
 
-  bool has_types() const { return weights_.types.has_value(); }
+  bool has_types() const { return spec_.types.has_value(); }
 
   // The rows that a batch's tokens look up in the tables. word, position and type: by token.
   struct Ids {
@@ -29,7 +29,7 @@ class Embeddings {
   // words, types: (rows, S) or, end to end, (T), int64 on the CPU; refuses ids that the tables do not have.
   Ids look_up(const PackedBatch& batch, const at::Tensor& words, const std::optional<at::Tensor>& types) const;
 
-  // hidden = LayerNorm(words + types + positions), projected where the tables are narrower. hidden: (tokens, D)
+  // hidden = norm(words + types + positions), projected where the tables are narrower. hidden: (tokens, D)
   template <typename T>
   void run(const Ids& ids, T* hidden) const;
 
@@ -37,8 +37,8 @@ class Embeddings {
   template <typename T>
   void sum_and_normalize(const Ids& ids, T* out) const;
 
-  EmbeddingWeights weights_;
-  LayerNorm norm_;
+  EmbeddingSpec spec_;
+  NormLayer norm_;
   at::ScalarType dtype_;
   std::unique_ptr<Linear> projection_;
 };

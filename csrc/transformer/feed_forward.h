@@ -1,24 +1,28 @@
-// The second sub-layer: two products with an activation function between them, residual and LayerNorm.
+// The second sub-layer: products with an activation function between them, residual and norms.
 #pragma once
+
+#include <optional>
 
 #include "linear/linear.h"
 #include "transformer/norm.h"
-#include "transformer/weights.h"
+#include "transformer/spec.h"
 
 namespace moco {
 
 class FeedForward {
  public:
-  FeedForward(const LayerWeights& weights, Activation activation, double eps, at::ScalarType dtype);
+  FeedForward(const FeedForwardSpec& spec, const SubLayerNorms& norms, at::ScalarType dtype);
 
-  // hidden = LayerNorm(activation(hidden W_i^T + b_i) W_o^T + b_o + hidden). hidden: (tokens, D)
+  // hidden = after(hidden + down(activation(up(before(hidden))))), or with gate, see FeedForwardSpec.
+  // hidden: (tokens, D)
   template <typename T>
   void run(T* hidden, int64_t tokens) const;
 
  private:
   Activation activation_;
-  Linear intermediate_, output_;
-  LayerNorm norm_;
+  Linear up_, down_;
+  std::optional<Linear> gate_;
+  NormLayers norms_;
 };
 
 }  // namespace moco

@@ -1,27 +1,37 @@
-// The classifier on every row's first token: a dense layer, an activation function, the layer to the logits.
+// The classifier: what it reads of every row, a dense layer, an activation function, the layer to the logits.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <optional>
+
+#include "batch/packed_batch.h"
 #include "linear/linear.h"
-#include "transformer/weights.h"
+#include "transformer/norm.h"
+#include "transformer/spec.h"
 
 namespace moco {
 
 class Head {
  public:
-  Head(const HeadWeights& weights, at::ScalarType dtype);
+  Head(const HeadSpec& spec, at::ScalarType dtype);
 
   int64_t inputs() const { return dense_.inputs(); }
   int64_t classes() const { return output_.outputs(); }
+  Pooling pooling() const { return pooling_; }
 
-  // cls: (rows, inputs) -> logits (rows, classes), both of the model's dtype.
+  // Logits (rows, classes) in the model's dtype. Where the first token alone is read, the batch may have no other.
   template <typename T>
-  at::Tensor run(const at::Tensor& cls) const;
+  at::Tensor run(const PackedBatch& batch) const;
 
  private:
+  template <typename T>
+  at::Tensor pooled(const PackedBatch& batch) const;
+
+  Pooling pooling_;
   Activation activation_;
   Linear dense_, output_;
+  std::optional<NormLayer> final_norm_, norm_;
 };
 
 }  // namespace moco

@@ -16,8 +16,8 @@ namespace moco {
 class Int16Head {
  public:
   // qkv: the row's first token, at the head; d is even.
-  Int16Head(float* qkv, int64_t tokens, int64_t heads, int64_t d)
-      : queries_(qkv), tokens_(tokens), ld_(3 * heads * d), d_(d), limit_(limit_of_keys(d)) {
+  Int16Head(float* qkv, int64_t tokens, int64_t heads, int64_t d, const KeyRange& range)
+      : range_(range), queries_(qkv), tokens_(tokens), ld_(3 * heads * d), d_(d), limit_(limit_of_keys(d)) {
     static thread_local Scratch words, queries, keys, values, scores, weights, context;
     query_words_ = queries.of<uint32_t>(kQueryTile * d / 2);
     keys_ = keys.of<uint32_t>(round_up(tokens, kKeyBlock) * d / 2);
@@ -41,7 +41,7 @@ class Int16Head {
 
   void attend(Range queries) {
     for (int64_t q = queries.first; q < queries.last; q += kQueryTile) {
-      attend_tile(queries_ + q * ld_, std::min(kQueryTile, queries.last - q));
+      attend_tile({q, std::min(q + kQueryTile, queries.last)});
     }
   }
 
@@ -67,29 +67,48 @@ class Int16Head {
   // Words of a query's weights for so many keys.
   static int64_t weight_words(int64_t keys) { return round_up(keys, 2 * kKeyStep) / 2; }
 
-  void attend_tile(float* queries, int64_t count) {
+  void attend_tile(Range tile) {
     const Int16Attention& kernels = moco::kernels().int16_attention;
+    const Range keys = keys_of(range_, tile, tokens_);
+    const int64_t count = tile.size();
     const int64_t half = d_ / 2;
+    float* queries = queries_ + tile.first * ld_;
     const Scale query(kernels.largest(queries, ld_, count, d_), limit_);
     kernels.halves_to_int16(queries, ld_, query.factor, count, d_, query_words_);
-    for (int64_t k = 0; k < tokens_; k += kKeyBlock) {
-      const int64_t keys = std::min(kKeyBlock, round_up(tokens_ - k, kKeyStep));
-      kernels.scores(count, keys, half, query_words_, half, {keys_ + k * half, kKeyBlock, kBlock}, scores_ + k,
-                     ld_scores_);
+    for (int64_t k = keys.first; k < keys.last; k += kKeyBlock) {
+      kernels.scores(count, std::min(kKeyBlock, round_up(keys.last - k, kKeyStep)), half, query_words_, half,
+                     {keys_ + k * half, kKeyBlock, kBlock}, scores_ + k, ld_scores_);
     }
     constexpr float kLog2E = 1.44269504F;
     const float scale = query.step * key_.step * (4096 * kLog2E) / std::sqrt(static_cast<float>(d_));
     float inverse[kQueryTile];
-    kernels.softmax(scores_, ld_scores_, scale, count, tokens_, weights_, ld_scores_, inverse);
-    for (int64_t k = 0; k < tokens_; k += kKeyBlock) {
-      kernels.context(count, d_, weight_words(std::min(kKeyBlock, tokens_ - k)), weights_ + k / 2, ld_scores_,
-                      {values_ + k / 2 * d_, d_, kBlock}, context_, ld_context_, k > 0);
+    softmax(tile, keys, scale, inverse);
+    for (int64_t k = keys.first; k < keys.last; k += kKeyBlock) {
+      kernels.context(count, d_, weight_words(std::min(kKeyBlock, keys.last - k)), weights_ + k / 2, ld_scores_,
+                      {values_ + k / 2 * d_, d_, kBlock}, context_, ld_context_, k > keys.first);
     }
     const float step = value_.step + 0 * scale;
     for (int64_t q = 0; q < count; ++q) inverse[q] *= step;
     hidden_kernels<float>().scale_rows(context_, ld_context_, inverse, count, d_, queries, ld_);
   }
 
+  // Of the keys of a tile, each query's own have weights.
+  void softmax(Range tile, Range keys, float scale, float* inverse) {
+    const Int16Attention& kernels = moco::kernels().int16_attention;
+    int32_t* scores = scores_ + keys.first;
+    uint32_t* weights = weights_ + keys.first / 2;
+    if (range_.full()) {
+      return kernels.softmax(scores, ld_scores_, scale, tile.size(), 0, tokens_, keys.size(), weights, ld_scores_,
+                             inverse);
+    }
+    for (int64_t q = 0; q < tile.size(); ++q) {
+      const Range own = keys_of(range_, tile.first + q, tokens_);
+      kernels.softmax(scores + q * ld_scores_, ld_scores_, scale, 1, own.first - keys.first, own.last - keys.first,
+                      keys.size(), weights + q * ld_scores_, ld_scores_, inverse + q);
+    }
+  }
+
+  KeyRange range_;
   float* queries_;
   int64_t tokens_, ld_, d_, ld_scores_, ld_context_;
   float limit_;  // of queries and keys

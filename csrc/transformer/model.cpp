@@ -3,7 +3,6 @@
 #include "core/checks.h"
 #include "core/profile.h"
 #include "linear/products.h"
-#include "transformer/activation.h"
 
 namespace moco {
 
@@ -25,20 +24,13 @@ T* data(const at::Tensor& tensor) {
 
 }  // namespace
 
-TransformerClassifier::TransformerClassifier(EmbeddingWeights embeddings, const std::vector<LayerWeights>& layers,
-                                             const HeadWeights& head, int64_t heads, const std::string& activation,
-                                             double eps, at::ScalarType dtype)
-    : dtype_(checked(dtype)),
-      head_(head, dtype),
-      D_(head_.inputs()),
-      embeddings_(std::move(embeddings), D_, eps, dtype) {
-  MOCO_CHECK_VALUE(heads > 0 && D_ % heads == 0, "TransformerClassifier: heads must divide the hidden size ", D_,
-                   " (got ", heads, ")");
-  MOCO_CHECK_VALUE(dtype == at::kFloat || D_ / heads % 2 == 0,
-                   "TransformerClassifier: the size of a head must be even in ", name_of(dtype), " (got ", D_ / heads,
-                   ")");
-  for (const LayerWeights& weights : layers) {
-    layers_.push_back(std::make_unique<Layer>(weights, heads, activation_from_name(activation), eps, dtype));
+TransformerClassifier::TransformerClassifier(EmbeddingSpec embeddings, const std::vector<LayerSpec>& layers,
+                                             const HeadSpec& head, at::ScalarType dtype)
+    : dtype_(checked(dtype)), head_(head, dtype), D_(head_.inputs()), embeddings_(std::move(embeddings), D_, dtype) {
+  for (const LayerSpec& spec : layers) {
+    check_linear(spec.attention.query, D_, D_);
+    check_linear(spec.feed_forward.down, D_, spec.feed_forward.down.inputs());
+    layers_.push_back(std::make_unique<Layer>(spec, dtype));
   }
 }
 
@@ -96,19 +88,18 @@ void TransformerClassifier::feed_forward(int64_t i, PackedBatch& batch) const {
 PackedBatch TransformerClassifier::peek(int64_t i, const PackedBatch& batch) const {
   const Timed timed(ProfileSection::kExtension);
   check(batch);
+  const Peek* peek = layer(i).peek();
+  MOCO_CHECK_VALUE(peek != nullptr, "peek: layer ", i, " must have keys that are linear in its tokens");
   PackedBatch cls = batch.cls();
-  with_dtype([&]<typename T>(T) {
-    layer(i).peek().run<T>(data<T>(batch.hidden()), batch.cu_seqlens(), data<T>(cls.hidden()));
-  });
+  with_dtype([&]<typename T>(T) { peek->run<T>(data<T>(batch.hidden()), batch.cu_seqlens(), data<T>(cls.hidden())); });
   return cls;
 }
 
 at::Tensor TransformerClassifier::classify(const PackedBatch& batch) const {
   const Timed timed(ProfileSection::kExtension);
   check(batch);
-  const at::Tensor cls = batch.cls().hidden();
   at::Tensor logits;
-  with_dtype([&]<typename T>(T) { logits = head_.run<T>(cls); });
+  with_dtype([&]<typename T>(T) { logits = head_.run<T>(batch); });
   return logits;
 }
 

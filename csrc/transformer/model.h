@@ -1,4 +1,4 @@
-// A BERT-like encoder with its classifier, over packed rows: start reading here.
+// A transformer with its classifier, over packed rows: start reading here.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,20 +12,23 @@
 #include "transformer/embeddings.h"
 #include "transformer/head.h"
 #include "transformer/layer.h"
-#include "transformer/weights.h"
+#include "transformer/spec.h"
 
 namespace moco {
 
 class TransformerClassifier {
  public:
   // dtype: float32 or bfloat16, of hidden states and of products whose weights are not int8; sums, softmax and
-  // LayerNorm are float32.
-  TransformerClassifier(EmbeddingWeights embeddings, const std::vector<LayerWeights>& layers, const HeadWeights& head,
-                        int64_t heads, const std::string& activation, double eps, at::ScalarType dtype);
+  // norms are float32.
+  TransformerClassifier(EmbeddingSpec embeddings, const std::vector<LayerSpec>& layers, const HeadSpec& head,
+                        at::ScalarType dtype);
 
   int64_t num_layers() const { return std::ssize(layers_); }
   int64_t num_classes() const { return head_.classes(); }
   at::ScalarType dtype() const { return dtype_; }
+  // Whether `peek` takes this layer, and whether `classify` reads no token but the first.
+  bool can_peek(int64_t layer) const { return this->layer(layer).peek() != nullptr; }
+  bool reads_first_token() const { return head_.pooling() == Pooling::kFirst; }
 
   // Hidden states of the batch from input_ids and token_type_ids: (rows, S) or, end to end, (T), integer.
   void embed(PackedBatch& batch, const at::Tensor& input_ids, const std::optional<at::Tensor>& token_type_ids) const;
@@ -34,7 +37,7 @@ class TransformerClassifier {
   void feed_forward(int64_t layer, PackedBatch& batch) const;
   // A batch of the first tokens, in the state that `attention` would leave them in; `batch` stays as it is.
   PackedBatch peek(int64_t layer, const PackedBatch& batch) const;
-  // (rows, C) in the model's dtype, from every row's first token.
+  // (rows, C) in the model's dtype; where `reads_first_token`, the batch may have no other.
   at::Tensor classify(const PackedBatch& batch) const;
 
  private:

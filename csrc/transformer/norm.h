@@ -1,34 +1,64 @@
-// LayerNorm, and the stage that both sub-layers of a layer end in.
+// LayerNorm and RMSNorm, and the stages of a sub-layer that they stand in: its first and its last.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <optional>
+
 #include "core/isa.h"
 #include "core/profile.h"
 #include "linear/stages.h"
-#include "linear/weights.h"
+#include "transformer/spec.h"
 
 namespace moco {
 
-// LayerNorm's parameters as the kernels want them.
-class LayerNorm {
+// A norm's parameters as the kernels want them.
+class NormLayer {
  public:
-  LayerNorm(const Affine& weights, double eps);
-  Norm get() const { return {weight_.const_data_ptr<float>(), bias_.const_data_ptr<float>(), eps_}; }
+  // Refuses weights of another size.
+  NormLayer(const NormSpec& spec, int64_t size);
+  Norm get() const { return {weight_.const_data_ptr<float>(), bias_.const_data_ptr<float>(), eps_, rms_}; }
 
  private:
   at::Tensor weight_, bias_;  // float32
   float eps_;
+  bool rms_;
 };
 
-// hidden = LayerNorm(product + bias of linear + hidden). hidden: (tokens, D)
+// Both norms of a sub-layer, each where there is one.
+struct NormLayers {
+  NormLayers(const SubLayerNorms& norms, int64_t size);
+  std::optional<NormLayer> before, after;
+};
+
+// What a sub-layer reads of its tokens: hidden itself, or where a norm comes first what its stage has left.
 template <typename T>
-Stage<T> norm_stage(const Linear& linear, const LayerNorm& norm, T* hidden) {
-  return {{0, 1}, 0, [&linear, &norm, hidden](Range t, Range, StageBuffers<T> between) {
+const T* normalized(const NormLayers& norms, const T* hidden, const StageBuffers<T>& between) {
+  return norms.before ? between.normalized : hidden;
+}
+
+// normalized = norm(hidden), empty without one. hidden: (tokens, D)
+template <typename T>
+Stage<T> first_stage(const NormLayers& norms, const T* hidden, int64_t tokens, int64_t D) {
+  if (!norms.before) return {{0, 0}, 0, nullptr};
+  return {Linear::tiles(tokens), 20 * tokens * D, [&norms, hidden, D](Range t, Range tiles, StageBuffers<T> between) {
+            const Timed timed(ProfileSection::kNorms);
+            const Range own = Linear::tokens_of(tiles, t.size());
+            hidden_kernels<T>().normalize(hidden + (t.first + own.first) * D, D, norms.before->get(), own.size(), D,
+                                          between.normalized + own.first * D, D);
+          }};
+}
+
+// hidden = norm(product + bias of linear + hidden), or without a norm that sum. hidden: (tokens, D)
+template <typename T>
+Stage<T> last_stage(const Linear& linear, const NormLayers& norms, T* hidden) {
+  return {{0, 1}, 0, [&linear, &norms, hidden](Range t, Range, StageBuffers<T> between) {
             const Timed timed(ProfileSection::kNorms);
             const int64_t D = linear.outputs();
             T* x = hidden + t.first * D;
-            hidden_kernels<T>().add_layer_norm(between.product, linear.bias(), x, norm.get(), t.size(), D, x);
+            const Norm norm = norms.after ? norms.after->get() : Norm{};
+            hidden_kernels<T>().add_residual(between.product, linear.bias(), x, norms.after ? &norm : nullptr, t.size(),
+                                             D, x);
           }};
 }
 

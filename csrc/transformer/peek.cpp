@@ -14,13 +14,17 @@ namespace {
 constexpr int64_t kPeekRows = 256;
 }  // namespace
 
-Peek::Peek(const LayerWeights& weights, const SelfAttention& attention, int64_t heads, at::ScalarType dtype)
-    : query_(weights.query),
-      key_(weights.key),
-      value_(weights.value),
+bool Peek::can(const LayerSpec& spec) {
+  return !spec.around_attention.before && !spec.attention.rope && spec.attention.keys.full();
+}
+
+Peek::Peek(const AttentionSpec& spec, const SelfAttention& attention, at::ScalarType dtype)
+    : query_(spec.query),
+      key_(spec.key),
+      value_(spec.value),
       attention_(attention),
-      heads_(heads),
-      D_(weights.query.inputs()),
+      heads_(spec.heads),
+      D_(spec.query.inputs()),
       dtype_(dtype) {}
 
 const Peek::Packed& Peek::packed() const {

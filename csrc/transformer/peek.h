@@ -7,7 +7,7 @@
 //
 // This holds only where a key is a linear function of its token alone. With rotary positions, a norm of queries and
 // keys, or a score that depends on the distance of two tokens it does not: keys must then be computed. In a layer that
-// normalises before attention (pre-LayerNorm) x[t] must be the normalised token.
+// normalises before attention x[t] must be the normalised token. Such layers are not peeked at yet.
 // Where the weights are int8, a peek multiplies with the same numbers but does not quantise its inputs.
 #pragma once
 
@@ -17,14 +17,17 @@
 
 #include "linear/linear.h"
 #include "transformer/self_attention.h"
-#include "transformer/weights.h"
+#include "transformer/spec.h"
 
 namespace moco {
 
 class Peek {
  public:
+  // Whether keys are a linear function of the hidden states, and the first token attends to all of them.
+  static bool can(const LayerSpec& spec);
+
   // attention: the sub-layer that is peeked at; it must outlive this.
-  Peek(const LayerWeights& weights, const SelfAttention& attention, int64_t heads, at::ScalarType dtype);
+  Peek(const AttentionSpec& spec, const SelfAttention& attention, at::ScalarType dtype);
 
   // cls: (rows, D), the first tokens of hidden; what `attention` would make of them takes their place.
   // hidden: (T, D); cu_seqlens: (rows + 1).

@@ -3,6 +3,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "core/checks.h"
 #include "transformer/varlen_attention.h"
 
 namespace moco {
@@ -28,17 +29,39 @@ std::vector<Range> chunks_of_rows(const std::vector<int32_t>& cu_seqlens, int64_
   return chunks;
 }
 
+// The weights, if they fit each other.
+const AttentionSpec& checked(const AttentionSpec& spec, at::ScalarType dtype) {
+  const int64_t D = spec.query.inputs();
+  for (const LinearWeights* square : {&spec.query, &spec.key, &spec.value, &spec.output}) check_linear(*square, D, D);
+  for (const LinearWeights* other : {&spec.key, &spec.value}) check_same_tokens(spec.query, *other);
+  MOCO_CHECK_VALUE(spec.heads > 0 && D % spec.heads == 0, "TransformerClassifier: heads must divide the hidden size ",
+                   D, " (got ", spec.heads, ")");
+  const int64_t d = D / spec.heads;
+  MOCO_CHECK_VALUE(dtype == at::kFloat || d % 2 == 0, "TransformerClassifier: the size of a head must be even in ",
+                   name_of(dtype), " (got ", d, ")");
+  if (spec.rope) {
+    const auto& [cos, sin] = *spec.rope;
+    MOCO_CHECK_VALUE(cos.dim() == 2 && 2 * cos.size(1) <= d && cos.sizes() == sin.sizes() && cos.is_contiguous() &&
+                         sin.is_contiguous() && cos.scalar_type() == at::kFloat && sin.scalar_type() == at::kFloat,
+                     "TransformerClassifier: rope must have float32 cos and sin of shape (positions, at most ", d / 2,
+                     ")");
+  }
+  return spec;
+}
+
 }  // namespace
 
-SelfAttention::SelfAttention(const LayerWeights& weights, int64_t heads, double eps, at::ScalarType dtype)
-    : query_(weights.query),
-      key_(weights.key),
-      value_(weights.value),
-      heads_(heads),
-      D_(weights.query.inputs()),
+SelfAttention::SelfAttention(const AttentionSpec& spec, const SubLayerNorms& norms, at::ScalarType dtype)
+    : query_(checked(spec, dtype).query),
+      key_(spec.key),
+      value_(spec.value),
+      heads_(spec.heads),
+      D_(spec.query.inputs()),
       dtype_(dtype),
-      output_(weights.attention_output, dtype, Linear::kFineDepth),
-      norm_(weights.attention_norm, eps) {}
+      keys_(spec.keys),
+      rope_(spec.rope),
+      output_(spec.output, dtype, Linear::kFineDepth),
+      norms_(norms, D_) {}
 
 const Linear& SelfAttention::query_key_value() const {
   std::call_once(query_key_value_once_,
@@ -70,18 +93,50 @@ void SelfAttention::run_rows(T* hidden, const int32_t* cu_seqlens, int64_t rows)
   static thread_local Scratch scratch;
   const int64_t tokens = cu_seqlens[rows] - cu_seqlens[0];
   T* qkv = scratch.of<T>(tokens * 3 * D_);
-  parallel_apply(query_key_value(), hidden, D_, tokens, Activation::kNone, qkv, 3 * D_);
+  project(hidden, tokens, qkv);
+  if (rope_) rotate(qkv, cu_seqlens, rows);
   attend(qkv, cu_seqlens, rows);
   project_context(qkv, 3 * D_, hidden, tokens);
+}
+
+template <typename T>
+void SelfAttention::project(const T* hidden, int64_t tokens, T* qkv) const {
+  const Linear& linear = query_key_value();
+  const auto operand = [&](Range t, const StageBuffers<T>& between) {
+    return Operand<T>{normalized(norms_, hidden + t.first * D_, between), D_, between.quantized};
+  };
+  run_stages<T>(tokens, {.normalized = norms_.before ? D_ : 0, .quantized = linear.quantized_inputs()},
+                {first_stage<T>(norms_, hidden, tokens, D_),
+                 quantize_stage<T>(linear, tokens, operand),
+                 {linear.panels(), linear.flops(tokens), [&](Range t, Range panels, StageBuffers<T> between) {
+                    linear.apply(operand(t, between), t.size(), panels, Activation::kNone, qkv + t.first * 3 * D_,
+                                 3 * D_);
+                  }}});
+}
+
+template <typename T>
+void SelfAttention::rotate(T* qkv, const int32_t* cu_seqlens, int64_t rows) const {
+  const int64_t half = rope_->cos.size(1);
+  for (int64_t row = 0; row < rows; ++row) {
+    T* first = qkv + (cu_seqlens[row] - cu_seqlens[0]) * 3 * D_;
+    const int64_t tokens = cu_seqlens[row + 1] - cu_seqlens[row];
+    MOCO_CHECK_INDEX(tokens <= rope_->cos.size(0), "position must be from 0 to ", rope_->cos.size(0) - 1, " (got ",
+                     tokens - 1, ")");
+    parallel_ranges(0, tokens, Linear::kTile, [&](int64_t begin, int64_t end) {
+      hidden_kernels<T>().rotate(first + begin * 3 * D_, 3 * D_, rope_->cos.const_data_ptr<float>() + begin * half,
+                                 rope_->sin.const_data_ptr<float>() + begin * half, end - begin, 2 * heads_,
+                                 D_ / heads_, half);
+    });
+  }
 }
 
 template <typename T>
 void SelfAttention::attend(T* qkv, const int32_t* cu_seqlens, int64_t rows) const {
   const int64_t d = D_ / heads_;
   if constexpr (std::is_same_v<T, float>) {
-    if (query_.quantized() && d % 2 == 0) return varlen_attention_int16(qkv, cu_seqlens, rows, heads_, d);
+    if (query_.quantized() && d % 2 == 0) return varlen_attention_int16(qkv, cu_seqlens, rows, heads_, d, keys_);
   }
-  varlen_attention(qkv, cu_seqlens, rows, heads_, d);
+  varlen_attention(qkv, cu_seqlens, rows, heads_, d, keys_);
 }
 
 template <typename T>
@@ -95,7 +150,7 @@ void SelfAttention::project_context(const T* context, int64_t ld_context, T* hid
                   [&](Range t, Range panels, StageBuffers<T> between) {
                     output_.multiply(operand(t, between), t.size(), panels, between.product, D_);
                   }},
-                 norm_stage<T>(output_, norm_, hidden)});
+                 last_stage<T>(output_, norms_, hidden)});
 }
 
 template void SelfAttention::run(float*, const std::vector<int32_t>&) const;

@@ -1,25 +1,26 @@
-// The first sub-layer: self-attention, its output product, residual and LayerNorm.
+// The first sub-layer: self-attention, its output product, residual and norms.
 #pragma once
 
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "linear/linear.h"
 #include "transformer/norm.h"
-#include "transformer/weights.h"
+#include "transformer/spec.h"
 
 namespace moco {
 
 class SelfAttention {
  public:
-  SelfAttention(const LayerWeights& weights, int64_t heads, double eps, at::ScalarType dtype);
+  SelfAttention(const AttentionSpec& spec, const SubLayerNorms& norms, at::ScalarType dtype);
 
   // The whole sub-layer, in place. hidden: (T, D); cu_seqlens: (rows + 1).
   template <typename T>
   void run(T* hidden, const std::vector<int32_t>& cu_seqlens) const;
 
-  // Its end: hidden = LayerNorm(context W_o^T + b_o + hidden). context, hidden: (tokens, D)
+  // Its end: hidden = after(context W_o^T + b_o + hidden). context, hidden: (tokens, D)
   template <typename T>
   void project_context(const T* context, int64_t ld_context, T* hidden, int64_t tokens) const;
 
@@ -27,6 +28,14 @@ class SelfAttention {
   // The same for some rows, cu_seqlens: (rows + 1), with hidden at the first of them.
   template <typename T>
   void run_rows(T* hidden, const int32_t* cu_seqlens, int64_t rows) const;
+
+  // Their queries, keys and values: (tokens, 3, heads, d).
+  template <typename T>
+  void project(const T* hidden, int64_t tokens, T* qkv) const;
+
+  // Turns queries and keys by their positions.
+  template <typename T>
+  void rotate(T* qkv, const int32_t* cu_seqlens, int64_t rows) const;
 
   // softmax(q k^T / sqrt(d)) v of each row and head; see varlen_attention.
   template <typename T>
@@ -37,8 +46,10 @@ class SelfAttention {
   LinearWeights query_, key_, value_;
   int64_t heads_, D_;
   at::ScalarType dtype_;
+  KeyRange keys_;
+  std::optional<Rope> rope_;
   Linear output_;
-  LayerNorm norm_;
+  NormLayers norms_;
 
   // Packed when it is first asked for: the last layer is often only peeked at.
   mutable std::once_flag query_key_value_once_;

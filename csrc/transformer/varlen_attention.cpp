@@ -21,7 +21,7 @@ struct Task {
 };
 
 template <typename Head, typename T>
-void for_heads(T* qkv, const int32_t* cu_seqlens, int64_t rows, int64_t heads, int64_t d) {
+void for_heads(T* qkv, const int32_t* cu_seqlens, int64_t rows, int64_t heads, int64_t d, const KeyRange& keys) {
   std::vector<Task> tasks;
   int64_t flops = 0;
   for (int64_t row = 0; row < rows; ++row) {
@@ -37,22 +37,23 @@ void for_heads(T* qkv, const int32_t* cu_seqlens, int64_t rows, int64_t heads, i
     const Task& task = tasks[static_cast<size_t>(i)];
     const int64_t first = cu_seqlens[task.row] - cu_seqlens[0];
     const int64_t tokens = cu_seqlens[task.row + 1] - cu_seqlens[task.row];
-    Head(qkv + (first * 3 * heads + task.head) * d, tokens, heads, d).attend(task.queries);
+    Head(qkv + (first * 3 * heads + task.head) * d, tokens, heads, d, keys).attend(task.queries);
   });
 }
 
 }  // namespace
 
 template <typename T>
-void varlen_attention(T* qkv, const int32_t* cu_seqlens, int64_t rows, int64_t heads, int64_t d) {
-  for_heads<DenseHead<T>>(qkv, cu_seqlens, rows, heads, d);
+void varlen_attention(T* qkv, const int32_t* cu_seqlens, int64_t rows, int64_t heads, int64_t d, const KeyRange& keys) {
+  for_heads<DenseHead<T>>(qkv, cu_seqlens, rows, heads, d, keys);
 }
 
-void varlen_attention_int16(float* qkv, const int32_t* cu_seqlens, int64_t rows, int64_t heads, int64_t d) {
-  for_heads<Int16Head>(qkv, cu_seqlens, rows, heads, d);
+void varlen_attention_int16(float* qkv, const int32_t* cu_seqlens, int64_t rows, int64_t heads, int64_t d,
+                            const KeyRange& keys) {
+  for_heads<Int16Head>(qkv, cu_seqlens, rows, heads, d, keys);
 }
 
-template void varlen_attention(float*, const int32_t*, int64_t, int64_t, int64_t);
-template void varlen_attention(bfloat16*, const int32_t*, int64_t, int64_t, int64_t);
+template void varlen_attention(float*, const int32_t*, int64_t, int64_t, int64_t, const KeyRange&);
+template void varlen_attention(bfloat16*, const int32_t*, int64_t, int64_t, int64_t, const KeyRange&);
 
 }  // namespace moco

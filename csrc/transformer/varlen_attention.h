@@ -1,22 +1,36 @@
 // Attention of packed rows: every token attends to the tokens of its own row.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
+#include "core/parallel.h"
 #include "kernels/kernels.h"
+#include "transformer/spec.h"
 
 namespace moco {
 
 constexpr int64_t kQueryTile = 64;  // queries at a time: their scores against all keys stay in the cache
 
+// The keys that a query of a row attends to, and those that any query of a tile does, the latter from a block's first.
+inline Range keys_of(const KeyRange& keys, int64_t query, int64_t tokens) {
+  return {keys.before == KeyRange::kAll ? 0 : std::max<int64_t>(0, query - keys.before),
+          keys.behind == KeyRange::kAll ? tokens : std::min(tokens, query + keys.behind + 1)};
+}
+inline Range keys_of(const KeyRange& keys, Range queries, int64_t tokens) {
+  return {keys_of(keys, queries.first, tokens).first / kKeyBlock * kKeyBlock,
+          keys_of(keys, queries.last - 1, tokens).last};
+}
+
 // softmax(q k^T / sqrt(d)) v for every row and head.
 //   qkv: (T, 3, heads, d), projected; a head's context takes the place of its queries. cu_seqlens: (rows + 1), relative
 //   to its own first value.
 template <typename T>
-void varlen_attention(T* qkv, const int32_t* cu_seqlens, int64_t rows, int64_t heads, int64_t d);
+void varlen_attention(T* qkv, const int32_t* cu_seqlens, int64_t rows, int64_t heads, int64_t d, const KeyRange& keys);
 
 // The same with queries, keys, values and weights rounded to int16, much finer than int8's tokens: for models in int8.
 // d is even.
-void varlen_attention_int16(float* qkv, const int32_t* cu_seqlens, int64_t rows, int64_t heads, int64_t d);
+void varlen_attention_int16(float* qkv, const int32_t* cu_seqlens, int64_t rows, int64_t heads, int64_t d,
+                            const KeyRange& keys);
 
 }  // namespace moco

@@ -204,7 +204,7 @@ def _capture_batch(
                 captured[name] = np.split(_to_numpy(batch.hidden), batch.cu_seqlens.numpy()[1:-1])
             else:
                 captured[name] = list(_to_numpy(batch.pool(feature)))
-    captured["logits"] = list(_to_numpy(architecture.classify(hidden)))
+    captured["logits"] = list(_to_numpy(architecture.classify(hidden, inputs["attention_mask"])))
     return captured
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from moco_rt._C import TransformerClassifier
+from moco_rt._C import NormSpec, TransformerClassifier
 from moco_rt.quantization.int8_linear import Int8Linear
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ class Architecture(Protocol):
         """Every site in order with the step that leads to it; that of `embeddings` returns its input."""
         ...
 
-    def classify(self, hidden: Tensor) -> Tensor:
-        """Hidden states after the last layer (rows, S, D) -> logits (rows, C)."""
+    def classify(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        """Hidden states after the last layer (rows, S, D), attention_mask (rows, S) -> logits (rows, C)."""
         ...
 
     def head_is_untrained(self) -> bool:
@@ -80,6 +80,15 @@ class Architecture(Protocol):
     def encoder(self, dtype: torch.dtype) -> TransformerClassifier:
         """The model on the packed kernels; raises ValueError where they do not cover it or dtype."""
         ...
+
+
+def norm(module: Any) -> NormSpec:
+    """Return what the packed kernels need of a LayerNorm.
+
+    Raises:
+        ValueError: it is none of torch's.
+    """
+    return NormSpec(affine(module), module.eps)
 
 
 def affine(module: Any) -> Affine:
@@ -111,7 +120,16 @@ def linear_weights(module: Any) -> Affine | Int8Affine:
     return affine(module)
 
 
+def parts_of(module: Any, count: int) -> list[Affine | Int8Affine]:
+    """`linear_weights` of a layer that holds several of one size, one after the other."""
+    if type(module) is Int8Linear:
+        size = len(module.scale) // count
+        return [module.part(i * size, (i + 1) * size) for i in range(count)]
+    weight, bias = affine(module)
+    return list(zip(weight.chunk(count), bias.chunk(count), strict=True))
+
+
 def activation_name(hidden_act: Any) -> str:
     """A configuration's activation function by the name of the kernel that computes it, else as it is."""
-    kernels = {"gelu_python": "gelu", "gelu_pytorch_tanh": "gelu_new", "gelu_fast": "gelu_new"}
+    kernels = {"gelu_python": "gelu", "gelu_pytorch_tanh": "gelu_new", "gelu_fast": "gelu_new", "swish": "silu"}
     return kernels.get(hidden_act, str(hidden_act))

@@ -10,8 +10,11 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from moco_rt.architectures.base import Architecture
-from moco_rt.architectures.families.bert import Bert, Electra, Roberta
+from moco_rt.architectures.families.bert import Bert
 from moco_rt.architectures.families.distilbert import DistilBert
+from moco_rt.architectures.families.electra import Electra
+from moco_rt.architectures.families.modernbert import ModernBert
+from moco_rt.architectures.families.roberta import Roberta
 
 #: The name of a class, its module within `transformers.models`, and what drives it.
 _FAMILIES: dict[str, tuple[str, Callable[[Any], Architecture]]] = {
@@ -19,6 +22,7 @@ _FAMILIES: dict[str, tuple[str, Callable[[Any], Architecture]]] = {
     "CamembertForSequenceClassification": ("camembert.modeling_camembert", Roberta),
     "DistilBertForSequenceClassification": ("distilbert.modeling_distilbert", DistilBert),
     "ElectraForSequenceClassification": ("electra.modeling_electra", Electra),
+    "ModernBertForSequenceClassification": ("modernbert.modeling_modernbert", ModernBert),
     "RobertaForSequenceClassification": ("roberta.modeling_roberta", Roberta),
     "XLMRobertaForSequenceClassification": ("xlm_roberta.modeling_xlm_roberta", Roberta),
 }

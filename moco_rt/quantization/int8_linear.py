@@ -64,9 +64,7 @@ class Int8Linear(torch.nn.Module):
         weight = linear.weight.detach().float() * smooth
         weight = torch.nn.functional.pad(weight, (0, -linear.in_features % _GROUP))
         layer.scale = _scales(weight)
-        values = (weight / layer.scale[:, None]).round().to(torch.int8)
-        values = torch.nn.functional.pad(values, (0, 0, 0, -linear.out_features % _BLOCK))
-        layer.weight = values.unflatten(0, (-1, _BLOCK)).unflatten(2, (-1, _WORD)).transpose(1, 2).contiguous()
+        layer.weight = _in_blocks((weight / layer.scale[:, None]).round().to(torch.int8))
         layer.smooth = smooth.detach().float().clone()  # safetensors refuses shared memory
         if linear.bias is not None:
             layer.bias = linear.bias.detach().float().clone()
@@ -82,6 +80,14 @@ class Int8Linear(torch.nn.Module):
         sums = step * ((values - zero) @ self.unpacked().double().T)
         return (sums * self.scale + self.bias).to(x.dtype)
 
+    def part(self, first: int, last: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Weight, bias, scale and smooth of some outputs; the weight is this layer's own where whole blocks are."""
+        if first % _BLOCK == 0 and (last % _BLOCK == 0 or last == len(self.scale)):
+            weight = self.weight[first // _BLOCK : -(-last // _BLOCK)]
+        else:
+            weight = _in_blocks(torch.nn.functional.pad(self.unpacked(), (0, -len(self.smooth) % _GROUP))[first:last])
+        return weight, self.bias[first:last], self.scale[first:last], self.smooth
+
     def unpacked(self) -> Tensor:
         """The weights: (outputs, inputs) int8."""
         return self.weight.transpose(1, 2).flatten(2).flatten(0, 1)[: len(self.scale), : len(self.smooth)]
@@ -94,6 +100,13 @@ class Int8Linear(torch.nn.Module):
             return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
 
         return super()._apply(move, *args, **kwargs)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _in_blocks(values: Tensor) -> Tensor:
+    """(outputs, inputs) int8, inputs a multiple of `_GROUP`, as `Int8Linear.weight` lies."""
+    values = torch.nn.functional.pad(values, (0, 0, 0, -len(values) % _BLOCK))
+    blocks: Tensor = values.unflatten(0, (-1, _BLOCK)).unflatten(2, (-1, _WORD)).transpose(1, 2).contiguous()
+    return blocks
 
 
 def _scales(weight: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ def forward(
 def _run_layer(
     encoder: TransformerClassifier, layer: int, exits: Mapping[str, ExitPoint], batch: PackedBatch, results: Results
 ) -> PackedBatch:
-    """The rows that are left after a layer; after the last one only their first tokens, where that is all one needs.
+    """The rows that are left after a layer; after the last one only their first tokens, where nobody reads the others.
 
     An exit that looks at no more than the first token after the layer has begun is decided by a peek: that token is
     computed for every row, and all the others only for rows that stay. What a peek cannot decide is decided as the
@@ -73,9 +73,10 @@ def _run_layer(
     after_attention, after_layer = exits.get(attention_site(layer)), exits.get(output_site(layer))
     if needs_mean_before(attention_site(layer), exits):
         batch.keep_mean()
-    last = layer == encoder.num_layers - 1
+    last = layer == encoder.num_layers - 1 and encoder.reads_first_token
     peek_output = last if after_layer is None else after_layer.can_peek
     peek_attention = peek_output if after_attention is None else after_attention.can_peek
+    peek_attention = peek_attention and encoder.can_peek(layer)
     if peek_attention:
         first_tokens = encoder.peek(layer, batch)
         _leave(after_attention, first_tokens, results)

@@ -51,7 +51,7 @@ def forward(
         if batch.rows == 0:
             return results
         if left:
-            hidden = batch.pad()
-            mask = architecture.context(batch.attention_mask(), hidden)
-    results.write_last(batch, architecture.classify(hidden))
+            hidden, attention_mask = batch.pad(), batch.attention_mask()
+            mask = architecture.context(attention_mask, hidden)
+    results.write_last(batch, architecture.classify(hidden, attention_mask))
     return results

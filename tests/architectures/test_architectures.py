@@ -44,7 +44,7 @@ DISTILBERT_WORDS = {
 every_family = pytest.mark.parametrize("family", FAMILIES)
 every_config = pytest.mark.parametrize(
     ("labels", "heads", "head_size", "activation"),
-    [(1, 3, 8, "gelu"), (2, 1, 36, "gelu_new"), (7, 5, 4, "relu")],
+    [(1, 3, 8, "gelu"), (2, 1, 36, "gelu_new"), (7, 5, 4, "relu"), (3, 2, 10, "silu")],
     ids=lambda value: str(value),
 )
 
@@ -217,8 +217,8 @@ def module_outputs(model, tokenizer, text, paths):
 @pytest.mark.parametrize(
     ("family", "config", "reason"),
     [
-        ("bert", {"activation": "silu"}, "activation must be one of gelu, gelu_new, relu, tanh (got silu)"),
-        ("distilbert", {"activation": "silu"}, "activation must be one of gelu, gelu_new, relu, tanh (got silu)"),
+        ("bert", {"activation": "mish"}, "activation must be one of gelu, gelu_new, relu, silu, tanh (got mish)"),
+        ("distilbert", {"activation": "mish"}, "activation must be one of gelu, gelu_new, relu, silu, tanh (got mish)"),
         *((family, {"dtype": torch.float64}, "(got torch.float64)") for family in ("bert", "roberta", "electra")),
     ],
     ids=itertools.count(),

@@ -238,8 +238,8 @@ def test_a_number_that_is_not_finite_shows_in_its_token_and_in_no_other_row(int8
 @pytest.mark.parametrize(
     ("keep", "words"),
     [
-        (["query"], "query, key and value must all be int8 with the same smooth, or none of them"),
-        (["key", "value"], "query, key and value must all be int8 with the same smooth, or none of them"),
+        (["query"], "layers that read the same tokens must all be int8 with the same smooth, or none of them"),
+        (["key", "value"], "layers that read the same tokens must all be int8 with the same smooth, or none of them"),
     ],
 )
 def test_layers_that_share_their_input_are_quantised_together(model, one_line_error, keep, words):

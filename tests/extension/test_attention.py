@@ -31,12 +31,15 @@ def random_qkv(lengths, heads, d, sharpness=1.0):
     return qkv
 
 
-def plain(qkv, lengths):
+def plain(qkv, lengths, before=-1, behind=-1):
     """By torch's own operations, in the dtype of qkv."""
     rows = []
     for row in qkv.split(lengths):
         query, key, value = row.transpose(0, 2).unbind(1)  # (heads, tokens, d) each
-        weights = torch.softmax(query @ key.mT / math.sqrt(qkv.shape[3]), 2)
+        scores = query @ key.mT / math.sqrt(qkv.shape[3])
+        distance = torch.arange(len(row)) - torch.arange(len(row))[:, None]
+        there = (distance >= -before if before >= 0 else True) & (distance <= behind if behind >= 0 else True)
+        weights = torch.softmax(scores if there is True else scores.masked_fill(~there, -math.inf), 2)
         rows.append((weights @ value).transpose(0, 1))
     return torch.cat(rows)
 
@@ -51,6 +54,23 @@ def test_attention_is_within_twice_the_error_of_torchs(lengths, heads, d, dtype)
     exact = plain(qkv.double(), lengths)
     error = (_C.attention(qkv, starts(lengths)).double() - exact).abs().max()
     assert error <= 2 * (plain(qkv, lengths).double() - exact).abs().max() + 1e-7
+
+
+@every_length
+@pytest.mark.parametrize("keys", [(-1, 0), (64, 64), (3, 3), (0, 0), (5, -1), (100, 20)], ids=str)
+@pytest.mark.parametrize("form", [torch.float32, torch.bfloat16, "int16"], ids=str)
+def test_queries_attend_to_their_own_keys_only(lengths, keys, form):
+    """To those so many before their own and behind it; -1: all."""
+    dtype = torch.float32 if form == "int16" else form
+    if not _C.can_multiply(dtype):
+        pytest.skip(f"the processor does not multiply {dtype}")
+    qkv = random_qkv(lengths, 2, 32).to(dtype)
+    exact = plain(qkv.double(), lengths, *keys)
+    error = (_C.attention(qkv, starts(lengths), form == "int16", *keys).double() - exact).abs().max()
+    if form == "int16":
+        assert error <= 2e-3 * qkv[:, 2].abs().max()
+    else:
+        assert error <= 2 * (plain(qkv, lengths, *keys).double() - exact).abs().max() + 1e-7
 
 
 @every_head

@@ -11,13 +11,17 @@ import pytest
 import torch
 
 from moco_rt._C import (
-    EmbeddingWeights,
+    AttentionSpec,
+    EmbeddingSpec,
     Exits,
-    HeadWeights,
-    LayerWeights,
+    FeedForwardSpec,
+    HeadSpec,
+    LayerSpec,
+    NormSpec,
     OffRamp,
     PackedBatch,
     Results,
+    SubLayerNorms,
     TransformerClassifier,
     refuse_in_parallel,
 )
@@ -32,12 +36,16 @@ def unpacked(values=None):
 
 
 def classifier():
-    square, norm = (torch.ones(4, 4), torch.ones(4)), (torch.ones(4), torch.ones(4))
-    names = ("query", "key", "value", "attention_output", "intermediate", "output")
-    layer = LayerWeights(**dict.fromkeys(names, square), attention_norm=norm, output_norm=norm)
-    tables = EmbeddingWeights(words=torch.ones(10, 4), positions=torch.ones(8, 4), types=None, norm=norm)
-    head = HeadWeights(dense=square, activation="tanh", output=square)
-    return TransformerClassifier(tables, [layer], head, heads=2, activation="gelu", eps=1e-5, dtype=torch.float32)
+    square, norm = (torch.ones(4, 4), torch.ones(4)), NormSpec((torch.ones(4), torch.ones(4)), 1e-5)
+    layer = LayerSpec(
+        attention=AttentionSpec(query=square, key=square, value=square, output=square, heads=2),
+        around_attention=SubLayerNorms(after=norm),
+        feed_forward=FeedForwardSpec(up=square, down=square, activation="gelu"),
+        around_feed_forward=SubLayerNorms(after=norm),
+    )
+    tables = EmbeddingSpec(words=torch.ones(10, 4), positions=torch.ones(8, 4), norm=norm)
+    head = HeadSpec(dense=square, activation="tanh", output=square)
+    return TransformerClassifier(tables, [layer], head, dtype=torch.float32)
 
 
 class Broken(torch.Tensor):
@@ -136,4 +144,4 @@ def test_what_a_parallel_loop_throws_is_thrown_by_the_call(one_line_error):
 
 def test_an_argument_that_cannot_be_is_refused_before_anything_is_made():
     with pytest.raises(TypeError, match="incompatible constructor arguments"):
-        EmbeddingWeights(words=1, positions=MASK, types=None, norm=(MASK, MASK))
+        EmbeddingSpec(words=1, norm=NormSpec((MASK, MASK), 1e-5))

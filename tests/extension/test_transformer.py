@@ -9,7 +9,18 @@ import pytest
 import torch
 from parity import assert_within_twice_the_error, make_inputs
 
-from moco_rt._C import EmbeddingWeights, HeadWeights, LayerWeights, PackedBatch, TransformerClassifier, can_multiply
+from moco_rt._C import (
+    AttentionSpec,
+    EmbeddingSpec,
+    FeedForwardSpec,
+    HeadSpec,
+    LayerSpec,
+    NormSpec,
+    PackedBatch,
+    SubLayerNorms,
+    TransformerClassifier,
+    can_multiply,
+)
 from moco_rt.architectures import architecture_of
 from moco_rt.architectures.conversion import int8_copy
 from moco_rt.quantization.hf_quantizer import is_int8
@@ -466,26 +477,21 @@ def make_encoder(hidden=4, *, inner=6, embedding=None, head="tanh", heads=2, act
         return torch.ones(outputs, inputs), torch.ones(outputs)
 
     embedding = embedding or hidden
-    square, norm = affine(hidden, hidden), (torch.ones(hidden), torch.ones(hidden))
-    layer = LayerWeights(
-        query=square,
-        key=square,
-        value=square,
-        attention_output=square,
-        attention_norm=norm,
-        intermediate=affine(inner, hidden),
-        output=affine(hidden, inner),
-        output_norm=norm,
+    square, norm = affine(hidden, hidden), NormSpec((torch.ones(hidden), torch.ones(hidden)), 1e-5)
+    layer = LayerSpec(
+        attention=AttentionSpec(query=square, key=square, value=square, output=square, heads=heads),
+        around_attention=SubLayerNorms(after=norm),
+        feed_forward=FeedForwardSpec(up=affine(inner, hidden), down=affine(hidden, inner), activation=activation),
+        around_feed_forward=SubLayerNorms(after=norm),
     )
-    tables = EmbeddingWeights(
+    tables = EmbeddingSpec(
         words=torch.ones(10, embedding),
         positions=torch.ones(8, embedding),
-        types=None,
-        norm=(torch.ones(embedding), torch.ones(embedding)),
+        norm=NormSpec((torch.ones(embedding), torch.ones(embedding)), 1e-5),
         projection=None if embedding == hidden else affine(hidden, embedding),
     )
-    classifier = HeadWeights(dense=square, activation=head, output=affine(2, hidden))
-    return TransformerClassifier(tables, [layer], classifier, heads=heads, activation=activation, eps=1e-5, dtype=dtype)
+    classifier = HeadSpec(dense=square, activation=head, output=affine(2, hidden))
+    return TransformerClassifier(tables, [layer], classifier, dtype=dtype)
 
 
 @pytest.mark.parametrize(
@@ -494,8 +500,8 @@ def make_encoder(hidden=4, *, inner=6, embedding=None, head="tanh", heads=2, act
         ({"heads": 3}, "heads must divide the hidden size 4 (got 3)"),
         ({"heads": 0}, "heads must divide the hidden size 4 (got 0)"),
         ({"heads": -2}, "heads must divide the hidden size 4 (got -2)"),
-        ({"activation": "silu"}, "activation must be one of gelu, gelu_new, relu, tanh (got silu)"),
-        ({"head": "softmax"}, "activation must be one of gelu, gelu_new, relu, tanh (got softmax)"),
+        ({"activation": "swish"}, "activation must be one of gelu, gelu_new, relu, silu, tanh (got swish)"),
+        ({"head": "softmax"}, "activation must be one of gelu, gelu_new, relu, silu, tanh (got softmax)"),
         ({"dtype": torch.float16}, "dtype must be torch.float32, or torch.bfloat16 where the processor"),
         ({"dtype": torch.float64}, "dtype must be torch.float32, or torch.bfloat16 where the processor"),
     ],

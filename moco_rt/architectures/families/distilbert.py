@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moco_rt._C import EmbeddingWeights
+from moco_rt._C import EmbeddingSpec
 from moco_rt.architectures.base import Head
 from moco_rt.architectures.families.bert import BertLike
 
@@ -28,8 +28,8 @@ class DistilBert(BertLike):
         steps = (lambda hidden: hidden[:, 0], model.pre_classifier, torch.relu, model.dropout, model.classifier)
         return Head(steps, "pre_classifier", "relu", "classifier")
 
-    def _embedding_weights(self, **special: Any) -> EmbeddingWeights:
-        return super()._embedding_weights(types=None, **special)
+    def _embedding_spec(self, **special: Any) -> EmbeddingSpec:
+        return super()._embedding_spec(types=None, **special)
 
     def _hidden_act(self) -> Any:
         return self._model.config.activation
@@ -45,7 +45,7 @@ class DistilBert(BertLike):
         return output
 
     @staticmethod
-    def _linears(layer: Any) -> dict[str, Any]:
+    def _named_linears(layer: Any) -> dict[str, Any]:
         attention = layer.attention
         return {
             "query": attention.q_lin,

@@ -1,0 +1,84 @@
+// A classifier as Python describes it: the weights, in PyTorch's layouts, and what differs from one family to the next.
+// What a family does not have is absent, and costs nothing.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "linear/weights.h"
+
+namespace moco {
+
+// LayerNorm, or RMSNorm, which subtracts no mean.
+struct NormSpec {
+  Affine weights;  // (size) each
+  double eps;
+  bool rms;
+};
+
+// Rotary positions: of the first dims of every query and key, pairs (i, dims / 2 + i) are turned.
+struct Rope {
+  at::Tensor cos, sin;  // (positions, dims / 2) float32
+};
+
+// Which keys a query attends to: so many before its own token and behind it, or all.
+struct KeyRange {
+  static constexpr int64_t kAll = -1;
+  int64_t before = kAll, behind = kAll;
+
+  bool full() const { return before == kAll && behind == kAll; }
+};
+
+struct AttentionSpec {
+  LinearWeights query, key, value, output;
+  int64_t heads;
+  KeyRange keys;
+  std::optional<Rope> rope;
+};
+
+// down(activation(up(x))), or down(activation(gate(x)) * up(x)).
+struct FeedForwardSpec {
+  LinearWeights up, down;
+  std::optional<LinearWeights> gate;
+  std::string activation;
+};
+
+// hidden = after(hidden + sub-layer(before(hidden)))
+struct SubLayerNorms {
+  std::optional<NormSpec> before, after;
+};
+
+struct LayerSpec {
+  AttentionSpec attention;
+  SubLayerNorms around_attention;
+  FeedForwardSpec feed_forward;
+  SubLayerNorms around_feed_forward;
+};
+
+struct EmbeddingSpec {
+  at::Tensor words;                            // (any, E)
+  std::optional<at::Tensor> positions, types;  // (any, E)
+  NormSpec norm;
+  std::optional<Affine> projection;    // E -> D
+  std::optional<int64_t> padding_idx;  // where given, positions count from padding_idx + 1 and skip that token
+};
+
+// What is classified of a row: the state of its first token, or the mean of all.
+enum class Pooling { kFirst, kMean };
+
+// output(norm(activation(dense(pooled))))
+struct HeadSpec {
+  std::optional<NormSpec> final_norm;  // of tokens, before they are pooled
+  std::string pooling;
+  Affine dense;
+  std::string activation;
+  std::optional<NormSpec> norm;
+  Affine output;
+};
+
+}  // namespace moco

@@ -1,0 +1,99 @@
+"""The base of all families: an encoder with a list of layers, each of attention and feed-forward, driven one by one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from moco_rt.architectures.base import Step
+from moco_rt.architectures.genuine import check_modules
+from moco_rt.architectures.sites import EMBEDDINGS, attention_site, output_site
+
+
+class Layered:
+    """The sub-modules of a model whose encoder is its attribute `name`.
+
+    Args:
+        model: the classifier.
+        name: of its encoder with the embeddings.
+        layers: the path from there to the list of layers.
+        attention: the module of a layer that is called in its place, and has its own hooks.
+        ends: the modules within a layer that attention and feed-forward end with; None: the layer's alone is known.
+
+    Raises:
+        ValueError: the model is a decoder, or modules that are passed by, or called with other arguments than by the
+            model itself, are not its class's own or have hooks.
+    """
+
+    #: The path of the layer to the logits within the model.
+    output = "classifier"
+
+    def __init__(self, model: Any, name: str, layers: str, attention: str, ends: tuple[str, str] | None):
+        config = model.config
+        if getattr(config, "is_decoder", False):
+            raise ValueError("model must be an encoder (got config.is_decoder=True)")
+        stack = f"{name}.{layers}"
+        paths = [path for path, _ in model.named_modules(remove_duplicate=False)]  # layers may share their weights
+        every_layer = [path for path in paths if re.fullmatch(rf"{stack}\.\d+", path)]
+        above = dict.fromkeys(["", name, stack.rpartition(".")[0], stack])
+        self.passed_by: Sequence[str] = [*above, *every_layer]
+        called = [f"{name}.embeddings", *(f"{path}.{attention}" for path in every_layer)]
+        check_modules(model, [*self.passed_by, *called], may_have_hooks=called)
+        self._model = model
+        self._base = getattr(model, name)
+        self._layers = list(self._base.get_submodule(layers))
+        self.num_layers = len(self._layers)
+        self.num_classes: int = config.num_labels
+        self.hidden_size: int = config.hidden_size
+        self.max_seqlen: int = config.max_position_embeddings
+        self.module_paths = {f"{name}.embeddings": EMBEDDINGS}
+        for i in range(self.num_layers):
+            layer = f"{stack}.{i}"
+            if ends is not None:
+                self.module_paths[f"{layer}.{ends[0]}"] = attention_site(i)
+                self.module_paths[f"{layer}.{ends[1]}"] = output_site(i)
+            self.module_paths[layer] = output_site(i)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        device: torch.device = self._model.device
+        return device
+
+    def steps(self) -> Iterator[tuple[str, Step]]:
+        """Every site in order with the step that leads to it."""
+        yield EMBEDDINGS, lambda hidden, _: hidden
+        for i, layer in enumerate(self._layers):
+            yield attention_site(i), partial(self._attention, layer)
+            yield output_site(i), partial(self._feed_forward, layer)
+
+    def linear_groups(self) -> Iterator[dict[str, Any]]:
+        """The linear layers inside the encoder's layers, by module path; those that read the same input together."""
+        paths = {module: path for path, module in self._model.named_modules()}
+        for layer in self._layers:
+            for together in self._linears(layer):
+                yield {paths[linear]: linear for linear in together}
+
+    def head_is_untrained(self) -> bool:
+        """Tell whether the classifier's bias is exactly zero, as initialised: one training step moves it."""
+        output = dict(self._model.named_modules()).get(self.output)
+        return type(output) is torch.nn.Linear and output.bias is not None and not bool(output.bias.any())
+
+    @staticmethod
+    def _attention(layer: Any, hidden: Tensor, context: Any) -> Tensor:
+        """A layer's first half, from what `context` returned of the batch."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _feed_forward(layer: Any, hidden: Tensor, context: Any) -> Tensor:
+        raise NotImplementedError
+
+    @classmethod
+    def _linears(cls, layer: Any) -> Iterator[Sequence[Any]]:
+        """A layer's linear layers; those that read the same input together."""
+        raise NotImplementedError
