@@ -223,10 +223,10 @@ def test_a_saved_model_gives_the_same_bits_on_every_processor_since_avx2(int8, t
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_number_that_is_not_finite_shows_in_its_token_and_in_no_other_row(int8, value):
-    encoder = architecture_of(int8).encoder(torch.bfloat16)
+def test_a_number_that_is_not_finite_shows_in_its_token_and_in_no_other_row(int8, packed_dtype, value):
+    encoder = architecture_of(int8).encoder(packed_dtype)
     batch = PackedBatch(make_inputs([3, 40, 5])["attention_mask"])
-    hidden = torch.randn(3, 40, 64, dtype=torch.bfloat16)
+    hidden = torch.randn(3, 40, 64, dtype=packed_dtype)
     hidden[1, 7, 9] = value
     batch.unpad(hidden)
     encoder.feed_forward(0, batch)
