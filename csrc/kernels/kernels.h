@@ -156,7 +156,7 @@ struct Int16Attention {
                   int64_t ld_c, bool add);
 
   // weights[q][k] = 2^14 * 2^(-scale / 2^12 * (max - scores[q][k])) for keys from first to last, in words as those of
-  // values, zeros for the others, and inverse[q] = 1 / their sum. No two scores are further apart than 2^31.
+  // values, zeros for the others, and inverse[q] = 1 / their sum. Any two scores are less than 2^31 apart.
   //   scores: (queries, keys), readable up to a multiple of 32; weights: (queries, words); inverse: (queries)
   void (*softmax)(const int32_t* scores, int64_t ld_scores, float scale, int64_t queries, int64_t first, int64_t last,
                   int64_t keys, uint32_t* weights, int64_t ld_weights, float* inverse);

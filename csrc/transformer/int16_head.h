@@ -46,10 +46,10 @@ class Int16Head {
   }
 
  private:
-  // Sums stay below 2^31: differences of two scores, each of d products; and the sums over a block of keys of weights,
-  // up to 2^14, times values.
+  // Sums stay below 2^31: differences of two scores, each of d products less than 2^30 together; and the sums over a
+  // block of keys of weights, up to 2^14, times values.
   static float limit_of_keys(int64_t d) {
-    return std::floor(std::sqrt(static_cast<float>(1 << 30) / static_cast<float>(d)));
+    return std::ceil(std::sqrt(static_cast<float>(1 << 30) / static_cast<float>(d))) - 1;
   }
   static float limit_of_values(int64_t tokens) {
     return static_cast<float>(std::min<int64_t>(32767, ((1 << 17) - 1) / std::min(tokens, kKeyBlock)));
