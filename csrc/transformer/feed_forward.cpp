@@ -1,10 +1,7 @@
 #include "transformer/feed_forward.h"
 
-#include <ATen/ops/equal.h>
-
 #include <algorithm>
 
-#include "core/checks.h"
 #include "transformer/activation.h"
 
 namespace moco {
