@@ -9,10 +9,6 @@
 namespace moco::MOCO_ISA {
 namespace {
 
-// Sums in registers: 6 x 4 of 32 vectors with AVX-512, 6 x 2 of 16 otherwise; the rest holds operands.
-constexpr int kTileRows = 6;
-constexpr int kTileVectors = MOCO_VECTOR_BYTES == 64 ? 4 : 2;
-
 struct Float32Products {
   using Sum = Vec;
   static constexpr int kRows = kTileRows, kVectors = kTileVectors, kSteps = 1, kFetch = 8;

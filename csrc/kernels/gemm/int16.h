@@ -26,7 +26,7 @@ inline __attribute__((always_inline)) IntVec add_pairs(IntVec sum, BitVec a, Bit
 
 struct Int16Products {
   using Sum = IntVec;
-  static constexpr int kRows = 6, kVectors = MOCO_VECTOR_BYTES == 64 ? 4 : 2, kSteps = 1, kFetch = 0;
+  static constexpr int kRows = kTileRows, kVectors = kTileVectors, kSteps = 1, kFetch = 0;
   static inline __attribute__((always_inline)) void add(IntVec& sum, const BitVec* token, const BitVec* weight) {
     sum = add_pairs(sum, token[0], weight[0]);
   }

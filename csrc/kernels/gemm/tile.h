@@ -16,6 +16,10 @@
 namespace moco::MOCO_ISA {
 namespace {
 
+// Sums in registers, of most formats: 6 x 4 of 32 vectors with AVX-512, 6 x 2 of 16 otherwise; the rest holds operands.
+constexpr int kTileRows = 6;
+constexpr int kTileVectors = MOCO_VECTOR_BYTES == 64 ? 4 : 2;
+
 inline __attribute__((always_inline)) BitVec load_words(const char* p) {
   BitVec v;
   memcpy(&v, p, sizeof v);
