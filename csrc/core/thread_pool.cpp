@@ -13,9 +13,12 @@ namespace moco {
 
 namespace {
 
-// How long a thread waits awake. The pauses between the loops of a forward pass are shorter; and where the thread that
-// is waited for has lost its processor to another process, sleeping soon is what gives it this one.
-constexpr std::chrono::microseconds kAwake{50};
+// How long a helper waits awake for the next loop: the pauses within a forward pass are shorter, and so are those
+// between two that follow each other, in which Python works for 100 us.
+constexpr std::chrono::microseconds kHelperAwake{200};
+// How long a caller waits awake for its helpers: where one has lost its processor to another process, sleeping soon is
+// what gives it this one.
+constexpr std::chrono::microseconds kCallerAwake{50};
 
 // gate_: the helpers inside in the low bits, the most that may be inside in the high ones (0: the loop is closed), and
 // between them whether the caller sleeps until the last one leaves.
@@ -38,11 +41,11 @@ void relax() {
 #endif
 }
 
-// Whether done() became true while this thread was awake.
+// Whether done() became true while this thread was awake, for so long.
 template <typename F>
-bool awaited(const F& done) {
+bool awaited(const F& done, std::chrono::microseconds awake) {
   constexpr int kLooks = 16;  // between two looks at the clock, which cost more than a look at memory
-  const auto end = std::chrono::steady_clock::now() + kAwake;
+  const auto end = std::chrono::steady_clock::now() + awake;
   do {
     for (int i = 0; i < kLooks; ++i) {
       if (done()) return true;
@@ -128,7 +131,7 @@ void ThreadPool::serve(uint32_t seen) {
 
 // Returns the number of the loop that is not `seen`.
 uint32_t ThreadPool::wait_for_loop(uint32_t seen) {
-  if (!awaited([&] { return loops_.load(std::memory_order_relaxed) != seen; })) {
+  if (!awaited([&] { return loops_.load(std::memory_order_relaxed) != seen; }, kHelperAwake)) {
     ++asleep_;
     loops_.wait(seen);
     --asleep_;
@@ -154,7 +157,7 @@ void ThreadPool::leave() {
 void ThreadPool::close() {
   if ((gate_.fetch_and(kInside, std::memory_order_acquire) & kInside) == 0) return;
   const auto empty = [&] { return (gate_.load(std::memory_order_acquire) & kInside) == 0; };
-  if (awaited(empty)) return;
+  if (awaited(empty, kCallerAwake)) return;
   gate_.fetch_or(kCallerSleeps, std::memory_order_acq_rel);
   for (uint32_t gate = gate_.load(std::memory_order_acquire); (gate & kInside) != 0;
        gate = gate_.load(std::memory_order_acquire)) {

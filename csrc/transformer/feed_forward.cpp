@@ -63,7 +63,7 @@ void FeedForward::run(T* hidden, int64_t tokens) const {
                   [&](Range t, Range panels, StageBuffers<T> between) {
                     down_.multiply(inner(t, between), t.size(), panels, between.product, D);
                   }},
-                 last_stage<T>(down_, norms_, hidden)});
+                 last_stage<T>(down_, norms_, hidden, tokens)});
 }
 
 template void FeedForward::run(float*, int64_t) const;

@@ -51,14 +51,16 @@ Stage<T> first_stage(const NormLayers& norms, const T* hidden, int64_t tokens, i
 
 // hidden = norm(product + bias of linear + hidden), or without a norm that sum. hidden: (tokens, D)
 template <typename T>
-Stage<T> last_stage(const Linear& linear, const NormLayers& norms, T* hidden) {
-  return {{0, 1}, 0, [&linear, &norms, hidden](Range t, Range, StageBuffers<T> between) {
+Stage<T> last_stage(const Linear& linear, const NormLayers& norms, T* hidden, int64_t tokens) {
+  const int64_t D = linear.outputs();
+  return {Linear::tiles(tokens), 20 * tokens * D,
+          [&linear, &norms, hidden, D](Range t, Range tiles, StageBuffers<T> between) {
             const Timed timed(ProfileSection::kNorms);
-            const int64_t D = linear.outputs();
-            T* x = hidden + t.first * D;
+            const Range own = Linear::tokens_of(tiles, t.size());
+            T* x = hidden + (t.first + own.first) * D;
             const Norm norm = norms.after ? norms.after->get() : Norm{};
-            hidden_kernels<T>().add_residual(between.product, linear.bias(), x, norms.after ? &norm : nullptr, t.size(),
-                                             D, x);
+            hidden_kernels<T>().add_residual(between.product + own.first * D, linear.bias(), x,
+                                             norms.after ? &norm : nullptr, own.size(), D, x);
           }};
 }
 

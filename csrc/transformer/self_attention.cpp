@@ -150,7 +150,7 @@ void SelfAttention::project_context(const T* context, int64_t ld_context, T* hid
                   [&](Range t, Range panels, StageBuffers<T> between) {
                     output_.multiply(operand(t, between), t.size(), panels, between.product, D_);
                   }},
-                 last_stage<T>(output_, norms_, hidden)});
+                 last_stage<T>(output_, norms_, hidden, tokens)});
 }
 
 template void SelfAttention::run(float*, const std::vector<int32_t>&) const;
