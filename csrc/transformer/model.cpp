@@ -28,7 +28,7 @@ TransformerClassifier::TransformerClassifier(EmbeddingSpec embeddings, const std
                                              const HeadSpec& head, at::ScalarType dtype)
     : dtype_(checked(dtype)), head_(head, dtype), D_(head_.inputs()), embeddings_(std::move(embeddings), D_, dtype) {
   for (const LayerSpec& spec : layers) {
-    check_linear(spec.attention.query, D_, D_);
+    check_linear(spec.attention.query, spec.attention.query.outputs(), D_);
     check_linear(spec.feed_forward.down, D_, spec.feed_forward.down.inputs());
     layers_.push_back(std::make_unique<Layer>(spec, dtype));
   }

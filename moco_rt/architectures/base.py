@@ -47,10 +47,16 @@ class Architecture(Protocol):
     module_paths: dict[str, str]
     #: Modules that `steps` passes by: their own forward is not called, nor are hooks of theirs.
     passed_by: Sequence[str]
+    #: The token that answers for its row: `first` or `last`.
+    pooled_token: str
 
     @property
     def device(self) -> torch.device:
         """The device of the weights."""
+        ...
+
+    def real_tokens(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Ids and mask, (rows, S) each, padded on the right, without tokens that no answer depends on."""
         ...
 
     def embed(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:

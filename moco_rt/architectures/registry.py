@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from moco_rt.architectures.base import Architecture
 from moco_rt.architectures.families.bert import Bert
+from moco_rt.architectures.families.decoder import Decoder
 from moco_rt.architectures.families.distilbert import DistilBert
 from moco_rt.architectures.families.electra import Electra
 from moco_rt.architectures.families.modernbert import ModernBert
@@ -22,7 +23,12 @@ _FAMILIES: dict[str, tuple[str, Callable[[Any], Architecture]]] = {
     "CamembertForSequenceClassification": ("camembert.modeling_camembert", Roberta),
     "DistilBertForSequenceClassification": ("distilbert.modeling_distilbert", DistilBert),
     "ElectraForSequenceClassification": ("electra.modeling_electra", Electra),
+    "GemmaForSequenceClassification": ("gemma.modeling_gemma", Decoder),
+    "LlamaForSequenceClassification": ("llama.modeling_llama", Decoder),
+    "MistralForSequenceClassification": ("mistral.modeling_mistral", Decoder),
     "ModernBertForSequenceClassification": ("modernbert.modeling_modernbert", ModernBert),
+    "Qwen2ForSequenceClassification": ("qwen2.modeling_qwen2", Decoder),
+    "Qwen3ForSequenceClassification": ("qwen3.modeling_qwen3", Decoder),
     "RobertaForSequenceClassification": ("roberta.modeling_roberta", Roberta),
     "XLMRobertaForSequenceClassification": ("xlm_roberta.modeling_xlm_roberta", Roberta),
 }

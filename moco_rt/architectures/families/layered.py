@@ -24,6 +24,7 @@ class Layered:
         layers: the path from there to the list of layers.
         attention: the module of a layer that is called in its place, and has its own hooks.
         ends: the modules within a layer that attention and feed-forward end with; None: the layer's alone is known.
+        embeddings: the path from the encoder to the module that embeds tokens.
 
     Raises:
         ValueError: the model is a decoder, or modules that are passed by, or called with other arguments than by the
@@ -32,8 +33,18 @@ class Layered:
 
     #: The path of the layer to the logits within the model.
     output = "classifier"
+    pooled_token = "first"
 
-    def __init__(self, model: Any, name: str, layers: str, attention: str, ends: tuple[str, str] | None):
+    def __init__(
+        self,
+        model: Any,
+        name: str,
+        layers: str,
+        attention: str,
+        ends: tuple[str, str] | None,
+        *,
+        embeddings: str = "embeddings",
+    ):
         config = model.config
         if getattr(config, "is_decoder", False):
             raise ValueError("model must be an encoder (got config.is_decoder=True)")
@@ -42,7 +53,7 @@ class Layered:
         every_layer = [path for path in paths if re.fullmatch(rf"{stack}\.\d+", path)]
         above = dict.fromkeys(["", name, stack.rpartition(".")[0], stack])
         self.passed_by: Sequence[str] = [*above, *every_layer]
-        called = [f"{name}.embeddings", *(f"{path}.{attention}" for path in every_layer)]
+        called = [f"{name}.{embeddings}", *(f"{path}.{attention}" for path in every_layer)]
         check_modules(model, [*self.passed_by, *called], may_have_hooks=called)
         self._model = model
         self._base = getattr(model, name)
@@ -51,7 +62,7 @@ class Layered:
         self.num_classes: int = config.num_labels
         self.hidden_size: int = config.hidden_size
         self.max_seqlen: int = config.max_position_embeddings
-        self.module_paths = {f"{name}.embeddings": EMBEDDINGS}
+        self.module_paths = {f"{name}.{embeddings}": EMBEDDINGS}
         for i in range(self.num_layers):
             layer = f"{stack}.{i}"
             if ends is not None:
@@ -64,6 +75,10 @@ class Layered:
         """The device of the weights."""
         device: torch.device = self._model.device
         return device
+
+    def real_tokens(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows as they come, which must be padded on the right."""
+        return input_ids, attention_mask
 
     def steps(self) -> Iterator[tuple[str, Step]]:
         """Every site in order with the step that leads to it."""

@@ -20,11 +20,10 @@ from moco_rt._C import (
 )
 from moco_rt.architectures.base import activation_name, affine, linear_weights, norm, parts_of
 from moco_rt.architectures.families.layered import Layered
+from moco_rt.architectures.families.rotary import rotary_tables
 
 #: What the classifier pools, by the names of the configuration.
-_POOLINGS = {"cls": "first", "mean": "mean"}
-#: Rotary positions that are other ones where a batch is longer.
-_CHANGING_ROPES = ("dynamic", "longrope")
+_POOLINGS = {"cls": "token", "mean": "mean"}
 
 
 class ModernBert(Layered):
@@ -72,7 +71,8 @@ class ModernBert(Layered):
         """
         model, config = self._model, self._model.config
         embeddings = self._base.embeddings
-        ropes = {kind: self._rope(kind) for kind in set(config.layer_types)}
+        rotary = self._base.rotary_emb
+        ropes = {kind: rotary_tables(rotary, self.max_seqlen, kind) for kind in set(config.layer_types)}
         return TransformerClassifier(
             EmbeddingSpec(words=embeddings.tok_embeddings.weight, norm=norm(embeddings.norm)),
             [self._layer_spec(layer, ropes[layer.attention_type]) for layer in self._layers],
@@ -86,15 +86,6 @@ class ModernBert(Layered):
             ),
             dtype=dtype,
         )
-
-    def _rope(self, kind: str) -> tuple[Tensor, Tensor]:
-        """Cosine and sine of every position, (max_seqlen, head size / 2) float32."""
-        if (found := self._base.rotary_emb.rope_type[kind]) in _CHANGING_ROPES:
-            raise ValueError(f"rotary positions must be the same in every batch (got rope_type {found})")
-        positions = torch.arange(self.max_seqlen)[None]
-        tables: tuple[Tensor, Tensor] = self._base.rotary_emb(torch.empty(0), positions, kind)
-        cos, sin = (table[0, :, : table.shape[2] // 2].contiguous() for table in tables)
-        return cos, sin
 
     def _layer_spec(self, layer: Any, rope: tuple[Tensor, Tensor]) -> LayerSpec:
         config = self._model.config
