@@ -271,7 +271,7 @@ class LayerSpec:
     ) -> None: ...
 
 class HeadSpec:
-    """The classifier: output(norm(activation(dense(pooled)))).
+    """The classifier: output(norm(activation(dense(pooled)))); an encoder alone has no output.
 
     final_norm: of tokens, before they are pooled.
     dense, activation, norm: each where it is given.
@@ -281,7 +281,7 @@ class HeadSpec:
     def __init__(
         self,
         *,
-        output: Affine,
+        output: Affine | None = None,
         dense: Affine | None = None,
         activation: str = "",
         norm: NormSpec | None = None,
@@ -331,6 +331,9 @@ class TransformerClassifier:
 
         No key and no value of another token is computed for it.
         """
+
+    def finish(self, batch: PackedBatch) -> None:
+        """The norm behind the last layer, of all tokens, where there is one; `classify` does without."""
 
     def classify(self, batch: PackedBatch) -> Tensor:
         """(rows, C) in the model's dtype; where `reads_one_token`, batch may have no other."""

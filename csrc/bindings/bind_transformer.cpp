@@ -109,11 +109,11 @@ void bind_transformer(py::module_& m) {
            py::kw_only(), py::arg("attention"), py::arg("around_attention"), py::arg("feed_forward"),
            py::arg("around_feed_forward"));
   py::class_<HeadSpec>(m, "HeadSpec")
-      .def(py::init(guarded([](Affine output, std::optional<Affine> dense, std::string activation,
+      .def(py::init(guarded([](std::optional<Affine> output, std::optional<Affine> dense, std::string activation,
                                std::optional<NormSpec> norm, std::optional<NormSpec> final_norm, std::string pooling) {
              return HeadSpec{final_norm, pooling, dense, activation, norm, output};
            })),
-           py::kw_only(), py::arg("output"), py::arg("dense") = py::none(), py::arg("activation") = "",
+           py::kw_only(), py::arg("output") = py::none(), py::arg("dense") = py::none(), py::arg("activation") = "",
            py::arg("norm") = py::none(), py::arg("final_norm") = py::none(), py::arg("pooling") = "token");
 
   py::class_<TransformerClassifier>(m, "TransformerClassifier")
@@ -145,6 +145,8 @@ void bind_transformer(py::module_& m) {
              return e.peek(layer, batch);
            }),
            py::arg("layer"), py::arg("batch"))
+      .def("finish", guarded([](const TransformerClassifier& e, PackedBatch& batch) { e.finish(batch); }),
+           py::arg("batch"))
       .def("classify",
            guarded([](const TransformerClassifier& e, const PackedBatch& batch) { return e.classify(batch); }),
            py::arg("batch"));

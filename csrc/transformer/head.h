@@ -15,11 +15,15 @@ namespace moco {
 
 class Head {
  public:
-  Head(const HeadSpec& spec, at::ScalarType dtype);
+  // D: the size of the hidden states.
+  Head(const HeadSpec& spec, int64_t D, at::ScalarType dtype);
 
-  int64_t inputs() const { return dense_ ? dense_->inputs() : output_.inputs(); }
-  int64_t classes() const { return output_.outputs(); }
+  int64_t classes() const { return output_ ? output_->outputs() : 0; }
   Pooling pooling() const { return pooling_; }
+
+  // The final norm of all tokens, in place, where there is one.
+  template <typename T>
+  void normalize(const at::Tensor& hidden) const;
 
   // Logits (rows, classes) in the model's dtype. Where one token alone is read, the batch may have no other.
   template <typename T>
@@ -31,8 +35,7 @@ class Head {
 
   Pooling pooling_;
   Activation activation_;
-  std::optional<Linear> dense_;
-  Linear output_;
+  std::optional<Linear> dense_, output_;
   std::optional<NormLayer> final_norm_, norm_;
 };
 

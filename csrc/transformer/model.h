@@ -37,6 +37,8 @@ class TransformerClassifier {
   void feed_forward(int64_t layer, PackedBatch& batch) const;
   // A batch of the first tokens, in the state that `attention` would leave them in; `batch` stays as it is.
   PackedBatch peek(int64_t layer, const PackedBatch& batch) const;
+  // The norm behind the last layer, of all tokens, in place; `classify` does without.
+  void finish(PackedBatch& batch) const;
   // (rows, C) in the model's dtype; where `reads_one_token`, the batch may have no other.
   at::Tensor classify(const PackedBatch& batch) const;
 
@@ -47,8 +49,8 @@ class TransformerClassifier {
   void with_dtype(const F& f) const;
 
   at::ScalarType dtype_;
-  Head head_;
   int64_t D_;
+  Head head_;
   Embeddings embeddings_;
   std::vector<std::unique_ptr<Layer>> layers_;
 };

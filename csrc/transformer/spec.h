@@ -75,14 +75,14 @@ struct EmbeddingSpec {
 // What is classified of a row: the state of one token, the batch's PooledToken, or the mean of all.
 enum class Pooling { kToken, kMean };
 
-// output(norm(activation(dense(pooled))))
+// output(norm(activation(dense(pooled)))); an encoder alone has no output.
 struct HeadSpec {
   std::optional<NormSpec> final_norm;  // of tokens, before they are pooled
   std::string pooling;
   std::optional<Affine> dense;
   std::string activation;
   std::optional<NormSpec> norm;
-  Affine output;
+  std::optional<Affine> output;
 };
 
 }  // namespace moco

@@ -83,8 +83,8 @@ class Architecture(Protocol):
         """The linear layers inside the encoder's layers, by module path; those that read the same input together."""
         ...
 
-    def encoder(self, dtype: torch.dtype) -> TransformerClassifier:
-        """The model on the packed kernels; raises ValueError where they do not cover it or dtype."""
+    def encoder(self, dtype: torch.dtype, *, classifier: bool = True) -> TransformerClassifier:
+        """The model on the packed kernels, or its encoder alone; ValueError where they do not cover it or dtype."""
         ...
 
 

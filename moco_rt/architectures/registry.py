@@ -54,14 +54,29 @@ def architecture_of(model: Any) -> Architecture:
             is a subclass, or parts that would be passed by were changed or have hooks.
     """
     check_classifier(model)
-    name = type(model).__name__
-    if name not in _FAMILIES:
-        raise ValueError(f"model must be one of {', '.join(_FAMILIES)} (got {name})")
-    home, adapter = _FAMILIES[name]
-    if type(model) is not getattr(sys.modules.get(f"transformers.models.{home}"), name, None):
-        other = type(model).__module__
-        raise ValueError(f"model must be transformers' own {name} (got a class of that name from {other})")
-    return adapter(model)
+    return _adapter_of(type(model), _FAMILIES)(model)
+
+
+def adapter_of_base(base: Any) -> Callable[[Any], Architecture]:
+    """What drives the classifiers on a base model such as `BertModel`.
+
+    Raises:
+        ValueError: its family is not covered, or its class is a subclass.
+    """
+    ending = "ForSequenceClassification"
+    return _adapter_of(type(base), {f"{name.removesuffix(ending)}Model": each for name, each in _FAMILIES.items()})
+
+
+def _adapter_of(
+    kind: type, families: dict[str, tuple[str, Callable[[Any], Architecture]]]
+) -> Callable[[Any], Architecture]:
+    name = kind.__name__
+    if name not in families:
+        raise ValueError(f"model must be one of {', '.join(families)} (got {name})")
+    home, adapter = families[name]
+    if kind is not getattr(sys.modules.get(f"transformers.models.{home}"), name, None):
+        raise ValueError(f"model must be transformers' own {name} (got a class of that name from {kind.__module__})")
+    return adapter
 
 
 def warn_where_untrained(architecture: Architecture) -> None:

@@ -17,7 +17,6 @@ from moco_rt._C import (
     LayerSpec,
     NormSpec,
     SubLayerNorms,
-    TransformerClassifier,
 )
 from moco_rt.architectures.base import activation_name, affine, linear_weights
 from moco_rt.architectures.families.layered import Layered
@@ -29,7 +28,6 @@ _MASKS = {"full_attention": create_causal_mask, "sliding_attention": create_slid
 class Decoder(Layered):
     """A causal model: tokens attend to those before them, and the last one answers for its row."""
 
-    output = "score"
     pooled_token = "last"
 
     def __init__(self, model: Any):
@@ -78,20 +76,25 @@ class Decoder(Layered):
         last = attention_mask.sum(dim=1) - 1
         return logits[torch.arange(len(logits), device=logits.device), last]
 
-    def encoder(self, dtype: torch.dtype) -> TransformerClassifier:
-        """The model on the packed kernels.
+    @property
+    def output(self) -> str:
+        """The path of the layer to the logits within the model."""
+        return "score"
 
-        Raises:
-            ValueError: they do not cover its activation function, its rotary positions, or dtype.
-        """
+    def _embedding_spec(self) -> EmbeddingSpec:
         words = self._base.embed_tokens
+        scale = getattr(words, "embed_scale", torch.ones(1)).to(words.weight.dtype)
+        return EmbeddingSpec(words=words.weight, scale=float(scale))
+
+    def _layer_specs(self) -> list[LayerSpec]:
         rope = rotary_tables(self._base.rotary_emb, self.max_seqlen)
-        return TransformerClassifier(
-            EmbeddingSpec(words=words.weight, scale=float(getattr(words, "embed_scale", torch.ones(1)).to(dtype))),
-            [self._layer_spec(layer, kind, rope) for layer, kind in zip(self._layers, self._kinds, strict=True)],
-            HeadSpec(output=affine(self._model.score), final_norm=_rms_norm(self._base.norm)),
-            dtype=dtype,
-        )
+        return [self._layer_spec(layer, kind, rope) for layer, kind in zip(self._layers, self._kinds, strict=True)]
+
+    def _head_spec(self) -> HeadSpec:
+        return HeadSpec(output=affine(self._model.score), final_norm=self._final_norm())
+
+    def _final_norm(self) -> NormSpec:
+        return _rms_norm(self._base.norm)
 
     def _layer_spec(self, layer: Any, kind: str, rope: tuple[Tensor, Tensor]) -> LayerSpec:
         config, attention, mlp = self._model.config, layer.self_attn, layer.mlp

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from moco_rt._C import EmbeddingSpec, HeadSpec, LayerSpec, NormSpec, TransformerClassifier
 from moco_rt.architectures.base import Step
 from moco_rt.architectures.genuine import check_modules
 from moco_rt.architectures.sites import EMBEDDINGS, attention_site, output_site
@@ -31,8 +32,6 @@ class Layered:
             model itself, are not its class's own or have hooks.
     """
 
-    #: The path of the layer to the logits within the model.
-    output = "classifier"
     pooled_token = "first"
 
     def __init__(
@@ -94,10 +93,41 @@ class Layered:
             for together in self._linears(layer):
                 yield {paths[linear]: linear for linear in together}
 
+    def encoder(self, dtype: torch.dtype, *, classifier: bool = True) -> TransformerClassifier:
+        """The model on the packed kernels.
+
+        Args:
+            dtype: of hidden states.
+            classifier: whether with it; else the model ends with its hidden states.
+
+        Raises:
+            ValueError: they do not cover its activation functions, its positions, or dtype.
+        """
+        head = self._head_spec() if classifier else HeadSpec(final_norm=self._final_norm())
+        return TransformerClassifier(self._embedding_spec(), self._layer_specs(), head, dtype=dtype)
+
+    @property
+    def output(self) -> str:
+        """The path of the layer to the logits within the model."""
+        return "classifier"
+
     def head_is_untrained(self) -> bool:
         """Tell whether the classifier's bias is exactly zero, as initialised: one training step moves it."""
         output = dict(self._model.named_modules()).get(self.output)
         return type(output) is torch.nn.Linear and output.bias is not None and not bool(output.bias.any())
+
+    def _embedding_spec(self) -> EmbeddingSpec:
+        raise NotImplementedError
+
+    def _layer_specs(self) -> list[LayerSpec]:
+        raise NotImplementedError
+
+    def _head_spec(self) -> HeadSpec:
+        raise NotImplementedError
+
+    def _final_norm(self) -> NormSpec | None:
+        """The norm behind the last layer, where there is one."""
+        return None
 
     @staticmethod
     def _attention(layer: Any, hidden: Tensor, context: Any) -> Tensor:

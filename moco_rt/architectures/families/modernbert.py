@@ -15,8 +15,8 @@ from moco_rt._C import (
     FeedForwardSpec,
     HeadSpec,
     LayerSpec,
+    NormSpec,
     SubLayerNorms,
-    TransformerClassifier,
 )
 from moco_rt.architectures.base import activation_name, affine, linear_weights, norm, parts_of
 from moco_rt.architectures.families.layered import Layered
@@ -63,29 +63,29 @@ class ModernBert(Layered):
         logits: Tensor = model.classifier(model.drop(model.head(hidden)))
         return logits
 
-    def encoder(self, dtype: torch.dtype) -> TransformerClassifier:
-        """The model on the packed kernels.
-
-        Raises:
-            ValueError: they do not cover its activation functions, its rotary positions, or dtype.
-        """
-        model, config = self._model, self._model.config
+    def _embedding_spec(self) -> EmbeddingSpec:
         embeddings = self._base.embeddings
+        return EmbeddingSpec(words=embeddings.tok_embeddings.weight, norm=norm(embeddings.norm))
+
+    def _layer_specs(self) -> list[LayerSpec]:
         rotary = self._base.rotary_emb
-        ropes = {kind: rotary_tables(rotary, self.max_seqlen, kind) for kind in set(config.layer_types)}
-        return TransformerClassifier(
-            EmbeddingSpec(words=embeddings.tok_embeddings.weight, norm=norm(embeddings.norm)),
-            [self._layer_spec(layer, ropes[layer.attention_type]) for layer in self._layers],
-            HeadSpec(
-                dense=affine(model.head.dense),
-                activation=activation_name(config.classifier_activation),
-                norm=norm(model.head.norm),
-                output=affine(model.classifier),
-                final_norm=norm(self._base.final_norm),
-                pooling=_POOLINGS[config.classifier_pooling],
-            ),
-            dtype=dtype,
+        kinds = set(self._model.config.layer_types)
+        ropes = {kind: rotary_tables(rotary, self.max_seqlen, kind) for kind in kinds}
+        return [self._layer_spec(layer, ropes[layer.attention_type]) for layer in self._layers]
+
+    def _head_spec(self) -> HeadSpec:
+        model, config = self._model, self._model.config
+        return HeadSpec(
+            dense=affine(model.head.dense),
+            activation=activation_name(config.classifier_activation),
+            norm=norm(model.head.norm),
+            output=affine(model.classifier),
+            final_norm=self._final_norm(),
+            pooling=_POOLINGS[config.classifier_pooling],
         )
+
+    def _final_norm(self) -> NormSpec:
+        return norm(self._base.final_norm)
 
     def _layer_spec(self, layer: Any, rope: tuple[Tensor, Tensor]) -> LayerSpec:
         config = self._model.config
