@@ -209,6 +209,25 @@ class EmbeddingSpec:
         padding_idx: int | None = None,
     ) -> None: ...
 
+class PatchEmbeddingSpec:
+    """A linear layer over the patches of an image, (D, channels * height * width of a patch), and positions.
+
+    first_tokens: (k, D), tokens that stand before the patches.
+    positions: (k + patches, D).
+    image_size: channels, height, width.
+    patch_size: height, width.
+    """
+
+    def __init__(
+        self,
+        *,
+        projection: Affine,
+        first_tokens: Tensor,
+        positions: Tensor,
+        image_size: Sequence[int],
+        patch_size: Sequence[int],
+    ) -> None: ...
+
 class AttentionSpec:
     """Self-attention with its output layer.
 
@@ -263,7 +282,7 @@ class LayerSpec:
     ) -> None: ...
 
 class HeadSpec:
-    """The classifier: output(norm(activation(dense(pooled)))).
+    """The classifier: output(norm(activation(dense(pooled)))), without a dense layer output(norm(pooled)).
 
     final_norm: of tokens, before they are pooled.
     pooling: `first`, a row's first token, or `mean`, the mean of all.
@@ -272,9 +291,9 @@ class HeadSpec:
     def __init__(
         self,
         *,
-        dense: Affine,
-        activation: str,
         output: Affine,
+        dense: Affine | None = None,
+        activation: str = "",
         norm: NormSpec | None = None,
         final_norm: NormSpec | None = None,
         pooling: str = "first",
@@ -289,7 +308,7 @@ class TransformerClassifier:
 
     def __init__(
         self,
-        embeddings: EmbeddingSpec,
+        embeddings: EmbeddingSpec | PatchEmbeddingSpec,
         layers: Sequence[LayerSpec],
         head: HeadSpec,
         *,
@@ -303,6 +322,12 @@ class TransformerClassifier:
     def dtype(self) -> torch.dtype: ...
     def embed(self, batch: PackedBatch, input_ids: Tensor, token_type_ids: Tensor | None) -> None:
         """Hidden states of the batch from integer input_ids and token_type_ids: (rows, S), or (total_tokens)."""
+
+    def embed_images(self, batch: PackedBatch, pixel_values: Tensor) -> None:
+        """Hidden states of the batch from pixel_values: (rows, channels, height, width) floating point.
+
+        Every row of the batch has as many tokens as `PatchEmbeddingSpec.positions`.
+        """
 
     @property
     def reads_first_token(self) -> bool:

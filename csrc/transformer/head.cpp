@@ -37,11 +37,13 @@ void normalize(const NormLayer& norm, const at::Tensor& x, const at::Tensor& out
 
 Head::Head(const HeadSpec& spec, at::ScalarType dtype)
     : pooling_(pooling_from_name(spec.pooling)),
-      activation_(activation_from_name(spec.activation)),
-      dense_({spec.dense.first, spec.dense.second}, dtype, Linear::kFineDepth),
       output_({spec.output.first, spec.output.second}, dtype, Linear::kFineDepth) {
-  if (spec.final_norm) final_norm_.emplace(*spec.final_norm, dense_.inputs());
-  if (spec.norm) norm_.emplace(*spec.norm, dense_.outputs());
+  if (spec.dense) {
+    activation_ = activation_from_name(spec.activation);
+    dense_.emplace(LinearWeights{spec.dense->first, spec.dense->second}, dtype, Linear::kFineDepth);
+  }
+  if (spec.final_norm) final_norm_.emplace(*spec.final_norm, inputs());
+  if (spec.norm) norm_.emplace(*spec.norm, output_.inputs());
 }
 
 // (rows, inputs)
@@ -58,13 +60,16 @@ at::Tensor Head::pooled(const PackedBatch& batch) const {
 
 template <typename T>
 at::Tensor Head::run(const PackedBatch& batch) const {
-  const at::Tensor x = pooled<T>(batch);
+  at::Tensor x = pooled<T>(batch);
   const int64_t rows = x.size(0);
-  const at::Tensor inner = at::empty({rows, dense_.outputs()}, x.options());
+  if (dense_) {
+    const at::Tensor inner = at::empty({rows, dense_->outputs()}, x.options());
+    parallel_apply(*dense_, data<T>(x), inputs(), rows, activation_, data<T>(inner), inner.size(1));
+    x = inner;
+  }
+  if (norm_) normalize<T>(*norm_, x, x);
   const at::Tensor logits = at::empty({rows, output_.outputs()}, x.options());
-  parallel_apply(dense_, data<T>(x), inputs(), rows, activation_, data<T>(inner), inner.size(1));
-  if (norm_) normalize<T>(*norm_, inner, inner);
-  parallel_apply(output_, data<T>(inner), inner.size(1), rows, Activation::kNone, data<T>(logits), logits.size(1));
+  parallel_apply(output_, data<T>(x), x.size(1), rows, Activation::kNone, data<T>(logits), logits.size(1));
   return logits;
 }
 

@@ -1,4 +1,5 @@
-// The classifier: what it reads of every row, a dense layer, an activation function, the layer to the logits.
+// The classifier: what it reads of every row, a dense layer with an activation function, if any, the layer to the
+// logits.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -16,7 +17,7 @@ class Head {
  public:
   Head(const HeadSpec& spec, at::ScalarType dtype);
 
-  int64_t inputs() const { return dense_.inputs(); }
+  int64_t inputs() const { return dense_ ? dense_->inputs() : output_.inputs(); }
   int64_t classes() const { return output_.outputs(); }
   Pooling pooling() const { return pooling_; }
 
@@ -29,8 +30,9 @@ class Head {
   at::Tensor pooled(const PackedBatch& batch) const;
 
   Pooling pooling_;
-  Activation activation_;
-  Linear dense_, output_;
+  Activation activation_ = Activation::kNone;
+  std::optional<Linear> dense_;
+  Linear output_;
   std::optional<NormLayer> final_norm_, norm_;
 };
 
