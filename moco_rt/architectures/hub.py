@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
 
 _CONFIG = "config.json"
 #: Seconds that the hub has for its first answer.
@@ -79,12 +79,13 @@ def find_source(source: Source) -> Source:
     return source
 
 
-def load_model(source: str | Source, device_map: Any = None) -> Any:
+def load_model(source: str | Source, device_map: Any = None, *, images: bool = False) -> Any:
     """The classifier in a directory, or of that name on the Hugging Face hub.
 
     Args:
         source: where it lies; one that `find_source` returned.
         device_map: see transformers; None: the CPU.
+        images: it classifies images, not texts.
 
     Raises:
         OSError: it is not there, see `find_source`.
@@ -92,8 +93,9 @@ def load_model(source: str | Source, device_map: Any = None) -> Any:
     """
     found = find_source(Source(source)) if isinstance(source, str) else source
     options = found.options if device_map is None else {**found.options, "device_map": device_map}
+    loader = AutoModelForImageClassification if images else AutoModelForSequenceClassification
     with _whole_weights(found.name):
-        return AutoModelForSequenceClassification.from_pretrained(found.name, **options)
+        return loader.from_pretrained(found.name, **options)
 
 
 def find_file(source: str | Path | Source, file: str) -> Path | None:

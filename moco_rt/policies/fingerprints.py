@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,11 @@ def run_identity(model: torch.nn.Module, tokenizer: Any, max_length: int) -> dic
     return {**model_identity(model), "tokenizer": tokenizer_fingerprint(tokenizer), "max_length": max_length}
 
 
+def image_run_identity(model: torch.nn.Module, image_processor: Any) -> dict[str, Any]:
+    """Describe all that a certificate about images rests on: `model_identity` and `image_processor`, a fingerprint."""
+    return {**model_identity(model), "image_processor": image_processor_fingerprint(image_processor)}
+
+
 def fingerprint(model: torch.nn.Module) -> str:
     """Return the fingerprint of a model's weights: sha256 over names, shapes, dtypes and sums of all bits.
 
@@ -95,6 +101,22 @@ def check_tokenizer(made_for: Mapping[str, Any], tokenizer: Any) -> None:
         return
     if expected != legacy_tokenizer_fingerprint(tokenizer):  # which policies of version 1 hold
         raise ValueError("tokenizer must be the one that the policy was found with (its fingerprint is another)")
+
+
+def image_processor_fingerprint(image_processor: Any) -> str:
+    """Return sha256 over the class and the settings of a Hugging Face image processor."""
+    settings = {name: value for name, value in image_processor.to_dict().items() if not name.startswith("_")}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def check_image_processor(made_for: Mapping[str, Any], image_processor: Any) -> None:
+    """Refuse another image processor than that of a policy.
+
+    Raises:
+        ValueError: its fingerprint is another.
+    """
+    if made_for.get("image_processor", "") not in ("", image_processor_fingerprint(image_processor)):
+        raise ValueError("image_processor must be the one that the policy was found with (its fingerprint is another)")
 
 
 def check_made_for(made_for: Mapping[str, Any], own: Mapping[str, Any], name: str | Path) -> None:

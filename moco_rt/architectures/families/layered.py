@@ -32,6 +32,7 @@ class Layered:
 
     #: The path of the layer to the logits within the model.
     output = "classifier"
+    image_size: tuple[int, int, int] | None = None
 
     def __init__(self, model: Any, name: str, layers: str, attention: str, ends: tuple[str, str] | None):
         config = model.config
@@ -50,7 +51,7 @@ class Layered:
         self.num_layers = len(self._layers)
         self.num_classes: int = config.num_labels
         self.hidden_size: int = config.hidden_size
-        self.max_seqlen: int = config.max_position_embeddings
+        self.max_seqlen: int = self._positions()
         self.module_paths = {f"{name}.embeddings": EMBEDDINGS}
         for i in range(self.num_layers):
             layer = f"{stack}.{i}"
@@ -83,6 +84,11 @@ class Layered:
         """Tell whether the classifier's bias is exactly zero, as initialised: one training step moves it."""
         output = dict(self._model.named_modules()).get(self.output)
         return type(output) is torch.nn.Linear and output.bias is not None and not bool(output.bias.any())
+
+    def _positions(self) -> int:
+        """Return how many tokens a row may have."""
+        positions: int = self._model.config.max_position_embeddings
+        return positions
 
     @staticmethod
     def _attention(layer: Any, hidden: Tensor, context: Any) -> Tensor:
