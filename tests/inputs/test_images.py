@@ -11,7 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from moco_rt.inputs.images import iter_images, open_image, process_images, take_images
+from moco_rt.inputs.images import (
+    check_column,
+    first_of_equal_images,
+    iter_images,
+    list_images,
+    open_image,
+    process_images,
+    take_images,
+)
 
 
 @pytest.fixture
@@ -72,6 +80,27 @@ def test_a_list_is_checked_at_once_and_an_iterator_as_it_is_read(one_line_error)
     assert next(taken) == "a.png"
     with one_line_error(TypeError, "at place 1"):
         next(taken)
+
+
+def test_a_list_of_images_holds_at_least_one(one_line_error):
+    assert list_images(iter(["a.png", "b.png"])) == ["a.png", "b.png"]
+    with one_line_error(ValueError, "images must hold at least one image (got none)"):
+        list_images(iter([]))
+
+
+def test_a_column_is_one_name(one_line_error):
+    assert check_column(None) is None
+    assert check_column("photo") == "photo"
+    with one_line_error(TypeError, "column must be the name of the one that holds the image (got ('a', 'b'))"):
+        check_column(("a", "b"))
+
+
+def test_images_are_equal_where_their_pixels_and_sizes_are(picture, encoded):
+    pixels = np.asarray(picture)
+    changed = pixels.copy()
+    changed[0, 0, 0] += 1
+    images = [picture, changed, pixels, {"bytes": encoded, "path": None}, pixels.reshape(4, 5, 3)]
+    assert first_of_equal_images(images).tolist() == [0, 1, 0, 0, 4]
 
 
 def test_columns_are_found_by_their_usual_names_or_by_the_one_that_is_given():
