@@ -1,7 +1,7 @@
 """Hugging Face models as sub-layers and as weights: the only room that knows their names."""
 
 from moco_rt.architectures.base import Architecture
-from moco_rt.architectures.hub import Source, find_file, find_source, load_model
+from moco_rt.architectures.hub import Source, find_file, find_source, holds_images_model, load_model
 from moco_rt.architectures.image_processors import find_image_processor, load_image_processor
 from moco_rt.architectures.pipelines import unwrap
 from moco_rt.architectures.registry import (
@@ -28,6 +28,7 @@ __all__ = [
     "find_image_processor",
     "find_source",
     "find_tokenizer",
+    "holds_images_model",
     "load_classifier",
     "load_image_processor",
     "load_model",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -96,6 +97,18 @@ def load_model(source: str | Source, device_map: Any = None, *, images: bool = F
     loader = AutoModelForImageClassification if images else AutoModelForSequenceClassification
     with _whole_weights(found.name):
         return loader.from_pretrained(found.name, **options)
+
+
+def holds_images_model(name: str | Path) -> bool:
+    """Tell whether a directory, or a name on the hub, holds a classifier of images, by its configuration."""
+    file = find_file(name, _CONFIG)
+    if file is None:
+        return False
+    try:
+        classes = json.loads(file.read_text(encoding="utf-8")).get("architectures") or []
+    except (ValueError, AttributeError):
+        return False
+    return any("ForImageClassification" in str(each) for each in classes)
 
 
 def find_file(source: str | Path | Source, file: str) -> Path | None:

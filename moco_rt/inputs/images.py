@@ -22,8 +22,25 @@ Images = Iterable[Any]
 
 #: Columns that are read where none is named.
 _COLUMNS = ("image", "img")
+#: What files of images end in.
+_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 #: The form that a picture is given, by the channels of the images that a model takes.
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Return the paths of all images in a folder and in those within it, in the order of their names.
+
+    Raises:
+        OSError: there is no such folder.
+        ValueError: no image is in it.
+    """
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} must be a folder of images (got none)")
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _ENDINGS and path.is_file())
+    if not found:
+        raise ValueError(f"{folder} must hold images (got no file that ends in {', '.join(_ENDINGS)})")
+    return found
 
 
 def check_column(column: Any) -> str | None:
