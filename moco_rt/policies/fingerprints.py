@@ -26,6 +26,7 @@ _CONFIG = (
     "position_embedding_type",
     "pad_token_id",
     "problem_type",
+    "image_size",
 )
 #: Numbers of a row of bits, and rows of a block that stays in a processor's cache (2 MiB).
 _COLUMNS, _ROWS = 256, 1024
@@ -105,8 +106,10 @@ def check_tokenizer(made_for: Mapping[str, Any], tokenizer: Any) -> None:
 
 def image_processor_fingerprint(image_processor: Any) -> str:
     """Return sha256 over the class and the settings of a Hugging Face image processor."""
-    settings = {name: value for name, value in image_processor.to_dict().items() if not name.startswith("_")}
-    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+    settings = image_processor.to_dict().items()
+    # What is private does not prepare images, and what is None may be a setting of another version.
+    known = {name: value for name, value in settings if not name.startswith("_") and value is not None}
+    return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def check_image_processor(made_for: Mapping[str, Any], image_processor: Any) -> None:
@@ -139,7 +142,8 @@ def check_made_for(made_for: Mapping[str, Any], own: Mapping[str, Any], name: st
 
 
 def _config_identity(config: Any) -> dict[str, Any]:
-    settings = {name: getattr(config, name) for name in _CONFIG if hasattr(config, name)}
+    found = {name: getattr(config, name) for name in _CONFIG if hasattr(config, name)}
+    settings = {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}  # as in JSON
     names = [str(name) for _, name in sorted((int(number), name) for number, name in config.id2label.items())]
     return {**settings, "classes": names}
 
