@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moco_rt._C import EmbeddingSpec, HeadSpec, LayerSpec, NormSpec, TransformerClassifier
+from moco_rt._C import EmbeddingSpec, HeadSpec, LayerSpec, NormSpec, PatchEmbeddingSpec, TransformerClassifier
 from moco_rt.architectures.base import Step
 from moco_rt.architectures.genuine import check_modules
 from moco_rt.architectures.sites import EMBEDDINGS, attention_site, output_site
@@ -33,6 +33,7 @@ class Layered:
     """
 
     pooled_token = "first"
+    image_size: tuple[int, int, int] | None = None
 
     def __init__(
         self,
@@ -60,7 +61,7 @@ class Layered:
         self.num_layers = len(self._layers)
         self.num_classes: int = config.num_labels
         self.hidden_size: int = config.hidden_size
-        self.max_seqlen: int = config.max_position_embeddings
+        self.max_seqlen: int = self._positions()
         self.module_paths = {f"{name}.{embeddings}": EMBEDDINGS}
         for i in range(self.num_layers):
             layer = f"{stack}.{i}"
@@ -116,7 +117,12 @@ class Layered:
         output = dict(self._model.named_modules()).get(self.output)
         return type(output) is torch.nn.Linear and output.bias is not None and not bool(output.bias.any())
 
-    def _embedding_spec(self) -> EmbeddingSpec:
+    def _positions(self) -> int:
+        """Return how many tokens a row may have."""
+        positions: int = self._model.config.max_position_embeddings
+        return positions
+
+    def _embedding_spec(self) -> EmbeddingSpec | PatchEmbeddingSpec:
         raise NotImplementedError
 
     def _layer_specs(self) -> list[LayerSpec]:
