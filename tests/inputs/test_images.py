@@ -13,6 +13,7 @@ from PIL import Image
 
 from moco_rt.inputs.images import (
     check_column,
+    find_images,
     first_of_equal_images,
     iter_images,
     list_images,
@@ -86,6 +87,21 @@ def test_a_list_of_images_holds_at_least_one(one_line_error):
     assert list_images(iter(["a.png", "b.png"])) == ["a.png", "b.png"]
     with one_line_error(ValueError, "images must hold at least one image (got none)"):
         list_images(iter([]))
+
+
+def test_a_folder_holds_the_images_in_it_and_in_folders_within(tmp_path, one_line_error):
+    with one_line_error(NotADirectoryError, f"{tmp_path / 'none'} must be a folder of images (got none)"):
+        find_images(tmp_path / "none")
+    (tmp_path / "notes.txt").write_text("no image")
+    with one_line_error(ValueError, f"{tmp_path} must hold images (got no file that ends in .jpg, "):
+        find_images(tmp_path)
+    names = ["b.png", "a/z.JPG", "a/b/c.webp", "c.png"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    found = [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)]
+    assert found == ["a/b/c.webp", "a/z.JPG", "b.png", "c.png"]
 
 
 def test_a_column_is_one_name(one_line_error):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import datasets
 import numpy as np
 import pytest
@@ -164,6 +167,35 @@ def test_a_saved_model_loads_to_the_same_bits_with_its_exits_and_processor(model
     assert (found.exit_site >= 0).any()
     assert torch.equal(again.predict(pictures).probs, fast.predict(pictures).probs)
     again.save_pretrained(tmp_path)  # where it was loaded from
+
+
+@pytest.mark.parametrize(
+    ("settings", "fields"),
+    [
+        ({"num_labels": 1, "problem_type": "regression"}, {"score", "exit"}),
+        ({"problem_type": "multi_label_classification"}, {"label", "prob", "exit"}),
+    ],
+)
+def test_other_tasks_run_without_exits(tiny_classifier, processor, pictures, one_line_error, settings, fields):
+    model = make_image_classifier(tiny_classifier, ViTForImageClassification, **settings)
+    fast = EarlyExitImageClassificationModel(model, backend="packed")
+    assert {field for row in fast.predict(pictures, image_processor=processor) for field in row} == fields
+    with one_line_error(ValueError, "model must choose one label of at least two"):
+        fast.add_rule(lambda x: x[:, 0] > 0, 0, "encoder.0.output")
+
+
+def test_copies_and_pickles_answer_the_same(model):
+    fast = EarlyExitImageClassificationModel(model)
+    pixels = make_pixels(model)
+    for again in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
+        assert again.backend == "packed"
+        assert torch.equal(again(pixels).logits, fast(pixels).logits)
+
+
+def test_it_moves_to_another_dtype(model, packed_dtype):
+    fast = EarlyExitImageClassificationModel(copy.deepcopy(model)).to(packed_dtype)
+    assert (fast.backend, fast.dtype) == ("packed", packed_dtype)
+    assert fast(make_pixels(model)).logits.dtype == packed_dtype
 
 
 def test_a_model_without_a_processor_is_loaded_without_one(model, tmp_path):
