@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "batch/packed_batch.h"
@@ -67,18 +68,28 @@ void bind_transformer(py::module_& m) {
            })),
            py::kw_only(), py::arg("words"), py::arg("norm"), py::arg("positions") = py::none(),
            py::arg("types") = py::none(), py::arg("projection") = py::none(), py::arg("padding_idx") = py::none());
+  py::class_<DistanceBias>(m, "DistanceBias")
+      .def(py::init(guarded([](at::Tensor values) { return DistanceBias{values}; })), py::arg("values"));
+  py::class_<DisentangledBias>(m, "DisentangledBias")
+      .def(py::init(guarded([](at::Tensor buckets, std::optional<at::Tensor> keys, std::optional<at::Tensor> queries) {
+             return DisentangledBias{buckets, keys, queries};
+           })),
+           py::arg("buckets"), py::kw_only(), py::arg("keys") = py::none(), py::arg("queries") = py::none());
   py::class_<AttentionSpec>(m, "AttentionSpec")
       .def(py::init(guarded([](const Weights& query, const Weights& key, const Weights& value, const Weights& output,
                                int64_t heads, int64_t before, int64_t behind,
-                               std::optional<std::pair<at::Tensor, at::Tensor>> rope) {
+                               std::optional<std::pair<at::Tensor, at::Tensor>> rope,
+                               const std::optional<std::variant<DistanceBias, DisentangledBias>>& bias) {
              AttentionSpec spec{
                  linear_weights(query), linear_weights(key), linear_weights(value), linear_weights(output), heads,
-                 {before, behind},      std::nullopt};
+                 {before, behind},      std::nullopt,        std::monostate{}};
+             if (bias) std::visit([&](const auto& given) { spec.bias = given; }, *bias);
              if (rope) spec.rope = Rope{rope->first, rope->second};
              return spec;
            })),
            py::kw_only(), py::arg("query"), py::arg("key"), py::arg("value"), py::arg("output"), py::arg("heads"),
-           py::arg("before") = KeyRange::kAll, py::arg("behind") = KeyRange::kAll, py::arg("rope") = py::none());
+           py::arg("before") = KeyRange::kAll, py::arg("behind") = KeyRange::kAll, py::arg("rope") = py::none(),
+           py::arg("bias") = py::none());
   py::class_<FeedForwardSpec>(m, "FeedForwardSpec")
       .def(py::init(guarded([](const Weights& up, const Weights& down, const std::string& activation,
                                const std::optional<Weights>& gate) {
@@ -108,11 +119,13 @@ void bind_transformer(py::module_& m) {
            py::arg("final_norm") = py::none(), py::arg("pooling") = "first");
 
   py::class_<TransformerClassifier>(m, "TransformerClassifier")
-      .def(py::init(guarded([](const EmbeddingSpec& embeddings, const std::vector<LayerSpec>& layers,
-                               const HeadSpec& head, at::ScalarType dtype) {
-             return std::make_unique<TransformerClassifier>(embeddings, layers, head, dtype);
-           })),
-           py::arg("embeddings"), py::arg("layers"), py::arg("head"), py::kw_only(), py::arg("dtype"))
+      .def(py::init(
+               guarded([](const EmbeddingSpec& embeddings, const std::vector<LayerSpec>& layers, const HeadSpec& head,
+                          at::ScalarType dtype, const std::optional<std::vector<int64_t>>& order) {
+                 return std::make_unique<TransformerClassifier>(embeddings, layers, head, dtype, order);
+               })),
+           py::arg("embeddings"), py::arg("layers"), py::arg("head"), py::kw_only(), py::arg("dtype"),
+           py::arg("order") = py::none())
       .def_property_readonly("reads_first_token", &TransformerClassifier::reads_first_token)
       .def("can_peek",
            guarded<Work::kNone>([](const TransformerClassifier& e, int64_t layer) { return e.can_peek(layer); }),

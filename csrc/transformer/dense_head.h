@@ -14,12 +14,19 @@
 
 namespace moco {
 
-template <typename T>
+template <typename T, typename Bias>
 class DenseHead {
  public:
-  // qkv: the row's first token, at the head.
-  DenseHead(T* qkv, int64_t tokens, int64_t heads, int64_t d, const KeyRange& range)
-      : range_(range), queries_(qkv), tokens_(tokens), ld_(3 * heads * d), d_(d), padded_(round_up(tokens, kKeyStep)) {
+  // qkv: the row's first token, at the head; bias: the head's, see score_bias.h.
+  DenseHead(T* qkv, int64_t tokens, int64_t heads, int64_t d, const KeyRange& range, const Bias& bias)
+      : range_(range),
+        bias_(bias),
+        queries_(qkv),
+        row_keys_(qkv + heads * d),
+        tokens_(tokens),
+        ld_(3 * heads * d),
+        d_(d),
+        padded_(round_up(tokens, kKeyStep)) {
     static thread_local Scratch keys, values, scores, weights, context;
     keys_ = keys.of<T>(round_up(tokens, kKeyBlock) * d);
     values_ = values.of<T>(padded_ * d + kBlock * kPerWord);  // products read whole blocks
@@ -34,7 +41,7 @@ class DenseHead {
     }
     ld_context_ = round_up(d, kBlock);
     context_ = context.of<float>(kQueryTile * ld_context_);
-    kernels().pack_keys(reinterpret_cast<const uint32_t*>(qkv + heads * d), ld_ / kPerWord, tokens, d / kPerWord,
+    kernels().pack_keys(reinterpret_cast<const uint32_t*>(row_keys_), ld_ / kPerWord, tokens, d / kPerWord,
                         reinterpret_cast<uint32_t*>(keys_));
     hidden_kernels<T>().pack_values(qkv + 2 * heads * d, ld_, tokens, d, values_);
   }
@@ -55,6 +62,7 @@ class DenseHead {
     for_blocks(keys, [&](int64_t k, int64_t size) {
       multiply(count, size, d_, queries, ld_, {keys_ + k * d_, kKeyBlock, kBlock}, scores_ + k, ld_scores_, false);
     });
+    bias_.add(ScoreTile<T>{tile, keys, queries, row_keys_, ld_, d_, scores_, ld_scores_});
     softmax(tile, keys, inverse);
     for_blocks(keys, [&](int64_t k, int64_t size) {
       multiply(count, d_, size, weights_ + k, ld_scores_, {values_ + k * d_, d_, kBlock}, context_, ld_context_,
@@ -74,7 +82,7 @@ class DenseHead {
   // Where queries attend to keys of their own, zeros stand around those.
   void softmax(Range tile, Range keys, float* inverse) {
     const HiddenKernels<T>& kernels = hidden_kernels<T>();
-    const float scale = 1.0F / std::sqrt(static_cast<float>(d_));
+    const float scale = 1.0F / std::sqrt(static_cast<float>(d_ * Bias::kProducts));
     if (range_.full()) {
       return kernels.softmax(scores_, ld_scores_, scale, tile.size(), tokens_, weights_, ld_scores_, inverse);
     }
@@ -92,7 +100,9 @@ class DenseHead {
   static constexpr int64_t kPerWord = kWordBytes / static_cast<int64_t>(sizeof(T));  // inputs in a word
 
   KeyRange range_;
+  Bias bias_;
   T* queries_;
+  const T* row_keys_;
   int64_t tokens_, ld_, d_, padded_, ld_scores_, ld_context_;
   T *keys_, *values_, *weights_;
   float *scores_, *context_;

@@ -25,12 +25,21 @@ T* data(const at::Tensor& tensor) {
 }  // namespace
 
 TransformerClassifier::TransformerClassifier(EmbeddingSpec embeddings, const std::vector<LayerSpec>& layers,
-                                             const HeadSpec& head, at::ScalarType dtype)
+                                             const HeadSpec& head, at::ScalarType dtype,
+                                             const std::optional<std::vector<int64_t>>& order)
     : dtype_(checked(dtype)), head_(head, dtype), D_(head_.inputs()), embeddings_(std::move(embeddings), D_, dtype) {
   for (const LayerSpec& spec : layers) {
     check_linear(spec.attention.query, D_, D_);
     check_linear(spec.feed_forward.down, D_, spec.feed_forward.down.inputs());
-    layers_.push_back(std::make_unique<Layer>(spec, dtype));
+    layers_.push_back(std::make_shared<const Layer>(spec, dtype));
+  }
+  if (!order) return;
+  const std::vector<std::shared_ptr<const Layer>> given = std::move(layers_);
+  layers_.clear();
+  for (const int64_t i : *order) {
+    MOCO_CHECK_VALUE(i >= 0 && i < std::ssize(given), "TransformerClassifier: order must name layers from 0 to ",
+                     std::ssize(given) - 1, " (got ", i, ")");
+    layers_.push_back(given[static_cast<size_t>(i)]);
   }
 }
 

@@ -20,8 +20,10 @@ class TransformerClassifier {
  public:
   // dtype: float32 or bfloat16, of hidden states and of products whose weights are not int8; sums, softmax and
   // norms are float32.
+  // order: which of the layers is run at each place; absent: each once. Layers that are run several times (ALBERT) are
+  // packed once.
   TransformerClassifier(EmbeddingSpec embeddings, const std::vector<LayerSpec>& layers, const HeadSpec& head,
-                        at::ScalarType dtype);
+                        at::ScalarType dtype, const std::optional<std::vector<int64_t>>& order = std::nullopt);
 
   int64_t num_layers() const { return std::ssize(layers_); }
   int64_t num_classes() const { return head_.classes(); }
@@ -50,7 +52,7 @@ class TransformerClassifier {
   Head head_;
   int64_t D_;
   Embeddings embeddings_;
-  std::vector<std::unique_ptr<Layer>> layers_;
+  std::vector<std::shared_ptr<const Layer>> layers_;  // in the order they are run
 };
 
 }  // namespace moco

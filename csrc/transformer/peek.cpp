@@ -15,7 +15,8 @@ constexpr int64_t kPeekRows = 256;
 }  // namespace
 
 bool Peek::can(const LayerSpec& spec) {
-  return !spec.around_attention.before && !spec.attention.rope && spec.attention.keys.full();
+  return !spec.around_attention.before && !spec.attention.rope && spec.attention.keys.full() &&
+         std::holds_alternative<std::monostate>(spec.attention.bias);
 }
 
 Peek::Peek(const AttentionSpec& spec, const SelfAttention& attention, at::ScalarType dtype)

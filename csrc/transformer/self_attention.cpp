@@ -2,6 +2,7 @@
 
 #include <limits>
 #include <type_traits>
+#include <variant>
 
 #include "core/checks.h"
 #include "transformer/varlen_attention.h"
@@ -60,6 +61,8 @@ SelfAttention::SelfAttention(const AttentionSpec& spec, const SubLayerNorms& nor
       dtype_(dtype),
       keys_(spec.keys),
       rope_(spec.rope),
+      bias_(packed(spec.bias, heads_, D_ / heads_, dtype)),
+      int16_(query_.quantized() && (D_ / heads_) % 2 == 0 && std::holds_alternative<NoBias>(bias_)),
       output_(spec.output, dtype, Linear::kFineDepth),
       norms_(norms, D_) {}
 
@@ -134,9 +137,9 @@ template <typename T>
 void SelfAttention::attend(T* qkv, const int32_t* cu_seqlens, int64_t rows) const {
   const int64_t d = D_ / heads_;
   if constexpr (std::is_same_v<T, float>) {
-    if (query_.quantized() && d % 2 == 0) return varlen_attention_int16(qkv, cu_seqlens, rows, heads_, d, keys_);
+    if (int16_) return varlen_attention_int16(qkv, cu_seqlens, rows, heads_, d, keys_);
   }
-  varlen_attention(qkv, cu_seqlens, rows, heads_, d, keys_);
+  varlen_attention(qkv, cu_seqlens, rows, heads_, d, keys_, bias_);
 }
 
 template <typename T>

@@ -8,6 +8,7 @@
 
 #include "linear/linear.h"
 #include "transformer/norm.h"
+#include "transformer/score_bias.h"
 #include "transformer/spec.h"
 
 namespace moco {
@@ -37,7 +38,7 @@ class SelfAttention {
   template <typename T>
   void rotate(T* qkv, const int32_t* cu_seqlens, int64_t rows) const;
 
-  // softmax(q k^T / sqrt(d)) v of each row and head; see varlen_attention.
+  // softmax((q k^T + bias) / sqrt(d)) v of each row and head; see varlen_attention.
   template <typename T>
   void attend(T* qkv, const int32_t* cu_seqlens, int64_t rows) const;
 
@@ -48,6 +49,8 @@ class SelfAttention {
   at::ScalarType dtype_;
   KeyRange keys_;
   std::optional<Rope> rope_;
+  PackedBias bias_;
+  bool int16_;  // how scores are computed
   Linear output_;
   NormLayers norms_;
 

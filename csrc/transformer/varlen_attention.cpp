@@ -1,6 +1,7 @@
 #include "transformer/varlen_attention.h"
 
 #include <algorithm>
+#include <variant>
 #include <vector>
 
 #include "core/profile.h"
@@ -20,8 +21,10 @@ struct Task {
   Range queries;
 };
 
-template <typename Head, typename T>
-void for_heads(T* qkv, const int32_t* cu_seqlens, int64_t rows, int64_t heads, int64_t d, const KeyRange& keys) {
+// bias: of Head's constructor, none or one.
+template <typename Head, typename T, typename... Bias>
+void for_heads(T* qkv, const int32_t* cu_seqlens, int64_t rows, int64_t heads, int64_t d, const KeyRange& keys,
+               const Bias&... bias) {
   std::vector<Task> tasks;
   int64_t flops = 0;
   for (int64_t row = 0; row < rows; ++row) {
@@ -37,15 +40,22 @@ void for_heads(T* qkv, const int32_t* cu_seqlens, int64_t rows, int64_t heads, i
     const Task& task = tasks[static_cast<size_t>(i)];
     const int64_t first = cu_seqlens[task.row] - cu_seqlens[0];
     const int64_t tokens = cu_seqlens[task.row + 1] - cu_seqlens[task.row];
-    Head(qkv + (first * 3 * heads + task.head) * d, tokens, heads, d, keys).attend(task.queries);
+    Head(qkv + (first * 3 * heads + task.head) * d, tokens, heads, d, keys, bias.of_head(task.head)...)
+        .attend(task.queries);
   });
 }
 
 }  // namespace
 
 template <typename T>
-void varlen_attention(T* qkv, const int32_t* cu_seqlens, int64_t rows, int64_t heads, int64_t d, const KeyRange& keys) {
-  for_heads<DenseHead<T>>(qkv, cu_seqlens, rows, heads, d, keys);
+void varlen_attention(T* qkv, const int32_t* cu_seqlens, int64_t rows, int64_t heads, int64_t d, const KeyRange& keys,
+                      const PackedBias& bias) {
+  std::visit(
+      [&]<typename Bias>(const Bias& kind) {
+        for (int64_t row = 0; row < rows; ++row) kind.check(cu_seqlens[row + 1] - cu_seqlens[row]);
+        for_heads<DenseHead<T, typename Bias::OfHead>>(qkv, cu_seqlens, rows, heads, d, keys, kind);
+      },
+      bias);
 }
 
 void varlen_attention_int16(float* qkv, const int32_t* cu_seqlens, int64_t rows, int64_t heads, int64_t d,
@@ -53,7 +63,8 @@ void varlen_attention_int16(float* qkv, const int32_t* cu_seqlens, int64_t rows,
   for_heads<Int16Head>(qkv, cu_seqlens, rows, heads, d, keys);
 }
 
-template void varlen_attention(float*, const int32_t*, int64_t, int64_t, int64_t, const KeyRange&);
-template void varlen_attention(bfloat16*, const int32_t*, int64_t, int64_t, int64_t, const KeyRange&);
+template void varlen_attention(float*, const int32_t*, int64_t, int64_t, int64_t, const KeyRange&, const PackedBias&);
+template void varlen_attention(bfloat16*, const int32_t*, int64_t, int64_t, int64_t, const KeyRange&,
+                               const PackedBias&);
 
 }  // namespace moco

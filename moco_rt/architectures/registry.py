@@ -10,18 +10,24 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from moco_rt.architectures.base import Architecture
+from moco_rt.architectures.families.albert import Albert
 from moco_rt.architectures.families.bert import Bert
+from moco_rt.architectures.families.deberta_v2 import DebertaV2
 from moco_rt.architectures.families.distilbert import DistilBert
 from moco_rt.architectures.families.electra import Electra
 from moco_rt.architectures.families.modernbert import ModernBert
+from moco_rt.architectures.families.mpnet import MPNet
 from moco_rt.architectures.families.roberta import Roberta
 
 #: The name of a class, its module within `transformers.models`, and what drives it.
 _FAMILIES: dict[str, tuple[str, Callable[[Any], Architecture]]] = {
+    "AlbertForSequenceClassification": ("albert.modeling_albert", Albert),
     "BertForSequenceClassification": ("bert.modeling_bert", Bert),
     "CamembertForSequenceClassification": ("camembert.modeling_camembert", Roberta),
+    "DebertaV2ForSequenceClassification": ("deberta_v2.modeling_deberta_v2", DebertaV2),
     "DistilBertForSequenceClassification": ("distilbert.modeling_distilbert", DistilBert),
     "ElectraForSequenceClassification": ("electra.modeling_electra", Electra),
+    "MPNetForSequenceClassification": ("mpnet.modeling_mpnet", MPNet),
     "ModernBertForSequenceClassification": ("modernbert.modeling_modernbert", ModernBert),
     "RobertaForSequenceClassification": ("roberta.modeling_roberta", Roberta),
     "XLMRobertaForSequenceClassification": ("xlm_roberta.modeling_xlm_roberta", Roberta),

@@ -121,7 +121,8 @@ def _largest_inputs(model: Any, batches: Batches) -> dict[str, Tensor]:
     mask = torch.empty(0)
 
     def watch(name: str, x: Tensor) -> None:
-        seen = x[mask].abs().amax(dim=0).float()
+        tokens = x[mask] if x.shape[:2] == mask.shape else x.flatten(0, -2)  # DeBERTa's positions are not padded
+        seen = tokens.abs().amax(dim=0).float()
         largest[name] = torch.maximum(largest.get(name, seen), seen)
 
     hooks = [

@@ -11,6 +11,8 @@ from transformers.masking_utils import create_bidirectional_mask
 
 from moco_rt._C import (
     AttentionSpec,
+    DisentangledBias,
+    DistanceBias,
     EmbeddingSpec,
     FeedForwardSpec,
     HeadSpec,
@@ -36,7 +38,11 @@ class BertLike(Layered):
     """
 
     def __init__(
-        self, model: Any, name: str, layers: str = "encoder.layer", ends: tuple[str, str] = ("attention", "output")
+        self,
+        model: Any,
+        name: str,
+        layers: str = "encoder.layer",
+        ends: tuple[str, str] | None = ("attention", "output"),
     ):
         super().__init__(model, name, layers, "attention", ends)
         self.output = self._head().output
@@ -63,12 +69,14 @@ class BertLike(Layered):
             ValueError: they do not cover its activation function, or dtype.
         """
         head = self._head()
+        layers = list(dict.fromkeys(self._layers))  # each once: where one is run several times, it is packed once
         dense, output = (affine(self._model.get_submodule(path)) for path in (head.dense, head.output))
         return TransformerClassifier(
             self._embedding_spec(),
-            [self._layer_spec(layer) for layer in self._layers],
+            [self._layer_spec(layer, bias) for layer, bias in zip(layers, self._biases(layers), strict=True)],
             HeadSpec(dense=dense, activation=head.activation, output=output),
             dtype=dtype,
+            order=[layers.index(layer) for layer in self._layers],
         )
 
     def _head(self) -> Head:
@@ -86,6 +94,10 @@ class BertLike(Layered):
             **special,
         )
 
+    def _biases(self, layers: Sequence[Any]) -> Sequence[DistanceBias | DisentangledBias | None]:
+        """Return what each layer adds to the scores of attention: here nothing."""
+        return [None] * len(layers)
+
     def _hidden_act(self) -> Any:
         return self._model.config.hidden_act
 
@@ -99,7 +111,7 @@ class BertLike(Layered):
         output: Tensor = layer.feed_forward_chunk(hidden)
         return output
 
-    def _layer_spec(self, layer: Any) -> LayerSpec:
+    def _layer_spec(self, layer: Any, bias: DistanceBias | DisentangledBias | None) -> LayerSpec:
         linears = {name: linear_weights(linear) for name, linear in self._named_linears(layer).items()}
         attention_norm, output_norm = self._norms(layer)
         return LayerSpec(
@@ -109,6 +121,7 @@ class BertLike(Layered):
                 value=linears["value"],
                 output=linears["attention_output"],
                 heads=self._model.config.num_attention_heads,
+                bias=bias,
             ),
             around_attention=SubLayerNorms(after=norm(attention_norm)),
             feed_forward=FeedForwardSpec(

@@ -32,6 +32,8 @@ class Layered:
 
     #: The path of the layer to the logits within the model.
     output = "classifier"
+    #: What the path of a layer within the list of them looks like.
+    layer_path = r"\d+"
 
     def __init__(self, model: Any, name: str, layers: str, attention: str, ends: tuple[str, str] | None):
         config = model.config
@@ -39,21 +41,22 @@ class Layered:
             raise ValueError("model must be an encoder (got config.is_decoder=True)")
         stack = f"{name}.{layers}"
         paths = [path for path, _ in model.named_modules(remove_duplicate=False)]  # layers may share their weights
-        every_layer = [path for path in paths if re.fullmatch(rf"{stack}\.\d+", path)]
-        above = dict.fromkeys(["", name, stack.rpartition(".")[0], stack])
-        self.passed_by: Sequence[str] = [*above, *every_layer]
+        every_layer = [path for path in paths if re.fullmatch(rf"{stack}\.{self.layer_path}", path)]
+        around = [path for path in paths if any(f"{layer}.".startswith(f"{path}.") for layer in every_layer)]
+        self.passed_by: Sequence[str] = ["", *around]
         called = [f"{name}.embeddings", *(f"{path}.{attention}" for path in every_layer)]
         check_modules(model, [*self.passed_by, *called], may_have_hooks=called)
         self._model = model
         self._base = getattr(model, name)
-        self._layers = list(self._base.get_submodule(layers))
+        self._layers = self._in_order(self._base.get_submodule(layers))
         self.num_layers = len(self._layers)
         self.num_classes: int = config.num_labels
         self.hidden_size: int = config.hidden_size
         self.max_seqlen: int = config.max_position_embeddings
         self.module_paths = {f"{name}.embeddings": EMBEDDINGS}
-        for i in range(self.num_layers):
-            layer = f"{stack}.{i}"
+        if len(every_layer) != self.num_layers:  # a layer that is run several times names no site
+            return
+        for i, layer in enumerate(every_layer):
             if ends is not None:
                 self.module_paths[f"{layer}.{ends[0]}"] = attention_site(i)
                 self.module_paths[f"{layer}.{ends[1]}"] = output_site(i)
@@ -75,7 +78,7 @@ class Layered:
     def linear_groups(self) -> Iterator[dict[str, Any]]:
         """The linear layers inside the encoder's layers, by module path; those that read the same input together."""
         paths = {module: path for path, module in self._model.named_modules()}
-        for layer in self._layers:
+        for layer in dict.fromkeys(self._layers):
             for together in self._linears(layer):
                 yield {paths[linear]: linear for linear in together}
 
@@ -83,6 +86,10 @@ class Layered:
         """Tell whether the classifier's bias is exactly zero, as initialised: one training step moves it."""
         output = dict(self._model.named_modules()).get(self.output)
         return type(output) is torch.nn.Linear and output.bias is not None and not bool(output.bias.any())
+
+    def _in_order(self, stack: Any) -> list[Any]:
+        """The layers as they are run, from the module that holds them; one may stand in several places."""
+        return list(stack)
 
     @staticmethod
     def _attention(layer: Any, hidden: Tensor, context: Any) -> Tensor:
