@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from moco_rt.architectures.base import Architecture
 from moco_rt.architectures.families.albert import Albert
 from moco_rt.architectures.families.bert import Bert
+from moco_rt.architectures.families.deberta import Deberta
 from moco_rt.architectures.families.deberta_v2 import DebertaV2
 from moco_rt.architectures.families.distilbert import DistilBert
 from moco_rt.architectures.families.electra import Electra
@@ -24,6 +25,7 @@ _FAMILIES: dict[str, tuple[str, Callable[[Any], Architecture]]] = {
     "AlbertForSequenceClassification": ("albert.modeling_albert", Albert),
     "BertForSequenceClassification": ("bert.modeling_bert", Bert),
     "CamembertForSequenceClassification": ("camembert.modeling_camembert", Roberta),
+    "DebertaForSequenceClassification": ("deberta.modeling_deberta", Deberta),
     "DebertaV2ForSequenceClassification": ("deberta_v2.modeling_deberta_v2", DebertaV2),
     "DistilBertForSequenceClassification": ("distilbert.modeling_distilbert", DistilBert),
     "ElectraForSequenceClassification": ("electra.modeling_electra", Electra),

@@ -13,6 +13,7 @@ from transformers import (
     AlbertForSequenceClassification,
     BertForSequenceClassification,
     CamembertForSequenceClassification,
+    DebertaForSequenceClassification,
     DebertaV2ForSequenceClassification,
     DistilBertForSequenceClassification,
     ElectraForSequenceClassification,
@@ -40,6 +41,7 @@ FAMILIES = {
         {"embedding_size": 18, "num_hidden_groups": 2, "inner_group_num": 2},
     ),
     "mpnet": (MPNetForSequenceClassification, {}),
+    "deberta": (DebertaForSequenceClassification, {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]}),
     "deberta-v2": (
         DebertaV2ForSequenceClassification,
         {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_buckets": 16, "share_att_key": True},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,11 +17,15 @@ from moco_rt._C import (
     FeedForwardSpec,
     HeadSpec,
     LayerSpec,
+    NormSpec,
     SubLayerNorms,
     TransformerClassifier,
 )
 from moco_rt.architectures.base import Head, activation_name, affine, linear_weights, norm
 from moco_rt.architectures.families.layered import Layered
+
+if TYPE_CHECKING:
+    from moco_rt._C import Affine, Int8Affine
 
 
 class BertLike(Layered):
@@ -90,7 +94,7 @@ class BertLike(Layered):
         return EmbeddingSpec(
             words=tables.word_embeddings.weight,
             positions=tables.position_embeddings.weight,
-            norm=norm(tables.LayerNorm),
+            norm=self._norm(tables.LayerNorm),
             **special,
         )
 
@@ -112,7 +116,7 @@ class BertLike(Layered):
         return output
 
     def _layer_spec(self, layer: Any, bias: DistanceBias | DisentangledBias | None) -> LayerSpec:
-        linears = {name: linear_weights(linear) for name, linear in self._named_linears(layer).items()}
+        linears = self._weights(layer)
         attention_norm, output_norm = self._norms(layer)
         return LayerSpec(
             attention=AttentionSpec(
@@ -123,14 +127,23 @@ class BertLike(Layered):
                 heads=self._model.config.num_attention_heads,
                 bias=bias,
             ),
-            around_attention=SubLayerNorms(after=norm(attention_norm)),
+            around_attention=SubLayerNorms(after=self._norm(attention_norm)),
             feed_forward=FeedForwardSpec(
                 up=linears["intermediate"],
                 down=linears["output"],
                 activation=activation_name(self._hidden_act()),
             ),
-            around_feed_forward=SubLayerNorms(after=norm(output_norm)),
+            around_feed_forward=SubLayerNorms(after=self._norm(output_norm)),
         )
+
+    @classmethod
+    def _weights(cls, layer: Any) -> dict[str, Affine | Int8Affine]:
+        """The weights of a layer by the names of `_named_linears`."""
+        return {name: linear_weights(linear) for name, linear in cls._named_linears(layer).items()}
+
+    @staticmethod
+    def _norm(module: Any) -> NormSpec:
+        return norm(module)
 
     @classmethod
     def _linears(cls, layer: Any) -> Iterator[Sequence[Any]]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from moco_rt._C import DisentangledBias, EmbeddingSpec
-from moco_rt.architectures.base import Head, activation_name, affine, norm
+from moco_rt.architectures.base import Head, activation_name, affine
 from moco_rt.architectures.families.bert import BertLike
 
 
@@ -20,12 +20,13 @@ class DebertaV2(BertLike):
         ValueError: the model has a convolution, or does not attend to positions.
     """
 
+    #: Options of the configuration that may have one value only.
+    covered: Mapping[str, Any] = {"relative_attention": True, "conv_kernel_size": 0}
+
     def __init__(self, model: Any):
-        config = model.config
-        if (size := getattr(config, "conv_kernel_size", 0)) > 0:
-            raise ValueError(f"config.conv_kernel_size must be 0 (got {size})")
-        if not getattr(config, "relative_attention", False):
-            raise ValueError("config.relative_attention must be True (got False)")
+        for option, covered in self.covered.items():
+            if (found := getattr(model.config, option, covered)) != covered:
+                raise ValueError(f"config.{option} must be {covered} (got {found})")
         super().__init__(model, "deberta")
 
     def context(self, attention_mask: Tensor, hidden: Tensor) -> Any:
@@ -61,7 +62,7 @@ class DebertaV2(BertLike):
             words=self._projected(embeddings.word_embeddings),
             positions=None if positions is None else self._projected(positions),
             types=None if types is None else self._projected(types),
-            norm=norm(embeddings.LayerNorm),
+            norm=self._norm(embeddings.LayerNorm),
             **special,
         )
 
