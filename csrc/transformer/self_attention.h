@@ -10,6 +10,7 @@
 #include "transformer/norm.h"
 #include "transformer/score_bias.h"
 #include "transformer/spec.h"
+#include "transformer/varlen_attention.h"
 
 namespace moco {
 
@@ -30,13 +31,13 @@ class SelfAttention {
   template <typename T>
   void run_rows(T* hidden, const int32_t* cu_seqlens, int64_t rows) const;
 
-  // Their queries, keys and values: (tokens, 3, heads, d).
+  // Their queries, keys and values: (tokens, width), see HeadLayout.
   template <typename T>
   void project(const T* hidden, int64_t tokens, T* qkv) const;
 
-  // Turns queries and keys by their positions.
+  // Normalises queries and keys, and turns them by their positions.
   template <typename T>
-  void rotate(T* qkv, const int32_t* cu_seqlens, int64_t rows) const;
+  void prepare(T* qkv, const int32_t* cu_seqlens, int64_t rows) const;
 
   // softmax((q k^T + bias) / sqrt(d)) v of each row and head; see varlen_attention.
   template <typename T>
@@ -45,9 +46,11 @@ class SelfAttention {
   const Linear& query_key_value() const;
 
   LinearWeights query_, key_, value_;
-  int64_t heads_, D_;
+  HeadLayout layout_;
+  int64_t D_;
   at::ScalarType dtype_;
   KeyRange keys_;
+  std::optional<NormLayer> query_norm_, key_norm_;
   std::optional<Rope> rope_;
   PackedBias bias_;
   bool int16_;  // how scores are computed

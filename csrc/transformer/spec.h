@@ -50,10 +50,13 @@ struct DisentangledBias {
 
 using ScoreBias = std::variant<std::monostate, DistanceBias, DisentangledBias>;
 
+// Queries of heads x d values a token; keys and values of kv_heads x d, each for heads / kv_heads of the queries'
+// heads.
 struct AttentionSpec {
   LinearWeights query, key, value, output;
-  int64_t heads;
+  int64_t heads, kv_heads;
   KeyRange keys;
+  std::optional<NormSpec> query_norm, key_norm;  // (d), of every head, before it is turned
   std::optional<Rope> rope;
   ScoreBias bias;
 };
@@ -80,22 +83,23 @@ struct LayerSpec {
 struct EmbeddingSpec {
   at::Tensor words;                            // (any, E)
   std::optional<at::Tensor> positions, types;  // (any, E)
-  NormSpec norm;
+  double scale;                                // of words
+  std::optional<NormSpec> norm;
   std::optional<Affine> projection;    // E -> D
   std::optional<int64_t> padding_idx;  // where given, positions count from padding_idx + 1 and skip that token
 };
 
-// What is classified of a row: the state of its first token, or the mean of all.
-enum class Pooling { kFirst, kMean };
+// What is classified of a row: the state of one token, the batch's PooledToken, or the mean of all.
+enum class Pooling { kToken, kMean };
 
-// output(norm(activation(dense(pooled))))
+// output(norm(activation(dense(pooled)))); an encoder alone has no output.
 struct HeadSpec {
   std::optional<NormSpec> final_norm;  // of tokens, before they are pooled
   std::string pooling;
-  Affine dense;
+  std::optional<Affine> dense;
   std::string activation;
   std::optional<NormSpec> norm;
-  Affine output;
+  std::optional<Affine> output;
 };
 
 }  // namespace moco

@@ -191,9 +191,10 @@ def _capture_batch(
     """Every column of a batch: a value for each row."""
     inputs = pad(rows, architecture.device)
     captured: dict[str, list[NDArray[np.float32]]] = {}
-    batch = PackedBatch(inputs["attention_mask"])
-    hidden = architecture.embed(inputs["input_ids"], inputs.get("token_type_ids"))
-    mask = architecture.context(inputs["attention_mask"], hidden)
+    input_ids, attention_mask = architecture.real_tokens(inputs["input_ids"], inputs["attention_mask"])
+    batch = PackedBatch(attention_mask, pooled=architecture.pooled_token)
+    hidden = architecture.embed(input_ids, inputs.get("token_type_ids"))
+    mask = architecture.context(attention_mask, hidden)
     for site, run in architecture.steps():
         hidden = run(hidden, mask)
         if site not in columns:
@@ -204,7 +205,7 @@ def _capture_batch(
                 captured[name] = np.split(_to_numpy(batch.hidden), batch.cu_seqlens.numpy()[1:-1])
             else:
                 captured[name] = list(_to_numpy(batch.pool(feature)))
-    captured["logits"] = list(_to_numpy(architecture.classify(hidden, inputs["attention_mask"])))
+    captured["logits"] = list(_to_numpy(architecture.classify(hidden, attention_mask)))
     return captured
 
 

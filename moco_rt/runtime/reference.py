@@ -32,10 +32,11 @@ def forward(
         architecture: the model.
         exits: the compiled exits by site.
         input_ids: (B, S) int64.
-        attention_mask: (B, S), integer or bool, right-padded.
+        attention_mask: (B, S), integer or bool, padded as the family allows.
         token_type_ids: (B, S) int64 or None.
     """
-    batch = PackedBatch(attention_mask)
+    input_ids, attention_mask = architecture.real_tokens(input_ids, attention_mask)
+    batch = PackedBatch(attention_mask, pooled=architecture.pooled_token)
     hidden = architecture.embed(input_ids, token_type_ids)
     mask = architecture.context(attention_mask, hidden)
     results = Results(batch.rows, architecture.num_classes, dtype=hidden.dtype, device=hidden.device)

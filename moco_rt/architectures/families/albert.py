@@ -6,9 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from moco_rt._C import EmbeddingSpec
+from moco_rt._C import EmbeddingSpec, LayerSpec
 from moco_rt.architectures.base import Head, affine
 from moco_rt.architectures.families.bert import BertLike
+from moco_rt.architectures.families.layered import Layered
 
 
 class Albert(BertLike):
@@ -17,7 +18,7 @@ class Albert(BertLike):
     layer_path = r"\d+\.albert_layers\.\d+"
 
     def __init__(self, model: Any):
-        super().__init__(model, "albert", "encoder.albert_layer_groups", None)
+        Layered.__init__(self, model, "albert", "encoder.albert_layer_groups", "attention", None)
         self.module_paths["albert.encoder.embedding_hidden_mapping_in"] = self.module_paths.pop("albert.embeddings")
 
     def embed(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
@@ -25,9 +26,21 @@ class Albert(BertLike):
         hidden: Tensor = self._base.encoder.embedding_hidden_mapping_in(super().embed(input_ids, token_type_ids))
         return hidden
 
+    def pool(self, hidden: Tensor) -> Tensor:
+        """The first token by the dense layer and its activation: (rows, S, D) -> (rows, D)."""
+        pooled: Tensor = self._base.pooler_activation(self._base.pooler(hidden[:, 0]))
+        return pooled
+
     def _in_order(self, stack: Any) -> list[Any]:
         count, groups = self._model.config.num_hidden_layers, len(stack)
         return [layer for i in range(count) for layer in stack[int(i / (count / groups))].albert_layers]
+
+    def _layer_specs(self) -> list[LayerSpec]:
+        return [self._layer_spec(layer, None) for layer in dict.fromkeys(self._layers)]
+
+    def _order(self) -> list[int]:
+        layers = list(dict.fromkeys(self._layers))
+        return [layers.index(layer) for layer in self._layers]
 
     def _head(self) -> Head:
         steps = (

@@ -5,27 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 from transformers.masking_utils import create_bidirectional_mask
 
-from moco_rt._C import (
-    AttentionSpec,
-    DisentangledBias,
-    DistanceBias,
-    EmbeddingSpec,
-    FeedForwardSpec,
-    HeadSpec,
-    LayerSpec,
-    NormSpec,
-    SubLayerNorms,
-    TransformerClassifier,
-)
+from moco_rt._C import AttentionSpec, EmbeddingSpec, FeedForwardSpec, HeadSpec, LayerSpec, SubLayerNorms
 from moco_rt.architectures.base import Head, activation_name, affine, linear_weights, norm
 from moco_rt.architectures.families.layered import Layered
 
 if TYPE_CHECKING:
-    from moco_rt._C import Affine, Int8Affine
+    from moco_rt._C import Affine, DisentangledBias, DistanceBias, Int8Affine
 
 
 class BertLike(Layered):
@@ -41,15 +29,12 @@ class BertLike(Layered):
         ValueError: see `Layered`.
     """
 
+    _norm = staticmethod(norm)
+
     def __init__(
-        self,
-        model: Any,
-        name: str,
-        layers: str = "encoder.layer",
-        ends: tuple[str, str] | None = ("attention", "output"),
+        self, model: Any, name: str, layers: str = "encoder.layer", ends: tuple[str, str] = ("attention", "output")
     ):
         super().__init__(model, name, layers, "attention", ends)
-        self.output = self._head().output
 
     def embed(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """Word + position + token type embeddings, LayerNorm: (rows, S) -> (rows, S, D)."""
@@ -66,26 +51,19 @@ class BertLike(Layered):
             hidden = step(hidden)
         return hidden
 
-    def encoder(self, dtype: torch.dtype) -> TransformerClassifier:
-        """The model on the packed kernels.
-
-        Raises:
-            ValueError: they do not cover its activation function, or dtype.
-        """
-        head = self._head()
-        layers = list(dict.fromkeys(self._layers))  # each once: where one is run several times, it is packed once
-        dense, output = (affine(self._model.get_submodule(path)) for path in (head.dense, head.output))
-        return TransformerClassifier(
-            self._embedding_spec(),
-            [self._layer_spec(layer, bias) for layer, bias in zip(layers, self._biases(layers), strict=True)],
-            HeadSpec(dense=dense, activation=head.activation, output=output),
-            dtype=dtype,
-            order=[layers.index(layer) for layer in self._layers],
-        )
+    @property
+    def output(self) -> str:
+        """The path of the layer to the logits within the model."""
+        return self._head().output
 
     def _head(self) -> Head:
         """The classifier: here a module that holds both of its layers."""
         return Head((self._model.classifier,), "classifier.dense", "tanh", "classifier.out_proj")
+
+    def _head_spec(self) -> HeadSpec:
+        head = self._head()
+        dense, output = (affine(self._model.get_submodule(path)) for path in (head.dense, head.output))
+        return HeadSpec(dense=dense, activation=head.activation, output=output)
 
     def _embedding_spec(self, **special: Any) -> EmbeddingSpec:
         tables = self._base.embeddings
@@ -98,9 +76,9 @@ class BertLike(Layered):
             **special,
         )
 
-    def _biases(self, layers: Sequence[Any]) -> Sequence[DistanceBias | DisentangledBias | None]:
+    def _biases(self) -> Sequence[DistanceBias | DisentangledBias | None]:
         """Return what each layer adds to the scores of attention: here nothing."""
-        return [None] * len(layers)
+        return [None] * self.num_layers
 
     def _hidden_act(self) -> Any:
         return self._model.config.hidden_act
@@ -114,6 +92,9 @@ class BertLike(Layered):
     def _feed_forward(layer: Any, hidden: Tensor, _: Any) -> Tensor:
         output: Tensor = layer.feed_forward_chunk(hidden)
         return output
+
+    def _layer_specs(self) -> list[LayerSpec]:
+        return [self._layer_spec(layer, bias) for layer, bias in zip(self._layers, self._biases(), strict=True)]
 
     def _layer_spec(self, layer: Any, bias: DistanceBias | DisentangledBias | None) -> LayerSpec:
         linears = self._weights(layer)
@@ -140,10 +121,6 @@ class BertLike(Layered):
     def _weights(cls, layer: Any) -> dict[str, Affine | Int8Affine]:
         """The weights of a layer by the names of `_named_linears`."""
         return {name: linear_weights(linear) for name, linear in cls._named_linears(layer).items()}
-
-    @staticmethod
-    def _norm(module: Any) -> NormSpec:
-        return norm(module)
 
     @classmethod
     def _linears(cls, layer: Any) -> Iterator[Sequence[Any]]:

@@ -74,10 +74,10 @@ class DebertaV2(BertLike):
         return torch.nn.functional.linear(weight.float(), affine(project)[0].float()).to(weight.dtype)
 
     @torch.no_grad()
-    def _biases(self, layers: Sequence[Any]) -> Sequence[DisentangledBias | None]:
+    def _biases(self) -> Sequence[DisentangledBias | None]:
         vectors = self._base.encoder.get_rel_embedding()[None]
         buckets = self._buckets()
-        return [self._bias(layer.attention.self, vectors, buckets) for layer in layers]
+        return [self._bias(layer.attention.self, vectors, buckets) for layer in self._layers]
 
     @staticmethod
     def _bias(attention: Any, vectors: Tensor, buckets: Tensor) -> DisentangledBias | None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from moco_rt._C import EmbeddingSpec, HeadSpec, LayerSpec, NormSpec, TransformerClassifier
 from moco_rt.architectures.base import Step
 from moco_rt.architectures.genuine import check_modules
 from moco_rt.architectures.sites import EMBEDDINGS, attention_site, output_site
@@ -24,18 +25,27 @@ class Layered:
         layers: the path from there to the list of layers.
         attention: the module of a layer that is called in its place, and has its own hooks.
         ends: the modules within a layer that attention and feed-forward end with; None: the layer's alone is known.
+        embeddings: the path from the encoder to the module that embeds tokens.
 
     Raises:
         ValueError: the model is a decoder, or modules that are passed by, or called with other arguments than by the
             model itself, are not its class's own or have hooks.
     """
 
-    #: The path of the layer to the logits within the model.
-    output = "classifier"
     #: What the path of a layer within the list of them looks like.
     layer_path = r"\d+"
+    pooled_token = "first"
 
-    def __init__(self, model: Any, name: str, layers: str, attention: str, ends: tuple[str, str] | None):
+    def __init__(
+        self,
+        model: Any,
+        name: str,
+        layers: str,
+        attention: str,
+        ends: tuple[str, str] | None,
+        *,
+        embeddings: str = "embeddings",
+    ):
         config = model.config
         if getattr(config, "is_decoder", False):
             raise ValueError("model must be an encoder (got config.is_decoder=True)")
@@ -44,7 +54,7 @@ class Layered:
         every_layer = [path for path in paths if re.fullmatch(rf"{stack}\.{self.layer_path}", path)]
         around = [path for path in paths if any(f"{layer}.".startswith(f"{path}.") for layer in every_layer)]
         self.passed_by: Sequence[str] = ["", *around]
-        called = [f"{name}.embeddings", *(f"{path}.{attention}" for path in every_layer)]
+        called = [f"{name}.{embeddings}", *(f"{path}.{attention}" for path in every_layer)]
         check_modules(model, [*self.passed_by, *called], may_have_hooks=called)
         self._model = model
         self._base = getattr(model, name)
@@ -53,7 +63,7 @@ class Layered:
         self.num_classes: int = config.num_labels
         self.hidden_size: int = config.hidden_size
         self.max_seqlen: int = config.max_position_embeddings
-        self.module_paths = {f"{name}.embeddings": EMBEDDINGS}
+        self.module_paths = {f"{name}.{embeddings}": EMBEDDINGS}
         if len(every_layer) != self.num_layers:  # a layer that is run several times names no site
             return
         for i, layer in enumerate(every_layer):
@@ -67,6 +77,10 @@ class Layered:
         """The device of the weights."""
         device: torch.device = self._model.device
         return device
+
+    def real_tokens(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows as they come, which must be padded on the right."""
+        return input_ids, attention_mask
 
     def steps(self) -> Iterator[tuple[str, Step]]:
         """Every site in order with the step that leads to it."""
@@ -82,6 +96,30 @@ class Layered:
             for together in self._linears(layer):
                 yield {paths[linear]: linear for linear in together}
 
+    def encoder(self, dtype: torch.dtype, *, classifier: bool = True) -> TransformerClassifier:
+        """The model on the packed kernels.
+
+        Args:
+            dtype: of hidden states.
+            classifier: whether with it; else the model ends with its hidden states.
+
+        Raises:
+            ValueError: they do not cover its activation functions, its positions, or dtype.
+        """
+        head = self._head_spec() if classifier else HeadSpec(final_norm=self._final_norm())
+        specs = self._layer_specs()
+        return TransformerClassifier(self._embedding_spec(), specs, head, dtype=dtype, order=self._order())
+
+    @property
+    def output(self) -> str:
+        """The path of the layer to the logits within the model."""
+        return "classifier"
+
+    def pool(self, hidden: Tensor) -> Tensor:
+        """Hidden states (rows, S, D) by the pooler of the base model, where it has one: (rows, D)."""
+        pooled: Tensor = self._base.pooler(hidden)
+        return pooled
+
     def head_is_untrained(self) -> bool:
         """Tell whether the classifier's bias is exactly zero, as initialised: one training step moves it."""
         output = dict(self._model.named_modules()).get(self.output)
@@ -90,6 +128,23 @@ class Layered:
     def _in_order(self, stack: Any) -> list[Any]:
         """The layers as they are run, from the module that holds them; one may stand in several places."""
         return list(stack)
+
+    def _embedding_spec(self) -> EmbeddingSpec:
+        raise NotImplementedError
+
+    def _layer_specs(self) -> list[LayerSpec]:
+        raise NotImplementedError
+
+    def _order(self) -> list[int] | None:
+        """Return which of `_layer_specs` is run at each place; None: each once."""
+        return None
+
+    def _head_spec(self) -> HeadSpec:
+        raise NotImplementedError
+
+    def _final_norm(self) -> NormSpec | None:
+        """The norm behind the last layer, where there is one."""
+        return None
 
     @staticmethod
     def _attention(layer: Any, hidden: Tensor, context: Any) -> Tensor:

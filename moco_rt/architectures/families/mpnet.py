@@ -43,11 +43,11 @@ class MPNet(BertLike):
         return super()._embedding_spec(types=None, padding_idx=self._padding_idx, **special)
 
     @torch.no_grad()
-    def _biases(self, layers: Sequence[Any]) -> Sequence[DistanceBias]:
+    def _biases(self) -> Sequence[DistanceBias]:
         positions = torch.empty(1, self.max_seqlen, 0, device=self.device)
         bias = self._base.encoder.compute_position_bias(positions)[0].float()  # (heads, queries, keys)
         before, behind = bias[:, :, 0].flip(1), bias[:, 0, 1:]  # keys before a query, or its own; keys behind it
-        return [DistanceBias(torch.cat((before, behind), 1))] * len(layers)
+        return [DistanceBias(torch.cat((before, behind), 1))] * self.num_layers
 
     @staticmethod
     def _named_linears(layer: Any) -> dict[str, Any]:
