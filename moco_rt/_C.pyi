@@ -231,6 +231,26 @@ class PatchEmbeddingSpec:
         patch_size: Sequence[int],
     ) -> None: ...
 
+class DistanceBias:
+    """Numbers that are added to scores after q k^T / sqrt(d), by head and distance.
+
+    values: (heads, 2 * positions - 1) float32, of key - query from -(positions - 1) on.
+    """
+
+    def __init__(self, values: Tensor) -> None: ...
+
+class DisentangledBias:
+    """Products that are added to scores: of queries with keys of a distance, of keys with queries of a distance.
+
+    The sum of the products, q k^T included, is divided by sqrt(d times their number).
+
+    buckets: (2 * positions - 1) int64, which key or query of these a distance has, of query - key from
+        -(positions - 1) on.
+    keys, queries: (any, D), projected as those of tokens are.
+    """
+
+    def __init__(self, buckets: Tensor, *, keys: Tensor | None = None, queries: Tensor | None = None) -> None: ...
+
 class AttentionSpec:
     """Self-attention with its output layer.
 
@@ -239,6 +259,7 @@ class AttentionSpec:
     before, behind: a query attends to so many keys before its own token and behind it; -1: to all.
     rope: cos and sin of rotary positions, (positions, n) float32 each: of each head the first 2 n dims are turned, i
         with n + i.
+    bias: what is added to scores.
     """
 
     def __init__(
@@ -255,6 +276,7 @@ class AttentionSpec:
         query_norm: NormSpec | None = None,
         key_norm: NormSpec | None = None,
         rope: tuple[Tensor, Tensor] | None = None,
+        bias: DistanceBias | DisentangledBias | None = None,
     ) -> None: ...
 
 class FeedForwardSpec:
@@ -313,6 +335,7 @@ class TransformerClassifier:
 
     dtype: float32 or bfloat16, of hidden states and of products whose weights are not int8; sums, softmax and norms
     are float32.
+    order: which of the layers is run at each place; None: each once.
     """
 
     def __init__(
@@ -322,6 +345,7 @@ class TransformerClassifier:
         head: HeadSpec,
         *,
         dtype: torch.dtype,
+        order: Sequence[int] | None = None,
     ) -> None: ...
     @property
     def num_layers(self) -> int: ...

@@ -75,11 +75,19 @@ void bind_transformer(py::module_& m) {
            })),
            py::kw_only(), py::arg("projection"), py::arg("first_tokens"), py::arg("positions"), py::arg("image_size"),
            py::arg("patch_size"));
+  py::class_<DistanceBias>(m, "DistanceBias")
+      .def(py::init(guarded([](at::Tensor values) { return DistanceBias{values}; })), py::arg("values"));
+  py::class_<DisentangledBias>(m, "DisentangledBias")
+      .def(py::init(guarded([](at::Tensor buckets, std::optional<at::Tensor> keys, std::optional<at::Tensor> queries) {
+             return DisentangledBias{buckets, keys, queries};
+           })),
+           py::arg("buckets"), py::kw_only(), py::arg("keys") = py::none(), py::arg("queries") = py::none());
   py::class_<AttentionSpec>(m, "AttentionSpec")
       .def(py::init(guarded([](const Weights& query, const Weights& key, const Weights& value, const Weights& output,
                                int64_t heads, std::optional<int64_t> kv_heads, int64_t before, int64_t behind,
                                std::optional<NormSpec> query_norm, std::optional<NormSpec> key_norm,
-                               std::optional<std::pair<at::Tensor, at::Tensor>> rope) {
+                               std::optional<std::pair<at::Tensor, at::Tensor>> rope,
+                               const std::optional<std::variant<DistanceBias, DisentangledBias>>& bias) {
              AttentionSpec spec{linear_weights(query),
                                 linear_weights(key),
                                 linear_weights(value),
@@ -89,13 +97,16 @@ void bind_transformer(py::module_& m) {
                                 {before, behind},
                                 query_norm,
                                 key_norm,
-                                std::nullopt};
+                                std::nullopt,
+                                std::monostate{}};
+             if (bias) std::visit([&](const auto& given) { spec.bias = given; }, *bias);
              if (rope) spec.rope = Rope{rope->first, rope->second};
              return spec;
            })),
            py::kw_only(), py::arg("query"), py::arg("key"), py::arg("value"), py::arg("output"), py::arg("heads"),
            py::arg("kv_heads") = py::none(), py::arg("before") = KeyRange::kAll, py::arg("behind") = KeyRange::kAll,
-           py::arg("query_norm") = py::none(), py::arg("key_norm") = py::none(), py::arg("rope") = py::none());
+           py::arg("query_norm") = py::none(), py::arg("key_norm") = py::none(), py::arg("rope") = py::none(),
+           py::arg("bias") = py::none());
   py::class_<FeedForwardSpec>(m, "FeedForwardSpec")
       .def(py::init(guarded([](const Weights& up, const Weights& down, const std::string& activation,
                                const std::optional<Weights>& gate) {
@@ -126,10 +137,12 @@ void bind_transformer(py::module_& m) {
 
   py::class_<TransformerClassifier>(m, "TransformerClassifier")
       .def(py::init(guarded([](const std::variant<EmbeddingSpec, PatchEmbeddingSpec>& embeddings,
-                               const std::vector<LayerSpec>& layers, const HeadSpec& head, at::ScalarType dtype) {
-             return std::make_unique<TransformerClassifier>(embeddings, layers, head, dtype);
+                               const std::vector<LayerSpec>& layers, const HeadSpec& head, at::ScalarType dtype,
+                               const std::optional<std::vector<int64_t>>& order) {
+             return std::make_unique<TransformerClassifier>(embeddings, layers, head, dtype, order);
            })),
-           py::arg("embeddings"), py::arg("layers"), py::arg("head"), py::kw_only(), py::arg("dtype"))
+           py::arg("embeddings"), py::arg("layers"), py::arg("head"), py::kw_only(), py::arg("dtype"),
+           py::arg("order") = py::none())
       .def_property_readonly("reads_one_token", &TransformerClassifier::reads_one_token)
       .def("can_peek",
            guarded<Work::kNone>([](const TransformerClassifier& e, int64_t layer) { return e.can_peek(layer); }),

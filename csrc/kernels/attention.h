@@ -69,6 +69,34 @@ void pack_values(const bfloat16* values, int64_t ld, int64_t tokens, int64_t siz
   }
 }
 
+void add_to_scores(const float* bias, int64_t ld_bias, int64_t queries, int64_t keys, float* scores,
+                   int64_t ld_scores) {
+  for (int64_t q = 0; q < queries; ++q) {
+    const float* own = bias + q * ld_bias;
+    float* score = scores + q * ld_scores;
+    for_vectors(keys,
+                [&](int64_t k, auto lanes) { store(score + k, load(score + k, lanes) + load(own + k, lanes), lanes); });
+  }
+}
+
+void add_transposed_to_scores(const float* bias, int64_t ld_bias, int64_t queries, int64_t keys, float* scores,
+                              int64_t ld_scores) {
+  for (int64_t k = 0; k < keys; k += kWidth) {
+    const int64_t height = keys - k < kWidth ? keys - k : kWidth;
+    for_vectors(queries, [&](int64_t q, auto lanes) {
+      BitVec square[kWidth];
+      for (int64_t i = 0; i < kWidth; ++i) {
+        square[i] = i < height ? (BitVec)load(bias + (k + i) * ld_bias + q, lanes) : BitVec{};
+      }
+      transpose_square(square);
+      for (int64_t i = 0; i < kWidth && q + i < queries; ++i) {
+        float* score = scores + (q + i) * ld_scores + k;
+        store(score, load(score, Whole{}) + (Vec)square[i], Whole{});
+      }
+    });
+  }
+}
+
 template <typename T>
 void softmax(const float* scores, int64_t ld_scores, float scale, int64_t queries, int64_t keys, T* weights,
              int64_t ld_weights, float* inverse) {

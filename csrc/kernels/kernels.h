@@ -183,6 +183,16 @@ struct KernelTable {
   //   keys: (tokens, words); packed: (blocks of kKeyBlock tokens, words, kKeyBlock)
   void (*pack_keys)(const uint32_t* keys, int64_t ld, int64_t tokens, int64_t words, uint32_t* packed);
 
+  // scores[q][k] += bias[q][k]; ld_bias may be any number, also below 0.
+  //   bias, scores: (queries, keys)
+  void (*add_to_scores)(const float* bias, int64_t ld_bias, int64_t queries, int64_t keys, float* scores,
+                        int64_t ld_scores);
+
+  // scores[q][k] += bias[k][q].
+  //   bias: (keys, queries); scores: (queries, keys), where memory must be up to a multiple of kKeyStep
+  void (*add_transposed_to_scores)(const float* bias, int64_t ld_bias, int64_t queries, int64_t keys, float* scores,
+                                   int64_t ld_scores);
+
   // c[t][n] = x.scale[t] * scale[n] * (sum over k of x.values[t][k] * weights[n][k] - x.zero[t] * sums[n]), where
   // sums[n] is that of an output's weights.
   //   c: (tokens, columns), written over up to a whole block; scale, sums: (columns rounded up to kBlock)

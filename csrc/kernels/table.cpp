@@ -66,6 +66,8 @@ const KernelTable table = {
             .softmax = softmax_int16,
         },
     .pack_keys = pack_keys,
+    .add_to_scores = add_to_scores,
+    .add_transposed_to_scores = add_transposed_to_scores,
     .multiply_int8 = multiply_int8,
     .linear_score = linear_score,
     .copy_runs = copy_runs,

@@ -19,7 +19,12 @@ class DenseHead {
  public:
   // key, value: of the row's first token.
   DenseHead(const T* key, const T* value, int64_t tokens, const HeadLayout& layout, const KeyRange& range)
-      : range_(range), tokens_(tokens), ld_(layout.width()), d_(layout.d), padded_(round_up(tokens, kKeyStep)) {
+      : range_(range),
+        row_keys_(key),
+        tokens_(tokens),
+        ld_(layout.width()),
+        d_(layout.d),
+        padded_(round_up(tokens, kKeyStep)) {
     const int64_t d = d_;
     static thread_local Scratch keys, values, scores, weights, context;
     keys_ = keys.of<T>(round_up(tokens, kKeyBlock) * d);
@@ -40,15 +45,17 @@ class DenseHead {
     hidden_kernels<T>().pack_values(value, ld_, tokens, d, values_);
   }
 
-  // query: of the row's first token, at a head.
-  void attend(T* query, Range queries) {
+  // query: of the row's first token, at a head; bias: the head's, see score_bias.h.
+  template <typename Bias>
+  void attend(T* query, Range queries, const Bias& bias) {
     for (int64_t q = queries.first; q < queries.last; q += kQueryTile) {
-      attend_tile(query + q * ld_, {q, std::min(q + kQueryTile, queries.last)});
+      attend_tile(query + q * ld_, {q, std::min(q + kQueryTile, queries.last)}, bias);
     }
   }
 
  private:
-  void attend_tile(T* queries, Range tile) {
+  template <typename Bias>
+  void attend_tile(T* queries, Range tile, const Bias& bias) {
     const HiddenKernels<T>& kernels = hidden_kernels<T>();
     const Range keys = keys_of(range_, tile, tokens_);
     const int64_t count = tile.size();
@@ -56,7 +63,8 @@ class DenseHead {
     for_blocks(keys, [&](int64_t k, int64_t size) {
       multiply(count, size, d_, queries, ld_, {keys_ + k * d_, kKeyBlock, kBlock}, scores_ + k, ld_scores_, false);
     });
-    softmax(tile, keys, inverse);
+    bias.add(ScoreTile<T>{tile, keys, queries, row_keys_, ld_, d_, scores_, ld_scores_});
+    softmax(tile, keys, 1.0F / std::sqrt(static_cast<float>(d_ * Bias::kProducts)), inverse);
     for_blocks(keys, [&](int64_t k, int64_t size) {
       multiply(count, d_, size, weights_ + k, ld_scores_, {values_ + k * d_, d_, kBlock}, context_, ld_context_,
                k > keys.first);
@@ -73,9 +81,8 @@ class DenseHead {
   }
 
   // Where queries attend to keys of their own, zeros stand around those.
-  void softmax(Range tile, Range keys, float* inverse) {
+  void softmax(Range tile, Range keys, float scale, float* inverse) {
     const HiddenKernels<T>& kernels = hidden_kernels<T>();
-    const float scale = 1.0F / std::sqrt(static_cast<float>(d_));
     if (range_.full()) {
       return kernels.softmax(scores_, ld_scores_, scale, tile.size(), tokens_, weights_, ld_scores_, inverse);
     }
@@ -93,6 +100,7 @@ class DenseHead {
   static constexpr int64_t kPerWord = kWordBytes / static_cast<int64_t>(sizeof(T));  // inputs in a word
 
   KeyRange range_;
+  const T* row_keys_;
   int64_t tokens_, ld_, d_, padded_, ld_scores_, ld_context_;
   T *keys_, *values_, *weights_;
   float *scores_, *context_;

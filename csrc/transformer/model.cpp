@@ -33,7 +33,7 @@ T* data(const at::Tensor& tensor) {
 
 TransformerClassifier::TransformerClassifier(const std::variant<EmbeddingSpec, PatchEmbeddingSpec>& embeddings,
                                              const std::vector<LayerSpec>& layers, const HeadSpec& head,
-                                             at::ScalarType dtype)
+                                             at::ScalarType dtype, const std::optional<std::vector<int64_t>>& order)
     : dtype_(checked(dtype)),
       D_(std::visit([](const auto& spec) { return size_of(spec); }, embeddings)),
       head_(head, D_, dtype) {
@@ -45,7 +45,15 @@ TransformerClassifier::TransformerClassifier(const std::variant<EmbeddingSpec, P
   for (const LayerSpec& spec : layers) {
     check_linear(spec.attention.query, spec.attention.query.outputs(), D_);
     check_linear(spec.feed_forward.down, D_, spec.feed_forward.down.inputs());
-    layers_.push_back(std::make_unique<Layer>(spec, dtype));
+    layers_.push_back(std::make_shared<const Layer>(spec, dtype));
+  }
+  if (!order) return;
+  const std::vector<std::shared_ptr<const Layer>> given = std::move(layers_);
+  layers_.clear();
+  for (const int64_t i : *order) {
+    MOCO_CHECK_VALUE(i >= 0 && i < std::ssize(given), "TransformerClassifier: order must name layers from 0 to ",
+                     std::ssize(given) - 1, " (got ", i, ")");
+    layers_.push_back(given[static_cast<size_t>(i)]);
   }
 }
 

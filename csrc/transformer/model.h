@@ -22,8 +22,11 @@ class TransformerClassifier {
  public:
   // dtype: float32 or bfloat16, of hidden states and of products whose weights are not int8; sums, softmax and
   // norms are float32.
+  // order: which of the layers is run at each place; absent: each once. Layers that are run several times (ALBERT) are
+  // packed once.
   TransformerClassifier(const std::variant<EmbeddingSpec, PatchEmbeddingSpec>& embeddings,
-                        const std::vector<LayerSpec>& layers, const HeadSpec& head, at::ScalarType dtype);
+                        const std::vector<LayerSpec>& layers, const HeadSpec& head, at::ScalarType dtype,
+                        const std::optional<std::vector<int64_t>>& order = std::nullopt);
 
   int64_t num_layers() const { return std::ssize(layers_); }
   int64_t num_classes() const { return head_.classes(); }
@@ -56,9 +59,9 @@ class TransformerClassifier {
   at::ScalarType dtype_;
   int64_t D_;
   Head head_;
-  std::optional<Embeddings> embeddings_;    // of texts
-  std::optional<PatchEmbeddings> patches_;  // of images
-  std::vector<std::unique_ptr<Layer>> layers_;
+  std::optional<Embeddings> embeddings_;              // of texts
+  std::optional<PatchEmbeddings> patches_;            // of images
+  std::vector<std::shared_ptr<const Layer>> layers_;  // in the order they are run
 };
 
 }  // namespace moco

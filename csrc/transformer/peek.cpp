@@ -18,7 +18,7 @@ bool Peek::can(const LayerSpec& spec) {
   const AttentionSpec& attention = spec.attention;
   const bool square = attention.query.outputs() == attention.query.inputs() && attention.kv_heads == attention.heads;
   return square && !spec.around_attention.before && !attention.query_norm && !attention.key_norm && !attention.rope &&
-         attention.keys.full();
+         attention.keys.full() && std::holds_alternative<std::monostate>(attention.bias);
 }
 
 Peek::Peek(const AttentionSpec& spec, const SelfAttention& attention, at::ScalarType dtype)

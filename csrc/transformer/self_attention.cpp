@@ -2,6 +2,7 @@
 
 #include <limits>
 #include <type_traits>
+#include <variant>
 
 #include "core/checks.h"
 
@@ -65,6 +66,8 @@ SelfAttention::SelfAttention(const AttentionSpec& spec, const SubLayerNorms& nor
       dtype_(dtype),
       keys_(spec.keys),
       rope_(spec.rope),
+      bias_(packed(spec.bias, layout_.heads, layout_.d, dtype)),
+      int16_(query_.quantized() && layout_.d % 2 == 0 && std::holds_alternative<NoBias>(bias_)),
       output_(spec.output, dtype, Linear::kFineDepth),
       norms_(norms, D_) {
   if (spec.query_norm) query_norm_.emplace(*spec.query_norm, layout_.d);
@@ -150,9 +153,9 @@ void SelfAttention::prepare(T* qkv, const int32_t* cu_seqlens, int64_t rows) con
 template <typename T>
 void SelfAttention::attend(T* qkv, const int32_t* cu_seqlens, int64_t rows) const {
   if constexpr (std::is_same_v<T, float>) {
-    if (query_.quantized() && layout_.d % 2 == 0) return varlen_attention_int16(qkv, cu_seqlens, rows, layout_, keys_);
+    if (int16_) return varlen_attention_int16(qkv, cu_seqlens, rows, layout_, keys_);
   }
-  varlen_attention(qkv, cu_seqlens, rows, layout_, keys_);
+  varlen_attention(qkv, cu_seqlens, rows, layout_, keys_, bias_);
 }
 
 template <typename T>

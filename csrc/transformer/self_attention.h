@@ -8,6 +8,7 @@
 
 #include "linear/linear.h"
 #include "transformer/norm.h"
+#include "transformer/score_bias.h"
 #include "transformer/spec.h"
 #include "transformer/varlen_attention.h"
 
@@ -38,7 +39,7 @@ class SelfAttention {
   template <typename T>
   void prepare(T* qkv, const int32_t* cu_seqlens, int64_t rows) const;
 
-  // softmax(q k^T / sqrt(d)) v of each row and head; see varlen_attention.
+  // softmax((q k^T + bias) / sqrt(d)) v of each row and head; see varlen_attention.
   template <typename T>
   void attend(T* qkv, const int32_t* cu_seqlens, int64_t rows) const;
 
@@ -51,6 +52,8 @@ class SelfAttention {
   KeyRange keys_;
   std::optional<NormLayer> query_norm_, key_norm_;
   std::optional<Rope> rope_;
+  PackedBias bias_;
+  bool int16_;  // how scores are computed
   Linear output_;
   NormLayers norms_;
 

@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "linear/weights.h"
@@ -34,6 +35,21 @@ struct KeyRange {
   bool full() const { return before == kAll && behind == kAll; }
 };
 
+// Numbers that are added to scores after they are scaled, by the distance between two tokens.
+struct DistanceBias {
+  at::Tensor values;  // (heads, 2 * positions - 1) float32, of key - query from -(positions - 1) on
+};
+
+// Products that are added to scores before they are scaled, by the root of a head's size times the number of products,
+// q . k included: of a query with the key of a distance, of a key with the query of a distance. Distances share them in
+// buckets.
+struct DisentangledBias {
+  at::Tensor buckets;                       // (2 * positions - 1) int64, of query - key from -(positions - 1) on
+  std::optional<at::Tensor> keys, queries;  // (any, D), projected; one of them at least
+};
+
+using ScoreBias = std::variant<std::monostate, DistanceBias, DisentangledBias>;
+
 // Queries of heads x d values a token; keys and values of kv_heads x d, each for heads / kv_heads of the queries'
 // heads.
 struct AttentionSpec {
@@ -42,6 +58,7 @@ struct AttentionSpec {
   KeyRange keys;
   std::optional<NormSpec> query_norm, key_norm;  // (d), of every head, before it is turned
   std::optional<Rope> rope;
+  ScoreBias bias;
 };
 
 // down(activation(up(x))), or down(activation(gate(x)) * up(x)).

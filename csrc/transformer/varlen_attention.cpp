@@ -1,6 +1,7 @@
 #include "transformer/varlen_attention.h"
 
 #include <algorithm>
+#include <variant>
 #include <vector>
 
 #include "core/profile.h"
@@ -20,8 +21,10 @@ struct Task {
   Range queries;
 };
 
-template <typename Head, typename T>
-void for_heads(T* qkv, const int32_t* cu_seqlens, int64_t rows, const HeadLayout& layout, const KeyRange& keys) {
+// bias: of Head's attend, none or one.
+template <typename Head, typename T, typename... Bias>
+void for_heads(T* qkv, const int32_t* cu_seqlens, int64_t rows, const HeadLayout& layout, const KeyRange& keys,
+               const Bias&... bias) {
   const auto [heads, kv_heads, d] = layout;
   const int64_t shared_by = heads / kv_heads;
   std::vector<Task> tasks;
@@ -41,16 +44,25 @@ void for_heads(T* qkv, const int32_t* cu_seqlens, int64_t rows, const HeadLayout
     const int64_t tokens = cu_seqlens[task.row + 1] - cu_seqlens[task.row];
     T* row = qkv + first * layout.width();
     const T* key = row + (heads + task.kv_head) * d;
-    Head head(key, key + kv_heads * d, tokens, layout, keys);
-    for (int64_t i = 0; i < shared_by; ++i) head.attend(row + (task.kv_head * shared_by + i) * d, task.queries);
+    Head shared(key, key + kv_heads * d, tokens, layout, keys);
+    for (int64_t i = 0; i < shared_by; ++i) {
+      const int64_t head = task.kv_head * shared_by + i;
+      shared.attend(row + head * d, task.queries, bias.of_head(head)...);
+    }
   });
 }
 
 }  // namespace
 
 template <typename T>
-void varlen_attention(T* qkv, const int32_t* cu_seqlens, int64_t rows, const HeadLayout& layout, const KeyRange& keys) {
-  for_heads<DenseHead<T>>(qkv, cu_seqlens, rows, layout, keys);
+void varlen_attention(T* qkv, const int32_t* cu_seqlens, int64_t rows, const HeadLayout& layout, const KeyRange& keys,
+                      const PackedBias& bias) {
+  std::visit(
+      [&](const auto& kind) {
+        for (int64_t row = 0; row < rows; ++row) kind.check(cu_seqlens[row + 1] - cu_seqlens[row]);
+        for_heads<DenseHead<T>>(qkv, cu_seqlens, rows, layout, keys, kind);
+      },
+      bias);
 }
 
 void varlen_attention_int16(float* qkv, const int32_t* cu_seqlens, int64_t rows, const HeadLayout& layout,
@@ -58,7 +70,8 @@ void varlen_attention_int16(float* qkv, const int32_t* cu_seqlens, int64_t rows,
   for_heads<Int16Head>(qkv, cu_seqlens, rows, layout, keys);
 }
 
-template void varlen_attention(float*, const int32_t*, int64_t, const HeadLayout&, const KeyRange&);
-template void varlen_attention(bfloat16*, const int32_t*, int64_t, const HeadLayout&, const KeyRange&);
+template void varlen_attention(float*, const int32_t*, int64_t, const HeadLayout&, const KeyRange&, const PackedBias&);
+template void varlen_attention(bfloat16*, const int32_t*, int64_t, const HeadLayout&, const KeyRange&,
+                               const PackedBias&);
 
 }  // namespace moco

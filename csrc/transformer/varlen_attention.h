@@ -6,6 +6,7 @@
 
 #include "core/parallel.h"
 #include "kernels/kernels.h"
+#include "transformer/score_bias.h"
 #include "transformer/spec.h"
 
 namespace moco {
@@ -30,14 +31,15 @@ struct HeadLayout {
   int64_t width() const { return (heads + 2 * kv_heads) * d; }
 };
 
-// softmax(q k^T / sqrt(d)) v for every row and head.
+// softmax((q k^T + bias) / sqrt(d)) v for every row and head.
 //   qkv: (T, width), projected; a head's context takes the place of its queries. cu_seqlens: (rows + 1), relative to
 //   its own first value.
 template <typename T>
-void varlen_attention(T* qkv, const int32_t* cu_seqlens, int64_t rows, const HeadLayout& layout, const KeyRange& keys);
+void varlen_attention(T* qkv, const int32_t* cu_seqlens, int64_t rows, const HeadLayout& layout, const KeyRange& keys,
+                      const PackedBias& bias = {});
 
-// The same with queries, keys, values and weights rounded to int16, much finer than int8's tokens: for models in int8.
-// d is even.
+// The same without bias and with queries, keys, values and weights rounded to int16, much finer than int8's tokens: for
+// models in int8. d is even.
 void varlen_attention_int16(float* qkv, const int32_t* cu_seqlens, int64_t rows, const HeadLayout& layout,
                             const KeyRange& keys);
 

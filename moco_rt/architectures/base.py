@@ -77,6 +77,10 @@ class Architecture(Protocol):
         """Hidden states after the last layer (rows, S, D), attention_mask (rows, S) -> logits (rows, C)."""
         ...
 
+    def pool(self, hidden: Tensor) -> Tensor:
+        """Hidden states (rows, S, D) by the pooler of the base model, where it has one: (rows, D)."""
+        ...
+
     def head_is_untrained(self) -> bool:
         """Tell whether the classifier still is as a fresh initialisation leaves it."""
         ...

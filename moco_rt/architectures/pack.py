@@ -74,6 +74,7 @@ class _PackedForward:
         self._base = base
         self._encoder: TransformerClassifier = architecture.encoder(base.dtype, classifier=False)
         self._max_seqlen = architecture.max_seqlen
+        self._pool = architecture.pool
 
     def __call__(
         self,
@@ -101,7 +102,7 @@ class _PackedForward:
     def _output(self, hidden: Tensor) -> Any:
         if not hasattr(self._base, "pooler"):
             return BaseModelOutput(last_hidden_state=hidden)
-        pooled = None if self._base.pooler is None else self._base.pooler(hidden)
+        pooled = None if self._base.pooler is None else self._pool(hidden)
         return BaseModelOutputWithPooling(last_hidden_state=hidden, pooler_output=pooled)
 
     @torch.no_grad()

@@ -10,11 +10,15 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from moco_rt.architectures.base import Architecture
+from moco_rt.architectures.families.albert import Albert
 from moco_rt.architectures.families.bert import Bert
+from moco_rt.architectures.families.deberta import Deberta
+from moco_rt.architectures.families.deberta_v2 import DebertaV2
 from moco_rt.architectures.families.decoder import Decoder
 from moco_rt.architectures.families.distilbert import DistilBert
 from moco_rt.architectures.families.electra import Electra
 from moco_rt.architectures.families.modernbert import ModernBert
+from moco_rt.architectures.families.mpnet import MPNet
 from moco_rt.architectures.families.roberta import Roberta
 from moco_rt.architectures.families.vit import DeiT, ViT
 
@@ -23,13 +27,17 @@ TEXTS, IMAGES = "ForSequenceClassification", "ForImageClassification"
 
 #: The name of a class, its module within `transformers.models`, and what drives it.
 _FAMILIES: dict[str, tuple[str, Callable[[Any], Architecture]]] = {
+    "AlbertForSequenceClassification": ("albert.modeling_albert", Albert),
     "BertForSequenceClassification": ("bert.modeling_bert", Bert),
     "CamembertForSequenceClassification": ("camembert.modeling_camembert", Roberta),
+    "DebertaForSequenceClassification": ("deberta.modeling_deberta", Deberta),
+    "DebertaV2ForSequenceClassification": ("deberta_v2.modeling_deberta_v2", DebertaV2),
     "DeiTForImageClassification": ("deit.modeling_deit", DeiT),
     "DistilBertForSequenceClassification": ("distilbert.modeling_distilbert", DistilBert),
     "ElectraForSequenceClassification": ("electra.modeling_electra", Electra),
     "GemmaForSequenceClassification": ("gemma.modeling_gemma", Decoder),
     "LlamaForSequenceClassification": ("llama.modeling_llama", Decoder),
+    "MPNetForSequenceClassification": ("mpnet.modeling_mpnet", MPNet),
     "MistralForSequenceClassification": ("mistral.modeling_mistral", Decoder),
     "ModernBertForSequenceClassification": ("modernbert.modeling_modernbert", ModernBert),
     "Qwen2ForSequenceClassification": ("qwen2.modeling_qwen2", Decoder),

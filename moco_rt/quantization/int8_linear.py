@@ -88,6 +88,11 @@ class Int8Linear(torch.nn.Module):
             weight = _in_blocks(torch.nn.functional.pad(self.unpacked(), (0, -len(self.smooth) % _GROUP))[first:last])
         return weight, self.bias[first:last], self.scale[first:last], self.smooth
 
+    def outputs(self, places: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Weight, bias, scale and smooth of the outputs at these places, in their order."""
+        weight = torch.nn.functional.pad(self.unpacked(), (0, -len(self.smooth) % _GROUP))[places]
+        return _in_blocks(weight), self.bias[places], self.scale[places], self.smooth
+
     def unpacked(self) -> Tensor:
         """The weights: (outputs, inputs) int8."""
         return self.weight.transpose(1, 2).flatten(2).flatten(0, 1)[: len(self.scale), : len(self.smooth)]

@@ -149,7 +149,9 @@ def _largest_inputs(model: Any, batches: Batches) -> dict[str, Tensor]:
     mask = torch.empty(0)
 
     def watch(name: str, x: Tensor) -> None:
-        seen = x[mask].flatten(0, -2).abs().amax(dim=0).float()
+        # DeBERTa's positions are not padded.
+        tokens = x[mask] if x.shape[: mask.dim()] == mask.shape else x
+        seen = tokens.flatten(0, -2).abs().amax(dim=0).float()
         largest[name] = torch.maximum(largest.get(name, seen), seen)
 
     hooks = [

@@ -10,10 +10,14 @@ import pytest
 import torch
 from parity import assert_within_twice_the_error, make_inputs
 from transformers import (
+    AlbertForSequenceClassification,
     BertForSequenceClassification,
     CamembertForSequenceClassification,
+    DebertaForSequenceClassification,
+    DebertaV2ForSequenceClassification,
     DistilBertForSequenceClassification,
     ElectraForSequenceClassification,
+    MPNetForSequenceClassification,
     RobertaForSequenceClassification,
     XLMRobertaForSequenceClassification,
 )
@@ -31,8 +35,22 @@ FAMILIES = {
     "electra": (ElectraForSequenceClassification, {"embedding_size": "hidden_size"}),
     "electra, narrow": (ElectraForSequenceClassification, {"embedding_size": 18}),
     "distilbert": (DistilBertForSequenceClassification, {}),
+    "albert": (AlbertForSequenceClassification, {"embedding_size": 18}),
+    "albert, two groups of two": (
+        AlbertForSequenceClassification,
+        {"embedding_size": 18, "num_hidden_groups": 2, "inner_group_num": 2},
+    ),
+    "mpnet": (MPNetForSequenceClassification, {}),
+    "deberta": (DebertaForSequenceClassification, {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]}),
+    "deberta-v2": (
+        DebertaV2ForSequenceClassification,
+        {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_buckets": 16, "share_att_key": True},
+    ),
 }
 ROBERTAS = ("roberta", "xlm-roberta", "camembert")
+#: These have positions for their padding too.
+WITH_POSITIONS_OF_PADDING = (*ROBERTAS, "mpnet")
+WITHOUT_TOKEN_TYPES = ("distilbert", "mpnet")
 #: DistilBERT's words for what the others call so.
 DISTILBERT_WORDS = {
     "hidden_size": "dim",
@@ -68,8 +86,7 @@ def make_model(tiny_classifier):
             sizes = {DISTILBERT_WORDS[name]: value for name, value in sizes.items()}
         else:
             sizes |= {"layer_norm_eps": 1e-2, "type_vocab_size": 2}  # an eps that would be missed
-        # A RoBERTa of 64 tokens has positions for its padding too.
-        positions = 66 if family in ROBERTAS else 64
+        positions = 66 if family in WITH_POSITIONS_OF_PADDING else 64  # of 64 tokens
         settings = {**sizes, **special, "max_position_embeddings": positions, **config}
         return tiny_classifier(model_class, dtype=dtype, num_labels=labels, **settings)
 
@@ -78,7 +95,7 @@ def make_model(tiny_classifier):
 
 def inputs_for(model, lengths=LENGTHS, **options):
     """Random rows, of pairs where the model has token types."""
-    return make_inputs(lengths, pairs=model.config.model_type != "distilbert", **options)
+    return make_inputs(lengths, pairs=model.config.model_type not in WITHOUT_TOKEN_TYPES, **options)
 
 
 @torch.no_grad()
@@ -116,14 +133,14 @@ def test_reference_logits_are_hugging_faces_to_the_bit(make_model, dtype, family
 
 @every_family
 def test_the_answers_do_not_depend_on_what_a_model_does_not_take(make_model, family):
-    """DistilBERT has no token types: what a tokenizer gives of them is ignored; the others notice them."""
+    """Where there are no token types, what a tokenizer gives of them is ignored; the others notice them."""
     model = make_model(family)
     inputs = make_inputs(LENGTHS, pairs=True)
     single = {name: tensor for name, tensor in inputs.items() if name != "token_type_ids"}
     for backend in ("packed", "reference"):
         fast = EarlyExitTextClassificationModel(model, backend=backend)
         same = torch.equal(fast(**inputs).logits, fast(**single).logits)
-        assert same == (family == "distilbert")
+        assert same == (family in WITHOUT_TOKEN_TYPES)
 
 
 @pytest.mark.parametrize("activation", ["gelu_python", "gelu_pytorch_tanh", "gelu_fast"])
@@ -150,8 +167,8 @@ def test_positions_skip_a_padding_token_inside_a_row(make_model, family, padding
 def test_rows_of_max_seqlen_fit_and_longer_ones_are_refused(make_model, one_line_error, family, backend):
     model = make_model(family)
     fast = EarlyExitTextClassificationModel(model, backend=backend)
-    positions = model.config.max_position_embeddings
-    assert fast.max_seqlen == (positions - model.config.pad_token_id - 1 if family in ROBERTAS else positions) == 64
+    of_padding = model.config.pad_token_id + 1 if family in WITH_POSITIONS_OF_PADDING else 0
+    assert fast.max_seqlen == model.config.max_position_embeddings - of_padding == 64
     inputs = inputs_for(model, [64, 3])
     torch.testing.assert_close(fast(**inputs).logits, logits_of(model, inputs), atol=1e-5, rtol=0)
     with one_line_error(ValueError, "input_ids must have at most 64 tokens (got 65)"):
@@ -167,9 +184,11 @@ def test_a_models_own_module_paths_name_sites(make_model, family):
     inputs = inputs_for(model)
     paths = architecture_of(model).module_paths
     assert set(paths) <= {name for name, _ in model.named_modules()}
-    assert len(paths) == 7  # embeddings, and for each of two layers attention and output, and the layer itself
+    # Embeddings, and for each of two layers attention and output, and the layer itself, if it is not run twice.
+    assert len(paths) == {"albert": 1, "albert, two groups of two": 5}.get(family, 7)
+    last = architecture_of(model).num_layers - 1
     for path, site in paths.items():
-        if site == "encoder.1.output":
+        if site == f"encoder.{last}.output":
             continue
         for backend in ("packed", "reference"):
             fast = EarlyExitTextClassificationModel(model, backend=backend)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from transformers.masking_utils import create_bidirectional_mask
@@ -11,6 +11,9 @@ from transformers.masking_utils import create_bidirectional_mask
 from moco_rt._C import AttentionSpec, EmbeddingSpec, FeedForwardSpec, HeadSpec, LayerSpec, SubLayerNorms
 from moco_rt.architectures.base import Head, activation_name, affine, linear_weights, norm
 from moco_rt.architectures.families.layered import Layered
+
+if TYPE_CHECKING:
+    from moco_rt._C import Affine, DisentangledBias, DistanceBias, Int8Affine
 
 
 class BertLike(Layered):
@@ -25,6 +28,8 @@ class BertLike(Layered):
     Raises:
         ValueError: see `Layered`.
     """
+
+    _norm = staticmethod(norm)
 
     def __init__(
         self, model: Any, name: str, layers: str = "encoder.layer", ends: tuple[str, str] = ("attention", "output")
@@ -67,9 +72,13 @@ class BertLike(Layered):
         return EmbeddingSpec(
             words=tables.word_embeddings.weight,
             positions=tables.position_embeddings.weight,
-            norm=norm(tables.LayerNorm),
+            norm=self._norm(tables.LayerNorm),
             **special,
         )
+
+    def _biases(self) -> Sequence[DistanceBias | DisentangledBias | None]:
+        """Return what each layer adds to the scores of attention: here nothing."""
+        return [None] * self.num_layers
 
     def _hidden_act(self) -> Any:
         return self._model.config.hidden_act
@@ -85,10 +94,10 @@ class BertLike(Layered):
         return output
 
     def _layer_specs(self) -> list[LayerSpec]:
-        return [self._layer_spec(layer) for layer in self._layers]
+        return [self._layer_spec(layer, bias) for layer, bias in zip(self._layers, self._biases(), strict=True)]
 
-    def _layer_spec(self, layer: Any) -> LayerSpec:
-        linears = {name: linear_weights(linear) for name, linear in self._named_linears(layer).items()}
+    def _layer_spec(self, layer: Any, bias: DistanceBias | DisentangledBias | None) -> LayerSpec:
+        linears = self._weights(layer)
         attention_norm, output_norm = self._norms(layer)
         return LayerSpec(
             attention=AttentionSpec(
@@ -97,15 +106,21 @@ class BertLike(Layered):
                 value=linears["value"],
                 output=linears["attention_output"],
                 heads=self._model.config.num_attention_heads,
+                bias=bias,
             ),
-            around_attention=SubLayerNorms(after=norm(attention_norm)),
+            around_attention=SubLayerNorms(after=self._norm(attention_norm)),
             feed_forward=FeedForwardSpec(
                 up=linears["intermediate"],
                 down=linears["output"],
                 activation=activation_name(self._hidden_act()),
             ),
-            around_feed_forward=SubLayerNorms(after=norm(output_norm)),
+            around_feed_forward=SubLayerNorms(after=self._norm(output_norm)),
         )
+
+    @classmethod
+    def _weights(cls, layer: Any) -> dict[str, Affine | Int8Affine]:
+        """The weights of a layer by the names of `_named_linears`."""
+        return {name: linear_weights(linear) for name, linear in cls._named_linears(layer).items()}
 
     @classmethod
     def _linears(cls, layer: Any) -> Iterator[Sequence[Any]]:

@@ -32,6 +32,8 @@ class Layered:
             model itself, are not its class's own or have hooks.
     """
 
+    #: What the path of a layer within the list of them looks like.
+    layer_path = r"\d+"
     pooled_token = "first"
     image_size: tuple[int, int, int] | None = None
 
@@ -50,21 +52,22 @@ class Layered:
             raise ValueError("model must be an encoder (got config.is_decoder=True)")
         stack = f"{name}.{layers}"
         paths = [path for path, _ in model.named_modules(remove_duplicate=False)]  # layers may share their weights
-        every_layer = [path for path in paths if re.fullmatch(rf"{stack}\.\d+", path)]
-        above = dict.fromkeys(["", name, stack.rpartition(".")[0], stack])
-        self.passed_by: Sequence[str] = [*above, *every_layer]
+        every_layer = [path for path in paths if re.fullmatch(rf"{stack}\.{self.layer_path}", path)]
+        around = [path for path in paths if any(f"{layer}.".startswith(f"{path}.") for layer in every_layer)]
+        self.passed_by: Sequence[str] = ["", *around]
         called = [f"{name}.{embeddings}", *(f"{path}.{attention}" for path in every_layer)]
         check_modules(model, [*self.passed_by, *called], may_have_hooks=called)
         self._model = model
         self._base = getattr(model, name)
-        self._layers = list(self._base.get_submodule(layers))
+        self._layers = self._in_order(self._base.get_submodule(layers))
         self.num_layers = len(self._layers)
         self.num_classes: int = config.num_labels
         self.hidden_size: int = config.hidden_size
         self.max_seqlen: int = self._positions()
         self.module_paths = {f"{name}.{embeddings}": EMBEDDINGS}
-        for i in range(self.num_layers):
-            layer = f"{stack}.{i}"
+        if len(every_layer) != self.num_layers:  # a layer that is run several times names no site
+            return
+        for i, layer in enumerate(every_layer):
             if ends is not None:
                 self.module_paths[f"{layer}.{ends[0]}"] = attention_site(i)
                 self.module_paths[f"{layer}.{ends[1]}"] = output_site(i)
@@ -90,7 +93,7 @@ class Layered:
     def linear_groups(self) -> Iterator[dict[str, Any]]:
         """The linear layers inside the encoder's layers, by module path; those that read the same input together."""
         paths = {module: path for path, module in self._model.named_modules()}
-        for layer in self._layers:
+        for layer in dict.fromkeys(self._layers):
             for together in self._linears(layer):
                 yield {paths[linear]: linear for linear in together}
 
@@ -105,12 +108,18 @@ class Layered:
             ValueError: they do not cover its activation functions, its positions, or dtype.
         """
         head = self._head_spec() if classifier else HeadSpec(final_norm=self._final_norm())
-        return TransformerClassifier(self._embedding_spec(), self._layer_specs(), head, dtype=dtype)
+        specs = self._layer_specs()
+        return TransformerClassifier(self._embedding_spec(), specs, head, dtype=dtype, order=self._order())
 
     @property
     def output(self) -> str:
         """The path of the layer to the logits within the model."""
         return "classifier"
+
+    def pool(self, hidden: Tensor) -> Tensor:
+        """Hidden states (rows, S, D) by the pooler of the base model, where it has one: (rows, D)."""
+        pooled: Tensor = self._base.pooler(hidden)
+        return pooled
 
     def head_is_untrained(self) -> bool:
         """Tell whether the classifier's bias is exactly zero, as initialised: one training step moves it."""
@@ -122,11 +131,19 @@ class Layered:
         positions: int = self._model.config.max_position_embeddings
         return positions
 
+    def _in_order(self, stack: Any) -> list[Any]:
+        """The layers as they are run, from the module that holds them; one may stand in several places."""
+        return list(stack)
+
     def _embedding_spec(self) -> EmbeddingSpec | PatchEmbeddingSpec:
         raise NotImplementedError
 
     def _layer_specs(self) -> list[LayerSpec]:
         raise NotImplementedError
+
+    def _order(self) -> list[int] | None:
+        """Return which of `_layer_specs` is run at each place; None: each once."""
+        return None
 
     def _head_spec(self) -> HeadSpec:
         raise NotImplementedError
