@@ -232,6 +232,25 @@ class DisentangledBias:
 
     def __init__(self, buckets: Tensor, *, keys: Tensor | None = None, queries: Tensor | None = None) -> None: ...
 
+class PatchEmbeddingSpec:
+    """A linear layer over the patches of an image, (D, channels * height * width of a patch), and positions.
+
+    first_tokens: (k, D), tokens that stand before the patches.
+    positions: (k + patches, D).
+    image_size: channels, height, width.
+    patch_size: height, width.
+    """
+
+    def __init__(
+        self,
+        *,
+        projection: Affine,
+        first_tokens: Tensor,
+        positions: Tensor,
+        image_size: Sequence[int],
+        patch_size: Sequence[int],
+    ) -> None: ...
+
 class AttentionSpec:
     """Self-attention with its output layer.
 
@@ -293,7 +312,7 @@ class LayerSpec:
     ) -> None: ...
 
 class HeadSpec:
-    """The classifier: output(norm(activation(dense(pooled)))); an encoder alone has no output.
+    """The classifier: output(norm(activation(dense(pooled)))), each where there is one: an encoder alone has none.
 
     final_norm: of tokens, before they are pooled.
     dense, activation, norm: each where it is given.
@@ -321,7 +340,7 @@ class TransformerClassifier:
 
     def __init__(
         self,
-        embeddings: EmbeddingSpec,
+        embeddings: EmbeddingSpec | PatchEmbeddingSpec,
         layers: Sequence[LayerSpec],
         head: HeadSpec,
         *,
@@ -336,6 +355,12 @@ class TransformerClassifier:
     def dtype(self) -> torch.dtype: ...
     def embed(self, batch: PackedBatch, input_ids: Tensor, token_type_ids: Tensor | None) -> None:
         """Hidden states of the batch from integer input_ids and token_type_ids: (rows, S), or (total_tokens)."""
+
+    def embed_images(self, batch: PackedBatch, pixel_values: Tensor) -> None:
+        """Hidden states of the batch from pixel_values: (rows, channels, height, width) floating point.
+
+        Every row of the batch has as many tokens as `PatchEmbeddingSpec.positions`.
+        """
 
     @property
     def reads_one_token(self) -> bool:

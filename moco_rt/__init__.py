@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from moco_rt.cascades.cascade import Cascade
     from moco_rt.cascades.queues import TierError
     from moco_rt.policies.conditions import LinearCondition, LinearRule, OffRamp
+    from moco_rt.runtime.classifiers.image import EarlyExitImageClassificationModel
     from moco_rt.runtime.model import EarlyExitTextClassificationModel
     from moco_rt.runtime.outputs import EarlyExitOutput
     from moco_rt.tuning.accelerate import accelerate
@@ -51,6 +52,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "AnalyticsEngine": "analysis.rule_finder",
     "Cascade": "cascades.cascade",
+    "EarlyExitImageClassificationModel": "runtime.classifiers.image",
     "EarlyExitOutput": "runtime.outputs",
     "EarlyExitTextClassificationModel": "runtime.model",
     "LinearCondition": "policies.conditions",
@@ -68,6 +70,7 @@ _HOMES = {
 __all__ = [
     "AnalyticsEngine",
     "Cascade",
+    "EarlyExitImageClassificationModel",
     "EarlyExitOutput",
     "EarlyExitTextClassificationModel",
     "LinearCondition",

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import logging
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from safetensors import SafetensorError
 from typer.core import TyperCommand
 
+from moco_rt.cli_options import Agreement, DtypeOption, MaxLength, check_directory, say_lines
 from moco_rt.inputs.file_formats import Columns, FileFormat
 
 # What commands run on is imported inside them: help and completion must not wait for transformers and the search.
-if TYPE_CHECKING:
-    from moco_rt.architectures.conversion import Dtype
 
 #: Errors that speak of what was handed over, not of this program.
 _REFUSED = (ImportError, LookupError, OSError, RuntimeError, SafetensorError, TypeError, ValueError)
@@ -31,25 +28,7 @@ app = typer.Typer(
 )
 
 
-class DtypeName(str, Enum):
-    """A number format that a model computes in."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    INT8 = "int8"
-
-    @property
-    def dtype(self) -> Dtype:
-        """The same, as the library takes it."""
-        import torch
-
-        return "int8" if self is DtypeName.INT8 else {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.value]
-
-
 _TEXTS = "texts: .jsonl, .json, .csv, .tsv, .parquet or .txt (a text a line), each also .gz"
-_DtypeOption = Annotated[DtypeName | None, typer.Option(help="to compute in; the model's where none is given")]
-_MaxLength = Annotated[int | None, typer.Option(help="in tokens; what the model allows where none is given")]
-_Agreement = Annotated[float, typer.Option(help="share of labels to keep")]
 _Format = Annotated[FileFormat | None, typer.Option("--format", help="of the texts, whatever their file's ending")]
 _TextColumn = Annotated[str | None, typer.Option(help="the column, or key, of the text (text)")]
 _Text2Column = Annotated[str | None, typer.Option(help="of the second text of a pair (text2 or text_pair)")]
@@ -82,9 +61,9 @@ def demo(
     *,
     model: Annotated[str | None, typer.Option(help="a directory, or a name on the Hugging Face hub")] = None,
     data: Annotated[Path | None, typer.Option(help=_TEXTS)] = None,
-    agreement: _Agreement = 0.99,
-    dtype: _DtypeOption = None,
-    max_length: _MaxLength = None,
+    agreement: Agreement = 0.99,
+    dtype: DtypeOption = None,
+    max_length: MaxLength = None,
     kind: _Format = None,
     text_column: _TextColumn = None,
     text2_column: _Text2Column = None,
@@ -99,7 +78,7 @@ def demo(
     """
     if (model is None) != (data is None):
         raise typer.TyperException("--model and --data go together")
-    _check_directory(out)
+    check_directory(out)
     from moco_rt.demo import run
 
     if model is None or data is None:
@@ -122,15 +101,16 @@ def accelerate(
             help="a directory, or a name on the Hugging Face hub; several: a cascade, the one whose labels count last"
         ),
     ],
-    data: Annotated[Path, typer.Option(help=_TEXTS)],
+    data: Annotated[Path, typer.Option(help=f"{_TEXTS}; or a folder of images")],
     out: Annotated[Path, typer.Option(help="directory for model, tokenizer and policy")],
     calibration: Annotated[
-        Path | None, typer.Option(help="texts for the certificate alone (35% of --data)", show_default=False)
+        Path | None,
+        typer.Option(help="texts, or images, for the certificate alone (35% of --data)", show_default=False),
     ] = None,
-    agreement: _Agreement = 0.99,
+    agreement: Agreement = 0.99,
     confidence: Annotated[float, typer.Option(help="with which that must hold")] = 0.95,
-    dtype: _DtypeOption = None,
-    max_length: _MaxLength = None,
+    dtype: DtypeOption = None,
+    max_length: MaxLength = None,
     seed: Annotated[int, typer.Option(help="of the split of the texts and of the off-ramps")] = 0,
     kind: _Format = None,
     text_column: _TextColumn = None,
@@ -138,13 +118,19 @@ def accelerate(
     label_column: _LabelColumn = None,
 ) -> None:
     """Find the fastest policy of exits that can be certified."""
-    _check_directory(out)
+    check_directory(out)
+    columns = Columns(text_column, text2_column, label_column)
+    if data.is_dir():
+        from moco_rt import cli_images
+
+        cli_images.check_no_text_options(kind, columns, max_length)
+        print(cli_images.accelerate(model, data, out, calibration, agreement, confidence, dtype, seed))
+        return
     from moco_rt.architectures import load_classifier
     from moco_rt.inputs.labels import true_classes
     from moco_rt.inputs.text_files import read_rows
     from moco_rt.tuning.accelerate import accelerate as find_policy
 
-    columns = Columns(text_column, text2_column, label_column)
     rows = read_rows(data, kind, columns)
     kept_apart = None if calibration is None else read_rows(calibration, kind, columns)
     loaded = [load_classifier(name) for name in model]
@@ -170,20 +156,20 @@ def accelerate(
 @app.command()
 def predict(
     model: Annotated[str, typer.Argument(help="what accelerate wrote, or any classifier")],
-    data: Annotated[Path, typer.Argument(help=f"{_TEXTS}; - is standard input")],
+    data: Annotated[Path, typer.Argument(help=f"{_TEXTS}; - is standard input; or a folder of images")],
     *,
     out: Annotated[
         Path | None,
         typer.Option(help=".jsonl, .csv or .tsv, each also .gz; - is standard output (the data's name.labels.jsonl)"),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="start anew, whatever --out holds")] = False,
-    dtype: _DtypeOption = None,
-    max_length: _MaxLength = None,
+    dtype: DtypeOption = None,
+    max_length: MaxLength = None,
     kind: _Format = None,
     text_column: _TextColumn = None,
     text2_column: _Text2Column = None,
 ) -> None:
-    """Label a file, line by line; goes on where an earlier run was interrupted."""
+    """Label a file, line by line, or a folder of images; goes on where an earlier run was interrupted."""
     from moco_rt.inputs.text_files import STANDARD
 
     if data != STANDARD:
@@ -197,6 +183,14 @@ def predict(
 
     if out is None:
         out = STANDARD if data == STANDARD else data.with_name(f"{data.name}.labels.jsonl")
+    columns = Columns(text_column, text2_column)
+    if data.is_dir():
+        from moco_rt import cli_images
+
+        cli_images.check_no_text_options(kind, columns, max_length)
+        said = cli_images.predict(model, data, out, dtype, overwrite=overwrite)
+        print(said, file=sys.stderr if is_stream(out) else sys.stdout)
+        return
     loaded: EarlyExitTextClassificationModel | Cascade
     if is_cascade(model):
         if dtype is not None:
@@ -205,12 +199,10 @@ def predict(
     else:
         loaded = EarlyExitTextClassificationModel.from_pretrained(model, dtype=None if dtype is None else dtype.dtype)
         tokenizer = load_tokenizer(loaded.model) if loaded.tokenizer is None else loaded.tokenizer
-    columns = Columns(text_column, text2_column)
     before, now = predict_file(
         loaded, tokenizer, data, out, max_length, kind=kind, columns=columns, overwrite=overwrite
     )
-    kept = f", {before:,} of them from an earlier run" if before else ""
-    print(f"{out}: {now:,} lines{kept}", file=sys.stderr if is_stream(out) else sys.stdout)
+    print(say_lines(out, before, now), file=sys.stderr if is_stream(out) else sys.stdout)
 
 
 @app.command()
@@ -225,13 +217,13 @@ def report(
     from moco_rt.policies.findings import SearchReport
     from moco_rt.reports.page import report_page
     from moco_rt.runtime.checkpoints import FINDINGS
-    from moco_rt.runtime.model import EarlyExitTextClassificationModel
+    from moco_rt.runtime.classifiers.choice import class_of
 
     if is_cascade(model):
         print(Cascade.from_pretrained(model).report())
         return
     file = model / FINDINGS
-    certificate = EarlyExitTextClassificationModel.from_pretrained(model).policy.certificate
+    certificate = class_of(model).from_pretrained(model).policy.certificate
     if certificate is None or not file.exists():
         raise ValueError(f"{model} must be a directory that accelerate wrote (it has no {FINDINGS})")
     out = out or model / "report.html"
@@ -278,20 +270,6 @@ def _complain(message: str) -> None:
 def _explain(error: BaseException) -> str:
     """The message of an error, in front of it its name where it says nothing by itself."""
     return f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else str(error)
-
-
-def _check_directory(out: Path) -> None:
-    """Refuse a directory that cannot be made or written in, before hours of work for it.
-
-    Raises:
-        ValueError: a file stands in its way, or the file system forbids it.
-    """
-    there = next(path for path in (out, *out.absolute().parents) if path.exists())
-    try:
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        raise ValueError(f"out must be a directory that can be written (got {out}: {error.strerror})") from None
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""The classifier whose settled rows leave early, as it is imported by name."""
+"""The classifiers whose settled rows leave early, as they are imported by name."""
 
+from moco_rt.runtime.classifiers.image import EarlyExitImageClassificationModel
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
 
-__all__ = ["EarlyExitTextClassificationModel"]
+__all__ = ["EarlyExitImageClassificationModel", "EarlyExitTextClassificationModel"]

@@ -75,6 +75,13 @@ void bind_transformer(py::module_& m) {
              return DisentangledBias{buckets, keys, queries};
            })),
            py::arg("buckets"), py::kw_only(), py::arg("keys") = py::none(), py::arg("queries") = py::none());
+  py::class_<PatchEmbeddingSpec>(m, "PatchEmbeddingSpec")
+      .def(py::init(guarded([](Affine projection, at::Tensor first_tokens, at::Tensor positions,
+                               const std::vector<int64_t>& image_size, const std::vector<int64_t>& patch_size) {
+             return PatchEmbeddingSpec{projection, first_tokens, positions, image_size, patch_size};
+           })),
+           py::kw_only(), py::arg("projection"), py::arg("first_tokens"), py::arg("positions"), py::arg("image_size"),
+           py::arg("patch_size"));
   py::class_<AttentionSpec>(m, "AttentionSpec")
       .def(py::init(guarded([](const Weights& query, const Weights& key, const Weights& value, const Weights& output,
                                int64_t heads, std::optional<int64_t> kv_heads, int64_t before, int64_t behind,
@@ -129,11 +136,11 @@ void bind_transformer(py::module_& m) {
            py::arg("norm") = py::none(), py::arg("final_norm") = py::none(), py::arg("pooling") = "token");
 
   py::class_<TransformerClassifier>(m, "TransformerClassifier")
-      .def(py::init(
-               guarded([](const EmbeddingSpec& embeddings, const std::vector<LayerSpec>& layers, const HeadSpec& head,
-                          at::ScalarType dtype, const std::optional<std::vector<int64_t>>& order) {
-                 return std::make_unique<TransformerClassifier>(embeddings, layers, head, dtype, order);
-               })),
+      .def(py::init(guarded([](const std::variant<EmbeddingSpec, PatchEmbeddingSpec>& embeddings,
+                               const std::vector<LayerSpec>& layers, const HeadSpec& head, at::ScalarType dtype,
+                               const std::optional<std::vector<int64_t>>& order) {
+             return std::make_unique<TransformerClassifier>(embeddings, layers, head, dtype, order);
+           })),
            py::arg("embeddings"), py::arg("layers"), py::arg("head"), py::kw_only(), py::arg("dtype"),
            py::arg("order") = py::none())
       .def_property_readonly("reads_one_token", &TransformerClassifier::reads_one_token)
@@ -147,6 +154,11 @@ void bind_transformer(py::module_& m) {
            guarded([](const TransformerClassifier& e, PackedBatch& batch, const at::Tensor& input_ids,
                       const std::optional<at::Tensor>& token_type_ids) { e.embed(batch, input_ids, token_type_ids); }),
            py::arg("batch"), py::arg("input_ids"), py::arg("token_type_ids"))
+      .def("embed_images",
+           guarded([](const TransformerClassifier& e, PackedBatch& batch, const at::Tensor& pixel_values) {
+             e.embed_images(batch, pixel_values);
+           }),
+           py::arg("batch"), py::arg("pixel_values"))
       .def("attention", guarded([](const TransformerClassifier& e, int64_t layer, PackedBatch& batch) {
              e.attention(layer, batch);
            }),

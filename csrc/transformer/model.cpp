@@ -22,6 +22,8 @@ int64_t size_of(const EmbeddingSpec& spec) {
   return spec.projection ? spec.projection->first.size(0) : spec.words.size(1);
 }
 
+int64_t size_of(const PatchEmbeddingSpec& spec) { return spec.projection.first.size(0); }
+
 template <typename T>
 T* data(const at::Tensor& tensor) {
   return static_cast<T*>(tensor.mutable_data_ptr());
@@ -29,13 +31,17 @@ T* data(const at::Tensor& tensor) {
 
 }  // namespace
 
-TransformerClassifier::TransformerClassifier(EmbeddingSpec embeddings, const std::vector<LayerSpec>& layers,
-                                             const HeadSpec& head, at::ScalarType dtype,
-                                             const std::optional<std::vector<int64_t>>& order)
+TransformerClassifier::TransformerClassifier(const std::variant<EmbeddingSpec, PatchEmbeddingSpec>& embeddings,
+                                             const std::vector<LayerSpec>& layers, const HeadSpec& head,
+                                             at::ScalarType dtype, const std::optional<std::vector<int64_t>>& order)
     : dtype_(checked(dtype)),
-      D_(size_of(embeddings)),
-      head_(head, D_, dtype),
-      embeddings_(std::move(embeddings), D_, dtype) {
+      D_(std::visit([](const auto& spec) { return size_of(spec); }, embeddings)),
+      head_(head, D_, dtype) {
+  if (const auto* patches = std::get_if<PatchEmbeddingSpec>(&embeddings)) {
+    patches_.emplace(*patches, D_, dtype);
+  } else {
+    embeddings_.emplace(std::get<EmbeddingSpec>(embeddings), D_, dtype);
+  }
   for (const LayerSpec& spec : layers) {
     check_linear(spec.attention.query, spec.attention.query.outputs(), D_);
     check_linear(spec.feed_forward.down, D_, spec.feed_forward.down.inputs());
@@ -73,6 +79,7 @@ void TransformerClassifier::with_dtype(const F& f) const {
 void TransformerClassifier::embed(PackedBatch& batch, const at::Tensor& input_ids,
                                   const std::optional<at::Tensor>& token_type_ids) const {
   const Timed timed(ProfileSection::kExtension);
+  MOCO_CHECK_VALUE(embeddings_, "embed: the model must take texts (got one that takes images)");
   const bool packed = input_ids.dim() == 1 && input_ids.size(0) == batch.total_tokens();
   MOCO_CHECK_VALUE(
       packed || (input_ids.dim() == 2 && input_ids.size(0) == batch.rows() && input_ids.size(1) >= batch.max_seqlen()),
@@ -80,14 +87,28 @@ void TransformerClassifier::embed(PackedBatch& batch, const at::Tensor& input_id
       batch.total_tokens(), ") (got ", input_ids.sizes(), ")");
   const auto host = [&](const at::Tensor& ids) { return ids.to(at::kCPU, at::kLong).contiguous(); };
   std::optional<at::Tensor> types;
-  if (token_type_ids && embeddings_.has_types()) {
+  if (token_type_ids && embeddings_->has_types()) {
     MOCO_CHECK_VALUE(token_type_ids->sizes() == input_ids.sizes(), "embed: token_type_ids must have shape ",
                      input_ids.sizes(), " like input_ids (got ", token_type_ids->sizes(), ")");
     types = host(*token_type_ids);
   }
-  const Embeddings::Ids ids = embeddings_.look_up(batch, host(input_ids), types);
+  const Embeddings::Ids ids = embeddings_->look_up(batch, host(input_ids), types);
   const at::Tensor hidden = batch.allocate(D_, at::TensorOptions().dtype(dtype_));
-  with_dtype([&]<typename T>(T) { embeddings_.run(ids, data<T>(hidden)); });
+  with_dtype([&]<typename T>(T) { embeddings_->run(ids, data<T>(hidden)); });
+}
+
+void TransformerClassifier::embed_images(PackedBatch& batch, const at::Tensor& pixel_values) const {
+  const Timed timed(ProfileSection::kExtension);
+  MOCO_CHECK_VALUE(patches_, "embed_images: the model must take images (got one that takes texts)");
+  const std::vector<int64_t>& image = patches_->image_size();
+  MOCO_CHECK_SHAPE("embed_images", pixel_values, {batch.rows(), image[0], image[1], image[2]});
+  MOCO_CHECK_FLOATING("embed_images: pixel_values", pixel_values.scalar_type());
+  const int64_t tokens = patches_->tokens();
+  MOCO_CHECK_VALUE(batch.max_seqlen() == tokens && batch.total_tokens() == batch.rows() * tokens,
+                   "embed_images: every row must have ", tokens, " tokens");
+  const at::Tensor pixels = pixel_values.detach().to(at::kCPU, dtype_).contiguous();
+  const at::Tensor hidden = batch.allocate(D_, at::TensorOptions().dtype(dtype_));
+  with_dtype([&]<typename T>(T) { patches_->run(data<T>(pixels), batch.rows(), data<T>(hidden)); });
 }
 
 void TransformerClassifier::attention(int64_t i, PackedBatch& batch) const {

@@ -6,12 +6,14 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "batch/packed_batch.h"
 #include "transformer/embeddings.h"
 #include "transformer/head.h"
 #include "transformer/layer.h"
+#include "transformer/patch_embeddings.h"
 #include "transformer/spec.h"
 
 namespace moco {
@@ -22,8 +24,9 @@ class TransformerClassifier {
   // norms are float32.
   // order: which of the layers is run at each place; absent: each once. Layers that are run several times (ALBERT) are
   // packed once.
-  TransformerClassifier(EmbeddingSpec embeddings, const std::vector<LayerSpec>& layers, const HeadSpec& head,
-                        at::ScalarType dtype, const std::optional<std::vector<int64_t>>& order = std::nullopt);
+  TransformerClassifier(const std::variant<EmbeddingSpec, PatchEmbeddingSpec>& embeddings,
+                        const std::vector<LayerSpec>& layers, const HeadSpec& head, at::ScalarType dtype,
+                        const std::optional<std::vector<int64_t>>& order = std::nullopt);
 
   int64_t num_layers() const { return std::ssize(layers_); }
   int64_t num_classes() const { return head_.classes(); }
@@ -34,6 +37,9 @@ class TransformerClassifier {
 
   // Hidden states of the batch from input_ids and token_type_ids: (rows, S) or, end to end, (T), integer.
   void embed(PackedBatch& batch, const at::Tensor& input_ids, const std::optional<at::Tensor>& token_type_ids) const;
+  // The same from pixel_values (rows, channels, height, width), where the model takes images. Every row has all patches
+  // of its image and the tokens before them.
+  void embed_images(PackedBatch& batch, const at::Tensor& pixel_values) const;
   // The sub-layers of one layer, in place.
   void attention(int64_t layer, PackedBatch& batch) const;
   void feed_forward(int64_t layer, PackedBatch& batch) const;
@@ -53,7 +59,8 @@ class TransformerClassifier {
   at::ScalarType dtype_;
   int64_t D_;
   Head head_;
-  Embeddings embeddings_;
+  std::optional<Embeddings> embeddings_;              // of texts
+  std::optional<PatchEmbeddings> patches_;            // of images
   std::vector<std::shared_ptr<const Layer>> layers_;  // in the order they are run
 };
 

@@ -89,15 +89,24 @@ struct EmbeddingSpec {
   std::optional<int64_t> padding_idx;  // where given, positions count from padding_idx + 1 and skip that token
 };
 
+// An image in patches: each is a token, and others stand before them.
+struct PatchEmbeddingSpec {
+  Affine projection;                // (D, channels * height * width of a patch)
+  at::Tensor first_tokens;          // (k, D)
+  at::Tensor positions;             // (k + patches, D)
+  std::vector<int64_t> image_size;  // channels, height, width
+  std::vector<int64_t> patch_size;  // height, width
+};
+
 // What is classified of a row: the state of one token, the batch's PooledToken, or the mean of all.
 enum class Pooling { kToken, kMean };
 
-// output(norm(activation(dense(pooled)))); an encoder alone has no output.
+// output(norm(activation(dense(pooled)))), each where there is one: an encoder alone has none.
 struct HeadSpec {
   std::optional<NormSpec> final_norm;  // of tokens, before they are pooled
   std::string pooling;
   std::optional<Affine> dense;
-  std::string activation;
+  std::string activation;  // behind a dense layer
   std::optional<NormSpec> norm;
   std::optional<Affine> output;
 };

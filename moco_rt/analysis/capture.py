@@ -1,4 +1,4 @@
-"""Run a model once over texts and keep what its sub-layers computed."""
+"""Run a model once over texts, or images, and keep what its sub-layers computed."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import itertools
 import logging
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from moco_rt._C import PackedBatch
@@ -19,18 +21,22 @@ from moco_rt.analysis.columns import Column, PackedColumn
 from moco_rt.analysis.frame import MLFrame
 from moco_rt.analysis.frame_files import FrameWriter
 from moco_rt.architectures import (
+    IMAGES,
+    TEXTS,
     Architecture,
     architecture_of,
     check_classifier,
     check_single_label,
+    load_image_processor,
     load_tokenizer,
+    takes_images,
     unwrap,
     warn_where_untrained,
 )
 from moco_rt.architectures.conversion import to_dtype
 from moco_rt.architectures.sites import all_sites
-from moco_rt.encoding import EncodedTexts
 from moco_rt.inputs.batching import by_length, pad
+from moco_rt.inputs.images import check_column, process_images, take_images
 from moco_rt.inputs.texts import TextInput, Texts, take_texts
 from moco_rt.inputs.tokenization import encode, length_limit
 from moco_rt.quantization.hf_quantizer import is_int8
@@ -61,11 +67,12 @@ def capture(
     tokenizer truncates.
 
     Args:
-        model: a Hugging Face `...ForSequenceClassification`, or a pipeline or `EarlyExitTextClassificationModel` around
-            one.
-        tokenizer: its tokenizer; None: that of the pipeline, or loaded from where the model came from.
+        model: a Hugging Face `...ForSequenceClassification` or `...ForImageClassification`, or a pipeline or one of our
+            models around it.
+        tokenizer: its tokenizer, or its image processor; None: that of the pipeline, or loaded from where the model
+            came from.
         texts: texts, pairs, or rows with named columns, in whatever holds them, see `list_texts`; an iterator is read
-            as it is captured, anything else is checked before.
+            as it is captured, anything else is checked before. For a model that takes them, images, see its `predict`.
         sites: such as `encoder.0.attention`, or the model's own module paths, `bert.encoder.layer.0.attention`;
             with none the frame has logits and predictions only.
         features: `cls` and `mean`, columns (rows, D) float32; `tokens`, a packed column. Columns are named
@@ -81,16 +88,26 @@ def capture(
             text.
         FileExistsError: out exists.
     """
-    model, tokenizer = unwrap(model, tokenizer)
-    tokenizer = load_tokenizer(model) if tokenizer is None else tokenizer
-    check_classifier(model)
+    images = takes_images(unwrap(model)[0])
+    model, tokenizer = unwrap(model, tokenizer, "image_processor" if images else "tokenizer")
+    if tokenizer is None:
+        tokenizer = (load_image_processor if images else load_tokenizer)(model)
+    check_classifier(model, IMAGES if images else TEXTS)
     model = to_dtype(model, None)
     architecture = architecture_of(model)
     warn_where_untrained(architecture)
     check_single_label(model.config)
     taken = _columns(architecture, sites, features)
-    rows = take_texts(texts, columns)
-    longest = length_limit(tokenizer, architecture.max_seqlen, max_length)
+    rows: Iterable[Any]
+    encoder: _Texts | _Images
+    if images:
+        if max_length is not None:
+            raise ValueError(f"max_length must be None: the model takes images (got {max_length})")
+        rows = take_images(texts, check_column(columns))
+        encoder = _Images(architecture, tokenizer)
+    else:
+        rows = take_texts(texts, columns)
+        encoder = _Texts(architecture, tokenizer, length_limit(tokenizer, architecture.max_seqlen, max_length))
     if is_int8(model):
         _log.warning(
             "capture runs the model's own modules: in int8 they are slow, and round otherwise than a peek does"
@@ -99,30 +116,70 @@ def capture(
     model.eval()
     try:
         if out is not None:
-            return _capture(architecture, tokenizer, rows, taken, longest, Path(out))
+            return _capture(encoder, rows, taken, Path(out))
         # The frame maps its files: they can go at once, what is mapped stays until the frame is dropped.
         with tempfile.TemporaryDirectory(prefix="moco_rt-") as directory:
-            return _capture(architecture, tokenizer, rows, taken, longest, Path(directory) / "frame")
+            return _capture(encoder, rows, taken, Path(directory) / "frame")
     finally:
         for module, training in modes:
             module.training = training
 
 
+@dataclass(frozen=True)
+class _Texts:
+    """Texts of a chunk to batches with embeddings."""
+
+    architecture: Architecture
+    tokenizer: Any
+    max_length: int
+    kind = "text"
+
+    def batches(self, texts: list[TextInput]) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+        """Yield the places of a batch's texts, shortest first, their embeddings (rows, S, D) and their mask."""
+        rows = encode(self.tokenizer, texts, self.max_length)
+        for places in by_length(rows, _BATCH_ROWS):
+            inputs = pad(rows.take(np.array(places)), self.architecture.device)
+            input_ids, mask = self.architecture.real_tokens(inputs["input_ids"], inputs["attention_mask"])
+            hidden = self.architecture.embed(input_ids, inputs.get("token_type_ids"))
+            yield places, hidden, mask
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Images of a chunk to batches with embeddings."""
+
+    architecture: Architecture
+    image_processor: Any
+    kind = "image"
+
+    @property
+    def max_length(self) -> int:
+        return self.architecture.max_seqlen
+
+    def batches(self, images: list[Any]) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+        """Yield the places of a batch's images, their embeddings (rows, S, D) and a mask of ones."""
+        size = self.architecture.image_size
+        assert size is not None
+        for start in range(0, len(images), _BATCH_ROWS):
+            places = list(range(start, min(len(images), start + _BATCH_ROWS)))
+            pixels = process_images(self.image_processor, [images[place] for place in places], size[0])
+            if pixels.shape[1:] != size:
+                got = tuple(pixels.shape[1:])
+                raise ValueError(f"image_processor must make images of {size}, as the model takes them (got {got})")
+            hidden = self.architecture.embed(pixels.to(self.architecture.device), None)
+            yield places, hidden, hidden.new_ones(hidden.shape[:2], dtype=torch.long)
+
+
 def _capture(
-    architecture: Architecture,
-    tokenizer: Any,
-    texts: Iterable[TextInput],
-    columns: dict[str, list[tuple[str, str]]],
-    max_length: int,
-    path: Path,
+    encoder: _Texts | _Images, rows: Iterable[Any], columns: dict[str, list[tuple[str, str]]], path: Path
 ) -> MLFrame:
-    total = len(texts) if isinstance(texts, Sized) else None
+    total = len(rows) if isinstance(rows, Sized) else None
     packed = sum(feature == "tokens" for taken in columns.values() for _, feature in taken)
-    row_bytes = packed * max_length * architecture.hidden_size * np.dtype(np.float32).itemsize
-    rows = min(_CHUNK_ROWS, max(_BATCH_ROWS, _CHUNK_BYTES // (row_bytes + 1)))
+    row_bytes = packed * encoder.max_length * encoder.architecture.hidden_size * np.dtype(np.float32).itemsize
+    chunk_rows = min(_CHUNK_ROWS, max(_BATCH_ROWS, _CHUNK_BYTES // (row_bytes + 1)))
     with FrameWriter(path) as writer, tqdm(total=total, desc="capture", unit="row") as bar:
-        for chunk in _chunks(texts, rows):
-            writer.append(_capture_chunk(architecture, encode(tokenizer, chunk, max_length), columns, bar))
+        for chunk in _chunks(rows, chunk_rows, encoder.kind):
+            writer.append(_capture_chunk(encoder, chunk, columns, bar))
     return MLFrame.load_frame(path)
 
 
@@ -147,11 +204,11 @@ def _columns(
     return columns
 
 
-def _chunks(texts: Iterable[TextInput], chunk_rows: int) -> Iterator[list[TextInput]]:
-    rows = iter(texts)
+def _chunks(items: Iterable[Any], chunk_rows: int, kind: str) -> Iterator[list[Any]]:
+    rows = iter(items)
     chunk = list(itertools.islice(rows, chunk_rows))
     if not chunk:
-        raise ValueError("texts must hold at least one text (got none)")
+        raise ValueError(f"{kind}s must hold at least one {kind} (got none)")
     while chunk:
         yield chunk
         chunk = list(itertools.islice(rows, chunk_rows))
@@ -159,15 +216,15 @@ def _chunks(texts: Iterable[TextInput], chunk_rows: int) -> Iterator[list[TextIn
 
 @torch.no_grad()
 def _capture_chunk(
-    architecture: Architecture,
-    rows: EncodedTexts,
+    encoder: _Texts | _Images,
+    rows: list[Any],
     columns: dict[str, list[tuple[str, str]]],
     bar: Any,
 ) -> dict[str, NDArray[Any] | PackedColumn]:
     """Every column of a chunk, in the order of its rows."""
     in_order: dict[str, dict[int, NDArray[np.float32]]] = {}  # column -> row -> its value
-    for places in by_length(rows, _BATCH_ROWS):
-        for name, values in _capture_batch(architecture, rows.take(np.array(places)), columns).items():
+    for places, hidden, mask in encoder.batches(rows):
+        for name, values in _capture_batch(encoder.architecture, hidden, mask, columns).items():
             in_order.setdefault(name, {}).update(zip(places, values, strict=True))
         bar.update(len(places))
 
@@ -186,14 +243,11 @@ def _capture_chunk(
 
 
 def _capture_batch(
-    architecture: Architecture, rows: EncodedTexts, columns: dict[str, list[tuple[str, str]]]
+    architecture: Architecture, hidden: Tensor, attention_mask: Tensor, columns: dict[str, list[tuple[str, str]]]
 ) -> dict[str, list[NDArray[np.float32]]]:
     """Every column of a batch: a value for each row."""
-    inputs = pad(rows, architecture.device)
     captured: dict[str, list[NDArray[np.float32]]] = {}
-    input_ids, attention_mask = architecture.real_tokens(inputs["input_ids"], inputs["attention_mask"])
     batch = PackedBatch(attention_mask, pooled=architecture.pooled_token)
-    hidden = architecture.embed(input_ids, inputs.get("token_type_ids"))
     mask = architecture.context(attention_mask, hidden)
     for site, run in architecture.steps():
         hidden = run(hidden, mask)

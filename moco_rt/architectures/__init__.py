@@ -1,13 +1,23 @@
 """Hugging Face models as sub-layers and as weights: the only room that knows their names."""
 
 from moco_rt.architectures.base import Architecture
-from moco_rt.architectures.hub import Source, find_file, find_source, load_model
+from moco_rt.architectures.hub import Source, find_file, find_source, holds_images_model, load_model
+from moco_rt.architectures.image_processors import find_image_processor, load_image_processor
 from moco_rt.architectures.pipelines import unwrap
-from moco_rt.architectures.registry import architecture_of, check_classifier, warn_where_untrained
+from moco_rt.architectures.registry import (
+    IMAGES,
+    TEXTS,
+    architecture_of,
+    check_classifier,
+    takes_images,
+    warn_where_untrained,
+)
 from moco_rt.architectures.tasks import check_label_names, check_single_label
 from moco_rt.architectures.tokenizers import find_tokenizer, load_classifier, load_tokenizer
 
 __all__ = [
+    "IMAGES",
+    "TEXTS",
     "Architecture",
     "Source",
     "architecture_of",
@@ -15,11 +25,15 @@ __all__ = [
     "check_label_names",
     "check_single_label",
     "find_file",
+    "find_image_processor",
     "find_source",
     "find_tokenizer",
+    "holds_images_model",
     "load_classifier",
+    "load_image_processor",
     "load_model",
     "load_tokenizer",
+    "takes_images",
     "unwrap",
     "warn_where_untrained",
 ]

@@ -37,12 +37,14 @@ class Head:
 
 
 class Architecture(Protocol):
-    """A sequence classifier as a sequence of sub-layers, run by the model's own modules."""
+    """A classifier as a sequence of sub-layers, run by the model's own modules."""
 
     num_layers: int
     num_classes: int
     hidden_size: int
     max_seqlen: int
+    #: Channels, height and width of the images that it takes; None: it takes texts.
+    image_size: tuple[int, int, int] | None
     #: The model's own module paths -> sites.
     module_paths: dict[str, str]
     #: Modules that `steps` passes by: their own forward is not called, nor are hooks of theirs.
@@ -59,8 +61,8 @@ class Architecture(Protocol):
         """Ids and mask, (rows, S) each, padded on the right, without tokens that no answer depends on."""
         ...
 
-    def embed(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
-        """Embeddings, LayerNorm included: (rows, S) -> (rows, S, D)."""
+    def embed(self, inputs: Tensor, token_type_ids: Tensor | None, /) -> Tensor:
+        """Embeddings, LayerNorm included: input_ids (rows, S), or images (rows, *image_size) -> (rows, S, D)."""
         ...
 
     def context(self, attention_mask: Tensor, hidden: Tensor) -> Any:

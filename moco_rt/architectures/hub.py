@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
 
 _CONFIG = "config.json"
 #: Seconds that the hub has for its first answer.
@@ -79,12 +80,13 @@ def find_source(source: Source) -> Source:
     return source
 
 
-def load_model(source: str | Source, device_map: Any = None) -> Any:
+def load_model(source: str | Source, device_map: Any = None, *, images: bool = False) -> Any:
     """The classifier in a directory, or of that name on the Hugging Face hub.
 
     Args:
         source: where it lies; one that `find_source` returned.
         device_map: see transformers; None: the CPU.
+        images: it classifies images, not texts.
 
     Raises:
         OSError: it is not there, see `find_source`.
@@ -92,8 +94,21 @@ def load_model(source: str | Source, device_map: Any = None) -> Any:
     """
     found = find_source(Source(source)) if isinstance(source, str) else source
     options = found.options if device_map is None else {**found.options, "device_map": device_map}
+    loader = AutoModelForImageClassification if images else AutoModelForSequenceClassification
     with _whole_weights(found.name):
-        return AutoModelForSequenceClassification.from_pretrained(found.name, **options)
+        return loader.from_pretrained(found.name, **options)
+
+
+def holds_images_model(name: str | Path) -> bool:
+    """Tell whether a directory, or a name on the hub, holds a classifier of images, by its configuration."""
+    file = find_file(name, _CONFIG)
+    if file is None:
+        return False
+    try:
+        classes = json.loads(file.read_text(encoding="utf-8")).get("architectures") or []
+    except (ValueError, AttributeError):
+        return False
+    return any("ForImageClassification" in str(each) for each in classes)
 
 
 def find_file(source: str | Path | Source, file: str) -> Path | None:

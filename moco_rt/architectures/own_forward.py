@@ -14,13 +14,15 @@ from moco_rt.architectures.registry import check_classifier
 _LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 #: Longer inputs are refused where a model says nothing of positions.
 _LONGEST = 1 << 20
+#: Errors of a forward that does not take what it is given.
+_REFUSALS = (AttributeError, IndexError, TypeError)
 
 
 class OwnForward:
     """A model of any family, as `transformers` calls it.
 
     Raises:
-        TypeError: model is not a Hugging Face sequence classifier.
+        TypeError: model is not a Hugging Face classifier of texts or images.
     """
 
     def __init__(self, model: Any):
@@ -59,6 +61,15 @@ class OwnForward:
         ]
         return torch.cat([self._called(row) for row in rows])
 
+    def logits_of_images(self, pixel_values: Tensor) -> Tensor:
+        """Logits (rows, C) of images (rows, channels, height, width).
+
+        Raises:
+            ValueError: the model's own forward fails, or returns no such logits.
+        """
+        refusals = (*_REFUSALS, RuntimeError, ValueError)  # where it has no place for images of this size
+        return self._called({"pixel_values": pixel_values.to(self._model.dtype)}, refusals)
+
     def _takes(self, name: str) -> bool:
         """Tell whether the forward takes an argument; one that takes any may hand it on to those of base classes."""
         forwards = [self._model.forward]
@@ -68,16 +79,16 @@ class OwnForward:
             forwards += [vars(kind)["forward"] for kind in type(self._model).__mro__ if "forward" in vars(kind)]
         return any(name in inspect.signature(forward).parameters for forward in forwards)
 
-    def _called(self, inputs: dict[str, Tensor]) -> Tensor:
+    def _called(self, inputs: dict[str, Tensor], refusals: tuple[type[Exception], ...] = _REFUSALS) -> Tensor:
         try:
             output = self._model(**inputs)
             logits = output[0] if isinstance(output, tuple) else output.logits
-        except (AttributeError, IndexError, TypeError) as error:
+        except refusals as error:
             if "out of range in self" in str(error):  # torch's words for a token that an embedding does not have
                 raise
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise ValueError(f"the model's own forward must answer (got {reason})") from error
-        expected = (len(inputs["input_ids"]), self.num_classes)
+        expected = (len(next(iter(inputs.values()))), self.num_classes)
         if not isinstance(logits, Tensor) or logits.shape != expected:
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(f"the model's own forward must return logits of shape {expected} (got {got})")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import inspect
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,8 +14,9 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
 
 from moco_rt._C import PackedBatch, TransformerClassifier
+from moco_rt.architectures.base import Architecture
 from moco_rt.architectures.genuine import check_genuine
-from moco_rt.architectures.headless import headless_architecture_of
+from moco_rt.architectures.registry import adapter_of_base
 
 
 def pack(model: Any) -> Any:
@@ -62,7 +66,7 @@ class _PackedForward:
     """
 
     def __init__(self, base: Any):
-        architecture = headless_architecture_of(base)
+        architecture = _headless_architecture_of(base)
         if architecture.pooled_token != "first":
             raise ValueError(f"model must be an encoder (got {type(base).__name__})")
         if base.device.type != "cpu":
@@ -118,3 +122,40 @@ def _padded_on_the_right(mask: Tensor | None) -> bool:
     if mask is None:
         return True
     return mask.dim() == 2 and bool(mask[:, 0].all()) and not bool((mask[:, 1:] > mask[:, :-1]).any())
+
+
+class _Headless(torch.nn.Module):
+    """The place of a base model within its classifiers, without a classifier."""
+
+    name: str
+    make_base: Callable[[Any], Any]
+
+    def __init__(self, config: Any):
+        super().__init__()
+        self.config = config
+        self.add_module(self.name, self.make_base(config))
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        device: torch.device = getattr(self, self.name).device
+        return device
+
+
+def _headless_architecture_of(base: Any) -> Architecture:
+    """The adapter that drives a base model (`BertModel`, say), which it holds as its classifier would.
+
+    Raises:
+        ValueError: its family is not covered, or driving its parts would not compute what it computes.
+    """
+    adapter = adapter_of_base(base)
+    kind: Any = type(base)
+    pooler = {}
+    if "add_pooling_layer" in inspect.signature(kind).parameters:
+        pooler = {"add_pooling_layer": getattr(base, "pooler", None) is not None}
+    places = {"name": base.base_model_prefix, "make_base": staticmethod(partial(kind, **pooler))}
+    holder: Any = type("Headless", (_Headless,), places | {"__module__": __name__})
+    with torch.device("meta"):
+        around = holder(base.config)
+    around.add_module(base.base_model_prefix, base)
+    return adapter(around)

@@ -6,11 +6,14 @@ from typing import Any
 
 from torch.nn import Module
 from transformers import PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+)
 
 
-def announce_to_pipelines(key: str, class_name: str) -> None:
-    """Add a class to the text classifiers that transformers knows by name.
+def announce_to_pipelines(key: str, class_name: str, *, images: bool = False) -> None:
+    """Add a class to the text classifiers, or to the image classifiers, that transformers knows by name.
 
     `pipeline("text-classification")` logs an error about any model whose class it does not find in this table, and has
     no public way to add one without a configuration class.
@@ -18,12 +21,14 @@ def announce_to_pipelines(key: str, class_name: str) -> None:
     Args:
         key: the entry's own name.
         class_name: of the model.
+        images: it takes images.
     """
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES[key] = class_name
+    table = MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES if images else MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+    table[key] = class_name
 
 
 class PipelineModel:
-    """The attributes, beside its output, that `transformers.pipeline` asks a text classifier for."""
+    """The attributes, beside its output, that `transformers.pipeline` asks a classifier for."""
 
     input_modalities = "text"
 
@@ -32,18 +37,19 @@ class PipelineModel:
         return False
 
 
-def unwrap(model: Any, tokenizer: Any = None) -> tuple[Any, Any]:
+def unwrap(model: Any, tokenizer: Any = None, name: str = "tokenizer") -> tuple[Any, Any]:
     """The Hugging Face model and the tokenizer inside a pipeline, or inside a model with exits.
 
     Args:
         model: what may hold them as `.model` and `.tokenizer`; anything else is returned as it is.
         tokenizer: taken instead of the one that is found; None: that one, if there is any.
+        name: of the attribute; `image_processor` of models that take images.
     """
     while not isinstance(model, PreTrainedModel) and not hasattr(model, "peft_config"):  # adapters are not unwrapped
         inside = getattr(model, "model", None)
         if not isinstance(inside, Module):
             break
         if tokenizer is None:
-            tokenizer = getattr(model, "tokenizer", None)
+            tokenizer = getattr(model, name, None)
         model = inside
     return model, tokenizer

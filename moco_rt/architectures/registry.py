@@ -20,6 +20,10 @@ from moco_rt.architectures.families.electra import Electra
 from moco_rt.architectures.families.modernbert import ModernBert
 from moco_rt.architectures.families.mpnet import MPNet
 from moco_rt.architectures.families.roberta import Roberta
+from moco_rt.architectures.families.vit import DeiT, ViT
+
+#: The names of classes that classify texts, and images, end so.
+TEXTS, IMAGES = "ForSequenceClassification", "ForImageClassification"
 
 #: The name of a class, its module within `transformers.models`, and what drives it.
 _FAMILIES: dict[str, tuple[str, Callable[[Any], Architecture]]] = {
@@ -28,6 +32,7 @@ _FAMILIES: dict[str, tuple[str, Callable[[Any], Architecture]]] = {
     "CamembertForSequenceClassification": ("camembert.modeling_camembert", Roberta),
     "DebertaForSequenceClassification": ("deberta.modeling_deberta", Deberta),
     "DebertaV2ForSequenceClassification": ("deberta_v2.modeling_deberta_v2", DebertaV2),
+    "DeiTForImageClassification": ("deit.modeling_deit", DeiT),
     "DistilBertForSequenceClassification": ("distilbert.modeling_distilbert", DistilBert),
     "ElectraForSequenceClassification": ("electra.modeling_electra", Electra),
     "GemmaForSequenceClassification": ("gemma.modeling_gemma", Decoder),
@@ -38,26 +43,39 @@ _FAMILIES: dict[str, tuple[str, Callable[[Any], Architecture]]] = {
     "Qwen2ForSequenceClassification": ("qwen2.modeling_qwen2", Decoder),
     "Qwen3ForSequenceClassification": ("qwen3.modeling_qwen3", Decoder),
     "RobertaForSequenceClassification": ("roberta.modeling_roberta", Roberta),
+    "ViTForImageClassification": ("vit.modeling_vit", ViT),
     "XLMRobertaForSequenceClassification": ("xlm_roberta.modeling_xlm_roberta", Roberta),
 }
 
 
-def check_classifier(model: Any) -> None:
-    """Refuse what is not a sequence classifier of Hugging Face's.
+def check_classifier(model: Any, *of: str) -> None:
+    """Refuse what is not a classifier of Hugging Face's.
+
+    Args:
+        model: the model.
+        of: `TEXTS` or `IMAGES`; none: a classifier of either will do.
 
     Raises:
         TypeError: the model is something else.
     """
+    kinds = of or (TEXTS, IMAGES)
     names = [kind.__name__ for kind in type(model).__mro__]
-    if not isinstance(model, PreTrainedModel) or not any(name.endswith("ForSequenceClassification") for name in names):
-        raise TypeError(f"model must be a Hugging Face ...ForSequenceClassification (got {names[0]})")
+    # Some names go on: ...ForImageClassificationWithTeacher.
+    if not isinstance(model, PreTrainedModel) or not any(kind in name for kind in kinds for name in names):
+        wanted = " or ".join(f"...{kind}" for kind in kinds)
+        raise TypeError(f"model must be a Hugging Face {wanted} (got {names[0]})")
+
+
+def takes_images(model: Any) -> bool:
+    """Tell whether a model is a Hugging Face classifier of images."""
+    return isinstance(model, PreTrainedModel) and any(IMAGES in kind.__name__ for kind in type(model).__mro__)
 
 
 def architecture_of(model: Any) -> Architecture:
     """The adapter that drives a model sub-layer by sub-layer.
 
     Raises:
-        TypeError: model is not a Hugging Face sequence classifier.
+        TypeError: model is not a Hugging Face classifier of texts or images.
         ValueError: its family is not covered, or driving its parts would not compute what the model computes: its class
             is a subclass, or parts that would be passed by were changed or have hooks.
     """
@@ -66,13 +84,13 @@ def architecture_of(model: Any) -> Architecture:
 
 
 def adapter_of_base(base: Any) -> Callable[[Any], Architecture]:
-    """The adapter that drives the classifiers on a base model such as `BertModel`.
+    """Return what drives the classifiers on a base model such as `BertModel`.
 
     Raises:
         ValueError: its family is not covered, or its class is a subclass.
     """
-    ending = "ForSequenceClassification"
-    return _adapter_of(type(base), {f"{name.removesuffix(ending)}Model": each for name, each in _FAMILIES.items()})
+    of_texts = {name: each for name, each in _FAMILIES.items() if name.endswith(TEXTS)}
+    return _adapter_of(type(base), {f"{name.removesuffix(TEXTS)}Model": each for name, each in of_texts.items()})
 
 
 def _adapter_of(

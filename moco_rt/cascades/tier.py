@@ -17,6 +17,7 @@ from moco_rt.inputs.texts import TextInput
 from moco_rt.inputs.tokenization import encode, length_limit
 from moco_rt.inputs.tokenizer_identity import tokenizer_fingerprint
 from moco_rt.policies.fingerprints import check_tokenizer
+from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
 from moco_rt.runtime.outputs import EarlyExitOutput
 
@@ -180,7 +181,7 @@ def align_classes(tiers: Sequence[Tier]) -> list[Tier]:
     return aligned
 
 
-def backend_to_keep(model: EarlyExitTextClassificationModel) -> str:
+def backend_to_keep(model: EarlyExitClassifier) -> str:
     """Return the backend to ask for where a model is built again: `reference` if it runs on it, else `auto`."""
     return "reference" if model.backend == "reference" else "auto"
 

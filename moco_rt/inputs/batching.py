@@ -21,7 +21,7 @@ BATCH_TOKENS = 16_384
 
 def by_length(rows: Sequence[Encoded], batch_rows: int) -> Iterator[list[int]]:
     """Yield the places of all rows, shortest first, in batches of batch_rows."""
-    order = np.argsort(_lengths(rows), kind="stable").tolist()
+    order = np.argsort(row_lengths(rows), kind="stable").tolist()
     for start in range(0, len(order), batch_rows):
         yield order[start : start + batch_rows]
 
@@ -33,7 +33,11 @@ def by_tokens(rows: Sequence[Encoded], tokens: int | None = None) -> Iterator[li
         rows: tokenised texts.
         tokens: None: `BATCH_TOKENS`.
     """
-    lengths = _lengths(rows)
+    yield from by_lengths(row_lengths(rows), tokens)
+
+
+def by_lengths(lengths: NDArray[np.int64], tokens: int | None = None) -> Iterator[list[int]]:
+    """Yield what `by_tokens` yields, of rows of which only the lengths in tokens are known: (N,) int64."""
     order = np.argsort(lengths, kind="stable")
     for batch in _batches(lengths[order], tokens):
         yield order[batch].tolist()
@@ -81,7 +85,8 @@ def length_sorted_batches(
     return [pad(rows.take(np.array(batch)), device) for batch in places], [i for batch in places for i in batch]
 
 
-def _lengths(rows: Sequence[Encoded]) -> NDArray[np.int64]:
+def row_lengths(rows: Sequence[Encoded]) -> NDArray[np.int64]:
+    """Return how many tokens each row has: (N,) int64."""
     if isinstance(rows, EncodedTexts):
         return rows.lengths
     return np.fromiter((len(row["input_ids"]) for row in rows), np.int64, count=len(rows))

@@ -1,4 +1,4 @@
-"""Tokenising in the background while the model computes."""
+"""Tokenising, or opening images, in the background while the model computes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
-from moco_rt.inputs.texts import TextInput
-
-#: What texts of a chunk are encoded to.
+#: Texts, or images, and what those of a chunk are encoded to.
+Item = TypeVar("Item")
 Rows = TypeVar("Rows")
 
 #: Texts tokenised at a time, while those before them are computed.
@@ -17,13 +16,14 @@ CHUNK_TEXTS = 4096
 
 
 def prefetch_encoded(
-    texts: Iterable[TextInput], encode: Callable[[list[TextInput]], Rows]
-) -> Iterator[tuple[int, list[TextInput], Rows]]:
+    texts: Iterable[Item], encode: Callable[[list[Item]], Rows], chunk: int | None = None
+) -> Iterator[tuple[int, list[Item], Rows]]:
     """Encode texts in chunks, the next chunk in a thread while the caller works on this one.
 
     Args:
-        texts: read one chunk ahead.
+        texts: or images; read one chunk ahead.
         encode: makes the rows of a chunk.
+        chunk: how many make one; None: `CHUNK_TEXTS`.
 
     Yields:
         The place of the chunk's first text, the texts, and what `encode` made of them.
@@ -31,24 +31,24 @@ def prefetch_encoded(
     Raises:
         Exception: whatever reading the texts raises, after those before it have been given.
     """
-    chunks = _chunks(texts)
+    chunks = _chunks(texts, CHUNK_TEXTS if chunk is None else chunk)
     background = ThreadPoolExecutor(max_workers=1)
 
-    def begin() -> tuple[int, list[TextInput], Future[Rows]] | None:
-        return next(((start, chunk, background.submit(encode, chunk)) for start, chunk in chunks), None)
+    def begin() -> tuple[int, list[Item], Future[Rows]] | None:
+        return next(((start, items, background.submit(encode, items)) for start, items in chunks), None)
 
     try:
         # One chunk waits, one is in work: what is ahead of the model stays small.
         begun = begin()
         while begun is not None:
-            start, chunk, rows = begun
+            start, items, rows = begun
             found = rows.result()
             failure: Exception | None = None
             try:
                 begun = begin()
             except Exception as error:  # of what follows this chunk, which is done
                 failure = error
-            yield start, chunk, found
+            yield start, items, found
             if failure is not None:
                 raise failure
     finally:
@@ -57,15 +57,15 @@ def prefetch_encoded(
         background.shutdown(wait=False, cancel_futures=True)
 
 
-def _chunks(texts: Iterable[TextInput]) -> Iterator[tuple[int, list[TextInput]]]:
+def _chunks(texts: Iterable[Item], size: int) -> Iterator[tuple[int, list[Item]]]:
     """Places and chunks of texts; the last one is shorter, also where reading fails."""
     rest = iter(texts)
     start = 0
     failure: Exception | None = None
     while failure is None:
-        chunk: list[TextInput] = []
+        chunk: list[Item] = []
         try:
-            chunk.extend(islice(rest, CHUNK_TEXTS))
+            chunk.extend(islice(rest, size))
         except Exception as error:
             failure = error
         if not chunk:

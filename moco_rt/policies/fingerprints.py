@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ _CONFIG = (
     "position_embedding_type",
     "pad_token_id",
     "problem_type",
+    "image_size",
 )
 #: Numbers of a row of bits, and rows of a block that stays in a processor's cache (2 MiB).
 _COLUMNS, _ROWS = 256, 1024
@@ -58,6 +60,11 @@ def loading_identity(model: torch.nn.Module) -> dict[str, Any]:
 def run_identity(model: torch.nn.Module, tokenizer: Any, max_length: int) -> dict[str, Any]:
     """Describe all that a certificate rests on: `model_identity`, `tokenizer`, a fingerprint, and `max_length`."""
     return {**model_identity(model), "tokenizer": tokenizer_fingerprint(tokenizer), "max_length": max_length}
+
+
+def image_run_identity(model: torch.nn.Module, image_processor: Any) -> dict[str, Any]:
+    """Describe all that a certificate about images rests on: `model_identity` and `image_processor`, a fingerprint."""
+    return {**model_identity(model), "image_processor": image_processor_fingerprint(image_processor)}
 
 
 def fingerprint(model: torch.nn.Module) -> str:
@@ -97,6 +104,24 @@ def check_tokenizer(made_for: Mapping[str, Any], tokenizer: Any) -> None:
         raise ValueError("tokenizer must be the one that the policy was found with (its fingerprint is another)")
 
 
+def image_processor_fingerprint(image_processor: Any) -> str:
+    """Return sha256 over the class and the settings of a Hugging Face image processor."""
+    settings = image_processor.to_dict().items()
+    # What is private does not prepare images, and what is None may be a setting of another version.
+    known = {name: value for name, value in settings if not name.startswith("_") and value is not None}
+    return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def check_image_processor(made_for: Mapping[str, Any], image_processor: Any) -> None:
+    """Refuse another image processor than that of a policy.
+
+    Raises:
+        ValueError: its fingerprint is another.
+    """
+    if made_for.get("image_processor", "") not in ("", image_processor_fingerprint(image_processor)):
+        raise ValueError("image_processor must be the one that the policy was found with (its fingerprint is another)")
+
+
 def check_made_for(made_for: Mapping[str, Any], own: Mapping[str, Any], name: str | Path) -> None:
     """Refuse a policy that was made for another model.
 
@@ -117,7 +142,8 @@ def check_made_for(made_for: Mapping[str, Any], own: Mapping[str, Any], name: st
 
 
 def _config_identity(config: Any) -> dict[str, Any]:
-    settings = {name: getattr(config, name) for name in _CONFIG if hasattr(config, name)}
+    found = {name: getattr(config, name) for name in _CONFIG if hasattr(config, name)}
+    settings = {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}  # as in JSON
     names = [str(name) for _, name in sorted((int(number), name) for number, name in config.id2label.items())]
     return {**settings, "classes": names}
 

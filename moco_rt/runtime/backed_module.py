@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from moco_rt._C import Results
-from moco_rt.architectures import check_classifier, check_label_names
+from moco_rt.architectures import TEXTS, check_classifier, check_label_names
 from moco_rt.architectures.conversion import Dtype, dtype_to_run_in, to_dtype
 from moco_rt.encoding import EncodedTexts
 from moco_rt.runtime.backends import BACKENDS, Backend, choose_backend
@@ -28,15 +28,18 @@ class BackedModule(torch.nn.Module):
         dtype: see `to_dtype`.
 
     Raises:
-        TypeError: model is not a sequence classifier, or dtype is no dtype.
+        TypeError: model is not a classifier of what this class takes, or dtype is no dtype.
         ValueError: the backend is unknown or does not cover the model, or its classes are not named from 0 on.
     """
+
+    #: The classifiers that the class takes: of `TEXTS`, or of `IMAGES`.
+    takes = TEXTS
 
     def __init__(self, model: Any, backend: str, dtype: Dtype | None):
         super().__init__()
         if backend not in BACKENDS:
             raise ValueError(f"backend must be one of {', '.join(BACKENDS)} (got {backend!r})")
-        check_classifier(model)
+        check_classifier(model, self.takes)
         check_label_names(model.config)
         self.model = to_dtype(model, dtype).eval()
         self.config = self.model.config
@@ -123,6 +126,17 @@ class BackedModule(torch.nn.Module):
         backend = self._backend_as_it_must_be()
         with _without_autocast(self.device):
             return backend.run_packed(exits, rows)
+
+    @torch.no_grad()
+    def run_images(self, exits: Mapping[str, ExitPoint], pixel_values: Tensor) -> Results:
+        """Classify a batch of valid images, (B, channels, height, width), as `run` classifies texts.
+
+        Raises:
+            ValueError: as `run`, and where the model's own forward does not take the images.
+        """
+        backend = self._backend_as_it_must_be()
+        with _without_autocast(self.device):
+            return backend.run_images(exits, pixel_values)
 
     def _backend_as_it_must_be(self) -> Backend:
         """Return the backend, chosen anew where the model was changed in ways that it would not honour."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from moco_rt._C import PackedBatch, Results
 from moco_rt.architectures import Architecture, architecture_of
@@ -32,7 +33,7 @@ class Backend(Protocol):
     """Runs batches of one model.
 
     Attributes:
-        name: what `EarlyExitTextClassificationModel.backend` says.
+        name: what the model's `backend` says.
         architecture: the model's sub-layers, where exits may stand; None: there are none.
         max_seqlen: how many tokens a row may have.
     """
@@ -61,6 +62,10 @@ class Backend(Protocol):
 
     def run_packed(self, exits: Mapping[str, ExitPoint], rows: EncodedTexts) -> Results:
         """Classify rows that lie end to end, each with at least one token, with these exits by site."""
+        ...
+
+    def run_images(self, exits: Mapping[str, ExitPoint], pixel_values: Tensor) -> Results:
+        """Classify a batch of valid images with these exits by site."""
         ...
 
 
@@ -92,7 +97,11 @@ class PackedBackend:
         self._warm_up()
 
     def _warm_up(self) -> None:
-        """Run one token: what is laid out when it is first needed is there before the first row comes."""
+        """Run one row: what is laid out when it is first needed is there before the first row comes."""
+        assert self.architecture is not None
+        if (image_size := self.architecture.image_size) is not None:
+            self.run_images({}, torch.zeros(1, *image_size))
+            return
         self.run({}, ModelInputs(torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1, dtype=torch.long), None))
 
     @property
@@ -126,6 +135,10 @@ class PackedBackend:
         batch = PackedBatch.of_lengths(torch.from_numpy(rows.lengths))
         types = None if rows.types is None else torch.from_numpy(rows.types)
         return packed.forward(self._encoder, exits, batch, torch.from_numpy(rows.ids), types)
+
+    def run_images(self, exits: Mapping[str, ExitPoint], pixel_values: Tensor) -> Results:
+        """Run `packed.forward_images`."""
+        return packed.forward_images(self._encoder, exits, self.max_seqlen, pixel_values)
 
     def _int8_places(self) -> list[int]:
         return [weight.data_ptr() for weight in self._int8_weights]
@@ -175,12 +188,17 @@ class ReferenceBackend:
         """Pad the rows, and run `reference.forward`."""
         return self.run(exits, ModelInputs.of(rows, self.device))
 
+    def run_images(self, exits: Mapping[str, ExitPoint], pixel_values: Tensor) -> Results:
+        """Run `reference.forward_images`."""
+        _evaluate(self._model, self._parts)
+        return reference.forward_images(self._driven, exits, pixel_values)
+
 
 class WholeBackend:
     """The model's own forward, whatever it is; there are no exits.
 
     Args:
-        model: a Hugging Face `...ForSequenceClassification`.
+        model: a Hugging Face classifier.
         reason: why no other backend runs it.
     """
 
@@ -212,14 +230,17 @@ class WholeBackend:
         """Call the model's own forward: every row runs to the end."""
         _evaluate(self._model, self._model.modules())
         batch = PackedBatch(inputs.attention_mask)  # which refuses masks that are none
-        logits = self._forward.logits(*inputs)
-        results = Results(batch.rows, logits.shape[1], dtype=logits.dtype, device=logits.device)
-        results.write_last(batch, logits)
-        return results
+        return _of_all_rows(batch, self._forward.logits(*inputs))
 
     def run_packed(self, exits: Mapping[str, ExitPoint], rows: EncodedTexts) -> Results:
         """Pad the rows, and call the model's own forward."""
         return self.run(exits, ModelInputs.of(rows, self.device))
+
+    def run_images(self, exits: Mapping[str, ExitPoint], pixel_values: Tensor) -> Results:  # noqa: ARG002
+        """Call the model's own forward: every image runs to the end."""
+        _evaluate(self._model, self._model.modules())
+        batch = PackedBatch.of_lengths(torch.ones(len(pixel_values), dtype=torch.long))
+        return _of_all_rows(batch, self._forward.logits_of_images(pixel_values))
 
 
 def choose_backend(asked_for: str, model: Any) -> Backend:
@@ -228,7 +249,7 @@ def choose_backend(asked_for: str, model: Any) -> Backend:
     A log line says why where that is not `packed`.
 
     Raises:
-        TypeError: model is not a Hugging Face sequence classifier.
+        TypeError: model is not a Hugging Face classifier of texts or images.
         ValueError: the backend that was asked for does not cover the model.
     """
     if asked_for == "whole":
@@ -249,6 +270,13 @@ def choose_backend(asked_for: str, model: Any) -> Backend:
             raise
         _log.warning("backend: reference, because %s", reason)
         return ReferenceBackend(model, architecture)
+
+
+def _of_all_rows(batch: PackedBatch, logits: Tensor) -> Results:
+    """Return the results where every row ran to the end with these logits: (rows, C)."""
+    results = Results(batch.rows, logits.shape[1], dtype=logits.dtype, device=logits.device)
+    results.write_last(batch, logits)
+    return results
 
 
 def _evaluate(model: Any, parts: Iterable[torch.nn.Module]) -> None:

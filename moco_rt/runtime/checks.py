@@ -71,3 +71,26 @@ def check_inputs(
             )
         if tensor.device != device:
             raise ValueError(f"{name} must be on {device}, where the model is (got {tensor.device})")
+
+
+def check_images(pixel_values: Tensor, image_size: tuple[int, int, int] | None, device: torch.device) -> None:
+    """Check dtype, shape and device of a batch of images.
+
+    Args:
+        pixel_values: (B, channels, height, width) in any floating dtype.
+        image_size: channels, height and width that the model takes; None: its own forward says so.
+        device: of the model.
+
+    Raises:
+        TypeError: it is no tensor, or of another dtype.
+        ValueError: wrong shape or device, or no image.
+    """
+    if not isinstance(pixel_values, Tensor) or not pixel_values.is_floating_point():
+        got = pixel_values.dtype if isinstance(pixel_values, Tensor) else type(pixel_values).__name__
+        raise TypeError(f"pixel_values must be a floating point tensor (got {got})")
+    shape = tuple(pixel_values.shape)
+    if len(shape) != 4 or pixel_values.numel() == 0 or image_size not in (None, shape[1:]):
+        wanted = "channels, height, width" if image_size is None else ", ".join(map(str, image_size))
+        raise ValueError(f"pixel_values must have shape (rows, {wanted}) with at least one row (got {shape})")
+    if pixel_values.device != device:
+        raise ValueError(f"pixel_values must be on {device}, where the model is (got {pixel_values.device})")

@@ -37,8 +37,28 @@ def forward(
     Raises:
         IndexError: a token, its type or its position is not in the model's tables.
     """
-    results = Results(batch.rows, encoder.num_classes, dtype=encoder.dtype, device=torch.device("cpu"))
     encoder.embed(batch, input_ids, token_type_ids)
+    return _from_embeddings(encoder, exits, batch)
+
+
+def forward_images(
+    encoder: TransformerClassifier, exits: Mapping[str, ExitPoint], tokens: int, pixel_values: Tensor
+) -> Results:
+    """Logits of every image, and where it left; `reference.forward_images` says what must come out.
+
+    Args:
+        encoder: the model.
+        exits: the compiled exits by site.
+        tokens: what every image has of them.
+        pixel_values: (B, channels, height, width) floating point.
+    """
+    batch = PackedBatch.of_lengths(torch.full((len(pixel_values),), tokens))
+    encoder.embed_images(batch, pixel_values)
+    return _from_embeddings(encoder, exits, batch)
+
+
+def _from_embeddings(encoder: TransformerClassifier, exits: Mapping[str, ExitPoint], batch: PackedBatch) -> Results:
+    results = Results(batch.rows, encoder.num_classes, dtype=encoder.dtype, device=torch.device("cpu"))
     if needs_mean_before(EMBEDDINGS, exits):
         batch.keep_mean()
     _leave(exits.get(EMBEDDINGS), batch, results)

@@ -59,8 +59,12 @@ def predict(
     return join_parts(predict_parts(model, texts, tokenizer, max_length, columns))
 
 
-def join_parts(parts: Iterable[Prediction]) -> Prediction:
+def join_parts(parts: Iterable[Prediction], of: str = "text") -> Prediction:
     """Join all parts of a prediction.
+
+    Args:
+        parts: in their order.
+        of: what is labelled, for the error.
 
     Raises:
         ValueError: there is none.
@@ -77,7 +81,7 @@ def join_parts(parts: Iterable[Prediction]) -> Prediction:
             vars(error)["prediction"] = concatenate(found)
         raise
     if not found:
-        raise ValueError("texts must hold at least one text (got none)")
+        raise ValueError(f"{of}s must hold at least one {of} (got none)")
     return concatenate(found)
 
 
@@ -99,6 +103,11 @@ def _predict_rows(model: Any, rows: EncodedTexts, progress: Any) -> Prediction:
         exit_site[places] = output.exit_site.cpu()
         exit_rule[places] = output.exit_rule.cpu()
         progress.update(len(batch))
+    return prediction_of(model, logits, exit_site, exit_rule)
+
+
+def prediction_of(model: Any, logits: Tensor, exit_site: Tensor, exit_rule: Tensor) -> Prediction:
+    """Return what a model's outputs for N rows say: logits (N, C) float32, exit_site and exit_rule (N,) int64."""
     labels, probs, scores = _answers(logits, model.config.problem_type)
     several = model.config.problem_type == "multi_label_classification"
     names = RowNames(model.config.id2label, [model.sites], several=several)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from moco_rt._C import PackedBatch, Results
@@ -36,8 +37,25 @@ def forward(
         token_type_ids: (B, S) int64 or None.
     """
     input_ids, attention_mask = architecture.real_tokens(input_ids, attention_mask)
+    return _from_embeddings(architecture, exits, architecture.embed(input_ids, token_type_ids), attention_mask)
+
+
+def forward_images(architecture: Architecture, exits: Mapping[str, ExitPoint], pixel_values: Tensor) -> Results:
+    """Logits of every image, and where it left, as `forward` gives them of texts; all rows have all tokens.
+
+    Args:
+        architecture: the model.
+        exits: the compiled exits by site.
+        pixel_values: (B, channels, height, width) floating point.
+    """
+    hidden = architecture.embed(pixel_values, None)
+    return _from_embeddings(architecture, exits, hidden, hidden.new_ones(hidden.shape[:2], dtype=torch.long))
+
+
+def _from_embeddings(
+    architecture: Architecture, exits: Mapping[str, ExitPoint], hidden: Tensor, attention_mask: Tensor
+) -> Results:
     batch = PackedBatch(attention_mask, pooled=architecture.pooled_token)
-    hidden = architecture.embed(input_ids, token_type_ids)
     mask = architecture.context(attention_mask, hidden)
     results = Results(batch.rows, architecture.num_classes, dtype=hidden.dtype, device=hidden.device)
     for site, run in architecture.steps():

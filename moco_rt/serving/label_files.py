@@ -1,24 +1,28 @@
-"""A file of texts to a file of labels, line by line, in pieces that survive an interruption."""
+"""A file of texts, or a folder of images, to a file of labels, in pieces that survive an interruption."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from moco_rt.cascades.cascade import Cascade
 from moco_rt.cascades.prediction import predict_parts as predict_cascade_parts
 from moco_rt.inputs.file_formats import Columns, FileFormat
+from moco_rt.inputs.images import find_images
 from moco_rt.inputs.text_files import STANDARD, Row, open_rows
 from moco_rt.inputs.texts import TextInput
+from moco_rt.runtime.classifiers.image import EarlyExitImageClassificationModel
+from moco_rt.runtime.classifiers.image_prediction import predict_image_parts
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
+from moco_rt.runtime.outputs import Prediction
 from moco_rt.runtime.prediction import predict_parts
 from moco_rt.serving.label_output import LabelFile, LabelStream, is_stream, open_output
-from moco_rt.serving.label_rows import LabelRows, output_format
-from moco_rt.serving.run_record import describe_run
+from moco_rt.serving.label_rows import ImageLabelRows, LabelRows, output_format
+from moco_rt.serving.run_record import describe_image_run, describe_run
 
 
 def predict_file(
@@ -62,40 +66,82 @@ def predict_file(
         raise ValueError(f"max_length must be left to a cascade, which knows its own (got {max_length})")
     if STANDARD not in (source, out) and out.exists() and source.exists() and out.samefile(source):
         raise ValueError(f"out must be another file than {source} (got the same)")
-    labels = LabelRows(model, FileFormat.JSONL if is_stream(out) else output_format(out))
+    labels = LabelRows(model, _format_of(out))
+
+    def label(texts: Iterator[TextInput]) -> Iterator[Prediction]:
+        if isinstance(model, Cascade):
+            return predict_cascade_parts(model, texts)
+        return predict_parts(model, texts, tokenizer, max_length)
+
+    with open_rows(source, kind, columns) as rows:
+        return _write(rows, source, out, labels, label, lambda: describe_run(model, tokenizer, max_length), overwrite)
+
+
+def predict_folder(
+    model: EarlyExitImageClassificationModel, image_processor: Any, folder: Path, out: Path, *, overwrite: bool = False
+) -> tuple[int, int]:
+    """Label every image of a folder, as `predict_file` labels the texts of a file.
+
+    Images are known by their paths within the folder: a later run goes on after those that out holds, whatever is in
+    them by then.
+
+    Args:
+        model: with or without a policy.
+        image_processor: its image processor.
+        folder: the images, see `find_images`.
+        out: the labels, see `ImageLabelRows`.
+        overwrite: start anew, whatever out holds.
+
+    Returns:
+        How many images out held the labels of before, and of how many it does now.
+
+    Raises:
+        OSError: the folder is not there, or out cannot be written.
+        ValueError: there is no image, or one cannot be read; out is not an earlier run's, or that run was made with
+            something else, or had other images; or another run writes it.
+    """
+    labels = ImageLabelRows(model, _format_of(out))
+    paths = [path.relative_to(folder).as_posix() for path in find_images(folder)]
+
+    def label(names: Iterator[TextInput]) -> Iterator[Prediction]:
+        return predict_image_parts(model, (folder / str(name) for name in names), image_processor)
+
+    rows = (Row(path, None, str(folder / path)) for path in paths)
+    return _write(rows, folder, out, labels, label, lambda: describe_image_run(model, image_processor), overwrite)
+
+
+def _format_of(out: Path) -> FileFormat:
+    return FileFormat.JSONL if is_stream(out) else output_format(out)
+
+
+def _write(
+    rows: Iterator[Row],
+    source: Path,
+    out: Path,
+    labels: LabelRows,
+    label: Callable[[Iterator[TextInput]], Iterator[Prediction]],
+    describe: Callable[[], dict[str, Any]],
+    overwrite: bool,
+) -> tuple[int, int]:
+    """Label what out does not hold yet, and return how many rows it held before, and how many it does now."""
+    ahead: deque[Row] = deque()  # that have been read, and whose labels have not been written
+
+    def texts(rows: Iterator[Row]) -> Iterator[TextInput]:
+        for row in rows:
+            ahead.append(row)
+            yield row.text
+
     with contextlib.ExitStack() as stack:
-        rows = stack.enter_context(open_rows(source, kind, columns))
         if is_stream(out):
             output: LabelStream | LabelFile = LabelStream(out, labels, stack)
         else:
             first = list(itertools.islice(rows, 1))  # a file that cannot be read makes none
             rows = itertools.chain(first, rows)
-            made_with = describe_run(model, tokenizer, max_length)
+            made_with = describe()
             output = stack.enter_context(open_output(out, labels, overwrite))
             rows = output.begin(made_with, rows, str(source), overwrite)
         before = output.rows
-        _label(model, tokenizer, rows, output, labels, max_length)
+        for part in label(texts(rows)):
+            written = [ahead.popleft() for _ in range(len(part))]
+            output.write(written, labels.lines_of(written, part))
         return before, output.rows
-
-
-def _label(
-    model: EarlyExitTextClassificationModel | Cascade,
-    tokenizer: Any,
-    rows: Iterator[Row],
-    output: LabelStream | LabelFile,
-    labels: LabelRows,
-    max_length: int | None,
-) -> None:
-    ahead: deque[Row] = deque()  # that have been read, and whose labels have not been written
-
-    def texts() -> Iterator[TextInput]:
-        for row in rows:
-            ahead.append(row)
-            yield row.text
-
-    if isinstance(model, Cascade):
-        parts = predict_cascade_parts(model, texts())
-    else:
-        parts = predict_parts(model, texts(), tokenizer, max_length)
-    for part in parts:
-        output.write([ahead.popleft() for _ in range(len(part))], labels.lines(part))

@@ -12,7 +12,8 @@ from typing import Any
 
 from moco_rt.cascades.cascade import Cascade
 from moco_rt.inputs.file_formats import FileFormat, format_of, is_compressed
-from moco_rt.runtime.model import EarlyExitTextClassificationModel
+from moco_rt.inputs.text_files import Row
+from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.outputs import Prediction
 
 
@@ -40,7 +41,7 @@ class LabelRows:
         kind: the format of the file: JSON lines, CSV or TSV.
     """
 
-    def __init__(self, model: EarlyExitTextClassificationModel | Cascade, kind: FileFormat):
+    def __init__(self, model: EarlyExitClassifier | Cascade, kind: FileFormat):
         self._kind = kind
         config = model.config
         scored = config.num_labels == 1 or config.problem_type == "regression"
@@ -54,6 +55,10 @@ class LabelRows:
     def lines(self, prediction: Prediction) -> list[bytes]:
         """The lines of a file, one for each text."""
         return [self._line({name: _plain(value) for name, value in row.items()}) for row in prediction]
+
+    def lines_of(self, rows: Sequence[Row], prediction: Prediction) -> list[bytes]:  # noqa: ARG002
+        """The lines of a file for these rows of the source, which texts are known by their places in."""
+        return self.lines(prediction)
 
     def could_be(self, line: bytes) -> bool:
         """True for a line that `lines` may have written, whole or cut off."""
@@ -76,6 +81,21 @@ class LabelRows:
     @property
     def _delimiter(self) -> str:
         return "\t" if self._kind is FileFormat.TSV else ","
+
+
+class ImageLabelRows(LabelRows):
+    """Predictions about images as rows of a file: `label`, `prob`, `exit` and `image`, the path within its folder."""
+
+    def __init__(self, model: EarlyExitClassifier, kind: FileFormat):
+        super().__init__(model, kind)
+        self.columns = [*self.columns, "image"]
+
+    def lines_of(self, rows: Sequence[Row], prediction: Prediction) -> list[bytes]:
+        """The lines of a file, one for each image."""
+        return [
+            self._line({**{name: _plain(value) for name, value in answer.items()}, "image": row.text})
+            for row, answer in zip(rows, prediction, strict=True)
+        ]
 
 
 def _cell(value: Any) -> str:

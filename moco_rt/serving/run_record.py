@@ -19,9 +19,10 @@ from typing import Any, BinaryIO
 import moco_rt
 from moco_rt.cascades.cascade import Cascade
 from moco_rt.inputs.tokenization import length_limit
-from moco_rt.policies.fingerprints import run_identity
+from moco_rt.policies.fingerprints import image_run_identity, run_identity
 from moco_rt.policies.policy import Policy
 from moco_rt.policies.policy_files import save_policy
+from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
 
 _FORMAT = {"format": "moco_rt run", "version": 1}
@@ -134,11 +135,7 @@ def describe_run(
     Raises:
         ValueError: a rule is a plain callable, of which nobody knows whether it is the same in the next run.
     """
-    about: dict[str, Any] = {
-        "moco_rt": moco_rt.__version__,
-        "labels": {str(number): name for number, name in model.config.id2label.items()},
-        "problem_type": model.config.problem_type,
-    }
+    about = _describe_answers(model)
     if isinstance(model, EarlyExitTextClassificationModel):
         longest = max_length or model.policy.made_for.get("max_length")
         return {**about, **_describe_model(model, tokenizer, length_limit(tokenizer, model.max_seqlen, longest))}
@@ -155,8 +152,25 @@ def describe_run(
     return about
 
 
+def describe_image_run(model: EarlyExitClassifier, image_processor: Any) -> dict[str, Any]:
+    """Describe all that labels of images depend on, but the images; raises as `describe_run`."""
+    return {**_describe_answers(model), **_by_part(model, image_run_identity(model.model, image_processor))}
+
+
+def _describe_answers(model: EarlyExitClassifier | Cascade) -> dict[str, Any]:
+    return {
+        "moco_rt": moco_rt.__version__,
+        "labels": {str(number): name for number, name in model.config.id2label.items()},
+        "problem_type": model.config.problem_type,
+    }
+
+
 def _describe_model(model: EarlyExitTextClassificationModel, tokenizer: Any, max_length: int) -> dict[str, Any]:
-    about = {**run_identity(model.model, tokenizer, max_length), "policy": _policy_fingerprint(model.policy)}
+    return _by_part(model, run_identity(model.model, tokenizer, max_length))
+
+
+def _by_part(model: EarlyExitClassifier, identity: Mapping[str, Any]) -> dict[str, Any]:
+    about = {**identity, "policy": _policy_fingerprint(model.policy)}
     # What has parts, as a configuration, part by part: a message names what differs.
     parts = {
         f"{name} {key}": part

@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING, Any, TypedDict, overload
 
 import torch
 
-from moco_rt.architectures import load_tokenizer, unwrap
+from moco_rt.architectures import load_image_processor, load_tokenizer, takes_images, unwrap
 from moco_rt.architectures.conversion import Dtype
 from moco_rt.cascades.cascade import Cascade
 from moco_rt.cascades.tier import Tier, TierLike, align_classes, backend_to_keep
 from moco_rt.certification.guarantee import Guarantee
 from moco_rt.certification.selection import Selection, select
 from moco_rt.inputs.class_numbers import class_numbers
+from moco_rt.inputs.images import Images, check_column, first_of_equal_images, list_images
 from moco_rt.inputs.texts import TextInput, Texts, list_texts
 from moco_rt.inputs.tokenization import length_limit
-from moco_rt.policies.fingerprints import run_identity
+from moco_rt.policies.fingerprints import image_run_identity, run_identity
 from moco_rt.policies.policy import CertifiedPath
 from moco_rt.quantization.hf_quantizer import is_int8
+from moco_rt.runtime.classifiers.base import EarlyExitClassifier
+from moco_rt.runtime.classifiers.image import EarlyExitImageClassificationModel
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
 from moco_rt.tuning.batch_tokens import tune_batch_tokens
 from moco_rt.tuning.cascade_study import CascadeStudy, build_tiers, study_tiers
@@ -32,18 +35,23 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class Options(TypedDict, total=False):
-    """Keyword arguments of `accelerate`, which says what they mean."""
+class ImageOptions(TypedDict, total=False):
+    """Keyword arguments of `accelerate`, which says what they mean, for models that take images."""
 
-    tokenizer: Any
     agreement: float
     confidence: float
     dtype: Dtype | None
     seed: int
     calibration: Texts | None
     labels: Any
-    max_length: int | None
     columns: str | Sequence[str] | None
+
+
+class Options(ImageOptions, total=False):
+    """Those for models that take texts."""
+
+    tokenizer: Any
+    max_length: int | None
 
 
 @overload
@@ -51,12 +59,17 @@ def accelerate(
     model: torch.nn.Module, texts: Texts, **options: Unpack[Options]
 ) -> EarlyExitTextClassificationModel: ...
 @overload
+def accelerate(
+    model: torch.nn.Module, texts: Images, *, image_processor: Any, **options: Unpack[ImageOptions]
+) -> EarlyExitImageClassificationModel: ...
+@overload
 def accelerate(model: list[TierLike] | tuple[TierLike, ...], texts: Texts, **options: Unpack[Options]) -> Cascade: ...
 def accelerate(
     model: Any,
     texts: Texts,
     *,
     tokenizer: Any = None,
+    image_processor: Any = None,
     agreement: float = 0.99,
     confidence: float = 0.95,
     dtype: Dtype | None = None,
@@ -65,7 +78,7 @@ def accelerate(
     labels: Any = None,
     max_length: int | None = None,
     columns: str | Sequence[str] | None = None,
-) -> EarlyExitTextClassificationModel | Cascade:
+) -> EarlyExitClassifier | Cascade:
     """Find the fastest policy of exits whose disagreement with the full model is certified.
 
     Off-ramps learn the model's own probabilities at every layer; a search orders policies from "no row leaves" to the
@@ -77,15 +90,17 @@ def accelerate(
     others in all tiers.
 
     Args:
-        model: a Hugging Face `...ForSequenceClassification`, or a pipeline or `EarlyExitTextClassificationModel` around
-            one; or tiers of a cascade, see `Cascade`, from the fastest to the one whose labels count: exits inside
-            tiers and the hand-over between them are then chosen together, and tiers that save no time are left out. Of
-            an `EarlyExitTextClassificationModel` its model and backend are used, and no exits.
+        model: a Hugging Face `...ForSequenceClassification` or `...ForImageClassification`, or a pipeline or one of our
+            models around it, of which model and backend are used, and no exits; or tiers of a cascade, see `Cascade`,
+            from the fastest to the one whose labels count: exits inside tiers and the hand-over between them are then
+            chosen together, and tiers that save no time are left out.
         texts: texts, pairs, or rows with named columns, in whatever holds them (see `list_texts`), like those it will
             meet; labels are not needed. Texts that the model was fine-tuned on would make it look surer than it is:
-            certify on others, see `calibration`.
+            certify on others, see `calibration`. For a model that takes them, images, see its `predict`: they are
+            opened several times, so paths take least memory, and those with equal pixels are one unit.
         tokenizer: the model's; None: loaded from where the model came from. Tiers bring their own. What is returned
             carries it.
+        image_processor: the same of a model that takes images.
         agreement: the share of rows that must keep the full model's label.
         confidence: the probability, over the choice of calibration texts, with which this must hold.
         dtype: compute in this dtype; None: the model's. `"int8"`: on the copy that `quantize` makes with the texts that
@@ -98,7 +113,7 @@ def accelerate(
             the certificate, over all calibration texts with their copies.
         max_length: in tokens; None: what model and tokenizer allow.
         columns: names the column of `texts` and `calibration` that holds the text, or the two that hold a pair; None:
-            `text`, and where there is one `text2` or `text_pair`.
+            `text`, and where there is one `text2` or `text_pair`; of images `image` or `img`.
 
     Returns:
         The model with its policy; `.policy.certificate` says what is promised, of a cascade `.certificate`. With too
@@ -106,12 +121,19 @@ def accelerate(
         many are needed; where no exit pays, or none can be certified, it has none, and says so.
 
     Raises:
-        TypeError: model is not a sequence classifier, texts is a single text or holds something else, or labels are not
-            a sequence.
+        TypeError: model is not a classifier of texts or images, texts is a single text or holds something else, or
+            labels are not a sequence.
         ValueError: it does not choose one label of at least two, there are too few distinct texts, one is not valid
             Unicode, a label is not a class of the model, or a share is not inside (0, 1).
     """
     guarantee = Guarantee.of_agreement(agreement, confidence)
+    if not isinstance(model, list | tuple) and takes_images(unwrap(model)[0]):
+        if tokenizer is not None or max_length is not None:
+            raise ValueError("tokenizer and max_length must be None: the model takes images")
+        column = check_column(columns)
+        return _accelerate_on_images(model, texts, image_processor, guarantee, dtype, calibration, labels, seed, column)
+    if image_processor is not None:
+        raise ValueError("image_processor must be None: the model takes texts")
     texts = list_texts(texts, columns)
     calibration = None if calibration is None else list_texts(calibration, columns)
     if isinstance(model, list | tuple):
@@ -128,14 +150,62 @@ def accelerate(
     if isinstance(model, list | tuple):
         return choose_cascade(tiers, study_tiers(tiers, split, seed), split, guarantee)
     fast: EarlyExitTextClassificationModel = tiers[-1].model
-    found = study_model(fast, split, seed=seed)
-    chosen = choose(fast, found, guarantee)
+    _certify(fast, split, guarantee, seed)
     fast.policy.made_for |= run_identity(fast.model, last.tokenizer, last.max_length)
-    fast.search_report = describe_search(fast, found, chosen)
     return fast
 
 
-def choose(fast: EarlyExitTextClassificationModel, found: Study, guarantee: Guarantee) -> Selection:
+def _accelerate_on_images(
+    model: Any,
+    images: Images,
+    image_processor: Any,
+    guarantee: Guarantee,
+    dtype: Dtype | None,
+    calibration: Images | None,
+    labels: Any,
+    seed: int,
+    column: str | None,
+) -> EarlyExitImageClassificationModel:
+    """Do what `accelerate` does, for a model that takes images."""
+    taken = list_images(images, column)
+    certifying = None if calibration is None else list_images(calibration, column)
+    fast = _prepare_for_images(model, image_processor, dtype)
+    names = [str(fast.config.id2label[c]) for c in range(fast.config.num_labels)]
+    split = split_texts(
+        taken,
+        list,
+        calibration=certifying,
+        labels=None if labels is None else class_numbers(labels, names),
+        seed=seed,
+        find_equals=lambda rows: first_of_equal_images(rows, fast.config.num_channels),
+        of="image",
+    )
+    if dtype == "int8" and not is_int8(fast.model):
+        copy = quantize(fast.model, split.texts[split.fit], image_processor=fast.image_processor)
+        fast = _prepare_for_images(copy, fast.image_processor, None)
+    _certify(fast, split, guarantee, seed)
+    fast.policy.made_for |= image_run_identity(fast.model, fast.image_processor)
+    return fast
+
+
+def _prepare_for_images(model: Any, image_processor: Any, dtype: Dtype | None) -> EarlyExitImageClassificationModel:
+    """Return a model as it will run, with its image processor; int8 waits for the images that it learns from."""
+    backend = backend_to_keep(model) if isinstance(model, EarlyExitImageClassificationModel) else "auto"
+    model, processor = unwrap(model, image_processor, "image_processor")
+    fast = EarlyExitImageClassificationModel(model, backend=backend, dtype=None if dtype == "int8" else dtype)
+    fast.check_takes_exits()
+    fast.image_processor = load_image_processor(model) if processor is None else processor
+    return fast
+
+
+def _certify(fast: EarlyExitClassifier, split: Split, guarantee: Guarantee, seed: int) -> None:
+    """Give a model the fastest policy that is certified on a split, and the report of the search."""
+    found = study_model(fast, split, seed=seed)
+    chosen = choose(fast, found, guarantee)
+    fast.search_report = describe_search(fast, found, chosen)
+
+
+def choose(fast: EarlyExitClassifier, found: Study, guarantee: Guarantee) -> Selection:
     """Give a model the fastest policy that a study certifies, in place of the one that it has.
 
     Args:

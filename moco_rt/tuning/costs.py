@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from moco_rt.architectures.sites import EMBEDDINGS
-from moco_rt.encoding import Encoded, EncodedTexts
 from moco_rt.policies.conditions import OffRamp
 from moco_rt.policies.policy import Exit
+from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.exit_points import ExitPoint, compile_exits
-from moco_rt.runtime.model import EarlyExitTextClassificationModel
 from moco_rt.tuning.timing import fastest, seconds_of
 
 #: Lengths are timed at these shares of the rows; costs in between are interpolated.
@@ -69,14 +69,12 @@ class Costs:
         return seconds.T
 
 
-def measure_costs(
-    model: EarlyExitTextClassificationModel, rows: Sequence[Encoded], off_ramps: Sequence[OffRamp]
-) -> Costs:
+def measure_costs(model: EarlyExitClassifier, rows: Sequence[Any], off_ramps: Sequence[OffRamp]) -> Costs:
     """Time whole forwards with and without exits: the minimum over interleaved runs, on batches of near-equal length.
 
     Args:
         model: on its own backend and threads.
-        rows: tokenised texts, some hundred at least to speak for the lengths.
+        rows: tokenised texts, or images, some hundred at least to speak for the lengths.
         off_ramps: E off-ramps in the order of their sites; those that read the same feature are taken to cost alike.
     """
     # Off-ramps are of one kind if scoring by them costs the same: they read one feature. Those at the embeddings are a
@@ -100,9 +98,12 @@ def measure_costs(
         _exits(model, scoring=scoring, leaving=None if place is None else off_ramps[place])
         for scoring, place in zip(first, after, strict=True)
     ]
-    by_length = sorted(rows, key=lambda row: len(row["input_ids"]))
-    batches = [_around(by_length, share) for share in _SHARES]
-    lengths = np.array([np.mean([len(row["input_ids"]) for row in batch]) for batch in batches])
+    row_lengths = model.lengths_of(rows)
+    by_length = np.argsort(row_lengths, kind="stable")
+    alike = row_lengths.min() == row_lengths.max()  # as those of images are
+    places = [_around(by_length, row_lengths, share) for share in ((0.5,) if alike else _SHARES)]
+    batches = [[rows[place] for place in some] for some in places]
+    lengths = np.array([np.mean(row_lengths[some]) for some in places])
     each, once = (np.array(part) for part in zip(*(_time(model, variants, batch) for batch in batches), strict=True))
     order = np.argsort(lengths)  # batches of few rows, and of fewer the longer they are, overlap
     each, once = each[order], np.median(once, axis=0)
@@ -128,7 +129,7 @@ def _next_site(off_ramp: OffRamp, off_ramps: Sequence[OffRamp]) -> int | None:
 
 
 def _exits(
-    model: EarlyExitTextClassificationModel, *, scoring: OffRamp | None = None, leaving: OffRamp | None = None
+    model: EarlyExitClassifier, *, scoring: OffRamp | None = None, leaving: OffRamp | None = None
 ) -> Mapping[str, ExitPoint]:
     """Compile an off-ramp that scores rows and lets none go, and one by which all leave."""
     policy = model.policy.without_exits()
@@ -139,16 +140,16 @@ def _exits(
     return compile_exits(policy, model.device)
 
 
-def _around(by_length: Sequence[Encoded], share: float) -> Sequence[Encoded]:
-    """Return as many rows as a batch usually has, around a share of rows ordered by length."""
+def _around(by_length: NDArray[np.int64], lengths: NDArray[np.int64], share: float) -> NDArray[np.int64]:
+    """Return places of as many rows as a batch usually has, around a share of rows whose places stand by length."""
     middle = int(share * (len(by_length) - 1))
-    count = max(1, min(_BATCH_ROWS, _BATCH_TOKENS // len(by_length[middle]["input_ids"])))
+    count = max(1, min(_BATCH_ROWS, _BATCH_TOKENS // int(lengths[by_length[middle]])))
     first = max(0, min(middle - count // 2, len(by_length) - count))
     return by_length[first : first + count]
 
 
 def _time(
-    model: EarlyExitTextClassificationModel, variants: Sequence[Mapping[str, ExitPoint]], batch: Sequence[Encoded]
+    model: EarlyExitClassifier, variants: Sequence[Mapping[str, ExitPoint]], batch: Sequence[Any]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return seconds by variant, (variants,) each: those of one row, and the fixed ones of the batch.
 
@@ -156,8 +157,8 @@ def _time(
     """
     few = batch[::_FEWER]
     timers = [
-        partial(seconds_of, partial(_forward, model, exits, EncodedTexts.of(rows)))
-        for rows in (batch, few)
+        partial(seconds_of, partial(_forward, model, exits, together))
+        for together in (model.batch_of(batch), model.batch_of(few))
         for exits in variants
     ]
     times = fastest(timers, fewest=_FEWEST_RUNS, most=_MOST_RUNS, budget=_SECONDS)
@@ -168,8 +169,8 @@ def _time(
     return each, many_seconds - len(batch) * each
 
 
-def _forward(model: EarlyExitTextClassificationModel, exits: Mapping[str, ExitPoint], rows: EncodedTexts) -> None:
+def _forward(model: EarlyExitClassifier, exits: Mapping[str, ExitPoint], batch: Any) -> None:
     """Run a batch to its end, on a GPU too, which would go on in the background."""
-    model.run_packed(exits, rows)
+    model.run_batch(exits, batch)
     if model.device.type == "cuda":
         torch.cuda.synchronize()

@@ -11,12 +11,22 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from moco_rt.architectures import architecture_of, check_single_label, load_tokenizer, unwrap
+from moco_rt.architectures import (
+    architecture_of,
+    check_single_label,
+    load_image_processor,
+    load_tokenizer,
+    takes_images,
+    unwrap,
+)
 from moco_rt.architectures.conversion import check_quantizable, int8_copy, to_dtype
 from moco_rt.inputs.batching import length_sorted_batches
+from moco_rt.inputs.images import Images, check_column, list_images
 from moco_rt.inputs.texts import Texts, list_texts
 from moco_rt.inputs.tokenization import length_limit
-from moco_rt.runtime.model import EarlyExitTextClassificationModel
+from moco_rt.runtime.classifiers.base import EarlyExitClassifier
+from moco_rt.runtime.classifiers.choice import class_for
+from moco_rt.runtime.classifiers.image import EarlyExitImageClassificationModel
 
 #: Texts that the copy is compared on.
 _ROWS = 512
@@ -36,6 +46,7 @@ def quantize(
     texts: Texts,
     *,
     tokenizer: Any = None,
+    image_processor: Any = None,
     max_length: int | None = None,
     columns: str | Sequence[str] | None = None,
 ) -> Any:
@@ -46,11 +57,13 @@ def quantize(
     those first that change the logits most, and the log says which. Nothing is trained.
 
     Args:
-        model: a Hugging Face `...ForSequenceClassification`, or a pipeline or `EarlyExitTextClassificationModel` around
-            one, on a CPU.
+        model: a Hugging Face `...ForSequenceClassification` or `...ForImageClassification`, or a pipeline or one of our
+            models around it, on a CPU.
         texts: a few hundred texts, pairs, or rows with named columns, in whatever holds them (see `list_texts`), like
-            those it will meet; of more than 512, so many spread evenly over them are looked at.
+            those it will meet; of more than 512, so many spread evenly over them are looked at. For a model that takes
+            them, images, see its `predict`.
         tokenizer: the model's; None: loaded from where the model came from.
+        image_processor: the same of a model that takes images.
         max_length: in tokens; None: what model and tokenizer allow.
         columns: names the column that holds the text, or the two that hold a pair; None: `text`, and where there is one
             `text2` or `text_pair`.
@@ -63,26 +76,41 @@ def quantize(
         ValueError: its family, or the processor, is not covered; it does not choose one label of at least two; there
             are no texts.
     """
+    if takes_images(unwrap(model)[0]):
+        return _quantize_on_images(model, texts, image_processor, check_column(columns))
     taken = list_texts(texts, columns)
     model, tokenizer = unwrap(model, tokenizer)
     max_seqlen = architecture_of(model).max_seqlen
     tokenizer = load_tokenizer(model) if tokenizer is None else tokenizer
     longest = length_limit(tokenizer, max_seqlen, max_length)
-    places = np.linspace(0, len(taken) - 1, min(_ROWS, len(taken)), dtype=int)  # texts may be sorted by class
-    some = [taken[place] for place in places]
-    return quantize_on(model, length_sorted_batches(tokenizer, some, longest, _BATCH_ROWS)[0])
+    return quantize_on(model, length_sorted_batches(tokenizer, _spread(taken), longest, _BATCH_ROWS)[0])
+
+
+def _quantize_on_images(model: Any, images: Images, image_processor: Any, column: str | None) -> Any:
+    some = _spread(list_images(images, column))
+    model, processor = unwrap(model, image_processor, "image_processor")
+    fast = EarlyExitImageClassificationModel(model)
+    fast.image_processor = load_image_processor(model) if processor is None else processor
+    batches = [fast.batch_of(some[start : start + _BATCH_ROWS]) for start in range(0, len(some), _BATCH_ROWS)]
+    return quantize_on(model, [{"pixel_values": batch} for batch in batches])
+
+
+def _spread(rows: Sequence[Any]) -> list[Any]:
+    """Return so many rows, or all, spread evenly: they may be sorted by class."""
+    return [rows[place] for place in np.linspace(0, len(rows) - 1, min(_ROWS, len(rows)), dtype=int)]
 
 
 def quantize_on(model: Any, batches: Batches) -> Any:
-    """Do what `quantize` does, on texts that are tokenised and padded already."""
+    """Do what `quantize` does, on texts that are tokenised and padded already, or on images that are prepared."""
     check_single_label(model.config)
     check_quantizable(model)
     model = to_dtype(model, None)
-    expected = _logits(EarlyExitTextClassificationModel(model), batches)
+    kind = class_for(model)
+    expected = _logits(kind(model), batches)
 
     def compare(smooth: dict[str, Tensor] | None, keep: Sequence[str] = ()) -> tuple[float, float]:
         """Return the mean squared error of the logits, and the share of labels that stay."""
-        logits = _logits(EarlyExitTextClassificationModel(int8_copy(model, smooth, keep)), batches)
+        logits = _logits(kind(int8_copy(model, smooth, keep)), batches)
         stay = (logits.argmax(1) == expected.argmax(1)).float().mean()
         return float((logits - expected).square().mean()), float(stay)
 
@@ -108,7 +136,7 @@ def quantize_on(model: Any, batches: Batches) -> Any:
 
 
 @torch.no_grad()
-def _logits(model: EarlyExitTextClassificationModel, batches: Batches) -> Tensor:
+def _logits(model: EarlyExitClassifier, batches: Batches) -> Tensor:
     """Return the logits of all rows: (rows, C) float32."""
     return torch.cat([model(**batch).logits.float() for batch in batches])
 
@@ -116,13 +144,13 @@ def _logits(model: EarlyExitTextClassificationModel, batches: Batches) -> Tensor
 @torch.no_grad()
 def _largest_inputs(model: Any, batches: Batches) -> dict[str, Tensor]:
     """Return the largest absolute value of each input channel over all tokens: (inputs,) by module path."""
-    reference = EarlyExitTextClassificationModel(model, backend="reference")
+    reference = class_for(model)(model, backend="reference")
     largest: dict[str, Tensor] = {}
     mask = torch.empty(0)
 
     def watch(name: str, x: Tensor) -> None:
-        tokens = x[mask] if x.shape[:2] == mask.shape else x.flatten(0, -2)  # DeBERTa's positions are not padded
-        seen = tokens.abs().amax(dim=0).float()
+        padded = x.shape[:2] == mask.shape  # not so the tokens of an image, nor DeBERTa's vectors of positions
+        seen = (x[mask] if padded else x).flatten(0, -2).abs().amax(dim=0).float()
         largest[name] = torch.maximum(largest.get(name, seen), seen)
 
     hooks = [
@@ -132,7 +160,7 @@ def _largest_inputs(model: Any, batches: Batches) -> dict[str, Tensor]:
     ]
     try:
         for batch in batches:
-            mask = batch["attention_mask"].bool()
+            mask = batch["attention_mask"].bool() if "attention_mask" in batch else torch.tensor(True)
             reference(**batch)
     finally:
         for hook in hooks:

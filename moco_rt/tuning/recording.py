@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +12,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from moco_rt._C import PackedBatch, Results
-from moco_rt.encoding import Encoded, EncodedTexts
-from moco_rt.inputs.batching import by_tokens
-from moco_rt.runtime.model import EarlyExitTextClassificationModel
+from moco_rt.inputs.batching import by_lengths
+from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,12 @@ class _Recorder:
         return 0
 
 
-def record(
-    model: EarlyExitTextClassificationModel, rows: Sequence[Encoded], sites: Sequence[str], desc: str = "record"
-) -> Recordings:
-    """Record the feature `cls+mean` of tokenised rows at some sites, on the model's own backend and in its dtype.
+def record(model: EarlyExitClassifier, rows: Sequence[Any], sites: Sequence[str], desc: str = "record") -> Recordings:
+    """Record the feature `cls+mean` of rows at some sites, on the model's own backend and in its dtype.
 
     Args:
         model: the model; its exits take no part.
-        rows: N tokenised texts.
+        rows: N tokenised texts, or images.
         sites: names of the sites.
         desc: title of the progress bar.
     """
@@ -77,11 +75,12 @@ def record(
     features = {site: np.empty((len(rows), size), np.float32) for site in sites}
     recorders = {site: _Recorder(seen) for site, seen in features.items()}
     logits = np.empty((len(rows), model.policy.num_classes), np.float32)
-    with tqdm(total=len(rows), unit="text", desc=desc, delay=2, leave=False) as progress:
-        for places in by_tokens(rows):
+    lengths = model.lengths_of(rows)
+    with tqdm(total=len(rows), unit="row", desc=desc, delay=2, leave=False) as progress:
+        for places in by_lengths(lengths):
             for recorder in recorders.values():
                 recorder.places = places
-            results = model.run_packed(recorders, EncodedTexts.of([rows[i] for i in places]))
+            results = model.run_batch(recorders, model.batch_of([rows[i] for i in places]))
             logits[places] = results.logits.to("cpu", torch.float32).numpy()
             progress.update(len(places))
-    return Recordings(features, logits, np.array([len(row["input_ids"]) for row in rows]))
+    return Recordings(features, logits, lengths)

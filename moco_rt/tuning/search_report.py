@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 
 from moco_rt.certification.selection import Selection, trace
 from moco_rt.policies.findings import SAMPLE, SearchReport
-from moco_rt.runtime.model import EarlyExitTextClassificationModel
+from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.tuning.baselines import all_baselines
 from moco_rt.tuning.study import Study, score_exits
 
 
-def describe_search(model: EarlyExitTextClassificationModel, found: Study, chosen: Selection) -> SearchReport:
+def describe_search(model: EarlyExitClassifier, found: Study, chosen: Selection) -> SearchReport:
     """Describe a search on the calibration rows, beside what published methods do on the same rows.
 
     Args:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moco_rt.certification.selection import RowsInAll
 from moco_rt.encoding import Encoded
-from moco_rt.inputs.texts import TextInput
 
 #: Shares of the distinct rows that train off-ramps and that order the path; the rest certifies.
 _FIT, _ORDERING = 0.5, 0.15
@@ -30,15 +30,15 @@ class Split:
     `[:ordering_start]` train off-ramps, those up to `calibration_start` order the policies, the rest certify.
 
     Attributes:
-        texts: N texts or pairs; each stands for all texts with the same tokens.
-        rows: N tokenised texts, as the model whose labels count takes them.
+        texts: N texts, pairs or images; each stands for all texts with the same tokens, or images with the same pixels.
+        rows: N rows, as the model whose labels count takes them.
         ordering_start: index of the first ordering row.
         calibration_start: index of the first calibration row.
         calibration_in_all: the calibration rows with their copies and, where known, true classes.
     """
 
-    texts: Sequence[TextInput]
-    rows: Sequence[Encoded]
+    texts: Sequence[Any]
+    rows: Sequence[Any]
     ordering_start: int
     calibration_start: int
     calibration_in_all: RowsInAll
@@ -60,14 +60,16 @@ class Split:
 
 
 def split_texts(
-    texts: Sequence[TextInput],
-    encode: Callable[[Sequence[TextInput]], Sequence[Encoded]],
+    texts: Sequence[Any],
+    encode: Callable[[Sequence[Any]], Sequence[Any]],
     *,
-    calibration: Sequence[TextInput] | None = None,
+    calibration: Sequence[Any] | None = None,
     labels: NDArray[np.int64] | None = None,
     seed: int = 0,
+    find_equals: Callable[[Sequence[Any]], NDArray[np.int64]] | None = None,
+    of: str = "text",
 ) -> Split:
-    """Share out texts in a random order.
+    """Share out texts, or images, in a random order.
 
     Texts with equal tokens are one unit: they do one job, and the first of them stands for all. A certificate from
     rows that off-ramps have learnt from, or that counts copies as if they were new, promises what nobody has seen.
@@ -79,18 +81,20 @@ def split_texts(
         calibration: texts for the certificate alone; None: 35% of the distinct `texts`.
         labels: (n,) class numbers of `calibration`, or of `texts` where there is none.
         seed: of the order.
+        find_equals: returns for each row the index of the first that equals it, (n,) int64; None: `first_of_equals`.
+        of: what is shared out, for errors.
 
     Raises:
         ValueError: there are too few distinct texts, or not as many labels as texts.
     """
     expected = len(texts if calibration is None else calibration)
     if labels is not None and len(labels) != expected:
-        raise ValueError(f"labels must be one for each of the {expected} texts (got {len(labels)})")
+        raise ValueError(f"labels must be one for each of the {expected} {of}s (got {len(labels)})")
     # Calibration texts stand first: where others have the same tokens, the calibration text is the first of them.
     certifying = [] if calibration is None else list(calibration)
     everything = [*certifying, *texts]
     rows = encode(everything) if everything else []
-    first = first_of_equals(rows)
+    first = (find_equals or first_of_equals)(rows)
     distinct = np.flatnonzero(first == np.arange(len(rows)))
     shuffled = distinct[np.searchsorted(distinct, len(certifying)) :]
     shuffled = shuffled[np.random.default_rng(seed).permutation(len(shuffled))]
@@ -101,10 +105,10 @@ def split_texts(
         fit, start = int(_FIT_OF_OTHERS * len(shuffled)), len(shuffled)
         places = np.concatenate([shuffled, distinct[: len(distinct) - len(shuffled)]])
         if shared := int((first[len(certifying) :] < len(certifying)).sum()):
-            _log.warning("%d texts also stand in calibration: they certify, and are left out of the fitting", shared)
+            _log.warning("%d %ss also stand in calibration: they certify, and are left out of the fitting", shared, of)
     if min(fit, start - fit, len(places) - start) < _FEWEST:
         raise ValueError(
-            f"texts must leave at least {_FEWEST} distinct rows to fit, to search and to certify on "
+            f"{of}s must leave at least {_FEWEST} distinct rows to fit, to search and to certify on "
             f"(got {fit}, {start - fit} and {len(places) - start})"
         )
     place_of = np.full(len(rows), -1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +14,9 @@ from tqdm import tqdm
 from moco_rt.architectures.sites import EMBEDDINGS, attention_site
 from moco_rt.certification.exit_scores import ExitScores
 from moco_rt.certification.selection import ExitCandidates, RowsInAll, ScoredRows
-from moco_rt.encoding import Encoded
 from moco_rt.policies.conditions import OffRamp
+from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.exit_points import compile_off_ramp
-from moco_rt.runtime.model import EarlyExitTextClassificationModel
 from moco_rt.tuning.costs import Costs, measure_costs
 from moco_rt.tuning.distillation import fit_off_ramp
 from moco_rt.tuning.recording import Recordings, record
@@ -63,11 +63,11 @@ class Study:
 
 
 def study_model(
-    model: EarlyExitTextClassificationModel,
+    model: EarlyExitClassifier,
     split: Split,
     *,
     seed: int,
-    rows: Sequence[Encoded] | None = None,
+    rows: Sequence[Any] | None = None,
     teacher: NDArray[np.float32] | None = None,
 ) -> Study:
     """Record rows, distil off-ramps from some of them, and time what leaving costs.
@@ -101,7 +101,7 @@ def study_model(
     )
 
 
-def candidate_sites(model: EarlyExitTextClassificationModel) -> list[str]:
+def candidate_sites(model: EarlyExitClassifier) -> list[str]:
     """Return the sites where off-ramps are tried: the embeddings, and a peek after the attention of all layers but one.
 
     After the last attention nothing is left to save. A peek after a whole layer would have to run its feed-forward

@@ -19,10 +19,12 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
+from image_samples import make_image_classifier, make_lit_pictures
+from transformers import ViTForImageClassification, ViTImageProcessorPil
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 import moco_rt
-from moco_rt import EarlyExitTextClassificationModel, cli
+from moco_rt import EarlyExitImageClassificationModel, EarlyExitTextClassificationModel, cli
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "inputs.md"
 MODULES = {"datasets": datasets, "numpy": numpy, "pandas": pandas, "pyarrow": pyarrow, "torch": torch}
@@ -78,6 +80,32 @@ def test_texts_are_refused_at_every_door(model, word_tokenizer, arguments, words
     for door in doors:
         with refused(words):
             call(door, arguments, tokenizer=word_tokenizer)
+
+
+@pytest.fixture
+def image_names(tiny_classifier, tmp_path):
+    """A model that takes images, and what the page calls `picture`, `path` and `pixels`."""
+    model = EarlyExitImageClassificationModel(make_image_classifier(tiny_classifier, ViTForImageClassification))
+    model.image_processor = ViTImageProcessorPil(size={"height": 24, "width": 24})
+    (picture,), _ = make_lit_pictures(1)
+    path = tmp_path / "picture.png"
+    picture.save(path)
+    return model, {"picture": picture, "path": path, "pixels": numpy.asarray(picture)}
+
+
+@pytest.mark.parametrize(("arguments", "pictures"), lines("images", "taken as"))
+def test_images_are_taken(image_names, arguments, pictures):
+    model, names = image_names
+    expected = model.predict([names["picture"]] * int(pictures.split()[0]))
+    assert torch.equal(call(model.predict, arguments, **names).probs, expected.probs)
+
+
+@pytest.mark.parametrize(("arguments", "words"), lines("images", "refused with"))
+def test_images_are_refused_at_every_door(image_names, arguments, words):
+    model, names = image_names
+    for door in (model.predict, lambda images: moco_rt.quantize(model, images)):
+        with refused(words):
+            call(door, arguments, **names)
 
 
 def write(path, content):

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from image_samples import make_image_classifier, make_lit_pictures, train_image_classifier
+from transformers import ViTForImageClassification, ViTImageProcessorPil
 
 from moco_rt import cli
 from moco_rt.demo.classifier import train_classifier
@@ -93,14 +95,21 @@ def check_options(script, options):
 
 
 @pytest.fixture(scope="module")
-def stand_ins(tmp_path_factory):
-    """The folder that readers are told to have: two small classifiers and some texts."""
+def stand_ins(tmp_path_factory, tiny_classifier):
+    """The folder that readers are told to have: small classifiers, some texts and some images."""
     folder = tmp_path_factory.mktemp("stand-ins")
     for name, seed, rows in (("my-small-model", 1, 300), ("my-model", 0, 500)):
         reviews = make_corpus(rows, seed=seed, hard_share=0.0, median_words=10)
         model, tokenizer = train_classifier([row.text for row in reviews], [row.label for row in reviews], seed=seed)
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
+    processor = ViTImageProcessorPil(size={"height": 24, "width": 24})
+    model = make_image_classifier(tiny_classifier, ViTForImageClassification, initializer_range=0.1)
+    train_image_classifier(model, processor, *make_lit_pictures(400, seed=1)).save_pretrained(folder / "my-image-model")
+    processor.save_pretrained(folder / "my-image-model")
+    (folder / "photos").mkdir()
+    for place, picture in enumerate(make_lit_pictures(500)[0]):
+        picture.save(folder / "photos" / f"{place:03}.png")
     reviews = make_corpus(1600, seed=2, hard_share=0.0, median_words=10)
     (folder / "reviews.txt").write_text("".join(f"{row.text}\n" for row in reviews), encoding="utf-8")
     return folder

@@ -497,9 +497,9 @@ def make_encoder(hidden=4, *, inner=6, embedding=None, head="tanh", heads=2, act
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"heads": 3}, "heads must divide the hidden size 4 (got 3)"),
-        ({"heads": 0}, "heads must divide the hidden size 4 (got 0)"),
-        ({"heads": -2}, "heads must divide the hidden size 4 (got -2)"),
+        ({"heads": 3}, "heads must divide the queries' size 4 (got 3)"),
+        ({"heads": 0}, "heads must divide the queries' size 4 (got 0)"),
+        ({"heads": -2}, "heads must divide the queries' size 4 (got -2)"),
         ({"activation": "swish"}, "activation must be one of gelu, gelu_new, relu, silu, tanh (got swish)"),
         ({"head": "softmax"}, "activation must be one of gelu, gelu_new, relu, silu, tanh (got softmax)"),
         ({"dtype": torch.float16}, "dtype must be torch.float32, or torch.bfloat16 where the processor"),

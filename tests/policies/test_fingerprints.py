@@ -6,9 +6,18 @@ import copy
 
 import pytest
 import torch
+from image_samples import make_image_classifier
+from transformers import AutoImageProcessor, DeiTImageProcessorPil, ViTForImageClassification, ViTImageProcessorPil
 
 from moco_rt import EarlyExitTextClassificationModel
-from moco_rt.policies.fingerprints import check_made_for, fingerprint, model_identity
+from moco_rt.policies.fingerprints import (
+    check_image_processor,
+    check_made_for,
+    fingerprint,
+    image_processor_fingerprint,
+    image_run_identity,
+    model_identity,
+)
 
 TENSOR_NAMES = [
     "bert.embeddings.word_embeddings.weight",
@@ -126,3 +135,32 @@ def test_an_edited_config_is_refused_when_the_policy_is_loaded(tiny_bert, tmp_pa
     file.write_text(file.read_text().replace('"hidden_act": "gelu"', '"hidden_act": "relu"'))
     with one_line_error(ValueError, "was made for a model with another hidden_act: gelu (got relu)"):
         EarlyExitTextClassificationModel.from_pretrained(tmp_path)
+
+
+def test_an_image_processor_is_known_by_its_class_and_settings(tmp_path, one_line_error):
+    processor = ViTImageProcessorPil(size={"height": 24, "width": 24})
+    processor.save_pretrained(tmp_path)
+    same = AutoImageProcessor.from_pretrained(tmp_path)
+    assert image_processor_fingerprint(same) == image_processor_fingerprint(processor)
+    others = [
+        DeiTImageProcessorPil(**{name: getattr(processor, name) for name in ("size", "do_resize")}),
+        ViTImageProcessorPil(size={"height": 24, "width": 25}),
+        ViTImageProcessorPil(size={"height": 24, "width": 24}, image_mean=[0.5, 0.5, 0.4]),
+    ]
+    made_for = {"image_processor": image_processor_fingerprint(processor)}
+    check_image_processor(made_for, same)
+    check_image_processor({}, others[0])
+    for other in others:
+        with one_line_error(ValueError, "image_processor must be the one that the policy was found with"):
+            check_image_processor(made_for, other)
+
+
+def test_images_of_another_size_are_another_model(tiny_classifier):
+    """Both have as many patches, hence weights of the same shapes."""
+    sizes = [(16, 40), [16, 40], (40, 16)]
+    models = [make_image_classifier(tiny_classifier, ViTForImageClassification, image_size=size) for size in sizes]
+    processor = ViTImageProcessorPil()
+    one, same, other = (image_run_identity(model, processor) for model in models)
+    assert one == same
+    assert one["weights"] == other["weights"]
+    assert one["config"] != other["config"]

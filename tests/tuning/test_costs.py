@@ -121,12 +121,13 @@ class Clock:
         self._model = model
         self.now = 0.0
         self.policy, self.device = model.policy, model.device
+        self.lengths_of, self.batch_of = model.lengths_of, model.batch_of
 
     def perf_counter(self):
         return self.now
 
-    def run_packed(self, exits, rows):
-        results = self._model.run_packed(exits, rows)
+    def run_batch(self, exits, rows):
+        results = self._model.run_batch(exits, rows)
         (site,) = set(results.exit_site.tolist())
         name = None if site < 0 else self._model.sites[site]
         tokens = len(rows.ids)

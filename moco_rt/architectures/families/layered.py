@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moco_rt._C import EmbeddingSpec, HeadSpec, LayerSpec, NormSpec, TransformerClassifier
+from moco_rt._C import EmbeddingSpec, HeadSpec, LayerSpec, NormSpec, PatchEmbeddingSpec, TransformerClassifier
 from moco_rt.architectures.base import Step
 from moco_rt.architectures.genuine import check_modules
 from moco_rt.architectures.sites import EMBEDDINGS, attention_site, output_site
@@ -35,6 +35,7 @@ class Layered:
     #: What the path of a layer within the list of them looks like.
     layer_path = r"\d+"
     pooled_token = "first"
+    image_size: tuple[int, int, int] | None = None
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class Layered:
         self.num_layers = len(self._layers)
         self.num_classes: int = config.num_labels
         self.hidden_size: int = config.hidden_size
-        self.max_seqlen: int = config.max_position_embeddings
+        self.max_seqlen: int = self._positions()
         self.module_paths = {f"{name}.{embeddings}": EMBEDDINGS}
         if len(every_layer) != self.num_layers:  # a layer that is run several times names no site
             return
@@ -129,7 +130,12 @@ class Layered:
         """The layers as they are run, from the module that holds them; one may stand in several places."""
         return list(stack)
 
-    def _embedding_spec(self) -> EmbeddingSpec:
+    def _positions(self) -> int:
+        """Return how many tokens a row may have."""
+        positions: int = self._model.config.max_position_embeddings
+        return positions
+
+    def _embedding_spec(self) -> EmbeddingSpec | PatchEmbeddingSpec:
         raise NotImplementedError
 
     def _layer_specs(self) -> list[LayerSpec]:

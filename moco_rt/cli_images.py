@@ -1,0 +1,85 @@
+"""The commands of the command line where the data is a folder of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moco_rt.architectures import Source, find_source, load_image_processor, load_model
+from moco_rt.cli_options import DtypeName, say_lines
+from moco_rt.inputs.file_formats import Columns, FileFormat
+from moco_rt.inputs.images import find_images
+from moco_rt.runtime.classifiers.image import EarlyExitImageClassificationModel
+from moco_rt.serving.label_files import predict_folder
+from moco_rt.tuning.accelerate import accelerate as find_policy
+
+if TYPE_CHECKING:
+    from moco_rt.architectures.conversion import Dtype
+
+
+def check_no_text_options(kind: FileFormat | None, columns: Columns, max_length: int | None) -> None:
+    """Refuse options that say how texts are read.
+
+    Raises:
+        ValueError: one is given.
+    """
+    if kind is not None or columns != Columns() or max_length is not None:
+        raise ValueError("data must be a file for --format, --max-length and names of columns (got a folder of images)")
+
+
+def accelerate(
+    models: Sequence[str],
+    folder: Path,
+    out: Path,
+    calibration: Path | None,
+    agreement: float,
+    confidence: float,
+    dtype: DtypeName | None,
+    seed: int,
+) -> str:
+    """Find a policy on the images of a folder, write the model and return what is promised.
+
+    Raises:
+        ValueError: there are several models, and whatever `moco_rt.accelerate` refuses.
+    """
+    if len(models) != 1:
+        raise ValueError(f"model must be one where data is a folder of images (got {len(models)})")
+    images = find_images(folder)
+    kept_apart = None if calibration is None else find_images(calibration)
+    model = load_model(find_source(Source(models[0])), images=True)
+    fast = find_policy(
+        model,
+        images,
+        image_processor=load_image_processor(model),
+        agreement=agreement,
+        confidence=confidence,
+        dtype=_dtype(dtype),
+        seed=seed,
+        calibration=kept_apart,
+        labels=_true_classes(images if kept_apart is None else kept_apart, model.config),
+    )
+    fast.save_pretrained(out)
+    return fast.report()
+
+
+def predict(model: str, folder: Path, out: Path, dtype: DtypeName | None, *, overwrite: bool) -> str:
+    """Label the images of a folder, and return a line about the file of labels.
+
+    Raises:
+        ValueError: whatever `predict_folder` refuses.
+    """
+    fast = EarlyExitImageClassificationModel.from_pretrained(model, dtype=_dtype(dtype))
+    processor = load_image_processor(fast.model) if fast.image_processor is None else fast.image_processor
+    before, now = predict_folder(fast, processor, folder, out, overwrite=overwrite)
+    return say_lines(out, before, now)
+
+
+def _dtype(name: DtypeName | None) -> Dtype | None:
+    return None if name is None else name.dtype
+
+
+def _true_classes(images: Sequence[Path], config: Any) -> list[str] | None:
+    """Return the names of the folders that images stand in, where all of them are classes of the model."""
+    names = [image.parent.name for image in images]
+    return names if set(names) <= set(config.id2label.values()) else None

@@ -1,0 +1,54 @@
+"""Options that commands of the command line share, the check of a directory to write to, and a line to print."""
+
+from __future__ import annotations
+
+import tempfile
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+# Torch is imported where it is needed: help and completion must not wait for it.
+if TYPE_CHECKING:
+    from moco_rt.architectures.conversion import Dtype
+
+
+class DtypeName(str, Enum):
+    """A number format that a model computes in."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    INT8 = "int8"
+
+    @property
+    def dtype(self) -> Dtype:
+        """The same, as the library takes it."""
+        import torch
+
+        return "int8" if self is DtypeName.INT8 else {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.value]
+
+
+DtypeOption = Annotated[DtypeName | None, typer.Option(help="to compute in; the model's where none is given")]
+MaxLength = Annotated[int | None, typer.Option(help="in tokens; what the model allows where none is given")]
+Agreement = Annotated[float, typer.Option(help="share of labels to keep")]
+
+
+def check_directory(out: Path) -> None:
+    """Refuse a directory that cannot be made or written in, before hours of work for it.
+
+    Raises:
+        ValueError: a file stands in its way, or the file system forbids it.
+    """
+    there = next(path for path in (out, *out.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise ValueError(f"out must be a directory that can be written (got {out}: {error.strerror})") from None
+
+
+def say_lines(out: Path, before: int, now: int) -> str:
+    """Return the line about a file of labels: how many it holds, and how many of them it held before."""
+    kept = f", {before:,} of them from an earlier run" if before else ""
+    return f"{out}: {now:,} lines{kept}"
