@@ -11,6 +11,8 @@ from parity import assert_within_twice_the_error, make_inputs
 
 from moco_rt._C import (
     AttentionSpec,
+    DisentangledBias,
+    DistanceBias,
     EmbeddingSpec,
     FeedForwardSpec,
     HeadSpec,
@@ -470,7 +472,22 @@ def test_hidden_states_of_another_kind_are_refused(tiny_bert, one_line_error, hi
             step(batch)
 
 
-def make_encoder(hidden=4, *, inner=6, embedding=None, head="tanh", heads=2, activation="gelu", dtype=torch.float32):
+#: Of distances -2 to 2.
+BUCKETS = torch.tensor([0, 0, 1, 1, 1])
+
+
+def make_encoder(
+    hidden=4,
+    *,
+    inner=6,
+    embedding=None,
+    head="tanh",
+    heads=2,
+    activation="gelu",
+    dtype=torch.float32,
+    bias=None,
+    order=None,
+):
     """An encoder of one layer, all its weights 1."""
 
     def affine(outputs, inputs):
@@ -479,7 +496,7 @@ def make_encoder(hidden=4, *, inner=6, embedding=None, head="tanh", heads=2, act
     embedding = embedding or hidden
     square, norm = affine(hidden, hidden), NormSpec((torch.ones(hidden), torch.ones(hidden)), 1e-5)
     layer = LayerSpec(
-        attention=AttentionSpec(query=square, key=square, value=square, output=square, heads=heads),
+        attention=AttentionSpec(query=square, key=square, value=square, output=square, heads=heads, bias=bias),
         around_attention=SubLayerNorms(after=norm),
         feed_forward=FeedForwardSpec(up=affine(inner, hidden), down=affine(hidden, inner), activation=activation),
         around_feed_forward=SubLayerNorms(after=norm),
@@ -491,15 +508,22 @@ def make_encoder(hidden=4, *, inner=6, embedding=None, head="tanh", heads=2, act
         projection=None if embedding == hidden else affine(hidden, embedding),
     )
     classifier = HeadSpec(dense=square, activation=head, output=affine(2, hidden))
-    return TransformerClassifier(tables, [layer], classifier, dtype=dtype)
+    return TransformerClassifier(tables, [layer], classifier, dtype=dtype, order=order)
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"heads": 3}, "heads must divide the hidden size 4 (got 3)"),
-        ({"heads": 0}, "heads must divide the hidden size 4 (got 0)"),
-        ({"heads": -2}, "heads must divide the hidden size 4 (got -2)"),
+        ({"heads": 3}, "heads must divide the queries' size 4 (got 3)"),
+        ({"heads": 0}, "heads must divide the queries' size 4 (got 0)"),
+        ({"heads": -2}, "heads must divide the queries' size 4 (got -2)"),
+        ({"order": [0, 1]}, "order must name layers from 0 to 0 (got 1)"),
+        ({"order": [-1]}, "order must name layers from 0 to 0 (got -1)"),
+        ({"bias": DistanceBias(torch.ones(2, 6))}, "must be float32 of shape (2, 2 * positions - 1) (got [2, 6])"),
+        ({"bias": DistanceBias(torch.ones(1, 7))}, "must be float32 of shape (2, 2 * positions - 1) (got [1, 7])"),
+        ({"bias": DisentangledBias(BUCKETS)}, "a disentangled bias must have keys or queries (got none)"),
+        ({"bias": DisentangledBias(BUCKETS[1:], keys=torch.ones(2, 4))}, "of shape (2 * positions - 1) (got [4])"),
+        ({"bias": DisentangledBias(BUCKETS, queries=torch.ones(2, 5))}, "of a bias must have shape (any, 4)"),
         ({"activation": "swish"}, "activation must be one of gelu, gelu_new, relu, silu, tanh (got swish)"),
         ({"head": "softmax"}, "activation must be one of gelu, gelu_new, relu, silu, tanh (got softmax)"),
         ({"dtype": torch.float16}, "dtype must be torch.float32, or torch.bfloat16 where the processor"),
@@ -509,6 +533,24 @@ def make_encoder(hidden=4, *, inner=6, embedding=None, head="tanh", heads=2, act
 def test_an_encoder_that_cannot_be_is_refused(one_line_error, settings, words):
     with one_line_error(ValueError, words):
         make_encoder(**settings)
+
+
+@pytest.mark.parametrize(
+    "bias",
+    [DistanceBias(torch.ones(2, 3)), DisentangledBias(BUCKETS[:3], keys=torch.ones(2, 4))],
+    ids=["number", "keys"],
+)
+def test_rows_longer_than_a_bias_are_refused(one_line_error, bias):
+    encoder = make_encoder(bias=bias)
+    batch = PackedBatch(torch.ones(2, 3, dtype=torch.long))
+    encoder.embed(batch, torch.zeros(2, 3, dtype=torch.long), None)
+    with one_line_error(IndexError, "position must be from 0 to 1 (got 2)"):
+        encoder.attention(0, batch)
+
+
+def test_a_bucket_that_has_no_vector_is_refused():
+    with pytest.raises(IndexError, match="out of range"):
+        make_encoder(bias=DisentangledBias(BUCKETS + 1, keys=torch.ones(2, 4)))
 
 
 @pytest.mark.parametrize(
