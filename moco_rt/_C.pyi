@@ -68,11 +68,12 @@ class PackedBatch:
     """A batch without padding: rows laid end to end.
 
     attention_mask: (B, S), integer or bool, right-padded, a real token in every row.
+    pooled: the token that answers for its row, `first` or `last`.
     """
 
-    def __init__(self, attention_mask: Tensor) -> None: ...
+    def __init__(self, attention_mask: Tensor, *, pooled: str = "first") -> None: ...
     @staticmethod
-    def of_lengths(lengths: Tensor) -> PackedBatch:
+    def of_lengths(lengths: Tensor, *, pooled: str = "first") -> PackedBatch:
         """A batch of rows of these lengths in tokens: (rows) integer, at least 1 each."""
 
     @property
@@ -103,7 +104,7 @@ class PackedBatch:
         """(rows, max_seqlen) int64, on the device of the hidden states."""
 
     def keep_mean(self) -> None:
-        """Keeps the rows' mean as it is now for the feature cls+mean, here and in batches of first tokens."""
+        """Keeps the rows' mean as it is now for the feature cls+mean, here and in batches of pooled tokens."""
 
     def pool(self, feature: str, *, tokens: int | None = None) -> Tensor:
         """(rows, D) float32; for cls+mean (rows, 2 * D), the mean being the one kept.
@@ -112,7 +113,7 @@ class PackedBatch:
         """
 
     def cls(self) -> PackedBatch:
-        """The first token of every row, as a batch of its own."""
+        """The pooled token of every row, as a batch of its own."""
 
     def compact(self, keep: Tensor) -> None:
         """Keeps the rows with keep: (rows) bool, in their order; in place on the CPU."""
@@ -193,8 +194,9 @@ class NormSpec:
     def __init__(self, weights: Affine, eps: float, *, rms: bool = False) -> None: ...
 
 class EmbeddingSpec:
-    """Tables (any, E), the norm of their sum, and the projection E -> D where there is one.
+    """Tables (any, E), the norm of their sum, and the projection E -> D, each where there is one.
 
+    scale: of words, before the others are added.
     padding_idx: where given, positions count from padding_idx + 1 and skip that token.
     """
 
@@ -202,11 +204,12 @@ class EmbeddingSpec:
         self,
         *,
         words: Tensor,
-        norm: NormSpec,
+        norm: NormSpec | None = None,
         positions: Tensor | None = None,
         types: Tensor | None = None,
         projection: Affine | None = None,
         padding_idx: int | None = None,
+        scale: float = 1.0,
     ) -> None: ...
 
 class PatchEmbeddingSpec:
@@ -231,6 +234,8 @@ class PatchEmbeddingSpec:
 class AttentionSpec:
     """Self-attention with its output layer.
 
+    kv_heads: of keys and values, each shared by heads / kv_heads heads; None: as many as heads.
+    query_norm, key_norm: of every head, before it is turned.
     before, behind: a query attends to so many keys before its own token and behind it; -1: to all.
     rope: cos and sin of rotary positions, (positions, n) float32 each: of each head the first 2 n dims are turned, i
         with n + i.
@@ -244,8 +249,11 @@ class AttentionSpec:
         value: Affine | Int8Affine,
         output: Affine | Int8Affine,
         heads: int,
+        kv_heads: int | None = None,
         before: int = -1,
         behind: int = -1,
+        query_norm: NormSpec | None = None,
+        key_norm: NormSpec | None = None,
         rope: tuple[Tensor, Tensor] | None = None,
     ) -> None: ...
 
@@ -282,21 +290,22 @@ class LayerSpec:
     ) -> None: ...
 
 class HeadSpec:
-    """The classifier: output(norm(activation(dense(pooled)))), without a dense layer output(norm(pooled)).
+    """The classifier: output(norm(activation(dense(pooled)))); an encoder alone has no output.
 
     final_norm: of tokens, before they are pooled.
-    pooling: `first`, a row's first token, or `mean`, the mean of all.
+    dense, activation, norm: each where it is given.
+    pooling: `token`, the batch's pooled one, or `mean`, the mean of all.
     """
 
     def __init__(
         self,
         *,
-        output: Affine,
+        output: Affine | None = None,
         dense: Affine | None = None,
         activation: str = "",
         norm: NormSpec | None = None,
         final_norm: NormSpec | None = None,
-        pooling: str = "first",
+        pooling: str = "token",
     ) -> None: ...
 
 class TransformerClassifier:
@@ -330,8 +339,8 @@ class TransformerClassifier:
         """
 
     @property
-    def reads_first_token(self) -> bool:
-        """Whether `classify` reads no token but a row's first."""
+    def reads_one_token(self) -> bool:
+        """Whether `classify` reads no token but a row's pooled one."""
 
     def can_peek(self, layer: int) -> bool:
         """Whether `peek` takes a layer: its keys are linear in its tokens, and the first attends to all of them."""
@@ -343,10 +352,13 @@ class TransformerClassifier:
         """The products of the feed-forward network, residual and norms."""
 
     def peek(self, layer: int, batch: PackedBatch) -> PackedBatch:
-        """A batch of every row's first token, in the state that attention would leave it in; batch stays as it is.
+        """A batch of every row's pooled token, in the state that attention would leave it in; batch stays as it is.
 
         No key and no value of another token is computed for it.
         """
 
+    def finish(self, batch: PackedBatch) -> None:
+        """The norm behind the last layer, of all tokens, where there is one; `classify` does without."""
+
     def classify(self, batch: PackedBatch) -> Tensor:
-        """(rows, C) in the model's dtype, from every row's first token."""
+        """(rows, C) in the model's dtype; where `reads_one_token`, batch may have no other."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from moco_rt.analysis.capture import capture
     from moco_rt.analysis.frame import MLFrame
     from moco_rt.analysis.rule_finder import AnalyticsEngine, NoSufficientRuleError
+    from moco_rt.architectures.pack import pack
     from moco_rt.cascades.cascade import Cascade
     from moco_rt.cascades.queues import TierError
     from moco_rt.policies.conditions import LinearCondition, LinearRule, OffRamp
@@ -62,6 +63,7 @@ _HOMES = {
     "TierError": "cascades.queues",
     "accelerate": "tuning.accelerate",
     "capture": "analysis.capture",
+    "pack": "architectures.pack",
     "quantize": "tuning.quantize",
 }
 
@@ -79,6 +81,7 @@ __all__ = [
     "TierError",
     "accelerate",
     "capture",
+    "pack",
     "quantize",
 ]
 

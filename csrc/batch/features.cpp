@@ -58,7 +58,7 @@ at::Tensor mean_of_rows(const at::Tensor& hidden, const std::vector<int32_t>& cu
 at::Tensor pool(const PackedBatch& batch, Feature feature, int64_t tokens) {
   switch (feature) {
     case Feature::kCls:
-      return batch.padded(1).flatten(1).to(at::kFloat);
+      return batch.cls().hidden().to(at::kFloat);
     case Feature::kMean:
       return mean_of_rows(batch.hidden(), batch.cu_seqlens());
     case Feature::kFlat:

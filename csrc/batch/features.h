@@ -11,8 +11,8 @@ namespace moco {
 
 class PackedBatch;
 
-// kCls: the first token; kMean: the mean over all tokens; kFlat: the first tokens end to end; kClsMean: the first token
-// beside the mean that was kept (PackedBatch::keep_mean).
+// kCls: the pooled token; kMean: the mean over all tokens; kFlat: the first tokens end to end; kClsMean: the pooled
+// token beside the mean that was kept (PackedBatch::keep_mean).
 enum class Feature { kCls, kMean, kFlat, kClsMean };
 
 Feature feature_from_name(const std::string& name);

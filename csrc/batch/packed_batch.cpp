@@ -15,7 +15,7 @@
 
 namespace moco {
 
-PackedBatch::PackedBatch(const at::Tensor& attention_mask) {
+PackedBatch::PackedBatch(const at::Tensor& attention_mask, PooledToken pooled) : pooled_(pooled) {
   const Timed timed(ProfileSection::kExtension);
   MOCO_CHECK_VALUE(attention_mask.dim() == 2 && attention_mask.size(0) > 0 && attention_mask.size(1) > 0,
                    "attention_mask must have shape (rows, tokens) with at least one of each (got ",
@@ -43,7 +43,7 @@ PackedBatch::PackedBatch(const at::Tensor& attention_mask) {
   }
 }
 
-PackedBatch PackedBatch::of_lengths(const at::Tensor& lengths) {
+PackedBatch PackedBatch::of_lengths(const at::Tensor& lengths, PooledToken pooled) {
   const Timed timed(ProfileSection::kExtension);
   MOCO_CHECK_VALUE(lengths.dim() == 1 && lengths.size(0) > 0,
                    "lengths must have shape (rows) with at least one row (got ", lengths.sizes(), ")");
@@ -51,6 +51,7 @@ PackedBatch PackedBatch::of_lengths(const at::Tensor& lengths) {
                   name_of(lengths.scalar_type()), ")");
   const at::Tensor host = lengths.to(at::kCPU, at::kLong).contiguous();
   PackedBatch batch;
+  batch.pooled_ = pooled;
   batch.cu_seqlens_.push_back(0);
   for (int64_t r = 0; r < host.size(0); ++r) {
     const int64_t length = host.const_data_ptr<int64_t>()[r];
@@ -83,13 +84,20 @@ at::Tensor PackedBatch::allocate(int64_t D, const at::TensorOptions& options) {
 }
 
 PackedBatch PackedBatch::cls() const {
-  PackedBatch first;
-  first.row_ids_ = row_ids_;
-  first.cu_seqlens_.resize(cu_seqlens_.size());
-  std::iota(first.cu_seqlens_.begin(), first.cu_seqlens_.end(), 0);
-  first.buffer_ = padded(1).squeeze(1);
-  first.kept_mean_ = kept_mean_;
-  return first;
+  const at::Tensor tokens = hidden();
+  PackedBatch pooled;
+  pooled.row_ids_ = row_ids_;
+  pooled.cu_seqlens_.resize(cu_seqlens_.size());
+  std::iota(pooled.cu_seqlens_.begin(), pooled.cu_seqlens_.end(), 0);
+  Runs runs;
+  for (size_t r = 0; r < row_ids_.size(); ++r) {
+    runs.source.push_back(pooled_ == PooledToken::kFirst ? cu_seqlens_[r] : cu_seqlens_[r + 1] - 1);
+    runs.target.push_back(static_cast<int64_t>(r));
+    runs.length.push_back(1);
+  }
+  move_tokens(tokens, pooled.allocate(tokens.size(1), tokens.options()), runs);
+  pooled.kept_mean_ = kept_mean_;
+  return pooled;
 }
 
 void PackedBatch::unpad(const at::Tensor& padded) {

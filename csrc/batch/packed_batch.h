@@ -7,14 +7,17 @@
 
 namespace moco {
 
+// The token that stands for its row: the one that the classifier and exits read, where they read one alone.
+enum class PooledToken { kFirst, kLast };
+
 // The rows' boundaries live on the host, whatever the device of the hidden states: every decision about rows is made
 // there, and a device is only asked to move tokens.
 class PackedBatch {
  public:
   // attention_mask: (B, S), integer or bool, right-padded: ones, then zeros, at least one 1 a row.
-  explicit PackedBatch(const at::Tensor& attention_mask);
+  explicit PackedBatch(const at::Tensor& attention_mask, PooledToken pooled = PooledToken::kFirst);
   // lengths: (B) integer, the tokens of each row, at least one.
-  static PackedBatch of_lengths(const at::Tensor& lengths);
+  static PackedBatch of_lengths(const at::Tensor& lengths, PooledToken pooled = PooledToken::kFirst);
 
   int64_t rows() const { return static_cast<int64_t>(row_ids_.size()); }
   int64_t total_tokens() const { return cu_seqlens_.back(); }
@@ -28,7 +31,7 @@ class PackedBatch {
   // Room for hidden states (T, D), not initialised. The buffer of an earlier call is used again where it is large
   // enough.
   at::Tensor allocate(int64_t D, const at::TensorOptions& options);
-  // A batch of the first token of every row, with the mean that was kept.
+  // A batch of the pooled token of every row, with the mean that was kept.
   PackedBatch cls() const;
 
   // padded (rows, S, D) -> hidden. The buffer of an earlier call is used again where it is large enough.
@@ -53,6 +56,7 @@ class PackedBatch {
   int64_t length(size_t row) const { return cu_seqlens_[row + 1] - cu_seqlens_[row]; }
   PackedBatch() = default;
 
+  PooledToken pooled_ = PooledToken::kFirst;
   std::vector<int32_t> cu_seqlens_;
   std::vector<int32_t> row_ids_;
   at::Tensor buffer_;     // (capacity >= T, D); undefined before the first unpad

@@ -27,14 +27,24 @@ std::vector<bool> to_vector(const at::Tensor& keep) {
   return std::vector<bool>(data, data + host.numel());
 }
 
+PooledToken pooled_from_name(const std::string& name) {
+  if (name == "first") return PooledToken::kFirst;
+  if (name == "last") return PooledToken::kLast;
+  MOCO_CHECK_VALUE(false, "pooled must be one of first, last (got ", name, ")");
+}
+
 }  // namespace
 
 void bind_batch(py::module_& m) {
   py::class_<PackedBatch>(m, "PackedBatch")
-      .def(py::init(guarded([](const at::Tensor& attention_mask) { return PackedBatch(attention_mask); })),
-           py::arg("attention_mask"))
-      .def_static("of_lengths", guarded([](const at::Tensor& lengths) { return PackedBatch::of_lengths(lengths); }),
-                  py::arg("lengths"))
+      .def(py::init(guarded([](const at::Tensor& attention_mask, const std::string& pooled) {
+             return PackedBatch(attention_mask, pooled_from_name(pooled));
+           })),
+           py::arg("attention_mask"), py::kw_only(), py::arg("pooled") = "first")
+      .def_static("of_lengths", guarded([](const at::Tensor& lengths, const std::string& pooled) {
+                    return PackedBatch::of_lengths(lengths, pooled_from_name(pooled));
+                  }),
+                  py::arg("lengths"), py::kw_only(), py::arg("pooled") = "first")
       .def_property_readonly("rows", &PackedBatch::rows)
       .def_property_readonly("total_tokens", &PackedBatch::total_tokens)
       .def_property_readonly("max_seqlen", &PackedBatch::max_seqlen)

@@ -38,15 +38,14 @@ at::Tensor attention(const at::Tensor& qkv, const std::vector<int32_t>& cu_seqle
                    "attention: d must be even, and qkv float32 for int16");
   const at::Tensor projected = qkv.clone(at::MemoryFormat::Contiguous);
   const auto rows = static_cast<int64_t>(cu_seqlens.size()) - 1;
-  const int64_t heads = qkv.size(2);
-  const int64_t d = qkv.size(3);
+  const HeadLayout layout{qkv.size(2), qkv.size(2), qkv.size(3)};
+  const KeyRange keys{before, behind};
   if (int16) {
-    varlen_attention_int16(projected.mutable_data_ptr<float>(), cu_seqlens.data(), rows, heads, d, {before, behind});
+    varlen_attention_int16(projected.mutable_data_ptr<float>(), cu_seqlens.data(), rows, layout, keys);
   } else if (qkv.scalar_type() == at::kFloat) {
-    varlen_attention(projected.mutable_data_ptr<float>(), cu_seqlens.data(), rows, heads, d, {before, behind});
+    varlen_attention(projected.mutable_data_ptr<float>(), cu_seqlens.data(), rows, layout, keys);
   } else {
-    varlen_attention(static_cast<bfloat16*>(projected.mutable_data_ptr()), cu_seqlens.data(), rows, heads, d,
-                     {before, behind});
+    varlen_attention(static_cast<bfloat16*>(projected.mutable_data_ptr()), cu_seqlens.data(), rows, layout, keys);
   }
   return projected.select(1, 0).contiguous();
 }
@@ -61,13 +60,14 @@ void bind_transformer(py::module_& m) {
       .def(py::init(guarded([](Affine weights, double eps, bool rms) { return NormSpec{weights, eps, rms}; })),
            py::arg("weights"), py::arg("eps"), py::kw_only(), py::arg("rms") = false);
   py::class_<EmbeddingSpec>(m, "EmbeddingSpec")
-      .def(py::init(guarded([](at::Tensor words, const NormSpec& norm, std::optional<at::Tensor> positions,
+      .def(py::init(guarded([](at::Tensor words, std::optional<NormSpec> norm, std::optional<at::Tensor> positions,
                                std::optional<at::Tensor> types, std::optional<Affine> projection,
-                               std::optional<int64_t> padding_idx) {
-             return EmbeddingSpec{words, positions, types, norm, projection, padding_idx};
+                               std::optional<int64_t> padding_idx, double scale) {
+             return EmbeddingSpec{words, positions, types, scale, norm, projection, padding_idx};
            })),
-           py::kw_only(), py::arg("words"), py::arg("norm"), py::arg("positions") = py::none(),
-           py::arg("types") = py::none(), py::arg("projection") = py::none(), py::arg("padding_idx") = py::none());
+           py::kw_only(), py::arg("words"), py::arg("norm") = py::none(), py::arg("positions") = py::none(),
+           py::arg("types") = py::none(), py::arg("projection") = py::none(), py::arg("padding_idx") = py::none(),
+           py::arg("scale") = 1.0);
   py::class_<PatchEmbeddingSpec>(m, "PatchEmbeddingSpec")
       .def(py::init(guarded([](Affine projection, at::Tensor first_tokens, at::Tensor positions,
                                const std::vector<int64_t>& image_size, const std::vector<int64_t>& patch_size) {
@@ -77,16 +77,25 @@ void bind_transformer(py::module_& m) {
            py::arg("patch_size"));
   py::class_<AttentionSpec>(m, "AttentionSpec")
       .def(py::init(guarded([](const Weights& query, const Weights& key, const Weights& value, const Weights& output,
-                               int64_t heads, int64_t before, int64_t behind,
+                               int64_t heads, std::optional<int64_t> kv_heads, int64_t before, int64_t behind,
+                               std::optional<NormSpec> query_norm, std::optional<NormSpec> key_norm,
                                std::optional<std::pair<at::Tensor, at::Tensor>> rope) {
-             AttentionSpec spec{
-                 linear_weights(query), linear_weights(key), linear_weights(value), linear_weights(output), heads,
-                 {before, behind},      std::nullopt};
+             AttentionSpec spec{linear_weights(query),
+                                linear_weights(key),
+                                linear_weights(value),
+                                linear_weights(output),
+                                heads,
+                                kv_heads.value_or(heads),
+                                {before, behind},
+                                query_norm,
+                                key_norm,
+                                std::nullopt};
              if (rope) spec.rope = Rope{rope->first, rope->second};
              return spec;
            })),
            py::kw_only(), py::arg("query"), py::arg("key"), py::arg("value"), py::arg("output"), py::arg("heads"),
-           py::arg("before") = KeyRange::kAll, py::arg("behind") = KeyRange::kAll, py::arg("rope") = py::none());
+           py::arg("kv_heads") = py::none(), py::arg("before") = KeyRange::kAll, py::arg("behind") = KeyRange::kAll,
+           py::arg("query_norm") = py::none(), py::arg("key_norm") = py::none(), py::arg("rope") = py::none());
   py::class_<FeedForwardSpec>(m, "FeedForwardSpec")
       .def(py::init(guarded([](const Weights& up, const Weights& down, const std::string& activation,
                                const std::optional<Weights>& gate) {
@@ -108,12 +117,12 @@ void bind_transformer(py::module_& m) {
            py::kw_only(), py::arg("attention"), py::arg("around_attention"), py::arg("feed_forward"),
            py::arg("around_feed_forward"));
   py::class_<HeadSpec>(m, "HeadSpec")
-      .def(py::init(guarded([](Affine output, std::optional<Affine> dense, std::string activation,
+      .def(py::init(guarded([](std::optional<Affine> output, std::optional<Affine> dense, std::string activation,
                                std::optional<NormSpec> norm, std::optional<NormSpec> final_norm, std::string pooling) {
              return HeadSpec{final_norm, pooling, dense, activation, norm, output};
            })),
-           py::kw_only(), py::arg("output"), py::arg("dense") = py::none(), py::arg("activation") = "",
-           py::arg("norm") = py::none(), py::arg("final_norm") = py::none(), py::arg("pooling") = "first");
+           py::kw_only(), py::arg("output") = py::none(), py::arg("dense") = py::none(), py::arg("activation") = "",
+           py::arg("norm") = py::none(), py::arg("final_norm") = py::none(), py::arg("pooling") = "token");
 
   py::class_<TransformerClassifier>(m, "TransformerClassifier")
       .def(py::init(guarded([](const std::variant<EmbeddingSpec, PatchEmbeddingSpec>& embeddings,
@@ -121,7 +130,7 @@ void bind_transformer(py::module_& m) {
              return std::make_unique<TransformerClassifier>(embeddings, layers, head, dtype);
            })),
            py::arg("embeddings"), py::arg("layers"), py::arg("head"), py::kw_only(), py::arg("dtype"))
-      .def_property_readonly("reads_first_token", &TransformerClassifier::reads_first_token)
+      .def_property_readonly("reads_one_token", &TransformerClassifier::reads_one_token)
       .def("can_peek",
            guarded<Work::kNone>([](const TransformerClassifier& e, int64_t layer) { return e.can_peek(layer); }),
            py::arg("layer"))
@@ -149,6 +158,8 @@ void bind_transformer(py::module_& m) {
              return e.peek(layer, batch);
            }),
            py::arg("layer"), py::arg("batch"))
+      .def("finish", guarded([](const TransformerClassifier& e, PackedBatch& batch) { e.finish(batch); }),
+           py::arg("batch"))
       .def("classify",
            guarded([](const TransformerClassifier& e, const PackedBatch& batch) { return e.classify(batch); }),
            py::arg("batch"));

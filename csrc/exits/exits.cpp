@@ -147,7 +147,7 @@ at::Tensor Exits::scores(const PackedBatch& batch, const std::vector<at::Tensor>
       score.copy_(answer, /*non_blocking=*/true);
     }
   }
-  // A NaN that the last sub-layer made in one token has not reached the first token yet: only the row's mean shows it.
+  // A NaN that the last sub-layer made in one token has not reached the pooled token yet: only the row's mean shows it.
   at::Tensor& mean = pooled[{Feature::kMean, batch.hidden().size(1)}];
   if (!mean.defined()) mean = moco::pool(batch, Feature::kMean, 0);
   scores.select(1, 0).add_(nan_where_broken(mean));

@@ -58,14 +58,22 @@ constexpr int64_t kKeyBlock = 64;
 constexpr int64_t kKeyStep = 16;
 static constexpr int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
+// What a token's embedding is summed from: (any, D) each, words times scale. Null: no positions, no types, no norm.
+template <typename T>
+struct EmbeddingTables {
+  const T *words, *positions, *types;
+  float scale;
+  const Norm* norm;
+};
+
 // The kernels that read or write hidden states, for T = float and bfloat16; they compute in float,
 // means of tokens in double.
 template <typename T>
 struct HiddenKernels {
-  // out[t] = norm(words[word[t]] + types[type[t]] + positions[position[t]]); nullptr: no types, no positions.
-  //   words, positions, types: (any, D); word, position, type: (T); scratch: (D); out: (T, D)
-  void (*embed)(const T* words, const T* positions, const T* types, const int64_t* word, const int64_t* position,
-                const int64_t* type, const Norm& norm, int64_t tokens, int64_t D, float* scratch, T* out);
+  // out[t] = norm(scale * words[word[t]] + types[type[t]] + positions[position[t]]).
+  //   word, position, type: (T); scratch: (D); out: (T, D)
+  void (*embed)(const EmbeddingTables<T>& tables, const int64_t* word, const int64_t* position, const int64_t* type,
+                int64_t tokens, int64_t D, float* scratch, T* out);
 
   // c = a b, or c + a b. Null for T = bfloat16 where the processor has no products of it.
   //   a: (M, K), K even for bfloat16; b: (K, N); c: (M, N), written over up to a whole block of columns

@@ -1,4 +1,4 @@
-// Attention of one row and head with products in the dtype of hidden states.
+// Attention of one row, and the heads that share its keys and values, with products in the dtype of hidden states.
 #pragma once
 
 #include <algorithm>
@@ -17,9 +17,10 @@ namespace moco {
 template <typename T>
 class DenseHead {
  public:
-  // qkv: the row's first token, at the head.
-  DenseHead(T* qkv, int64_t tokens, int64_t heads, int64_t d, const KeyRange& range)
-      : range_(range), queries_(qkv), tokens_(tokens), ld_(3 * heads * d), d_(d), padded_(round_up(tokens, kKeyStep)) {
+  // key, value: of the row's first token.
+  DenseHead(const T* key, const T* value, int64_t tokens, const HeadLayout& layout, const KeyRange& range)
+      : range_(range), tokens_(tokens), ld_(layout.width()), d_(layout.d), padded_(round_up(tokens, kKeyStep)) {
+    const int64_t d = d_;
     static thread_local Scratch keys, values, scores, weights, context;
     keys_ = keys.of<T>(round_up(tokens, kKeyBlock) * d);
     values_ = values.of<T>(padded_ * d + kBlock * kPerWord);  // products read whole blocks
@@ -34,23 +35,23 @@ class DenseHead {
     }
     ld_context_ = round_up(d, kBlock);
     context_ = context.of<float>(kQueryTile * ld_context_);
-    kernels().pack_keys(reinterpret_cast<const uint32_t*>(qkv + heads * d), ld_ / kPerWord, tokens, d / kPerWord,
+    kernels().pack_keys(reinterpret_cast<const uint32_t*>(key), ld_ / kPerWord, tokens, d / kPerWord,
                         reinterpret_cast<uint32_t*>(keys_));
-    hidden_kernels<T>().pack_values(qkv + 2 * heads * d, ld_, tokens, d, values_);
+    hidden_kernels<T>().pack_values(value, ld_, tokens, d, values_);
   }
 
-  void attend(Range queries) {
+  // query: of the row's first token, at a head.
+  void attend(T* query, Range queries) {
     for (int64_t q = queries.first; q < queries.last; q += kQueryTile) {
-      attend_tile({q, std::min(q + kQueryTile, queries.last)});
+      attend_tile(query + q * ld_, {q, std::min(q + kQueryTile, queries.last)});
     }
   }
 
  private:
-  void attend_tile(Range tile) {
+  void attend_tile(T* queries, Range tile) {
     const HiddenKernels<T>& kernels = hidden_kernels<T>();
     const Range keys = keys_of(range_, tile, tokens_);
     const int64_t count = tile.size();
-    T* queries = queries_ + tile.first * ld_;
     float inverse[kQueryTile];
     for_blocks(keys, [&](int64_t k, int64_t size) {
       multiply(count, size, d_, queries, ld_, {keys_ + k * d_, kKeyBlock, kBlock}, scores_ + k, ld_scores_, false);
@@ -92,7 +93,6 @@ class DenseHead {
   static constexpr int64_t kPerWord = kWordBytes / static_cast<int64_t>(sizeof(T));  // inputs in a word
 
   KeyRange range_;
-  T* queries_;
   int64_t tokens_, ld_, d_, padded_, ld_scores_, ld_context_;
   T *keys_, *values_, *weights_;
   float *scores_, *context_;

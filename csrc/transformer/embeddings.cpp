@@ -45,7 +45,8 @@ EmbeddingSpec checked(EmbeddingSpec spec, int64_t D) {
 }  // namespace
 
 Embeddings::Embeddings(EmbeddingSpec spec, int64_t D, at::ScalarType dtype)
-    : spec_(checked(std::move(spec), D)), norm_(spec_.norm, spec_.words.size(1)), dtype_(dtype) {
+    : spec_(checked(std::move(spec), D)), dtype_(dtype) {
+  if (spec_.norm) norm_.emplace(*spec_.norm, spec_.words.size(1));
   // In the model's own dtype these are its own tables, not copies.
   const auto table = [&](const at::Tensor& weight) { return weight.detach().to(dtype).contiguous(); };
   spec_.words = table(spec_.words);
@@ -88,14 +89,16 @@ template <typename T>
 void Embeddings::sum_and_normalize(const Ids& ids, T* out) const {
   const auto tokens = static_cast<int64_t>(ids.word.size());
   const int64_t E = spec_.words.size(1);
+  const auto table = [](const std::optional<at::Tensor>& given) { return given ? data<T>(*given) : nullptr; };
+  const Norm norm = norm_ ? norm_->get() : Norm{};
+  const EmbeddingTables<T> tables{data<T>(spec_.words), table(spec_.positions), table(spec_.types),
+                                  static_cast<float>(spec_.scale), norm_ ? &norm : nullptr};
   parallel_tasks((tokens + Linear::kTile - 1) / Linear::kTile, 20 * tokens * E, [&](int64_t task) {
     const Timed timed(ProfileSection::kEmbed);
     static thread_local Scratch scratch;
     const int64_t t = task * Linear::kTile;
-    const auto table = [](const std::optional<at::Tensor>& given) { return given ? data<T>(*given) : nullptr; };
-    hidden_kernels<T>().embed(data<T>(spec_.words), table(spec_.positions), table(spec_.types),
-                              &ids.word[static_cast<size_t>(t)], &ids.position[static_cast<size_t>(t)],
-                              &ids.type[static_cast<size_t>(t)], norm_.get(), std::min(Linear::kTile, tokens - t), E,
+    hidden_kernels<T>().embed(tables, &ids.word[static_cast<size_t>(t)], &ids.position[static_cast<size_t>(t)],
+                              &ids.type[static_cast<size_t>(t)], std::min(Linear::kTile, tokens - t), E,
                               scratch.of<float>(E), out + t * E);
   });
 }

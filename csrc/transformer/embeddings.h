@@ -29,7 +29,7 @@ class Embeddings {
   // words, types: (rows, S) or, end to end, (T), int64 on the CPU; refuses ids that the tables do not have.
   Ids look_up(const PackedBatch& batch, const at::Tensor& words, const std::optional<at::Tensor>& types) const;
 
-  // hidden = norm(words + types + positions), projected where the tables are narrower. hidden: (tokens, D)
+  // hidden = norm(words + types + positions), norm and projection where there are. hidden: (tokens, D)
   template <typename T>
   void run(const Ids& ids, T* hidden) const;
 
@@ -38,7 +38,7 @@ class Embeddings {
   void sum_and_normalize(const Ids& ids, T* out) const;
 
   EmbeddingSpec spec_;
-  NormLayer norm_;
+  std::optional<NormLayer> norm_;
   at::ScalarType dtype_;
   std::unique_ptr<Linear> projection_;
 };

@@ -13,9 +13,9 @@ namespace moco {
 namespace {
 
 Pooling pooling_from_name(const std::string& name) {
-  if (name == "first") return Pooling::kFirst;
+  if (name == "token") return Pooling::kToken;
   if (name == "mean") return Pooling::kMean;
-  MOCO_CHECK_VALUE(false, "pooling must be one of first, mean (got ", name, ")");
+  MOCO_CHECK_VALUE(false, "pooling must be one of token, mean (got ", name, ")");
 }
 
 template <typename T>
@@ -35,44 +35,57 @@ void normalize(const NormLayer& norm, const at::Tensor& x, const at::Tensor& out
 
 }  // namespace
 
-Head::Head(const HeadSpec& spec, at::ScalarType dtype)
+Head::Head(const HeadSpec& spec, int64_t D, at::ScalarType dtype)
     : pooling_(pooling_from_name(spec.pooling)),
-      output_({spec.output.first, spec.output.second}, dtype, Linear::kFineDepth) {
+      activation_(spec.dense ? activation_from_name(spec.activation) : Activation::kNone) {
+  const auto fine = [&](const Affine& layer) { return Linear({layer.first, layer.second}, dtype, Linear::kFineDepth); };
+  if (spec.final_norm) final_norm_.emplace(*spec.final_norm, D);
+  int64_t size = D;
   if (spec.dense) {
-    activation_ = activation_from_name(spec.activation);
-    dense_.emplace(LinearWeights{spec.dense->first, spec.dense->second}, dtype, Linear::kFineDepth);
+    check_affine(*spec.dense, {spec.dense->first.size(0), D});
+    size = dense_.emplace(fine(*spec.dense)).outputs();
   }
-  if (spec.final_norm) final_norm_.emplace(*spec.final_norm, inputs());
-  if (spec.norm) norm_.emplace(*spec.norm, output_.inputs());
+  if (spec.norm) norm_.emplace(*spec.norm, size);
+  if (spec.output) {
+    check_affine(*spec.output, {spec.output->first.size(0), size});
+    output_.emplace(fine(*spec.output));
+  }
+}
+
+template <typename T>
+void Head::normalize(const at::Tensor& hidden) const {
+  if (final_norm_) moco::normalize<T>(*final_norm_, hidden, hidden);
 }
 
 // (rows, inputs)
 template <typename T>
 at::Tensor Head::pooled(const PackedBatch& batch) const {
-  const at::Tensor tokens = pooling_ == Pooling::kFirst ? batch.cls().hidden() : batch.hidden();
+  const at::Tensor tokens = pooling_ == Pooling::kToken ? batch.cls().hidden() : batch.hidden();
   at::Tensor read = tokens;
   if (final_norm_) {
     read = at::empty_like(tokens);
-    normalize<T>(*final_norm_, tokens, read);
+    moco::normalize<T>(*final_norm_, tokens, read);
   }
-  return pooling_ == Pooling::kFirst ? read : mean_of_rows(read, batch.cu_seqlens()).to(tokens.scalar_type());
+  return pooling_ == Pooling::kToken ? read : mean_of_rows(read, batch.cu_seqlens()).to(tokens.scalar_type());
 }
 
 template <typename T>
 at::Tensor Head::run(const PackedBatch& batch) const {
-  at::Tensor x = pooled<T>(batch);
-  const int64_t rows = x.size(0);
+  at::Tensor inner = pooled<T>(batch);
+  const int64_t rows = inner.size(0);
   if (dense_) {
-    const at::Tensor inner = at::empty({rows, dense_->outputs()}, x.options());
-    parallel_apply(*dense_, data<T>(x), inputs(), rows, activation_, data<T>(inner), inner.size(1));
-    x = inner;
+    const at::Tensor x = std::move(inner);
+    inner = at::empty({rows, dense_->outputs()}, x.options());
+    parallel_apply(*dense_, data<T>(x), x.size(1), rows, activation_, data<T>(inner), inner.size(1));
   }
-  if (norm_) normalize<T>(*norm_, x, x);
-  const at::Tensor logits = at::empty({rows, output_.outputs()}, x.options());
-  parallel_apply(output_, data<T>(x), x.size(1), rows, Activation::kNone, data<T>(logits), logits.size(1));
+  if (norm_) moco::normalize<T>(*norm_, inner, inner);
+  const at::Tensor logits = at::empty({rows, classes()}, inner.options());
+  parallel_apply(*output_, data<T>(inner), inner.size(1), rows, Activation::kNone, data<T>(logits), logits.size(1));
   return logits;
 }
 
+template void Head::normalize<float>(const at::Tensor&) const;
+template void Head::normalize<bfloat16>(const at::Tensor&) const;
 template at::Tensor Head::run<float>(const PackedBatch&) const;
 template at::Tensor Head::run<bfloat16>(const PackedBatch&) const;
 

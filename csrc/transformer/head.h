@@ -1,5 +1,5 @@
-// The classifier: what it reads of every row, a dense layer with an activation function, if any, the layer to the
-// logits.
+// The classifier: what it reads of every row, a dense layer with an activation function where there is one, the layer
+// to the logits.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -15,13 +15,17 @@ namespace moco {
 
 class Head {
  public:
-  Head(const HeadSpec& spec, at::ScalarType dtype);
+  // D: the size of the hidden states.
+  Head(const HeadSpec& spec, int64_t D, at::ScalarType dtype);
 
-  int64_t inputs() const { return dense_ ? dense_->inputs() : output_.inputs(); }
-  int64_t classes() const { return output_.outputs(); }
+  int64_t classes() const { return output_ ? output_->outputs() : 0; }
   Pooling pooling() const { return pooling_; }
 
-  // Logits (rows, classes) in the model's dtype. Where the first token alone is read, the batch may have no other.
+  // The final norm of all tokens, in place, where there is one.
+  template <typename T>
+  void normalize(const at::Tensor& hidden) const;
+
+  // Logits (rows, classes) in the model's dtype. Where one token alone is read, the batch may have no other.
   template <typename T>
   at::Tensor run(const PackedBatch& batch) const;
 
@@ -30,9 +34,8 @@ class Head {
   at::Tensor pooled(const PackedBatch& batch) const;
 
   Pooling pooling_;
-  Activation activation_ = Activation::kNone;
-  std::optional<Linear> dense_;
-  Linear output_;
+  Activation activation_;
+  std::optional<Linear> dense_, output_;
   std::optional<NormLayer> final_norm_, norm_;
 };
 

@@ -1,4 +1,5 @@
-// Attention of one row and head in int16, for models in int8: whole numbers, whose products are summed exactly.
+// Attention of one row, and the heads that share its keys and values, in int16, for models in int8: whole numbers,
+// whose products are summed exactly.
 #pragma once
 
 #include <algorithm>
@@ -15,9 +16,10 @@ namespace moco {
 
 class Int16Head {
  public:
-  // qkv: the row's first token, at the head; d is even.
-  Int16Head(float* qkv, int64_t tokens, int64_t heads, int64_t d, const KeyRange& range)
-      : range_(range), queries_(qkv), tokens_(tokens), ld_(3 * heads * d), d_(d), limit_(limit_of_keys(d)) {
+  // key, value: of the row's first token; d is even.
+  Int16Head(const float* key, const float* value, int64_t tokens, const HeadLayout& layout, const KeyRange& range)
+      : range_(range), tokens_(tokens), ld_(layout.width()), d_(layout.d), limit_(limit_of_keys(layout.d)) {
+    const int64_t d = d_;
     static thread_local Scratch words, queries, keys, values, scores, weights, context;
     query_words_ = queries.of<uint32_t>(kQueryTile * d / 2);
     keys_ = keys.of<uint32_t>(round_up(tokens, kKeyBlock) * d / 2);
@@ -29,19 +31,18 @@ class Int16Head {
     context_ = context.of<float>(kQueryTile * ld_context_);
 
     const Int16Attention& kernels = moco::kernels().int16_attention;
-    const float* key = qkv + heads * d;
     key_ = Scale(kernels.largest(key, ld_, tokens, d), limit_);
     uint32_t* key_words = words.of<uint32_t>(tokens * d / 2);
     kernels.halves_to_int16(key, ld_, key_.factor, tokens, d, key_words);
     moco::kernels().pack_keys(key_words, d / 2, tokens, d / 2, keys_);
-    const float* value = qkv + 2 * heads * d;
     value_ = Scale(kernels.largest(value, ld_, tokens, d), limit_of_values(tokens));
     kernels.values_to_int16(value, ld_, value_.factor, tokens, d, values_);
   }
 
-  void attend(Range queries) {
+  // query: of the row's first token, at a head.
+  void attend(float* query, Range queries) {
     for (int64_t q = queries.first; q < queries.last; q += kQueryTile) {
-      attend_tile({q, std::min(q + kQueryTile, queries.last)});
+      attend_tile(query + q * ld_, {q, std::min(q + kQueryTile, queries.last)});
     }
   }
 
@@ -67,12 +68,11 @@ class Int16Head {
   // Words of a query's weights for so many keys.
   static int64_t weight_words(int64_t keys) { return round_up(keys, 2 * kKeyStep) / 2; }
 
-  void attend_tile(Range tile) {
+  void attend_tile(float* queries, Range tile) {
     const Int16Attention& kernels = moco::kernels().int16_attention;
     const Range keys = keys_of(range_, tile, tokens_);
     const int64_t count = tile.size();
     const int64_t half = d_ / 2;
-    float* queries = queries_ + tile.first * ld_;
     const Scale query(kernels.largest(queries, ld_, count, d_), limit_);
     kernels.halves_to_int16(queries, ld_, query.factor, count, d_, query_words_);
     for (int64_t k = keys.first; k < keys.last; k += kKeyBlock) {
@@ -109,7 +109,6 @@ class Int16Head {
   }
 
   KeyRange range_;
-  float* queries_;
   int64_t tokens_, ld_, d_, ld_scores_, ld_context_;
   float limit_;  // of queries and keys
   Scale key_, value_;

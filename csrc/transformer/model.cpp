@@ -17,6 +17,12 @@ at::ScalarType checked(at::ScalarType dtype) {
   return dtype;
 }
 
+// Of the hidden states.
+int64_t size_of(const EmbeddingSpec& spec) {
+  return spec.projection ? spec.projection->first.size(0) : spec.words.size(1);
+}
+int64_t size_of(const PatchEmbeddingSpec& spec) { return spec.projection.first.size(0); }
+
 template <typename T>
 T* data(const at::Tensor& tensor) {
   return static_cast<T*>(tensor.mutable_data_ptr());
@@ -27,14 +33,16 @@ T* data(const at::Tensor& tensor) {
 TransformerClassifier::TransformerClassifier(const std::variant<EmbeddingSpec, PatchEmbeddingSpec>& embeddings,
                                              const std::vector<LayerSpec>& layers, const HeadSpec& head,
                                              at::ScalarType dtype)
-    : dtype_(checked(dtype)), head_(head, dtype), D_(head_.inputs()) {
+    : dtype_(checked(dtype)),
+      D_(std::visit([](const auto& spec) { return size_of(spec); }, embeddings)),
+      head_(head, D_, dtype) {
   if (const auto* patches = std::get_if<PatchEmbeddingSpec>(&embeddings)) {
     patches_.emplace(*patches, D_, dtype);
   } else {
     embeddings_.emplace(std::get<EmbeddingSpec>(embeddings), D_, dtype);
   }
   for (const LayerSpec& spec : layers) {
-    check_linear(spec.attention.query, D_, D_);
+    check_linear(spec.attention.query, spec.attention.query.outputs(), D_);
     check_linear(spec.feed_forward.down, D_, spec.feed_forward.down.inputs());
     layers_.push_back(std::make_unique<Layer>(spec, dtype));
   }
@@ -116,9 +124,16 @@ PackedBatch TransformerClassifier::peek(int64_t i, const PackedBatch& batch) con
   return cls;
 }
 
+void TransformerClassifier::finish(PackedBatch& batch) const {
+  const Timed timed(ProfileSection::kExtension);
+  check(batch);
+  with_dtype([&]<typename T>(T) { head_.normalize<T>(batch.hidden()); });
+}
+
 at::Tensor TransformerClassifier::classify(const PackedBatch& batch) const {
   const Timed timed(ProfileSection::kExtension);
   check(batch);
+  MOCO_CHECK_VALUE(num_classes() > 0, "classify: the head must have an output (got none)");
   at::Tensor logits;
   with_dtype([&]<typename T>(T) { logits = head_.run<T>(batch); });
   return logits;

@@ -28,9 +28,9 @@ class TransformerClassifier {
   int64_t num_layers() const { return std::ssize(layers_); }
   int64_t num_classes() const { return head_.classes(); }
   at::ScalarType dtype() const { return dtype_; }
-  // Whether `peek` takes this layer, and whether `classify` reads no token but the first.
+  // Whether `peek` takes this layer, and whether `classify` reads no token but the pooled one.
   bool can_peek(int64_t layer) const { return this->layer(layer).peek() != nullptr; }
-  bool reads_first_token() const { return head_.pooling() == Pooling::kFirst; }
+  bool reads_one_token() const { return head_.pooling() == Pooling::kToken; }
 
   // Hidden states of the batch from input_ids and token_type_ids: (rows, S) or, end to end, (T), integer.
   void embed(PackedBatch& batch, const at::Tensor& input_ids, const std::optional<at::Tensor>& token_type_ids) const;
@@ -42,7 +42,9 @@ class TransformerClassifier {
   void feed_forward(int64_t layer, PackedBatch& batch) const;
   // A batch of the first tokens, in the state that `attention` would leave them in; `batch` stays as it is.
   PackedBatch peek(int64_t layer, const PackedBatch& batch) const;
-  // (rows, C) in the model's dtype; where `reads_first_token`, the batch may have no other.
+  // The norm behind the last layer, of all tokens, in place; `classify` does without.
+  void finish(PackedBatch& batch) const;
+  // (rows, C) in the model's dtype; where `reads_one_token`, the batch may have no other.
   at::Tensor classify(const PackedBatch& batch) const;
 
  private:
@@ -52,8 +54,8 @@ class TransformerClassifier {
   void with_dtype(const F& f) const;
 
   at::ScalarType dtype_;
-  Head head_;
   int64_t D_;
+  Head head_;
   std::optional<Embeddings> embeddings_;    // of texts
   std::optional<PatchEmbeddings> patches_;  // of images
   std::vector<std::unique_ptr<Layer>> layers_;

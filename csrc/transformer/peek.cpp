@@ -15,7 +15,10 @@ constexpr int64_t kPeekRows = 256;
 }  // namespace
 
 bool Peek::can(const LayerSpec& spec) {
-  return !spec.around_attention.before && !spec.attention.rope && spec.attention.keys.full();
+  const AttentionSpec& attention = spec.attention;
+  const bool square = attention.query.outputs() == attention.query.inputs() && attention.kv_heads == attention.heads;
+  return square && !spec.around_attention.before && !attention.query_norm && !attention.key_norm && !attention.rope &&
+         attention.keys.full();
 }
 
 Peek::Peek(const AttentionSpec& spec, const SelfAttention& attention, at::ScalarType dtype)

@@ -4,7 +4,6 @@
 #include <type_traits>
 
 #include "core/checks.h"
-#include "transformer/varlen_attention.h"
 
 namespace moco {
 
@@ -32,11 +31,17 @@ std::vector<Range> chunks_of_rows(const std::vector<int32_t>& cu_seqlens, int64_
 // The weights, if they fit each other.
 const AttentionSpec& checked(const AttentionSpec& spec, at::ScalarType dtype) {
   const int64_t D = spec.query.inputs();
-  for (const LinearWeights* square : {&spec.query, &spec.key, &spec.value, &spec.output}) check_linear(*square, D, D);
-  for (const LinearWeights* other : {&spec.key, &spec.value}) check_same_tokens(spec.query, *other);
-  MOCO_CHECK_VALUE(spec.heads > 0 && D % spec.heads == 0, "TransformerClassifier: heads must divide the hidden size ",
-                   D, " (got ", spec.heads, ")");
-  const int64_t d = D / spec.heads;
+  const int64_t all = spec.query.outputs();
+  MOCO_CHECK_VALUE(spec.heads > 0 && all % spec.heads == 0,
+                   "TransformerClassifier: heads must divide the queries' size ", all, " (got ", spec.heads, ")");
+  MOCO_CHECK_VALUE(spec.kv_heads > 0 && spec.heads % spec.kv_heads == 0,
+                   "TransformerClassifier: kv_heads must divide heads, ", spec.heads, " (got ", spec.kv_heads, ")");
+  const int64_t d = all / spec.heads;
+  for (const LinearWeights* other : {&spec.key, &spec.value}) {
+    check_linear(*other, spec.kv_heads * d, D);
+    check_same_tokens(spec.query, *other);
+  }
+  check_linear(spec.output, D, all);
   MOCO_CHECK_VALUE(dtype == at::kFloat || d % 2 == 0, "TransformerClassifier: the size of a head must be even in ",
                    name_of(dtype), " (got ", d, ")");
   if (spec.rope) {
@@ -55,13 +60,16 @@ SelfAttention::SelfAttention(const AttentionSpec& spec, const SubLayerNorms& nor
     : query_(checked(spec, dtype).query),
       key_(spec.key),
       value_(spec.value),
-      heads_(spec.heads),
+      layout_{spec.heads, spec.kv_heads, spec.query.outputs() / spec.heads},
       D_(spec.query.inputs()),
       dtype_(dtype),
       keys_(spec.keys),
       rope_(spec.rope),
       output_(spec.output, dtype, Linear::kFineDepth),
-      norms_(norms, D_) {}
+      norms_(norms, D_) {
+  if (spec.query_norm) query_norm_.emplace(*spec.query_norm, layout_.d);
+  if (spec.key_norm) key_norm_.emplace(*spec.key_norm, layout_.d);
+}
 
 const Linear& SelfAttention::query_key_value() const {
   std::call_once(query_key_value_once_,
@@ -92,11 +100,11 @@ template <typename T>
 void SelfAttention::run_rows(T* hidden, const int32_t* cu_seqlens, int64_t rows) const {
   static thread_local Scratch scratch;
   const int64_t tokens = cu_seqlens[rows] - cu_seqlens[0];
-  T* qkv = scratch.of<T>(tokens * 3 * D_);
+  T* qkv = scratch.of<T>(tokens * layout_.width());
   project(hidden, tokens, qkv);
-  if (rope_) rotate(qkv, cu_seqlens, rows);
+  if (query_norm_ || key_norm_ || rope_) prepare(qkv, cu_seqlens, rows);
   attend(qkv, cu_seqlens, rows);
-  project_context(qkv, 3 * D_, hidden, tokens);
+  project_context(qkv, layout_.width(), hidden, tokens);
 }
 
 template <typename T>
@@ -109,34 +117,42 @@ void SelfAttention::project(const T* hidden, int64_t tokens, T* qkv) const {
                 {first_stage<T>(norms_, hidden, tokens, D_),
                  quantize_stage<T>(linear, tokens, operand),
                  {linear.panels(), linear.flops(tokens), [&](Range t, Range panels, StageBuffers<T> between) {
-                    linear.apply(operand(t, between), t.size(), panels, Activation::kNone, qkv + t.first * 3 * D_,
-                                 3 * D_);
+                    linear.apply(operand(t, between), t.size(), panels, Activation::kNone,
+                                 qkv + t.first * layout_.width(), layout_.width());
                   }}});
 }
 
 template <typename T>
-void SelfAttention::rotate(T* qkv, const int32_t* cu_seqlens, int64_t rows) const {
-  const int64_t half = rope_->cos.size(1);
+void SelfAttention::prepare(T* qkv, const int32_t* cu_seqlens, int64_t rows) const {
+  const HiddenKernels<T>& kernels = hidden_kernels<T>();
+  const auto [heads, kv_heads, d] = layout_;
+  const int64_t ld = layout_.width();
   for (int64_t row = 0; row < rows; ++row) {
-    T* first = qkv + (cu_seqlens[row] - cu_seqlens[0]) * 3 * D_;
+    T* first = qkv + (cu_seqlens[row] - cu_seqlens[0]) * ld;
     const int64_t tokens = cu_seqlens[row + 1] - cu_seqlens[row];
-    MOCO_CHECK_INDEX(tokens <= rope_->cos.size(0), "position must be from 0 to ", rope_->cos.size(0) - 1, " (got ",
-                     tokens - 1, ")");
+    MOCO_CHECK_INDEX(!rope_ || tokens <= rope_->cos.size(0), "position must be from 0 to ", rope_->cos.size(0) - 1,
+                     " (got ", tokens - 1, ")");
     parallel_ranges(0, tokens, Linear::kTile, [&](int64_t begin, int64_t end) {
-      hidden_kernels<T>().rotate(first + begin * 3 * D_, 3 * D_, rope_->cos.const_data_ptr<float>() + begin * half,
-                                 rope_->sin.const_data_ptr<float>() + begin * half, end - begin, 2 * heads_,
-                                 D_ / heads_, half);
+      for (int64_t t = begin; t < end; ++t) {
+        T* query = first + t * ld;
+        T* key = query + heads * d;
+        if (query_norm_) kernels.normalize(query, d, query_norm_->get(), heads, d, query, d);
+        if (key_norm_) kernels.normalize(key, d, key_norm_->get(), kv_heads, d, key, d);
+      }
+      if (!rope_) return;
+      const int64_t half = rope_->cos.size(1);
+      kernels.rotate(first + begin * ld, ld, rope_->cos.const_data_ptr<float>() + begin * half,
+                     rope_->sin.const_data_ptr<float>() + begin * half, end - begin, heads + kv_heads, d, half);
     });
   }
 }
 
 template <typename T>
 void SelfAttention::attend(T* qkv, const int32_t* cu_seqlens, int64_t rows) const {
-  const int64_t d = D_ / heads_;
   if constexpr (std::is_same_v<T, float>) {
-    if (query_.quantized() && d % 2 == 0) return varlen_attention_int16(qkv, cu_seqlens, rows, heads_, d, keys_);
+    if (query_.quantized() && layout_.d % 2 == 0) return varlen_attention_int16(qkv, cu_seqlens, rows, layout_, keys_);
   }
-  varlen_attention(qkv, cu_seqlens, rows, heads_, d, keys_);
+  varlen_attention(qkv, cu_seqlens, rows, layout_, keys_);
 }
 
 template <typename T>

@@ -9,6 +9,7 @@
 #include "linear/linear.h"
 #include "transformer/norm.h"
 #include "transformer/spec.h"
+#include "transformer/varlen_attention.h"
 
 namespace moco {
 
@@ -29,13 +30,13 @@ class SelfAttention {
   template <typename T>
   void run_rows(T* hidden, const int32_t* cu_seqlens, int64_t rows) const;
 
-  // Their queries, keys and values: (tokens, 3, heads, d).
+  // Their queries, keys and values: (tokens, width), see HeadLayout.
   template <typename T>
   void project(const T* hidden, int64_t tokens, T* qkv) const;
 
-  // Turns queries and keys by their positions.
+  // Normalises queries and keys, and turns them by their positions.
   template <typename T>
-  void rotate(T* qkv, const int32_t* cu_seqlens, int64_t rows) const;
+  void prepare(T* qkv, const int32_t* cu_seqlens, int64_t rows) const;
 
   // softmax(q k^T / sqrt(d)) v of each row and head; see varlen_attention.
   template <typename T>
@@ -44,9 +45,11 @@ class SelfAttention {
   const Linear& query_key_value() const;
 
   LinearWeights query_, key_, value_;
-  int64_t heads_, D_;
+  HeadLayout layout_;
+  int64_t D_;
   at::ScalarType dtype_;
   KeyRange keys_;
+  std::optional<NormLayer> query_norm_, key_norm_;
   std::optional<Rope> rope_;
   Linear output_;
   NormLayers norms_;

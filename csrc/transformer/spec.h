@@ -34,10 +34,13 @@ struct KeyRange {
   bool full() const { return before == kAll && behind == kAll; }
 };
 
+// Queries of heads x d values a token; keys and values of kv_heads x d, each for heads / kv_heads of the queries'
+// heads.
 struct AttentionSpec {
   LinearWeights query, key, value, output;
-  int64_t heads;
+  int64_t heads, kv_heads;
   KeyRange keys;
+  std::optional<NormSpec> query_norm, key_norm;  // (d), of every head, before it is turned
   std::optional<Rope> rope;
 };
 
@@ -63,7 +66,8 @@ struct LayerSpec {
 struct EmbeddingSpec {
   at::Tensor words;                            // (any, E)
   std::optional<at::Tensor> positions, types;  // (any, E)
-  NormSpec norm;
+  double scale;                                // of words
+  std::optional<NormSpec> norm;
   std::optional<Affine> projection;    // E -> D
   std::optional<int64_t> padding_idx;  // where given, positions count from padding_idx + 1 and skip that token
 };
@@ -77,17 +81,17 @@ struct PatchEmbeddingSpec {
   std::vector<int64_t> patch_size;  // height, width
 };
 
-// What is classified of a row: the state of its first token, or the mean of all.
-enum class Pooling { kFirst, kMean };
+// What is classified of a row: the state of one token, the batch's PooledToken, or the mean of all.
+enum class Pooling { kToken, kMean };
 
-// output(norm(activation(dense(pooled)))), without a dense layer output(norm(pooled))
+// output(norm(activation(dense(pooled)))); an encoder alone has no output.
 struct HeadSpec {
   std::optional<NormSpec> final_norm;  // of tokens, before they are pooled
   std::string pooling;
   std::optional<Affine> dense;
   std::string activation;  // behind a dense layer
   std::optional<NormSpec> norm;
-  Affine output;
+  std::optional<Affine> output;
 };
 
 }  // namespace moco

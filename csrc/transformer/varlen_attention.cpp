@@ -14,14 +14,16 @@ namespace {
 constexpr int64_t kTaskQueries = 128;  // long rows are split, so that no thread waits for the one that has them
 static_assert(kTaskQueries % kQueryTile == 0);
 
-// Queries [first, last) of one row, for one head.
+// Queries [first, last) of one row, for the heads that share one of keys and values.
 struct Task {
-  int64_t row, head;
+  int64_t row, kv_head;
   Range queries;
 };
 
 template <typename Head, typename T>
-void for_heads(T* qkv, const int32_t* cu_seqlens, int64_t rows, int64_t heads, int64_t d, const KeyRange& keys) {
+void for_heads(T* qkv, const int32_t* cu_seqlens, int64_t rows, const HeadLayout& layout, const KeyRange& keys) {
+  const auto [heads, kv_heads, d] = layout;
+  const int64_t shared_by = heads / kv_heads;
   std::vector<Task> tasks;
   int64_t flops = 0;
   for (int64_t row = 0; row < rows; ++row) {
@@ -29,7 +31,7 @@ void for_heads(T* qkv, const int32_t* cu_seqlens, int64_t rows, int64_t heads, i
     flops += 4 * tokens * tokens * heads * d;
     for (int64_t q = 0; q < tokens; q += kTaskQueries) {
       const Range queries{q, std::min(q + kTaskQueries, tokens)};
-      for (int64_t head = 0; head < heads; ++head) tasks.push_back({row, head, queries});
+      for (int64_t head = 0; head < kv_heads; ++head) tasks.push_back({row, head, queries});
     }
   }
   parallel_tasks(static_cast<int64_t>(tasks.size()), flops, [&](int64_t i) {
@@ -37,23 +39,26 @@ void for_heads(T* qkv, const int32_t* cu_seqlens, int64_t rows, int64_t heads, i
     const Task& task = tasks[static_cast<size_t>(i)];
     const int64_t first = cu_seqlens[task.row] - cu_seqlens[0];
     const int64_t tokens = cu_seqlens[task.row + 1] - cu_seqlens[task.row];
-    Head(qkv + (first * 3 * heads + task.head) * d, tokens, heads, d, keys).attend(task.queries);
+    T* row = qkv + first * layout.width();
+    const T* key = row + (heads + task.kv_head) * d;
+    Head head(key, key + kv_heads * d, tokens, layout, keys);
+    for (int64_t i = 0; i < shared_by; ++i) head.attend(row + (task.kv_head * shared_by + i) * d, task.queries);
   });
 }
 
 }  // namespace
 
 template <typename T>
-void varlen_attention(T* qkv, const int32_t* cu_seqlens, int64_t rows, int64_t heads, int64_t d, const KeyRange& keys) {
-  for_heads<DenseHead<T>>(qkv, cu_seqlens, rows, heads, d, keys);
+void varlen_attention(T* qkv, const int32_t* cu_seqlens, int64_t rows, const HeadLayout& layout, const KeyRange& keys) {
+  for_heads<DenseHead<T>>(qkv, cu_seqlens, rows, layout, keys);
 }
 
-void varlen_attention_int16(float* qkv, const int32_t* cu_seqlens, int64_t rows, int64_t heads, int64_t d,
+void varlen_attention_int16(float* qkv, const int32_t* cu_seqlens, int64_t rows, const HeadLayout& layout,
                             const KeyRange& keys) {
-  for_heads<Int16Head>(qkv, cu_seqlens, rows, heads, d, keys);
+  for_heads<Int16Head>(qkv, cu_seqlens, rows, layout, keys);
 }
 
-template void varlen_attention(float*, const int32_t*, int64_t, int64_t, int64_t, const KeyRange&);
-template void varlen_attention(bfloat16*, const int32_t*, int64_t, int64_t, int64_t, const KeyRange&);
+template void varlen_attention(float*, const int32_t*, int64_t, const HeadLayout&, const KeyRange&);
+template void varlen_attention(bfloat16*, const int32_t*, int64_t, const HeadLayout&, const KeyRange&);
 
 }  // namespace moco

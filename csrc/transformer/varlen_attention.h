@@ -22,15 +22,23 @@ inline Range keys_of(const KeyRange& keys, Range queries, int64_t tokens) {
           keys_of(keys, queries.last - 1, tokens).last};
 }
 
+// How a token's values lie: queries (heads, d), keys (kv_heads, d), values (kv_heads, d).
+struct HeadLayout {
+  int64_t heads, kv_heads, d;
+
+  int64_t queries() const { return heads * d; }
+  int64_t width() const { return (heads + 2 * kv_heads) * d; }
+};
+
 // softmax(q k^T / sqrt(d)) v for every row and head.
-//   qkv: (T, 3, heads, d), projected; a head's context takes the place of its queries. cu_seqlens: (rows + 1), relative
-//   to its own first value.
+//   qkv: (T, width), projected; a head's context takes the place of its queries. cu_seqlens: (rows + 1), relative to
+//   its own first value.
 template <typename T>
-void varlen_attention(T* qkv, const int32_t* cu_seqlens, int64_t rows, int64_t heads, int64_t d, const KeyRange& keys);
+void varlen_attention(T* qkv, const int32_t* cu_seqlens, int64_t rows, const HeadLayout& layout, const KeyRange& keys);
 
 // The same with queries, keys, values and weights rounded to int16, much finer than int8's tokens: for models in int8.
 // d is even.
-void varlen_attention_int16(float* qkv, const int32_t* cu_seqlens, int64_t rows, int64_t heads, int64_t d,
+void varlen_attention_int16(float* qkv, const int32_t* cu_seqlens, int64_t rows, const HeadLayout& layout,
                             const KeyRange& keys);
 
 }  // namespace moco

@@ -139,8 +139,8 @@ class _Texts:
         rows = encode(self.tokenizer, texts, self.max_length)
         for places in by_length(rows, _BATCH_ROWS):
             inputs = pad(rows.take(np.array(places)), self.architecture.device)
-            hidden = self.architecture.embed(inputs["input_ids"], inputs.get("token_type_ids"))
-            yield places, hidden, inputs["attention_mask"]
+            input_ids, mask = self.architecture.real_tokens(inputs["input_ids"], inputs["attention_mask"])
+            yield places, self.architecture.embed(input_ids, inputs.get("token_type_ids")), mask
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ def _capture_batch(
 ) -> dict[str, list[NDArray[np.float32]]]:
     """Every column of a batch: a value for each row."""
     captured: dict[str, list[NDArray[np.float32]]] = {}
-    batch = PackedBatch(attention_mask)
+    batch = PackedBatch(attention_mask, pooled=architecture.pooled_token)
     mask = architecture.context(attention_mask, hidden)
     for site, run in architecture.steps():
         hidden = run(hidden, mask)

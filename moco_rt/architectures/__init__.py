@@ -2,7 +2,6 @@
 
 from moco_rt.architectures.base import Architecture
 from moco_rt.architectures.hub import Source, find_file, find_source, holds_images_model, load_model
-from moco_rt.architectures.image_processors import find_image_processor, load_image_processor
 from moco_rt.architectures.pipelines import unwrap
 from moco_rt.architectures.registry import (
     IMAGES,
@@ -13,7 +12,13 @@ from moco_rt.architectures.registry import (
     warn_where_untrained,
 )
 from moco_rt.architectures.tasks import check_label_names, check_single_label
-from moco_rt.architectures.tokenizers import find_tokenizer, load_classifier, load_tokenizer
+from moco_rt.architectures.tokenizers import (
+    find_image_processor,
+    find_tokenizer,
+    load_classifier,
+    load_image_processor,
+    load_tokenizer,
+)
 
 __all__ = [
     "IMAGES",

@@ -49,10 +49,16 @@ class Architecture(Protocol):
     module_paths: dict[str, str]
     #: Modules that `steps` passes by: their own forward is not called, nor are hooks of theirs.
     passed_by: Sequence[str]
+    #: The token that answers for its row: `first` or `last`.
+    pooled_token: str
 
     @property
     def device(self) -> torch.device:
         """The device of the weights."""
+        ...
+
+    def real_tokens(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Ids and mask, (rows, S) each, padded on the right, without tokens that no answer depends on."""
         ...
 
     def embed(self, inputs: Tensor, token_type_ids: Tensor | None, /) -> Tensor:
@@ -79,8 +85,8 @@ class Architecture(Protocol):
         """The linear layers inside the encoder's layers, by module path; those that read the same input together."""
         ...
 
-    def encoder(self, dtype: torch.dtype) -> TransformerClassifier:
-        """The model on the packed kernels; raises ValueError where they do not cover it or dtype."""
+    def encoder(self, dtype: torch.dtype, *, classifier: bool = True) -> TransformerClassifier:
+        """The model on the packed kernels, or its encoder alone; ValueError where they do not cover it or dtype."""
         ...
 
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from moco_rt.architectures.base import Architecture
 from moco_rt.architectures.families.bert import Bert
+from moco_rt.architectures.families.decoder import Decoder
 from moco_rt.architectures.families.distilbert import DistilBert
 from moco_rt.architectures.families.electra import Electra
 from moco_rt.architectures.families.modernbert import ModernBert
@@ -27,7 +28,12 @@ _FAMILIES: dict[str, tuple[str, Callable[[Any], Architecture]]] = {
     "DeiTForImageClassification": ("deit.modeling_deit", DeiT),
     "DistilBertForSequenceClassification": ("distilbert.modeling_distilbert", DistilBert),
     "ElectraForSequenceClassification": ("electra.modeling_electra", Electra),
+    "GemmaForSequenceClassification": ("gemma.modeling_gemma", Decoder),
+    "LlamaForSequenceClassification": ("llama.modeling_llama", Decoder),
+    "MistralForSequenceClassification": ("mistral.modeling_mistral", Decoder),
     "ModernBertForSequenceClassification": ("modernbert.modeling_modernbert", ModernBert),
+    "Qwen2ForSequenceClassification": ("qwen2.modeling_qwen2", Decoder),
+    "Qwen3ForSequenceClassification": ("qwen3.modeling_qwen3", Decoder),
     "RobertaForSequenceClassification": ("roberta.modeling_roberta", Roberta),
     "ViTForImageClassification": ("vit.modeling_vit", ViT),
     "XLMRobertaForSequenceClassification": ("xlm_roberta.modeling_xlm_roberta", Roberta),
@@ -66,14 +72,29 @@ def architecture_of(model: Any) -> Architecture:
             is a subclass, or parts that would be passed by were changed or have hooks.
     """
     check_classifier(model)
-    name = type(model).__name__
-    if name not in _FAMILIES:
-        raise ValueError(f"model must be one of {', '.join(_FAMILIES)} (got {name})")
-    home, adapter = _FAMILIES[name]
-    if type(model) is not getattr(sys.modules.get(f"transformers.models.{home}"), name, None):
-        other = type(model).__module__
-        raise ValueError(f"model must be transformers' own {name} (got a class of that name from {other})")
-    return adapter(model)
+    return _adapter_of(type(model), _FAMILIES)(model)
+
+
+def adapter_of_base(base: Any) -> Callable[[Any], Architecture]:
+    """Return what drives the classifiers on a base model such as `BertModel`.
+
+    Raises:
+        ValueError: its family is not covered, or its class is a subclass.
+    """
+    of_texts = {name.removesuffix(TEXTS): each for name, each in _FAMILIES.items() if name.endswith(TEXTS)}
+    return _adapter_of(type(base), {f"{name}Model": each for name, each in of_texts.items()})
+
+
+def _adapter_of(
+    kind: type, families: dict[str, tuple[str, Callable[[Any], Architecture]]]
+) -> Callable[[Any], Architecture]:
+    name = kind.__name__
+    if name not in families:
+        raise ValueError(f"model must be one of {', '.join(families)} (got {name})")
+    home, adapter = families[name]
+    if kind is not getattr(sys.modules.get(f"transformers.models.{home}"), name, None):
+        raise ValueError(f"model must be transformers' own {name} (got a class of that name from {kind.__module__})")
+    return adapter
 
 
 def warn_where_untrained(architecture: Architecture) -> None:

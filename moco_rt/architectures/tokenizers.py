@@ -1,10 +1,10 @@
-"""Tokenizers from a directory or the Hugging Face hub."""
+"""Tokenizers and image processors from a directory or the Hugging Face hub."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from transformers import AutoTokenizer
+from transformers import AutoImageProcessor, AutoTokenizer
 
 from moco_rt.architectures.hub import Source, find_file, find_source, load_model
 
@@ -18,6 +18,8 @@ _VOCABULARIES = (
     "spm.model",
     "tokenizer.model",
 )
+#: The file that holds an image processor's settings.
+_IMAGE_SETTINGS = "preprocessor_config.json"
 
 
 def load_classifier(name: str) -> tuple[Any, Any]:
@@ -72,6 +74,35 @@ def read_tokenizer(source: Source) -> Any:
     if not there and type(tokenizer).vocab_files_names:  # those that work on bytes or characters need none
         raise ValueError(missing)
     return tokenizer
+
+
+def load_image_processor(model: Any) -> Any:
+    """Load the image processor that lies where a model came from.
+
+    Raises:
+        ValueError: the model does not say where that is, or nothing that can be read lies there.
+    """
+    if not model.name_or_path:
+        raise ValueError("image_processor must be given: the model does not say where it came from (got None)")
+    found = find_image_processor(Source(str(model.name_or_path)))
+    if found is None:
+        raise ValueError(f"image_processor must be given: {model.name_or_path} holds no {_IMAGE_SETTINGS} (got None)")
+    return found
+
+
+def find_image_processor(source: Source) -> Any:
+    """Load the image processor that lies with a model; None: there is none.
+
+    Raises:
+        ValueError: its file cannot be read.
+    """
+    if find_file(source, _IMAGE_SETTINGS) is None:
+        return None
+    try:
+        return AutoImageProcessor.from_pretrained(source.name, **source.options)
+    except Exception as error:  # of whatever kind the libraries raise, in many lines
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        raise ValueError(f"the image processor in {source.name} must be readable (got {reason})") from error
 
 
 def _has_vocabulary(source: Source) -> bool:

@@ -132,7 +132,7 @@ class OffRamp:
         bounds: (C,) float32, by predicted class: upper bound on the share of wrong labels among the rows that leave.
         score: `max_prob` or `entropy`.
         temperature: logits are divided by it; above 0.
-        feature: `cls`, `mean`, or `cls+mean`: the first token at the site beside the mean over all tokens before the
+        feature: `cls`, `mean`, or `cls+mean`: the pooled token at the site beside the mean over all tokens before the
             site's layer, so that a peek decides it before the layer is run.
         patience: number of off-ramps in a row, this one included, that must predict the class.
         site: the site that it was fitted at; None: not known.

@@ -84,6 +84,7 @@ class PackedBackend:
             raise ValueError(f"the packed kernels need a model on the CPU (got {architecture.device})")
         check_genuine(model)
         self.architecture: Architecture | None = architecture
+        self._real_tokens, self._pooled = architecture.real_tokens, architecture.pooled_token
         self.max_seqlen = architecture.max_seqlen
         self._model = model
         self._encoder = architecture.encoder(model.dtype)
@@ -123,11 +124,14 @@ class PackedBackend:
 
     def run(self, exits: Mapping[str, ExitPoint], inputs: ModelInputs) -> Results:
         """Run `packed.forward`."""
-        batch = PackedBatch(inputs.attention_mask)
-        return packed.forward(self._encoder, exits, batch, inputs.input_ids, inputs.token_type_ids)
+        ids, mask = self._real_tokens(inputs.input_ids, inputs.attention_mask)
+        batch = PackedBatch(mask, pooled=self._pooled)
+        return packed.forward(self._encoder, exits, batch, ids, inputs.token_type_ids)
 
     def run_packed(self, exits: Mapping[str, ExitPoint], rows: EncodedTexts) -> Results:
-        """Run `packed.forward` on the rows as they are."""
+        """Run `packed.forward` on the rows as they are; where a row may end before its last token, as `run` does."""
+        if self._pooled != "first":
+            return self.run(exits, ModelInputs.of(rows, _CPU))
         batch = PackedBatch.of_lengths(torch.from_numpy(rows.lengths))
         types = None if rows.types is None else torch.from_numpy(rows.types)
         return packed.forward(self._encoder, exits, batch, torch.from_numpy(rows.ids), types)

@@ -19,8 +19,8 @@ class ExitPoint(Protocol):
     """An exit point as the loops over layers see it.
 
     Attributes:
-        can_peek: True if every exit here reads only the first token after this layer, and means taken before it: a peek
-            suffices.
+        can_peek: True if every exit here reads only the pooled token after this layer, and means taken before it: a
+            peek suffices.
         needs_mean: True if an exit here reads the mean over tokens before the layer.
     """
 

@@ -74,44 +74,44 @@ def _from_embeddings(encoder: TransformerClassifier, exits: Mapping[str, ExitPoi
 def _run_layer(
     encoder: TransformerClassifier, layer: int, exits: Mapping[str, ExitPoint], batch: PackedBatch, results: Results
 ) -> PackedBatch:
-    """The rows that are left after a layer; after the last one only their first tokens, where nobody reads the others.
+    """The rows that are left after a layer; after the last one only their pooled tokens, where nobody reads the others.
 
-    An exit that looks at no more than the first token after the layer has begun is decided by a peek: that token is
+    An exit that looks at no more than the pooled token after the layer has begun is decided by a peek: that token is
     computed for every row, and all the others only for rows that stay. What a peek cannot decide is decided as the
     layer goes:
 
-    | a peek decides exits after | what is run, in this order; "1": for the first token of each row alone         |
+    | a peek decides exits after | what is run, in this order; "1": for the pooled token of each row alone        |
     |----------------------------|--------------------------------------------------------------------------------|
     | attention and the layer    | peek 1, rows leave, feed-forward 1, rows leave, attention, feed-forward        |
     | attention only             | peek 1, rows leave, attention, feed-forward, rows leave                        |
     | the layer only             | attention, rows leave, feed-forward 1, rows leave, feed-forward                |
     | neither                    | attention, rows leave, feed-forward, rows leave                                |
 
-    In the last layer only exits read other tokens than the first: where a peek decides those after it, nothing is run
+    In the last layer only exits read other tokens than that one: where a peek decides those after it, nothing is run
     after "feed-forward 1".
     """
     after_attention, after_layer = exits.get(attention_site(layer)), exits.get(output_site(layer))
     if needs_mean_before(attention_site(layer), exits):
         batch.keep_mean()
-    last = layer == encoder.num_layers - 1 and encoder.reads_first_token
+    last = layer == encoder.num_layers - 1 and encoder.reads_one_token
     peek_output = last if after_layer is None else after_layer.can_peek
     peek_attention = peek_output if after_attention is None else after_attention.can_peek
     peek_attention = peek_attention and encoder.can_peek(layer)
     if peek_attention:
-        first_tokens = encoder.peek(layer, batch)
-        _leave(after_attention, first_tokens, results)
+        pooled_tokens = encoder.peek(layer, batch)
+        _leave(after_attention, pooled_tokens, results)
     else:
         encoder.attention(layer, batch)
         _leave(after_attention, batch, results)
         if not peek_output:
             return _finish_layer(encoder, layer, after_layer, batch, results)
-        first_tokens = batch.cls()
+        pooled_tokens = batch.cls()
     if peek_output:
-        encoder.feed_forward(layer, first_tokens)
-        _leave(after_layer, first_tokens, results)
+        encoder.feed_forward(layer, pooled_tokens)
+        _leave(after_layer, pooled_tokens, results)
         if last:
-            return first_tokens
-    batch.keep_rows_of(first_tokens)
+            return pooled_tokens
+    batch.keep_rows_of(pooled_tokens)
     if batch.rows > 0 and peek_attention:
         encoder.attention(layer, batch)
     return _finish_layer(encoder, layer, None if peek_output else after_layer, batch, results)

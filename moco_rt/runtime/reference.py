@@ -33,9 +33,10 @@ def forward(
         architecture: the model.
         exits: the compiled exits by site.
         input_ids: (B, S) int64.
-        attention_mask: (B, S), integer or bool, right-padded.
+        attention_mask: (B, S), integer or bool, padded as the family allows.
         token_type_ids: (B, S) int64 or None.
     """
+    input_ids, attention_mask = architecture.real_tokens(input_ids, attention_mask)
     return _from_embeddings(architecture, exits, architecture.embed(input_ids, token_type_ids), attention_mask)
 
 
@@ -54,7 +55,7 @@ def forward_images(architecture: Architecture, exits: Mapping[str, ExitPoint], p
 def _from_embeddings(
     architecture: Architecture, exits: Mapping[str, ExitPoint], hidden: Tensor, attention_mask: Tensor
 ) -> Results:
-    batch = PackedBatch(attention_mask)
+    batch = PackedBatch(attention_mask, pooled=architecture.pooled_token)
     mask = architecture.context(attention_mask, hidden)
     results = Results(batch.rows, architecture.num_classes, dtype=hidden.dtype, device=hidden.device)
     for site, run in architecture.steps():

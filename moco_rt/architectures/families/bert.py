@@ -5,19 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers.masking_utils import create_bidirectional_mask
 
-from moco_rt._C import (
-    AttentionSpec,
-    EmbeddingSpec,
-    FeedForwardSpec,
-    HeadSpec,
-    LayerSpec,
-    SubLayerNorms,
-    TransformerClassifier,
-)
+from moco_rt._C import AttentionSpec, EmbeddingSpec, FeedForwardSpec, HeadSpec, LayerSpec, SubLayerNorms
 from moco_rt.architectures.base import Head, activation_name, affine, linear_weights, norm
 from moco_rt.architectures.families.layered import Layered
 
@@ -39,7 +30,6 @@ class BertLike(Layered):
         self, model: Any, name: str, layers: str = "encoder.layer", ends: tuple[str, str] = ("attention", "output")
     ):
         super().__init__(model, name, layers, "attention", ends)
-        self.output = self._head().output
 
     def embed(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """Word + position + token type embeddings, LayerNorm: (rows, S) -> (rows, S, D)."""
@@ -56,24 +46,19 @@ class BertLike(Layered):
             hidden = step(hidden)
         return hidden
 
-    def encoder(self, dtype: torch.dtype) -> TransformerClassifier:
-        """The model on the packed kernels.
-
-        Raises:
-            ValueError: they do not cover its activation function, or dtype.
-        """
-        head = self._head()
-        dense, output = (affine(self._model.get_submodule(path)) for path in (head.dense, head.output))
-        return TransformerClassifier(
-            self._embedding_spec(),
-            [self._layer_spec(layer) for layer in self._layers],
-            HeadSpec(dense=dense, activation=head.activation, output=output),
-            dtype=dtype,
-        )
+    @property
+    def output(self) -> str:
+        """The path of the layer to the logits within the model."""
+        return self._head().output
 
     def _head(self) -> Head:
         """The classifier: here a module that holds both of its layers."""
         return Head((self._model.classifier,), "classifier.dense", "tanh", "classifier.out_proj")
+
+    def _head_spec(self) -> HeadSpec:
+        head = self._head()
+        dense, output = (affine(self._model.get_submodule(path)) for path in (head.dense, head.output))
+        return HeadSpec(dense=dense, activation=head.activation, output=output)
 
     def _embedding_spec(self, **special: Any) -> EmbeddingSpec:
         tables = self._base.embeddings
@@ -98,6 +83,9 @@ class BertLike(Layered):
     def _feed_forward(layer: Any, hidden: Tensor, _: Any) -> Tensor:
         output: Tensor = layer.feed_forward_chunk(hidden)
         return output
+
+    def _layer_specs(self) -> list[LayerSpec]:
+        return [self._layer_spec(layer) for layer in self._layers]
 
     def _layer_spec(self, layer: Any) -> LayerSpec:
         linears = {name: linear_weights(linear) for name, linear in self._named_linears(layer).items()}

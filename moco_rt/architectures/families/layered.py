@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from moco_rt._C import EmbeddingSpec, HeadSpec, LayerSpec, NormSpec, PatchEmbeddingSpec, TransformerClassifier
 from moco_rt.architectures.base import Step
 from moco_rt.architectures.genuine import check_modules
 from moco_rt.architectures.sites import EMBEDDINGS, attention_site, output_site
@@ -24,17 +25,26 @@ class Layered:
         layers: the path from there to the list of layers.
         attention: the module of a layer that is called in its place, and has its own hooks.
         ends: the modules within a layer that attention and feed-forward end with; None: the layer's alone is known.
+        embeddings: the path from the encoder to the module that embeds tokens.
 
     Raises:
         ValueError: the model is a decoder, or modules that are passed by, or called with other arguments than by the
             model itself, are not its class's own or have hooks.
     """
 
-    #: The path of the layer to the logits within the model.
-    output = "classifier"
+    pooled_token = "first"
     image_size: tuple[int, int, int] | None = None
 
-    def __init__(self, model: Any, name: str, layers: str, attention: str, ends: tuple[str, str] | None):
+    def __init__(
+        self,
+        model: Any,
+        name: str,
+        layers: str,
+        attention: str,
+        ends: tuple[str, str] | None,
+        *,
+        embeddings: str = "embeddings",
+    ):
         config = model.config
         if getattr(config, "is_decoder", False):
             raise ValueError("model must be an encoder (got config.is_decoder=True)")
@@ -43,7 +53,7 @@ class Layered:
         every_layer = [path for path in paths if re.fullmatch(rf"{stack}\.\d+", path)]
         above = dict.fromkeys(["", name, stack.rpartition(".")[0], stack])
         self.passed_by: Sequence[str] = [*above, *every_layer]
-        called = [f"{name}.embeddings", *(f"{path}.{attention}" for path in every_layer)]
+        called = [f"{name}.{embeddings}", *(f"{path}.{attention}" for path in every_layer)]
         check_modules(model, [*self.passed_by, *called], may_have_hooks=called)
         self._model = model
         self._base = getattr(model, name)
@@ -52,7 +62,7 @@ class Layered:
         self.num_classes: int = config.num_labels
         self.hidden_size: int = config.hidden_size
         self.max_seqlen: int = self._positions()
-        self.module_paths = {f"{name}.embeddings": EMBEDDINGS}
+        self.module_paths = {f"{name}.{embeddings}": EMBEDDINGS}
         for i in range(self.num_layers):
             layer = f"{stack}.{i}"
             if ends is not None:
@@ -65,6 +75,10 @@ class Layered:
         """The device of the weights."""
         device: torch.device = self._model.device
         return device
+
+    def real_tokens(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows as they come, which must be padded on the right."""
+        return input_ids, attention_mask
 
     def steps(self) -> Iterator[tuple[str, Step]]:
         """Every site in order with the step that leads to it."""
@@ -80,10 +94,41 @@ class Layered:
             for together in self._linears(layer):
                 yield {paths[linear]: linear for linear in together}
 
+    def encoder(self, dtype: torch.dtype, *, classifier: bool = True) -> TransformerClassifier:
+        """The model on the packed kernels.
+
+        Args:
+            dtype: of hidden states.
+            classifier: whether with it; else the model ends with its hidden states.
+
+        Raises:
+            ValueError: they do not cover its activation functions, its positions, or dtype.
+        """
+        head = self._head_spec() if classifier else HeadSpec(final_norm=self._final_norm())
+        return TransformerClassifier(self._embedding_spec(), self._layer_specs(), head, dtype=dtype)
+
+    @property
+    def output(self) -> str:
+        """The path of the layer to the logits within the model."""
+        return "classifier"
+
     def head_is_untrained(self) -> bool:
         """Tell whether the classifier's bias is exactly zero, as initialised: one training step moves it."""
         output = dict(self._model.named_modules()).get(self.output)
         return type(output) is torch.nn.Linear and output.bias is not None and not bool(output.bias.any())
+
+    def _embedding_spec(self) -> EmbeddingSpec | PatchEmbeddingSpec:
+        raise NotImplementedError
+
+    def _layer_specs(self) -> list[LayerSpec]:
+        raise NotImplementedError
+
+    def _head_spec(self) -> HeadSpec:
+        raise NotImplementedError
+
+    def _final_norm(self) -> NormSpec | None:
+        """The norm behind the last layer, where there is one."""
+        return None
 
     def _positions(self) -> int:
         """Return how many tokens a row may have."""

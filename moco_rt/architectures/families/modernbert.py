@@ -15,16 +15,15 @@ from moco_rt._C import (
     FeedForwardSpec,
     HeadSpec,
     LayerSpec,
+    NormSpec,
     SubLayerNorms,
-    TransformerClassifier,
 )
 from moco_rt.architectures.base import activation_name, affine, linear_weights, norm, parts_of
 from moco_rt.architectures.families.layered import Layered
+from moco_rt.architectures.families.rotary import rotary_tables
 
 #: What the classifier pools, by the names of the configuration.
-_POOLINGS = {"cls": "first", "mean": "mean"}
-#: Rotary positions that are other ones where a batch is longer.
-_CHANGING_ROPES = ("dynamic", "longrope")
+_POOLINGS = {"cls": "token", "mean": "mean"}
 
 
 class ModernBert(Layered):
@@ -64,37 +63,29 @@ class ModernBert(Layered):
         logits: Tensor = model.classifier(model.drop(model.head(hidden)))
         return logits
 
-    def encoder(self, dtype: torch.dtype) -> TransformerClassifier:
-        """The model on the packed kernels.
-
-        Raises:
-            ValueError: they do not cover its activation functions, its rotary positions, or dtype.
-        """
-        model, config = self._model, self._model.config
+    def _embedding_spec(self) -> EmbeddingSpec:
         embeddings = self._base.embeddings
-        ropes = {kind: self._rope(kind) for kind in set(config.layer_types)}
-        return TransformerClassifier(
-            EmbeddingSpec(words=embeddings.tok_embeddings.weight, norm=norm(embeddings.norm)),
-            [self._layer_spec(layer, ropes[layer.attention_type]) for layer in self._layers],
-            HeadSpec(
-                dense=affine(model.head.dense),
-                activation=activation_name(config.classifier_activation),
-                norm=norm(model.head.norm),
-                output=affine(model.classifier),
-                final_norm=norm(self._base.final_norm),
-                pooling=_POOLINGS[config.classifier_pooling],
-            ),
-            dtype=dtype,
+        return EmbeddingSpec(words=embeddings.tok_embeddings.weight, norm=norm(embeddings.norm))
+
+    def _layer_specs(self) -> list[LayerSpec]:
+        rotary = self._base.rotary_emb
+        kinds = set(self._model.config.layer_types)
+        ropes = {kind: rotary_tables(rotary, self.max_seqlen, kind) for kind in kinds}
+        return [self._layer_spec(layer, ropes[layer.attention_type]) for layer in self._layers]
+
+    def _head_spec(self) -> HeadSpec:
+        model, config = self._model, self._model.config
+        return HeadSpec(
+            dense=affine(model.head.dense),
+            activation=activation_name(config.classifier_activation),
+            norm=norm(model.head.norm),
+            output=affine(model.classifier),
+            final_norm=self._final_norm(),
+            pooling=_POOLINGS[config.classifier_pooling],
         )
 
-    def _rope(self, kind: str) -> tuple[Tensor, Tensor]:
-        """Cosine and sine of every position, (max_seqlen, head size / 2) float32."""
-        if (found := self._base.rotary_emb.rope_type[kind]) in _CHANGING_ROPES:
-            raise ValueError(f"rotary positions must be the same in every batch (got rope_type {found})")
-        positions = torch.arange(self.max_seqlen)[None]
-        tables: tuple[Tensor, Tensor] = self._base.rotary_emb(torch.empty(0), positions, kind)
-        cos, sin = (table[0, :, : table.shape[2] // 2].contiguous() for table in tables)
-        return cos, sin
+    def _final_norm(self) -> NormSpec:
+        return norm(self._base.final_norm)
 
     def _layer_spec(self, layer: Any, rope: tuple[Tensor, Tensor]) -> LayerSpec:
         config = self._model.config

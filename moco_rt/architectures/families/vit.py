@@ -14,9 +14,9 @@ from moco_rt._C import (
     FeedForwardSpec,
     HeadSpec,
     LayerSpec,
+    NormSpec,
     PatchEmbeddingSpec,
     SubLayerNorms,
-    TransformerClassifier,
 )
 from moco_rt.architectures.base import activation_name, affine, linear_weights, norm
 from moco_rt.architectures.families.layered import Layered
@@ -49,27 +49,26 @@ class ViT(Layered):
         logits: Tensor = self._model.classifier(self._base.layernorm(hidden)[:, 0, :])
         return logits
 
-    def encoder(self, dtype: torch.dtype) -> TransformerClassifier:
-        """The model on the packed kernels.
-
-        Raises:
-            ValueError: they do not cover its activation function, or dtype.
-        """
+    def _embedding_spec(self) -> PatchEmbeddingSpec:
         projection, positions = self._patches().projection, self._base.embeddings.position_embeddings
         assert self.image_size is not None
-        return TransformerClassifier(
-            PatchEmbeddingSpec(
-                # A convolution whose steps are as long as its kernel is a linear layer over patches.
-                projection=(projection.weight.flatten(1), projection.bias),
-                first_tokens=torch.cat([token[0] for token in self._first_tokens()]),
-                positions=positions[0],
-                image_size=self.image_size,
-                patch_size=projection.kernel_size,
-            ),
-            [self._layer_spec(layer) for layer in self._layers],
-            HeadSpec(output=affine(self._model.classifier), final_norm=norm(self._base.layernorm)),
-            dtype=dtype,
+        return PatchEmbeddingSpec(
+            # A convolution whose steps are as long as its kernel is a linear layer over patches.
+            projection=(projection.weight.flatten(1), projection.bias),
+            first_tokens=torch.cat([token[0] for token in self._first_tokens()]),
+            positions=positions[0],
+            image_size=self.image_size,
+            patch_size=projection.kernel_size,
         )
+
+    def _layer_specs(self) -> list[LayerSpec]:
+        return [self._layer_spec(layer) for layer in self._layers]
+
+    def _head_spec(self) -> HeadSpec:
+        return HeadSpec(output=affine(self._model.classifier), final_norm=self._final_norm())
+
+    def _final_norm(self) -> NormSpec:
+        return norm(self._base.layernorm)
 
     def _positions(self) -> int:
         return int(self._base.embeddings.position_embeddings.shape[1])

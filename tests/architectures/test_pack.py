@@ -1,0 +1,139 @@
+"""`pack`: models of other tasks, and encoders by themselves, on the packed kernels."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from parity import assert_within_twice_the_error, make_inputs
+from transformers import (
+    BertForQuestionAnswering,
+    BertForTokenClassification,
+    BertModel,
+    CamembertForTokenClassification,
+    DistilBertForQuestionAnswering,
+    DistilBertModel,
+    ElectraForTokenClassification,
+    LlamaModel,
+    ModernBertForTokenClassification,
+    ModernBertModel,
+    RobertaForQuestionAnswering,
+    RobertaModel,
+    XLMRobertaForTokenClassification,
+    pipeline,
+)
+
+import moco_rt
+
+LENGTHS = [17, 1, 33, 40, 2]
+LONGEST = 3
+SIZES = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 3, "intermediate_size": 48}
+DISTIL = {"dim": 32, "n_heads": 2, "n_layers": 3, "hidden_dim": 48}
+ENDS = {"cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+MODELS = {
+    BertModel: SIZES,
+    BertForTokenClassification: SIZES,
+    BertForQuestionAnswering: SIZES,
+    RobertaModel: SIZES,
+    RobertaForQuestionAnswering: SIZES,
+    CamembertForTokenClassification: SIZES,
+    XLMRobertaForTokenClassification: SIZES,
+    DistilBertModel: DISTIL,
+    DistilBertForQuestionAnswering: DISTIL,
+    ElectraForTokenClassification: SIZES | {"embedding_size": 16},
+    ModernBertModel: SIZES | ENDS | {"local_attention": 16},
+    ModernBertForTokenClassification: SIZES | ENDS | {"local_attention": 16},
+}
+every_model = pytest.mark.parametrize("kind", MODELS, ids=lambda kind: kind.__name__)
+
+
+@torch.no_grad()
+def outputs_of(model, inputs):
+    """The tensors that a model returns, those by token without the places of padding."""
+    real = inputs["attention_mask"].bool()
+    return [value[real] if value.shape[:2] == real.shape else value for value in model(**inputs).to_tuple()]
+
+
+@every_model
+def test_outputs_are_within_twice_the_error_of_hugging_faces(tiny_classifier, packed_dtype, kind):
+    model = tiny_classifier(kind, dtype=packed_dtype, **MODELS[kind])
+    packed = moco_rt.pack(model)
+    assert type(packed) is kind
+    inputs = make_inputs(LENGTHS)
+    exact = outputs_of(copy.deepcopy(model).double(), inputs)
+    found = outputs_of(packed, inputs)
+    assert type(packed(**inputs)) is not tuple
+    assert packed(**inputs).keys() == model(**inputs).keys()
+    for ours, plain, reference in zip(found, outputs_of(model, inputs), exact, strict=True):
+        assert_within_twice_the_error(ours, plain, reference)
+
+
+@every_model
+def test_what_the_kernels_do_not_cover_goes_to_the_model_itself(tiny_classifier, kind):
+    model = tiny_classifier(kind, **MODELS[kind])
+    packed = moco_rt.pack(model)
+    inputs = make_inputs(LENGTHS)
+    left = {name: tensor.flip(1) for name, tensor in inputs.items()}
+    with torch.no_grad():
+        for special in (inputs | {"output_hidden_states": True}, left):
+            for ours, plain in zip(packed(**special).to_tuple(), model(**special).to_tuple(), strict=True):
+                pairs = zip(ours, plain, strict=True) if isinstance(ours, tuple) else [(ours, plain)]
+                assert all(torch.equal(*pair) for pair in pairs)
+        tuples = packed(**inputs, return_dict=False), model(**inputs, return_dict=False)
+    assert all(type(output) is tuple for output in tuples)
+    torch.testing.assert_close(tuples[0][0][LONGEST], tuples[1][0][LONGEST], atol=1e-4, rtol=0)
+    model.train()
+    assert packed(**inputs)[0].requires_grad
+
+
+def test_the_model_stays_as_it_is_and_shares_its_modules(tiny_classifier):
+    model = tiny_classifier(BertForTokenClassification, **SIZES)
+    model.train()
+    forward = type(model.bert).forward
+    packed = moco_rt.pack(model)
+    assert model.training
+    assert model.bert.forward.__func__ is forward
+    assert packed.classifier is model.classifier
+    assert packed.bert.embeddings is model.bert.embeddings
+
+
+def test_it_can_be_copied_and_saved(tiny_classifier, tmp_path):
+    model = tiny_classifier(BertForTokenClassification, **SIZES)
+    packed = moco_rt.pack(model)
+    inputs = make_inputs(LENGTHS)
+    expected = packed(**inputs).logits
+    assert torch.equal(copy.deepcopy(packed)(**inputs).logits, expected)
+    packed.save_pretrained(tmp_path)
+    again = moco_rt.pack(BertForTokenClassification.from_pretrained(tmp_path))
+    assert torch.equal(again.eval()(**inputs).logits, expected)
+
+
+def test_it_answers_in_a_pipeline(tiny_classifier, word_tokenizer):
+    model = tiny_classifier(BertForTokenClassification, **SIZES, vocab_size=len(word_tokenizer), num_labels=3)
+    texts = ["good film", "a bad film but good"]
+    answers = [
+        pipeline("token-classification", model=each, tokenizer=word_tokenizer)(texts, batch_size=2)
+        for each in (model, moco_rt.pack(model))
+    ]
+    for plain, ours in zip(*answers, strict=True):
+        assert [token["entity"] for token in ours] == [token["entity"] for token in plain]
+        assert [token["score"] for token in ours] == pytest.approx([token["score"] for token in plain], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "words"),
+    [
+        (BertModel, SIZES | {"hidden_act": "mish"}, "activation must be one of gelu, gelu_new, relu, silu, tanh"),
+        (LlamaModel, SIZES, "model must be an encoder (got LlamaModel)"),
+        (BertModel, SIZES | {"is_decoder": True}, "model must be an encoder (got config.is_decoder=True)"),
+    ],
+)
+def test_what_is_not_covered_is_refused(tiny_classifier, one_line_error, kind, config, words):
+    with one_line_error(ValueError, words):
+        moco_rt.pack(tiny_classifier(kind, **config))
+
+
+def test_what_is_no_model_of_hugging_faces_is_refused(one_line_error):
+    with one_line_error(TypeError, "model must be a Hugging Face model (got Linear)"):
+        moco_rt.pack(torch.nn.Linear(2, 2))
