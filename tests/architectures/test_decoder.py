@@ -192,9 +192,9 @@ def test_a_saved_model_loads_to_the_same_bits_with_its_exits(make_model, tmp_pat
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_it_is_quantised_by_texts_and_answers_in_a_pipeline(make_model, word_tokenizer, side):
+def test_it_is_quantised_by_texts_and_answers_in_a_pipeline(make_model, word_tokenizer, monkeypatch, side):
     model = make_model()
-    word_tokenizer.padding_side = side
+    monkeypatch.setattr(word_tokenizer, "padding_side", side)  # it is everybody's
     texts = ["good film", "a bad film but good", "the film was not bad but not good", "a"] * 8
     small = quantize(model, texts, tokenizer=word_tokenizer)
     fast = EarlyExitTextClassificationModel(small)
