@@ -170,7 +170,7 @@ def test_off_ramps_do_not_see_the_rows_that_certify_them(run):
 
 def test_off_ramps_learn_the_full_models_labels(run, monkeypatch):
     monkeypatch.setattr(distillation, "_FEWEST_STEPS", 600)
-    found = run(make_texts(1000))
+    found = run(make_texts(2000))  # with half of them the last off-ramp is at the bound
     rows = found.calibration
     answers = score_exits(found.off_ramps, rows)
     right = (answers.predicted == rows.labels).mean(axis=1)
