@@ -14,21 +14,21 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 from transformers import (
-    AlbertConfig,
-    AlbertForSequenceClassification,
     BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,
     BertModel,
     GPT2Config,
     GPT2LMHeadModel,
+    MegatronBertConfig,
+    MegatronBertForSequenceClassification,
     PreTrainedTokenizerFast,
 )
 
 from moco_rt.analysis.capture import capture
 from moco_rt.analysis.columns import Column, PackedColumn
 from moco_rt.analysis.frame import MLFrame
-from moco_rt.architectures.families.bert import BertLike
+from moco_rt.architectures.families.bert_like import BertLike
 from moco_rt.architectures.sites import all_sites
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -445,10 +445,12 @@ def test_models_that_do_not_classify_are_refused(tokenizer, other, request):
 
 
 def test_classifiers_of_a_family_that_is_not_covered_are_refused(tokenizer):
-    other = AlbertForSequenceClassification(
-        AlbertConfig(vocab_size=34, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
+    other = MegatronBertForSequenceClassification(
+        MegatronBertConfig(
+            vocab_size=34, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+        )
     )
-    message = r"^model must be one of .* \(got AlbertForSequenceClassification\)$"
+    message = r"^model must be one of .* \(got MegatronBertForSequenceClassification\)$"
     with pytest.raises(ValueError, match=message):
         capture(other, tokenizer, TEXTS, sites="embeddings")
 

@@ -14,16 +14,16 @@ import torch
 from altered_models import ALTERED, layer, plus_one, zeros
 from parity import make_inputs
 from transformers import (
-    AlbertConfig,
-    AlbertForSequenceClassification,
     BertForSequenceClassification,
-    DebertaV2Config,
-    DebertaV2ForSequenceClassification,
     GPT2Config,
     GPT2ForSequenceClassification,
-    MPNetConfig,
-    MPNetForSequenceClassification,
+    MegatronBertConfig,
+    MegatronBertForSequenceClassification,
+    RemBertConfig,
+    RemBertForSequenceClassification,
     RobertaForSequenceClassification,
+    RobertaPreLayerNormConfig,
+    RobertaPreLayerNormForSequenceClassification,
     XLNetConfig,
     XLNetForSequenceClassification,
 )
@@ -174,10 +174,12 @@ def test_an_attribute_that_changes_nothing_keeps_the_backend(tiny_bert):
 
 
 FAMILIES = {
-    "albert": lambda: AlbertForSequenceClassification(AlbertConfig(**SMALL, embedding_size=16, vocab_size=100)),
-    "mpnet": lambda: MPNetForSequenceClassification(MPNetConfig(**SMALL, vocab_size=100, max_position_embeddings=66)),
-    "deberta": lambda: DebertaV2ForSequenceClassification(
-        DebertaV2Config(**SMALL, vocab_size=100, pooler_hidden_size=32, relative_attention=True)
+    "megatron": lambda: MegatronBertForSequenceClassification(MegatronBertConfig(**SMALL, vocab_size=100)),
+    "roberta-prelayernorm": lambda: RobertaPreLayerNormForSequenceClassification(
+        RobertaPreLayerNormConfig(**SMALL, vocab_size=100, max_position_embeddings=66)
+    ),
+    "rembert": lambda: RemBertForSequenceClassification(
+        RemBertConfig(**SMALL, vocab_size=100, input_embedding_size=16)
     ),
     "gpt2": lambda: GPT2ForSequenceClassification(
         GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=100, n_positions=64, pad_token_id=99)
@@ -198,7 +200,7 @@ def test_a_family_that_is_not_covered_answers_each_row_as_it_would_alone(family,
     fast = EarlyExitTextClassificationModel(model)
     assert (fast.backend, fast.sites) == ("whole", ())
     (said,) = [record.getMessage() for record in caplog.records if record.name.startswith("moco_rt")]
-    assert said.startswith("backend: whole, without exits, because model must be one of Bert")
+    assert said.startswith("backend: whole, without exits, because model must be one of Albert")
     inputs = make_inputs(LENGTHS)
     together = fast(**inputs)
     assert together.exit_site.tolist() == [-1] * len(LENGTHS)
@@ -207,7 +209,7 @@ def test_a_family_that_is_not_covered_answers_each_row_as_it_would_alone(family,
         torch.testing.assert_close(together.logits[row : row + 1], alone, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(("family", "longest"), [("albert", 512), ("mpnet", 64), ("gpt2", 64)])
+@pytest.mark.parametrize(("family", "longest"), [("megatron", 512), ("roberta-prelayernorm", 64), ("gpt2", 64)])
 def test_rows_that_are_too_long_are_refused_whatever_the_family(one_line_error, family, longest):
     fast = EarlyExitTextClassificationModel(FAMILIES[family]())
     assert fast.max_seqlen == longest
@@ -242,18 +244,18 @@ def test_exits_on_a_model_that_runs_whole_are_refused_in_one_line(tiny_bert, wor
             attempt()
     with one_line_error(ValueError, "model must have no hooks (got some)"):
         capture(model, word_tokenizer, texts, sites="embeddings")
-    albert = FAMILIES["albert"]()
+    megatron = FAMILIES["megatron"]()
     for attempt in (
-        lambda: accelerate(albert, texts, tokenizer=word_tokenizer),
-        lambda: quantize(albert, texts, tokenizer=word_tokenizer),
-        lambda: capture(albert, word_tokenizer, texts, sites="embeddings"),
+        lambda: accelerate(megatron, texts, tokenizer=word_tokenizer),
+        lambda: quantize(megatron, texts, tokenizer=word_tokenizer),
+        lambda: capture(megatron, word_tokenizer, texts, sites="embeddings"),
     ):
-        with one_line_error(ValueError, "AlbertForSequenceClassification)"):
+        with one_line_error(ValueError, "MegatronBertForSequenceClassification)"):
             attempt()
 
 
 def test_a_model_that_runs_whole_can_be_saved_copied_and_used(tmp_path, word_tokenizer):
-    model = FAMILIES["albert"]()
+    model = FAMILIES["megatron"]()
     fast = EarlyExitTextClassificationModel(model)
     expected = fast.predict(["a good film", "bad"], tokenizer=word_tokenizer)
     fast.save_pretrained(tmp_path)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from moco_rt._C import EmbeddingSpec, LayerSpec
 from moco_rt.architectures.base import Head, affine
-from moco_rt.architectures.families.bert import BertLike
+from moco_rt.architectures.families.bert_like import BertLike
 from moco_rt.architectures.families.layered import Layered
 
 

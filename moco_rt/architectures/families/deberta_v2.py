@@ -10,7 +10,7 @@ from torch import Tensor
 
 from moco_rt._C import DisentangledBias, EmbeddingSpec
 from moco_rt.architectures.base import Head, activation_name, affine
-from moco_rt.architectures.families.bert import BertLike
+from moco_rt.architectures.families.bert_like import BertLike
 
 
 class DebertaV2(BertLike):

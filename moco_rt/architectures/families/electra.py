@@ -9,7 +9,7 @@ from torch import Tensor
 
 from moco_rt._C import EmbeddingSpec
 from moco_rt.architectures.base import Head, affine
-from moco_rt.architectures.families.bert import BertLike
+from moco_rt.architectures.families.bert_like import BertLike
 
 
 class Electra(BertLike):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from moco_rt._C import DistanceBias, EmbeddingSpec
-from moco_rt.architectures.families.bert import BertLike
+from moco_rt.architectures.families.bert_like import BertLike
 
 
 class MPNet(BertLike):

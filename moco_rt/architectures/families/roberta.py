@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from moco_rt._C import EmbeddingSpec
-from moco_rt.architectures.families.bert import BertLike
+from moco_rt.architectures.families.bert_like import BertLike
 
 
 class Roberta(BertLike):
