@@ -83,6 +83,11 @@ def architecture_of(model: Any) -> Architecture:
     return _adapter_of(type(model), _FAMILIES)(model)
 
 
+def covered_classes() -> list[str]:
+    """Return the names of the classes that have exits, or run on the packed kernels."""
+    return list(_FAMILIES)
+
+
 def adapter_of_base(base: Any) -> Callable[[Any], Architecture]:
     """Return what drives the classifiers on a base model such as `BertModel`.
 
