@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from common import SHARED, read_jsonl
 from transformers import (
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
     LlamaConfig,
     LlamaForSequenceClassification,
     ModernBertConfig,
@@ -31,7 +33,10 @@ def families() -> dict[str, tuple[type[PreTrainedModel], Any]]:
     tokens = {"vocab_size": 30522, "pad_token_id": 0, "max_position_embeddings": 512, "num_labels": 2}
     ends = {"bos_token_id": 101, "eos_token_id": 102, "cls_token_id": 101, "sep_token_id": 102}
     windows = {"local_attention": 32, "global_attn_every_n_layers": 3, "classifier_pooling": "cls"}
+    distances = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "share_att_key": True}
+    distances |= {"position_buckets": 32, "norm_rel_ebd": "layer_norm", "type_vocab_size": 0}
     return {
+        "deberta": (DebertaV2ForSequenceClassification, DebertaV2Config(**_SIZES, **tokens, **distances)),
         "modernbert": (ModernBertForSequenceClassification, ModernBertConfig(**_SIZES, **tokens, **ends, **windows)),
         "decoder": (LlamaForSequenceClassification, LlamaConfig(**_SIZES, **tokens, num_key_value_heads=2)),
     }
