@@ -31,7 +31,7 @@ def smollm() -> tuple[Any, Any]:
     model = AutoModelForSequenceClassification.from_pretrained(directory, gguf_file=FILE, dtype=torch.float32)
     model.config.pad_token_id = tokenizer.pad_token_id
     model.score = _fitted(model, tokenizer)
-    model.config.id2label = {0: "negative", 1: "positive"}  # which says too that there are two
+    _name_classes(model, {0: "negative", 1: "positive"})
     return model.eval(), tokenizer
 
 
@@ -39,7 +39,7 @@ def smollm() -> tuple[Any, Any]:
 def _fitted(model: Any, tokenizer: Any) -> torch.nn.Linear:
     """Fit a logistic regression on the last token's state, which a classifier that changes nothing hands out."""
     size = model.config.hidden_size
-    model.config.id2label = {place: str(place) for place in range(size)}
+    _name_classes(model, {place: str(place) for place in range(size)})
     model.score = torch.nn.Linear(size, size, bias=False)
     model.score.weight.copy_(torch.eye(size))
     learn = rows()[2][:FIT_ROWS]
@@ -52,3 +52,8 @@ def _fitted(model: Any, tokenizer: Any) -> torch.nn.Linear:
     head = torch.nn.Linear(size, 2, bias=False)
     head.weight.copy_(torch.stack([-weight / 2, weight / 2]))
     return head
+
+
+def _name_classes(model: Any, names: dict[int, str]) -> None:
+    """Say how many classes there are, and what they are called."""
+    model.config.id2label, model.num_labels = names, len(names)
