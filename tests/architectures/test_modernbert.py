@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
-from parity import assert_within_twice_the_error, make_inputs
+from families import (
+    assert_float32_is_near,
+    assert_int8_is_near,
+    assert_packed_is_right,
+    assert_reference_is_hugging_faces,
+    logits_of,
+)
+from parity import make_inputs
 from transformers import ModernBertForSequenceClassification, pipeline
 
 from moco_rt import EarlyExitTextClassificationModel, LinearCondition, quantize
@@ -42,47 +47,25 @@ def make_model(tiny_classifier):
     return make
 
 
-@torch.no_grad()
-def logits_of(model, inputs):
-    return model(**inputs).logits
-
-
 @every_config
 def test_packed_logits_are_within_twice_the_error_of_hugging_faces(make_model, packed_dtype, config):
-    model = make_model(packed_dtype, **config)
-    inputs = make_inputs(LENGTHS)
-    fast = EarlyExitTextClassificationModel(model, backend="packed")
-    exact = logits_of(copy.deepcopy(model).double(), inputs)
-    assert_within_twice_the_error(fast(**inputs).logits, logits_of(model, inputs), exact)
+    assert_packed_is_right(make_model(packed_dtype, **config), make_inputs(LENGTHS))
 
 
 @every_config
 def test_float32_is_within_1e_4_with_the_same_labels(make_model, config):
-    model = make_model(**config)
-    inputs = make_inputs(LENGTHS)
-    expected, found = logits_of(model, inputs), EarlyExitTextClassificationModel(model)(**inputs).logits
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
-    assert torch.equal(found.argmax(1), expected.argmax(1))
+    assert_float32_is_near(make_model(**config), make_inputs(LENGTHS))
 
 
 @every_config
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 def test_reference_logits_are_hugging_faces_to_the_bit(make_model, dtype, config):
-    model = make_model(dtype, **config)
-    inputs = make_inputs(LENGTHS)
-    fast = EarlyExitTextClassificationModel(model, backend="reference")
-    assert torch.equal(fast(**inputs).logits, logits_of(model, inputs))
+    assert_reference_is_hugging_faces(make_model(dtype, **config), make_inputs(LENGTHS))
 
 
 @every_config
 def test_int8_is_as_near_as_its_own_modules_say(make_model, config):
-    """The kernels against the reference of the same int8 model, which quantises tokens in float64."""
-    model = int8_copy(make_model(**config))
-    inputs = make_inputs(LENGTHS)
-    fast, reference = (EarlyExitTextClassificationModel(model, backend=name) for name in ("packed", "reference"))
-    float_logits = logits_of(make_model(**config), inputs)
-    by_quantising = (reference(**inputs).logits - float_logits).norm()
-    assert (fast(**inputs).logits - float_logits).norm() <= 1.2 * by_quantising
+    assert_int8_is_near(make_model(**config), make_inputs(LENGTHS))
 
 
 @every_config
