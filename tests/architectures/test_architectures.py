@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import logging
 
 import pytest
 import torch
-from parity import assert_within_twice_the_error, make_inputs
+from families import assert_packed_is_right, logits_of
+from parity import make_inputs
 from transformers import (
     AlbertForSequenceClassification,
     BertForSequenceClassification,
@@ -96,17 +96,6 @@ def make_model(tiny_classifier):
 def inputs_for(model, lengths=LENGTHS, **options):
     """Random rows, of pairs where the model has token types."""
     return make_inputs(lengths, pairs=model.config.model_type not in WITHOUT_TOKEN_TYPES, **options)
-
-
-@torch.no_grad()
-def logits_of(model, inputs):
-    return model(**inputs).logits
-
-
-def assert_packed_is_right(model, inputs):
-    fast = EarlyExitTextClassificationModel(model, backend="packed")
-    exact = logits_of(copy.deepcopy(model).double(), inputs)
-    assert_within_twice_the_error(fast(**inputs).logits, logits_of(model, inputs), exact)
 
 
 # The same answers

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
-from parity import assert_within_twice_the_error, make_inputs
+from families import assert_int8_is_near, assert_packed_is_right, assert_reference_is_hugging_faces, logits_of
+from parity import make_inputs
 from transformers import (
     GemmaForSequenceClassification,
     LlamaForSequenceClassification,
@@ -57,11 +56,6 @@ def make_model(tiny_classifier):
     return make
 
 
-@torch.no_grad()
-def logits_of(model, inputs):
-    return model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
-
-
 def padded_on_the_left(inputs):
     """The same rows, each as long as the longest by padding before it."""
     behind = inputs["attention_mask"].shape[1] - inputs["attention_mask"].sum(1)
@@ -73,11 +67,7 @@ def padded_on_the_left(inputs):
 
 @every_model
 def test_packed_logits_are_within_twice_the_error_of_hugging_faces(make_model, packed_dtype, name):
-    model = make_model(name, packed_dtype)
-    inputs = make_inputs(LENGTHS)
-    fast = EarlyExitTextClassificationModel(model, backend="packed")
-    exact = logits_of(copy.deepcopy(model).double(), inputs)
-    assert_within_twice_the_error(fast(**inputs).logits, logits_of(model, inputs), exact)
+    assert_packed_is_right(make_model(name, packed_dtype), make_inputs(LENGTHS))
 
 
 @every_model
@@ -96,21 +86,12 @@ def test_float32_is_within_1e_4_with_the_same_labels_padded_on_either_side(make_
 @every_model
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 def test_reference_logits_are_hugging_faces_to_the_bit(make_model, dtype, name):
-    model = make_model(name, dtype)
-    inputs = make_inputs(LENGTHS)
-    fast = EarlyExitTextClassificationModel(model, backend="reference")
-    assert torch.equal(fast(**inputs).logits, logits_of(model, inputs))
+    assert_reference_is_hugging_faces(make_model(name, dtype), make_inputs(LENGTHS))
 
 
 @every_model
 def test_int8_is_as_near_as_its_own_modules_say(make_model, name):
-    """The kernels against the reference of the same int8 model, which quantises tokens in float64."""
-    model = int8_copy(make_model(name))
-    inputs = make_inputs(LENGTHS)
-    fast, reference = (EarlyExitTextClassificationModel(model, backend=backend) for backend in ("packed", "reference"))
-    float_logits = logits_of(make_model(name), inputs)
-    by_quantising = (reference(**inputs).logits - float_logits).norm()
-    assert (fast(**inputs).logits - float_logits).norm() <= 1.2 * by_quantising
+    assert_int8_is_near(make_model(name), make_inputs(LENGTHS))
 
 
 @every_model
