@@ -5,6 +5,7 @@ A small random model of every class is asked what runs it.
 
 from __future__ import annotations
 
+import argparse
 import warnings
 
 import torch
@@ -57,5 +58,10 @@ def table() -> str:
     return "\n".join([head, "|---|---|---|---|---|---|---|", *map(line, covered_classes())])
 
 
-if __name__ == "__main__":
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     put_into_docs("families", table(), PAGE)
+
+
+if __name__ == "__main__":
+    main()
