@@ -15,18 +15,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from peers import rows
 from peers.cells import PAUSE
-from peers.engines import BASELINE, ENGINES
 from peers.machine import machine
-from peers.models import model_dir
-from peers.session import Conversion, Session
-from peers.worker import Crew
+from peers.models import input_names, model_dir, read_config
+
+from moco_rt.engines import BASELINE, ENGINES, Batch, Conversion, Crew, Session
 
 ENGINES_SHOWN = (BASELINE, "moco-packed.fp32", "openvino.fp32", "onnxruntime.fp32")
 #: Tokens of the rows that are answered one at a time.
@@ -57,15 +56,15 @@ def neighbour(script: str | None) -> Iterator[None]:
         process.wait()
 
 
-def batches_of(model: str, batch_rows: int, calls: int) -> list[rows.Batch]:
+def batches_of(model: str, names: Sequence[str], batch_rows: int, calls: int) -> list[Batch]:
     """So many batches at most, the same for every engine and neighbour."""
     encoded = rows.rows(model, "sst2")
     if batch_rows == 1:
         encoded = [row for row in encoded if len(row) in TOKENS]
-    return [rows.pad(batch) for batch in rows.cut(encoded, batch_rows)[:calls]]
+    return [rows.pad(batch, names) for batch in rows.cut(encoded, batch_rows)[:calls]]
 
 
-def measure(crew: Crew, batches: list[rows.Batch], rounds: int) -> dict[str, dict[str, list[list[float]]]]:
+def measure(crew: Crew, batches: list[Batch], rounds: int) -> dict[str, dict[str, list[list[float]]]]:
     """Seconds of each call, by engine, neighbour and round.
 
     Raises:
@@ -105,7 +104,8 @@ def run(options: argparse.Namespace, folder: Path) -> None:
     """Convert, measure and print."""
     directory = model_dir(options.model, folder)
     names = list(dict.fromkeys([BASELINE, *options.engines]))
-    calibration = rows.calibration_batches(options.model)
+    inputs = input_names(read_config(directory))
+    calibration = rows.calibration_batches(options.model, inputs)
     with Crew({name: (Conversion, name, directory, folder / name, calibration) for name in names}) as crew:
         failed = crew.failed
     makers = {n: (Session, n, directory, folder / n, options.threads) for n in names if n not in failed}
@@ -116,7 +116,7 @@ def run(options: argparse.Namespace, folder: Path) -> None:
             versions = (crew.ask(name, "facts") or {"versions": {}})["versions"]
             print(f"{name}: " + ", ".join(f"{package} {version}" for package, version in versions.items()))
         for batch_rows, calls in ((1, options.calls), (64, max(1, options.calls // 16))):
-            batches = batches_of(options.model, batch_rows, calls)
+            batches = batches_of(options.model, inputs, batch_rows, calls)
             print("\n" + table(measure(crew, batches, options.rounds), batch_rows), flush=True)
         for name, reason in (failed | crew.failed).items():
             print(f"{name} failed: {reason}")

@@ -10,8 +10,9 @@ import json
 
 from common import RESULTS
 from docs_table import README, put_into_docs
-from peers.engines import BASELINE, OURS
 from peers.report import readable
+
+from moco_rt.engines import BASELINE, OURS
 
 #: Cell of bench/results/peers.json, precision, how README calls the two, set of bench/results/policies.json.
 ROWS = (

@@ -14,12 +14,10 @@ from pathlib import Path
 
 from common import RESULTS
 
+from moco_rt.engines import ENGINES, WorkerFailedError
 from peers.cells import Bench, Cell
-from peers.engines import ENGINES
-from peers.models import RANDOM
 from peers.report import table
-from peers.rows import LAWS
-from peers.worker import WorkerFailedError
+from peers.rows import IMAGES, LAWS
 
 STORED = RESULTS / "peers.json"
 #: The laws of length that each model is measured under unless others are asked for.
@@ -27,7 +25,12 @@ MAIN = {
     "minilm-sst2": ("sst2", "16", "64", "128", "256", "512"),
     "minilm-imdb": ("imdb-256", "imdb-512"),
     "tiny-imdb": ("imdb-256", "imdb-512", "256"),
-    RANDOM: ("sst2", "128", "imdb-256"),
+    "bert-base": ("sst2", "128", "imdb-256"),
+    "modernbert-base": ("sst2", "imdb-256"),
+    "mpnet-base": ("sst2", "imdb-256"),
+    "deberta-v3-base": ("sst2", "imdb-256"),
+    "qwen3-0.6b": ("sst2",),
+    "vit-base": (IMAGES,),
 }
 
 

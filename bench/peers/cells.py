@@ -6,13 +6,11 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from moco_rt.engines import BASELINE, Batch, Conversion, Crew, Session, WorkerFailedError
 from peers import report, rows
-from peers.engines import BASELINE
 from peers.machine import machine
-from peers.models import dense_flops, model_dir, read_config
+from peers.models import dense_flops, input_names, model_dir, read_config
 from peers.roofline import Roofline
-from peers.session import Conversion, Session
-from peers.worker import Crew, WorkerFailedError
 
 ROOFLINE = "roofline"
 #: A cell whose average batch asks for more is left out: the slower engines would take minutes for it.
@@ -42,7 +40,8 @@ class Bench:
         self._config = read_config(directory)
         self._threads = threads
         self._sessions = {name: (Session, name, directory, folder / name, threads) for name in names}
-        calibration = rows.calibration_batches(model)
+        self._names = input_names(self._config)
+        calibration = rows.calibration_batches(model, self._names)
         with Crew({name: (Conversion, name, directory, folder / name, calibration) for name in names}) as crew:
             self._unconverted = crew.failed
 
@@ -59,9 +58,9 @@ class Bench:
             return None
         makers = {name: maker for name, maker in self._sessions.items() if name not in self._unconverted}
         with Crew(makers | {ROOFLINE: (Roofline, self._threads)}) as crew:
-            taken = crew.ask(BASELINE, "count", [rows.pad(batch) for batch in candidates], seconds)
+            taken = crew.ask(BASELINE, "count", [self._pad(batch) for batch in candidates], seconds)
             batches = sorted(candidates[: taken or 0], key=lambda batch: len(batch[-1]))
-            results, peaks = _take_turns(crew, [rows.pad(batch) for batch in batches], repetitions)
+            results, peaks = _take_turns(crew, [self._pad(batch) for batch in batches], repetitions)
             failed = self._unconverted | crew.failed
         if BASELINE in failed:
             raise WorkerFailedError(f"{BASELINE}: {failed[BASELINE]}")
@@ -78,11 +77,14 @@ class Bench:
             {name: {"failed": failed[name]} if name in failed else results[name] for name in self._sessions},
         )
 
+    def _pad(self, batch: list[rows.Row]) -> Batch:
+        return rows.pad(batch, self._names)
+
     def _flops(self, batch: list[rows.Row]) -> int:
         return dense_flops(map(len, batch), self._config)
 
 
-def _take_turns(crew: Crew, batches: list[rows.Batch], repetitions: int) -> tuple[dict[str, dict], dict[str, float]]:
+def _take_turns(crew: Crew, batches: list[Batch], repetitions: int) -> tuple[dict[str, dict], dict[str, float]]:
     """What each engine answered and how long it took, and the peaks of matrix products meanwhile."""
     engines = [name for name in crew.names() if name != ROOFLINE]
     results = {name: {"logits": crew.ask(name, "first_pass", batches), "seconds": []} for name in engines}

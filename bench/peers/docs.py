@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from common import RESULTS
 from docs_table import put_into_docs
 
-from peers.engines import BASELINE, OURS
+from moco_rt.engines import BASELINE, OURS
 from peers.report import ratio, readable
 
 STORED = RESULTS / "peers.json"

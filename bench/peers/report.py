@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from peers.engines import BASELINE, OURS, is_rival, precision
+from moco_rt.engines import BASELINE, OURS, is_rival, precision
 
 HEAD = (
     *("model", "lengths", "batch", "engine", "rows/s", f"x {BASELINE}", "x best rival", "p50 ms", "p99 ms"),

@@ -1,24 +1,40 @@
-"""Real texts as rows of tokens, by law of length, and rows as padded batches."""
+"""Real texts as rows of tokens, by law of length, random images, and rows as padded batches."""
 
 from __future__ import annotations
 
 import functools
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from common import SHARED
 
+from moco_rt.engines import Batch
 from peers.models import tokenizer_dir
 
-#: Real lengths, and lengths all the same: so many tokens cut from real reviews, no padding.
-LAWS = ("sst2", "imdb-256", "imdb-512", "16", "64", "128", "256", "512")
+IMAGES = "images"
+#: Real lengths, lengths all the same (so many tokens cut from real reviews, no padding), and images of ViT's size.
+LAWS = ("sst2", "imdb-256", "imdb-512", "16", "64", "128", "256", "512", IMAGES)
 #: A cell holds at most so many.
 MOST_ROWS, MOST_BATCHES = 2048, 64
 CALIBRATION_ROWS = 300
+#: An image takes as much room as ten thousand sentences.
+MOST_IMAGES, CALIBRATION_IMAGES = 128, 16
+IMAGE_SIZE, PATCH_SIZE = 224, 16
 
-Row = list[int]
-Batch = dict[str, np.ndarray]
+
+@dataclass(frozen=True)
+class Image:
+    """Random pixels, as float32 (3, height, width), whose length is that of the row of tokens that they become."""
+
+    pixels: np.ndarray
+
+    def __len__(self) -> int:
+        return (IMAGE_SIZE // PATCH_SIZE) ** 2 + 1
+
+
+Row = list[int] | Image
 
 
 @functools.cache
@@ -32,6 +48,8 @@ def texts(path: str) -> list[str]:
 @functools.cache
 def rows(model: str, law: str) -> list[Row]:
     """Up to MOST_ROWS rows at random."""
+    if law == IMAGES:
+        return _images(MOST_IMAGES, seed=0)
     if law == "sst2":
         return _encode(model, texts("sst2/dev.jsonl"), 512)
     reviews, limit = texts("imdb/test.jsonl"), int(law.rpartition("-")[2])
@@ -45,10 +63,17 @@ def rows(model: str, law: str) -> list[Row]:
     return long_enough[:MOST_ROWS]
 
 
-def calibration_batches(model: str) -> list[Batch]:
+def _images(count: int, seed: int) -> list[Row]:
+    generator = np.random.default_rng(seed)
+    return [Image(generator.standard_normal((3, IMAGE_SIZE, IMAGE_SIZE), dtype=np.float32)) for _ in range(count)]
+
+
+def calibration_batches(model: str, names: Sequence[str]) -> list[Batch]:
     """Single rows like those the model is meant for, of which none is measured."""
+    if "pixel_values" in names:
+        return [pad([image], names) for image in _images(CALIBRATION_IMAGES, seed=1)]
     path, limit = ("imdb/unlabelled.jsonl", 256) if model.endswith("imdb") else ("sst2/test.jsonl", 64)
-    return [pad([row]) for row in _encode(model, texts(path)[:CALIBRATION_ROWS], limit)]
+    return [pad([row], names) for row in _encode(model, texts(path)[:CALIBRATION_ROWS], limit)]
 
 
 def _encode(model: str, of: Sequence[str], limit: int) -> list[Row]:
@@ -80,11 +105,14 @@ def spread(number: int) -> Iterator[int]:
             yield middle
 
 
-def pad(of: Sequence[Row]) -> Batch:
-    """As Hugging Face takes it: int64 (B, S), padded on the right with [PAD] = 0 to the longest row."""
+def pad(of: Sequence[Row], names: Sequence[str]) -> Batch:
+    """As Hugging Face takes it: the arrays of these names, texts padded on the right with [PAD] = 0 to the longest."""
+    if isinstance(of[0], Image):
+        return {"pixel_values": np.stack([image.pixels for image in of])}
     lengths = np.array([len(row) for row in of])
     ids = np.zeros((len(of), lengths.max()), dtype=np.int64)
     for place, row in enumerate(of):
         ids[place, : len(row)] = row
     mask = np.arange(lengths.max()) < lengths[:, None]
-    return {"input_ids": ids, "attention_mask": mask.astype(np.int64), "token_type_ids": np.zeros_like(ids)}
+    arrays = {"input_ids": ids, "attention_mask": mask.astype(np.int64), "token_type_ids": np.zeros_like(ids)}
+    return {name: arrays[name] for name in names}

@@ -11,13 +11,20 @@ import pytest
 import readme_table
 import torch
 
+from moco_rt.engines import BASELINE, ENGINES, OURS, Crew, precision
+from moco_rt.engines.registry import adapter
 from peers import docs, report, roofline, rows
 from peers.cells import Cell
-from peers.engines import BASELINE, ENGINES, OURS, adapter, precision
-from peers.models import dense_flops
-from peers.worker import Crew
+from peers.models import dense_flops, input_names
 
-CONFIG = {"hidden_size": 8, "intermediate_size": 32, "num_hidden_layers": 3}
+CONFIG = {
+    "model_type": "bert",
+    "hidden_size": 8,
+    "intermediate_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+}
+TEXTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 def result(seconds, logits=((2.0, 1.0), (0.0, 1.0))):
@@ -47,6 +54,20 @@ def test_dense_flops_of_the_usual_ffn():
     assert dense_flops(lengths, CONFIG) == sum(3 * (24 * 8**2 + 4 * s * 8) * s for s in lengths)
 
 
+def test_dense_flops_of_a_gate_and_of_shared_keys():
+    config = CONFIG | {"model_type": "qwen3", "head_dim": 16, "num_key_value_heads": 1}
+    products = 2 * 8 * 32 + 2 * 8 * 16 + 3 * 8 * 32
+    assert dense_flops([5], config) == 3 * 2 * 5 * (products + 2 * 5 * 32)
+
+
+def test_only_the_inputs_that_a_model_takes_are_made():
+    assert input_names({"type_vocab_size": 2}) == TEXTS
+    assert input_names({"type_vocab_size": 0}) == TEXTS[:2]
+    assert set(rows.pad([[5]], TEXTS[:2])) == set(TEXTS[:2])
+    assert input_names({"image_size": 224}) == ("pixel_values",)
+    assert rows.pad(rows.rows("vit-base", rows.IMAGES)[:2], ["pixel_values"])["pixel_values"].shape == (2, 3, 224, 224)
+
+
 def test_batches_are_full_sorted_and_spread():
     lengths = np.random.default_rng(0).permutation(50)
     batches = rows.cut([[1] * (length + 1) for length in lengths], 16)
@@ -65,7 +86,7 @@ def test_spread_takes_every_place_once_middle_first(number):
 
 
 def test_padding():
-    batch = rows.pad([[5, 6], [7, 8, 9]])
+    batch = rows.pad([[5, 6], [7, 8, 9]], TEXTS)
     assert batch["input_ids"].tolist() == [[5, 6, 0], [7, 8, 9]]
     assert batch["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
     assert batch["token_type_ids"].tolist() == [[0, 0, 0], [0, 0, 0]]

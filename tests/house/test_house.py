@@ -37,6 +37,7 @@ ROOMS = {
     ),
     "reports": ("runtime", "policies", "analysis", "certification"),
     "serving": ("cascades", "runtime", "policies", "inputs"),
+    "engines": ("tuning", "runtime"),
     "demo": ("tuning", "reports", "runtime", "architectures", "inputs"),
 }
 #: Modules that stand in no room: the command line, the package's start, and faces that only re-export.
@@ -53,7 +54,7 @@ MAY_IMPORT = {
     "pyarrow": ("analysis", "inputs.file_formats"),
 }
 #: Hugging Face's model classes: the adapters, and the demo, which makes a model of its own.
-NAME_MODEL_CLASSES = ("architectures", "demo", "quantization.hf_quantizer")
+NAME_MODEL_CLASSES = ("architectures", "demo", "engines.adapters", "quantization.hf_quantizer")
 
 
 def imports(module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
 from typing import Any
 
 #: Seconds after which an engine that says nothing is given up.
@@ -12,7 +13,7 @@ PATIENCE = 1800
 
 
 class WorkerFailedError(Exception):
-    """In one line, why."""
+    """A worker failed; the message says in one line why."""
 
 
 class Worker:
@@ -65,9 +66,9 @@ class Worker:
 
 
 class Crew:
-    """Workers by name, made at the same time. Who fails leaves the crew, and `failed` says why; the others go on."""
+    """Workers by name, made at the same time. One that fails leaves the crew, and `failed` says why; the others go on."""
 
-    def __init__(self, makers: Mapping[str, tuple]):
+    def __init__(self, makers: Mapping[str, tuple[Any, ...]]):
         self.failed: dict[str, str] = {}
         self._workers = {name: Worker(*maker) for name, maker in makers.items()}
         for name in self.names():
@@ -81,11 +82,11 @@ class Crew:
             worker.close()
 
     def names(self) -> list[str]:
-        """Who is still at work."""
+        """Return the names of those still at work."""
         return list(self._workers)
 
     def ask(self, name: str, method: str, *arguments: Any) -> Any:
-        """What the method returns; None from a worker that failed, now or before."""
+        """Return what the method returns; None from a worker that failed, now or before."""
         return self._excuse(name, self._workers[name].ask, method, *arguments) if name in self._workers else None
 
     def _excuse(self, name: str, call: Callable[..., Any], *arguments: Any) -> Any:
@@ -96,7 +97,7 @@ class Crew:
             self._workers.pop(name).close()
 
 
-def _serve(connection, make, arguments):
+def _serve(connection: Connection, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     """Answer (failure in one line or None, value) to everything asked, until the other side is gone."""
     null = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):  # progress bars and warnings

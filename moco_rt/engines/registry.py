@@ -9,7 +9,8 @@ An adapter is a module that knows one engine:
         inputs(batch)   a padded batch, int64 arrays by name, in the form the engine likes best; not timed
         (inputs)        the logits (B, C) as an array
 
-Adapters are imported in workers only: a rival that is not installed fails alone.
+A batch is what `moco_rt.engines.batch` says. Adapters are imported in workers only: a rival that is not installed
+fails alone.
 """
 
 from __future__ import annotations
@@ -28,9 +29,12 @@ ENGINES: dict[str, tuple[str, dict[str, Any]]] = {
     "hf.bf16": ("hugging_face", {}),
     "compile.fp32": ("torch_compile", {}),
     "compile.bf16": ("torch_compile", {}),
+    "zentorch.fp32": ("zen_torch", {}),
+    "zentorch.bf16": ("zen_torch", {}),
     "onnxruntime.fp32": ("onnx_runtime", {}),
     "onnxruntime.int8": ("onnx_runtime", {}),
     "onnxruntime-reduced.int8": ("onnx_runtime", {"reduce_range": True}),
+    "onnxruntime-blocks.int8": ("onnx_runtime", {"by_blocks": True}),
     "openvino.fp32": ("open_vino", {}),
     "openvino.bf16": ("open_vino", {}),
     "openvino.int8": ("open_vino", {}),
@@ -47,18 +51,21 @@ ENGINES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def precision(name: str) -> str:
+    """Return the precision of an engine: fp32, bf16 or int8."""
     return name.rpartition(".")[2]
 
 
 def is_rival(name: str) -> bool:
+    """Tell whether an engine is somebody else's."""
     return not name.startswith("moco")
 
 
 def adapter(name: str) -> tuple[ModuleType, dict[str, Any]]:
     """The adapter's module, and the options of its engine."""
     module, options = ENGINES[name]
-    return importlib.import_module(f"peers.{module}"), options
+    return importlib.import_module(f"moco_rt.engines.adapters.{module}"), options
 
 
 def versions(module: ModuleType) -> dict[str, str]:
+    """The versions of what an adapter's answers come from."""
     return {package: version(package) for package in module.PACKAGES}

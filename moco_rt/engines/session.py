@@ -1,15 +1,15 @@
-"""What runs in an engine's worker."""
+"""Conversion and timing of one engine, as they run in its worker."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from peers.engines import adapter, precision, versions
-
-Batch = dict[str, np.ndarray]
+from moco_rt.engines.batch import Batch
+from moco_rt.engines.registry import adapter, precision, versions
 
 
 class Conversion:
@@ -29,11 +29,11 @@ class Session:
         module, options = adapter(name)
         self._versions = versions(module)
         self._engine = module.Engine(model_dir, folder, threads, precision(name), **options)
-        self._inputs: list = []
+        self._inputs: list[Any] = []
         self._loaded = 0
 
     def count(self, batches: list[Batch], seconds: float) -> int:
-        """How many of the batches, in their order, fill so many seconds: one at least."""
+        """Count how many of the batches, in their order, fill so many seconds: one at least."""
         end = time.perf_counter() + seconds
         for number, batch in enumerate(batches, start=1):
             self._engine(self._engine.inputs(batch))
@@ -42,7 +42,7 @@ class Session:
         return len(batches)
 
     def first_pass(self, batches: list[Batch]) -> list[np.ndarray]:
-        """Take the batches and warm up on each; the logits. Peak memory is counted from here on."""
+        """Take the batches, warm up on each and return the logits. Peak memory is counted from here on."""
         self._inputs = [self._engine.inputs(batch) for batch in batches]
         self._loaded = _memory("VmRSS")
         logits = [np.array(self._engine(inputs)) for inputs in self._inputs]
@@ -60,12 +60,12 @@ class Session:
             seconds.append(time.perf_counter() - start)
         return seconds
 
-    def facts(self) -> dict:
+    def facts(self) -> dict[str, Any]:
         """Versions; resident memory in MiB before the first batch, and its peak in the timed passes."""
         return {"versions": self._versions, "mib_loaded": self._loaded, "mib_peak": _memory("VmHWM")}
 
 
 def _memory(field: str) -> int:
-    """MiB as Linux counts them; getrusage would count what the parent held when it started us, too."""
+    """Return MiB as Linux counts them; getrusage would count what the parent held when it started us, too."""
     status = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in status if line.startswith(field)) // 1024
