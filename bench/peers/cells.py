@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from moco_rt.engines import BASELINE, Batch, Conversion, Crew, Session, WorkerFailedError
+from moco_rt.engines import BASELINE, Batch, Conversion, Crew, Session, WorkerFailedError, interpreter
 from peers import report, rows
 from peers.machine import machine
 from peers.models import dense_flops, input_names, model_dir, read_config
@@ -40,9 +40,12 @@ class Bench:
         self._config = read_config(directory)
         self._threads = threads
         self._sessions = {name: (Session, name, directory, folder / name, threads) for name in names}
+        self._pythons = {name: interpreter(name) for name in names}
         self._names = input_names(self._config)
         calibration = rows.calibration_batches(model, self._names)
-        with Crew({name: (Conversion, name, directory, folder / name, calibration) for name in names}) as crew:
+        with Crew(
+            {name: (Conversion, name, directory, folder / name, calibration) for name in names}, self._pythons
+        ) as crew:
             self._unconverted = crew.failed
 
     def measure(self, cell: Cell, repetitions: int, seconds: float) -> dict | None:
@@ -57,7 +60,7 @@ class Bench:
         if sum(map(self._flops, candidates)) > MOST_FLOPS * len(candidates):
             return None
         makers = {name: maker for name, maker in self._sessions.items() if name not in self._unconverted}
-        with Crew(makers | {ROOFLINE: (Roofline, self._threads)}) as crew:
+        with Crew(makers | {ROOFLINE: (Roofline, self._threads)}, self._pythons) as crew:
             taken = crew.ask(BASELINE, "count", [self._pad(batch) for batch in candidates], seconds)
             batches = sorted(candidates[: taken or 0], key=lambda batch: len(batch[-1]))
             results, peaks = _take_turns(crew, [self._pad(batch) for batch in batches], repetitions)

@@ -1,7 +1,7 @@
 """Engines that run a classifier: ours and those of others, behind one face, so that they can be compared."""
 
 from moco_rt.engines.batch import Batch
-from moco_rt.engines.registry import BASELINE, ENGINES, OURS, is_rival, precision
+from moco_rt.engines.registry import BASELINE, ENGINES, OURS, interpreter, is_rival, precision
 from moco_rt.engines.session import Conversion, Session
 from moco_rt.engines.worker import Crew, Worker, WorkerFailedError
 
@@ -15,6 +15,7 @@ __all__ = [
     "Session",
     "Worker",
     "WorkerFailedError",
+    "interpreter",
     "is_rival",
     "precision",
 ]

@@ -16,6 +16,8 @@ fails alone.
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from importlib.metadata import version
 from types import ModuleType
 from typing import Any
@@ -31,6 +33,8 @@ ENGINES: dict[str, tuple[str, dict[str, Any]]] = {
     "compile.bf16": ("torch_compile", {}),
     "zentorch.fp32": ("zen_torch", {}),
     "zentorch.bf16": ("zen_torch", {}),
+    "vllm.fp32": ("v_llm", {}),
+    "vllm.bf16": ("v_llm", {}),
     "onnxruntime.fp32": ("onnx_runtime", {}),
     "onnxruntime.int8": ("onnx_runtime", {}),
     "onnxruntime-reduced.int8": ("onnx_runtime", {"reduce_range": True}),
@@ -48,6 +52,16 @@ ENGINES: dict[str, tuple[str, dict[str, Any]]] = {
     "moco-packed.bf16": ("moco", {"backend": "packed"}),
     "moco-packed.int8": ("moco_int8", {}),
 }
+
+
+#: Engines whose packages contradict those of the others: the variables that name their environments' interpreters.
+_INTERPRETERS = {"v_llm": "MOCO_RT_VLLM_PYTHON"}
+
+
+def interpreter(name: str) -> str:
+    """Return the path of the Python that runs an engine: this one, unless an environment variable names another."""
+    module, _ = ENGINES[name]
+    return os.environ.get(_INTERPRETERS.get(module, ""), sys.executable)
 
 
 def precision(name: str) -> str:

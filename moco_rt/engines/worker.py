@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -19,15 +21,17 @@ class WorkerFailedError(Exception):
 class Worker:
     """Makes an object in a fresh process; its methods are called by name, one at a time.
 
-    The first answer, which nobody asks for, says that the object is made.
+    The first answer, which nobody asks for, says that the object is made. With the interpreter of another environment
+    the process has other libraries; moco_rt is there, too.
     """
 
-    def __init__(self, make: Callable[..., Any], *arguments: Any):
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
-        self._process.start()
-        theirs.close()
+    def __init__(self, make: Callable[..., Any], *arguments: Any, python: str = sys.executable):
+        self._connection, theirs = Pipe()
+        with theirs:
+            handle = theirs.fileno()
+            serve = f"from moco_rt.engines.worker import serve; serve({handle})"
+            self._process = subprocess.Popen([python, "-c", serve], pass_fds=[handle])
+        self._connection.send((make, arguments))
 
     def ask(self, method: str, *arguments: Any) -> Any:
         """Call a method and wait for what it returns."""
@@ -56,21 +60,23 @@ class Worker:
     def close(self) -> None:
         """End the process, by force where it does not hear that nobody asks any more."""
         self._connection.close()
-        self._process.join(timeout=5)
-        self._process.kill()
-        self._process.join()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def _how_it_ended(self) -> str:
-        self._process.join(timeout=10)
-        return f"its process ended with exit code {self._process.exitcode}"
+        return f"its process ended with exit code {self._process.wait(timeout=10)}"
 
 
 class Crew:
-    """Workers by name, made at the same time. One that fails leaves the crew, and `failed` says why; the others go on."""
+    """Workers by name, made at the same time. One that fails leaves the crew, and `failed` says why; others go on."""
 
-    def __init__(self, makers: Mapping[str, tuple[Any, ...]]):
+    def __init__(self, makers: Mapping[str, tuple[Any, ...]], pythons: Mapping[str, str] | None = None):
         self.failed: dict[str, str] = {}
-        self._workers = {name: Worker(*maker) for name, maker in makers.items()}
+        pythons = dict.fromkeys(makers, sys.executable) | dict(pythons or {})
+        self._workers = {name: Worker(*maker, python=pythons[name]) for name, maker in makers.items()}
         for name in self.names():
             self._excuse(name, self._workers[name].answer)
 
@@ -97,12 +103,17 @@ class Crew:
             self._workers.pop(name).close()
 
 
-def _serve(connection: Connection, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    """Answer (failure in one line or None, value) to everything asked, until the other side is gone."""
+def serve(handle: int) -> None:
+    """Make an object as a connection says, then answer its calls with (failure in one line or None, value).
+
+    Ends when the other side is gone.
+    """
+    connection = Connection(handle)
     null = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):  # progress bars and warnings
         os.dup2(null, stream)
     try:
+        make, arguments = connection.recv()
         served = make(*arguments)
         connection.send((None, None))
         while True:
