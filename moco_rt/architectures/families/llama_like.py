@@ -21,11 +21,7 @@ _FROM_ONE = ("GemmaRMSNorm", "Gemma2RMSNorm", "Gemma3RMSNorm")
 
 
 class LlamaLike(Layered):
-    """Layers with norms before sub-layers, rotary positions, keys that heads share, and gates.
-
-    Raises:
-        ValueError: see `Layered`.
-    """
+    """Layers with norms before sub-layers, rotary positions, keys that heads share, and gates."""
 
     def __init__(self, model: Any):
         super().__init__(model, "model", "layers", "self_attn", None, embeddings="embed_tokens")
