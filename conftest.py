@@ -93,6 +93,8 @@ def tiny_classifier():
                 for module in model.modules():
                     if isinstance(module, torch.nn.LayerNorm):
                         module.weight.uniform_(0.5, 1.5)
+                    elif type(module).__name__.endswith("RMSNorm"):
+                        module.weight.add_(torch.empty_like(module.weight).uniform_(-0.5, 0.5))
                     if getattr(module, "bias", None) is not None:
                         module.bias.normal_(std=0.2)
         return model.to(dtype).eval()

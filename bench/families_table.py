@@ -21,6 +21,7 @@ from moco_rt.architectures.registry import covered_classes
 PAGE = ROOT / "docs" / "quickstart.md"
 _SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 _TEXTS = {"vocab_size": 50, "max_position_embeddings": 16, "pad_token_id": 0, "num_key_value_heads": 2}
+_TOKENS = ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id", "mask_token_id")
 _IMAGES = {"image_size": 8, "patch_size": 4}
 
 
@@ -30,8 +31,10 @@ def small_model(name: str):
     special = _IMAGES if "Image" in name else _TEXTS
     if name.startswith("Deberta"):
         special = {**special, "relative_attention": True, "pos_att_type": ["c2p", "p2c"]}
-    if name.startswith("ModernBert"):
-        special = {**special, **dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), 1)}
+    if name.startswith(("EuroBert", "ModernBert", "Phi3", "SmolLM3")):
+        special = {**special, **dict.fromkeys(_TOKENS, 1)}
+    if name.startswith("Gemma2"):
+        special = {**special, "attn_logit_softcapping": None}
     return kind(kind.config_class(**_SIZES, **special)).eval()
 
 

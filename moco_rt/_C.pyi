@@ -295,9 +295,11 @@ class FeedForwardSpec:
     ) -> None: ...
 
 class SubLayerNorms:
-    """hidden = after(hidden + sub-layer(before(hidden))), each where there is one."""
+    """hidden = after(hidden + output(sub-layer(before(hidden)))), each where there is one."""
 
-    def __init__(self, *, before: NormSpec | None = None, after: NormSpec | None = None) -> None: ...
+    def __init__(
+        self, *, before: NormSpec | None = None, output: NormSpec | None = None, after: NormSpec | None = None
+    ) -> None: ...
 
 class LayerSpec:
     """One layer: its two sub-layers and the norms around them."""
@@ -316,7 +318,8 @@ class HeadSpec:
 
     final_norm: of tokens, before they are pooled.
     dense, activation, norm: each where it is given.
-    pooling: `token`, the batch's pooled one, or `mean`, the mean of all.
+    pooling: `token`, the batch's pooled one, `mean`, the mean of all, or `dense_mean`, the mean of what dense and
+        activation make of each.
     """
 
     def __init__(

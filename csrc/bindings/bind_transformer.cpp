@@ -116,10 +116,10 @@ void bind_transformer(py::module_& m) {
            })),
            py::kw_only(), py::arg("up"), py::arg("down"), py::arg("activation"), py::arg("gate") = py::none());
   py::class_<SubLayerNorms>(m, "SubLayerNorms")
-      .def(py::init(guarded([](std::optional<NormSpec> before, std::optional<NormSpec> after) {
-             return SubLayerNorms{before, after};
-           })),
-           py::kw_only(), py::arg("before") = py::none(), py::arg("after") = py::none());
+      .def(py::init(guarded([](std::optional<NormSpec> before, std::optional<NormSpec> output,
+                               std::optional<NormSpec> after) { return SubLayerNorms{before, output, after}; })),
+           py::kw_only(), py::arg("before") = py::none(), py::arg("output") = py::none(),
+           py::arg("after") = py::none());
   py::class_<LayerSpec>(m, "LayerSpec")
       .def(py::init(guarded([](const AttentionSpec& attention, const SubLayerNorms& around_attention,
                                const FeedForwardSpec& feed_forward, const SubLayerNorms& around_feed_forward) {

@@ -13,7 +13,7 @@ class FeedForward {
  public:
   FeedForward(const FeedForwardSpec& spec, const SubLayerNorms& norms, at::ScalarType dtype);
 
-  // hidden = after(hidden + down(activation(up(before(hidden))))), or with gate, see FeedForwardSpec.
+  // hidden = after(hidden + output(down(activation(up(before(hidden)))))), or with gate, see FeedForwardSpec.
   // hidden: (tokens, D)
   template <typename T>
   void run(T* hidden, int64_t tokens) const;

@@ -15,7 +15,8 @@ namespace {
 Pooling pooling_from_name(const std::string& name) {
   if (name == "token") return Pooling::kToken;
   if (name == "mean") return Pooling::kMean;
-  MOCO_CHECK_VALUE(false, "pooling must be one of token, mean (got ", name, ")");
+  if (name == "dense_mean") return Pooling::kDenseMean;
+  MOCO_CHECK_VALUE(false, "pooling must be one of token, mean, dense_mean (got ", name, ")");
 }
 
 template <typename T>
@@ -57,27 +58,27 @@ void Head::normalize(const at::Tensor& hidden) const {
   if (final_norm_) moco::normalize<T>(*final_norm_, hidden, hidden);
 }
 
-// (rows, inputs)
 template <typename T>
-at::Tensor Head::pooled(const PackedBatch& batch) const {
+at::Tensor Head::read(const PackedBatch& batch) const {
   const at::Tensor tokens = pooling_ == Pooling::kToken ? batch.cls().hidden() : batch.hidden();
-  at::Tensor read = tokens;
-  if (final_norm_) {
-    read = at::empty_like(tokens);
-    moco::normalize<T>(*final_norm_, tokens, read);
-  }
-  return pooling_ == Pooling::kToken ? read : mean_of_rows(read, batch.cu_seqlens()).to(tokens.scalar_type());
+  if (!final_norm_) return tokens;
+  const at::Tensor normalized = at::empty_like(tokens);
+  moco::normalize<T>(*final_norm_, tokens, normalized);
+  return normalized;
 }
 
 template <typename T>
 at::Tensor Head::run(const PackedBatch& batch) const {
-  at::Tensor inner = pooled<T>(batch);
-  const int64_t rows = inner.size(0);
+  at::Tensor inner = read<T>(batch);
+  const auto take_mean = [&] { inner = mean_of_rows(inner, batch.cu_seqlens()).to(inner.scalar_type()); };
+  if (pooling_ == Pooling::kMean) take_mean();
   if (dense_) {
     const at::Tensor x = std::move(inner);
-    inner = at::empty({rows, dense_->outputs()}, x.options());
-    parallel_apply(*dense_, data<T>(x), x.size(1), rows, activation_, data<T>(inner), inner.size(1));
+    inner = at::empty({x.size(0), dense_->outputs()}, x.options());
+    parallel_apply(*dense_, data<T>(x), x.size(1), x.size(0), activation_, data<T>(inner), inner.size(1));
   }
+  if (pooling_ == Pooling::kDenseMean) take_mean();
+  const int64_t rows = inner.size(0);
   if (norm_) moco::normalize<T>(*norm_, inner, inner);
   const at::Tensor logits = at::empty({rows, classes()}, inner.options());
   parallel_apply(*output_, data<T>(inner), inner.size(1), rows, Activation::kNone, data<T>(logits), logits.size(1));

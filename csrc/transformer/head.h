@@ -30,8 +30,9 @@ class Head {
   at::Tensor run(const PackedBatch& batch) const;
 
  private:
+  // The tokens that are read, behind the final norm: (tokens, D).
   template <typename T>
-  at::Tensor pooled(const PackedBatch& batch) const;
+  at::Tensor read(const PackedBatch& batch) const;
 
   Pooling pooling_;
   Activation activation_;

@@ -1,5 +1,7 @@
 #include "transformer/norm.h"
 
+#include <ATen/ops/zeros.h>
+
 namespace moco {
 
 NormLayer::NormLayer(const NormSpec& spec, int64_t size)
@@ -12,6 +14,10 @@ NormLayer::NormLayer(const NormSpec& spec, int64_t size)
 
 NormLayers::NormLayers(const SubLayerNorms& norms, int64_t size) {
   if (norms.before) before.emplace(*norms.before, size);
+  if (norms.output) {
+    output.emplace(*norms.output, size);
+    zeros = at::zeros({size}, at::kFloat);
+  }
   if (norms.after) after.emplace(*norms.after, size);
 }
 

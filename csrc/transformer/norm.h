@@ -25,10 +25,11 @@ class NormLayer {
   bool rms_;
 };
 
-// Both norms of a sub-layer, each where there is one.
+// The norms of a sub-layer, each where there is one.
 struct NormLayers {
   NormLayers(const SubLayerNorms& norms, int64_t size);
-  std::optional<NormLayer> before, after;
+  std::optional<NormLayer> before, output, after;
+  at::Tensor zeros;  // (size) float32, with `output`
 };
 
 // What a sub-layer reads of its tokens: hidden itself, or where a norm comes first what its stage has left.
@@ -49,7 +50,16 @@ Stage<T> first_stage(const NormLayers& norms, const T* hidden, int64_t tokens, i
           }};
 }
 
-// hidden = norm(product + bias of linear + hidden), or without a norm that sum. hidden: (tokens, D)
+// product = norm(product + bias of linear), (tokens, D): a residual of zeros behind the kernel that adds one.
+inline void normalize_output(const Linear& linear, const NormLayers& norms, float* product, int64_t tokens) {
+  const int64_t D = linear.outputs();
+  const Norm norm = norms.output->get();
+  for (float* token = product; token < product + tokens * D; token += D) {
+    hidden_kernels<float>().add_residual(token, linear.bias(), norms.zeros.const_data_ptr<float>(), &norm, 1, D, token);
+  }
+}
+
+// hidden = after(output(product + bias of linear) + hidden), each norm where there is one. hidden: (tokens, D)
 template <typename T>
 Stage<T> last_stage(const Linear& linear, const NormLayers& norms, T* hidden, int64_t tokens) {
   const int64_t D = linear.outputs();
@@ -58,9 +68,11 @@ Stage<T> last_stage(const Linear& linear, const NormLayers& norms, T* hidden, in
             const Timed timed(ProfileSection::kNorms);
             const Range own = Linear::tokens_of(tiles, t.size());
             T* x = hidden + (t.first + own.first) * D;
+            float* product = between.product + own.first * D;
             const Norm norm = norms.after ? norms.after->get() : Norm{};
-            hidden_kernels<T>().add_residual(between.product + own.first * D, linear.bias(), x,
-                                             norms.after ? &norm : nullptr, own.size(), D, x);
+            if (norms.output) normalize_output(linear, norms, product, own.size());
+            const float* bias = norms.output ? norms.zeros.const_data_ptr<float>() : linear.bias();
+            hidden_kernels<T>().add_residual(product, bias, x, norms.after ? &norm : nullptr, own.size(), D, x);
           }};
 }
 

@@ -22,7 +22,7 @@ class SelfAttention {
   template <typename T>
   void run(T* hidden, const std::vector<int32_t>& cu_seqlens) const;
 
-  // Its end: hidden = after(context W_o^T + b_o + hidden). context, hidden: (tokens, D)
+  // Its end: hidden = after(output(context W_o^T + b_o) + hidden). context, hidden: (tokens, D)
   template <typename T>
   void project_context(const T* context, int64_t ld_context, T* hidden, int64_t tokens) const;
 

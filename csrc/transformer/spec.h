@@ -68,9 +68,9 @@ struct FeedForwardSpec {
   std::string activation;
 };
 
-// hidden = after(hidden + sub-layer(before(hidden)))
+// hidden = after(hidden + output(sub-layer(before(hidden)))), each where there is one
 struct SubLayerNorms {
-  std::optional<NormSpec> before, after;
+  std::optional<NormSpec> before, output, after;
 };
 
 struct LayerSpec {
@@ -98,10 +98,12 @@ struct PatchEmbeddingSpec {
   std::vector<int64_t> patch_size;  // height, width
 };
 
-// What is classified of a row: the state of one token, the batch's PooledToken, or the mean of all.
-enum class Pooling { kToken, kMean };
+// What is classified of a row: the state of one token, the batch's PooledToken, the mean of all, or the mean of what
+// the dense layer and its activation make of each.
+enum class Pooling { kToken, kMean, kDenseMean };
 
-// output(norm(activation(dense(pooled)))), each where there is one: an encoder alone has none.
+// output(norm(activation(dense(pooled)))), each where there is one: an encoder alone has none. With kDenseMean
+// output(norm(mean(activation(dense(tokens))))).
 struct HeadSpec {
   std::optional<NormSpec> final_norm;  // of tokens, before they are pooled
   std::string pooling;

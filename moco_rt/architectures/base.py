@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -132,13 +133,15 @@ def linear_weights(module: Any) -> Affine | Int8Affine:
     return affine(module)
 
 
-def parts_of(module: Any, count: int) -> list[Affine | Int8Affine]:
-    """`linear_weights` of a layer that holds several of one size, one after the other."""
+def parts_of(module: Any, *shares: int) -> list[Affine | Int8Affine]:
+    """`linear_weights` of a layer that holds several, one after the other, with these shares of its outputs."""
+    outputs = len(module.scale) if type(module) is Int8Linear else len(affine(module)[0])
+    ends = [outputs * sum(shares[: i + 1]) // sum(shares) for i in range(len(shares))]
+    ranges = list(pairwise((0, *ends)))
     if type(module) is Int8Linear:
-        size = len(module.scale) // count
-        return [module.part(i * size, (i + 1) * size) for i in range(count)]
+        return [module.part(first, last) for first, last in ranges]
     weight, bias = affine(module)
-    return list(zip(weight.chunk(count), bias.chunk(count), strict=True))
+    return [(weight[first:last], bias[first:last]) for first, last in ranges]
 
 
 def activation_name(hidden_act: Any) -> str:

@@ -17,8 +17,12 @@ from moco_rt.architectures.families.deberta_v2 import DebertaV2
 from moco_rt.architectures.families.decoder import Decoder
 from moco_rt.architectures.families.distilbert import DistilBert
 from moco_rt.architectures.families.electra import Electra
+from moco_rt.architectures.families.eurobert import EuroBert
+from moco_rt.architectures.families.gemma import Gemma2, Gemma3
 from moco_rt.architectures.families.modernbert import ModernBert
 from moco_rt.architectures.families.mpnet import MPNet
+from moco_rt.architectures.families.nomic_bert import Gte, NomicBert
+from moco_rt.architectures.families.phi3 import Phi3
 from moco_rt.architectures.families.roberta import Roberta
 from moco_rt.architectures.families.vit import DeiT, ViT
 
@@ -35,14 +39,21 @@ _FAMILIES: dict[str, tuple[str, Callable[[Any], Architecture]]] = {
     "DeiTForImageClassification": ("deit.modeling_deit", DeiT),
     "DistilBertForSequenceClassification": ("distilbert.modeling_distilbert", DistilBert),
     "ElectraForSequenceClassification": ("electra.modeling_electra", Electra),
+    "EuroBertForSequenceClassification": ("eurobert.modeling_eurobert", EuroBert),
     "GemmaForSequenceClassification": ("gemma.modeling_gemma", Decoder),
+    "Gemma2ForSequenceClassification": ("gemma2.modeling_gemma2", Gemma2),
+    "Gemma3TextForSequenceClassification": ("gemma3.modeling_gemma3", Gemma3),
+    "GteForSequenceClassification": ("gte.modeling_gte", Gte),
     "LlamaForSequenceClassification": ("llama.modeling_llama", Decoder),
     "MPNetForSequenceClassification": ("mpnet.modeling_mpnet", MPNet),
     "MistralForSequenceClassification": ("mistral.modeling_mistral", Decoder),
     "ModernBertForSequenceClassification": ("modernbert.modeling_modernbert", ModernBert),
+    "NomicBertForSequenceClassification": ("nomic_bert.modeling_nomic_bert", NomicBert),
+    "Phi3ForSequenceClassification": ("phi3.modeling_phi3", Phi3),
     "Qwen2ForSequenceClassification": ("qwen2.modeling_qwen2", Decoder),
     "Qwen3ForSequenceClassification": ("qwen3.modeling_qwen3", Decoder),
     "RobertaForSequenceClassification": ("roberta.modeling_roberta", Roberta),
+    "SmolLM3ForSequenceClassification": ("smollm3.modeling_smollm3", Decoder),
     "ViTForImageClassification": ("vit.modeling_vit", ViT),
     "XLMRobertaForSequenceClassification": ("xlm_roberta.modeling_xlm_roberta", Roberta),
 }

@@ -2,127 +2,42 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
-from families import (
-    LENGTHS,
-    assert_a_saved_model_loads_to_the_same_bits,
-    assert_float32_is_near,
-    assert_int8_is_near,
-    assert_it_is_quantised_and_answers_in_a_pipeline,
-    assert_packed_is_right,
-    assert_reference_is_hugging_faces,
-    assert_rows_keep_their_bits,
-    assert_rows_leave_alike,
-    logits_of,
-)
+from families import LENGTHS, assert_float32_is_near, logits_of
+from family_tests import FamilyTests, both_backends
 from parity import make_inputs
 from transformers import MPNetForSequenceClassification
 
 from moco_rt import EarlyExitTextClassificationModel
-from moco_rt.architectures import architecture_of
-from moco_rt.architectures.conversion import int8_copy
-
-CONFIGS = {
-    "as published": {},
-    "odd sizes": {"hidden_size": 30, "num_attention_heads": 3, "intermediate_size": 46, "num_labels": 5},
-    "another activation": {"hidden_act": "relu"},
-    "more buckets than are used": {"relative_attention_num_buckets": 40},
-}
-every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 
 
-@pytest.fixture
-def make_model(tiny_classifier):
-    """`make_model(dtype=torch.float32, ...)`: a random model of three layers."""
+class TestMPNet(FamilyTests):
+    kind = MPNetForSequenceClassification
+    settings = {"layer_norm_eps": 1e-2}
+    configs = {
+        "as published": {},
+        "odd sizes": {"hidden_size": 30, "num_attention_heads": 3, "intermediate_size": 46, "num_labels": 5},
+        "another activation": {"hidden_act": "relu"},
+        "more buckets than are used": {"relative_attention_num_buckets": 40},
+    }
+    pairs = True
+    paths = {"mpnet.embeddings": "embeddings", "mpnet.encoder.layer.1.output": "encoder.1.output"}
+    places_before = 2
 
-    def make(dtype=torch.float32, **config):
-        sizes = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 3, "intermediate_size": 48}
-        settings = {"max_position_embeddings": 256, "num_labels": 3, "layer_norm_eps": 1e-2}
-        return tiny_classifier(MPNetForSequenceClassification, dtype=dtype, **{**sizes, **settings, **config})
+    @both_backends
+    def test_positions_skip_a_padding_token_inside_a_row(self, make_model, backend):
+        model = make_model()
+        inputs = make_inputs(LENGTHS)
+        inputs["input_ids"][0, 3:5] = 1
+        inputs["input_ids"][3, 0] = 1
+        fast = EarlyExitTextClassificationModel(model, backend=backend)
+        torch.testing.assert_close(fast(**inputs).logits, logits_of(model, inputs), atol=1e-5, rtol=0)
 
-    return make
-
-
-@every_config
-def test_packed_logits_are_within_twice_the_error_of_hugging_faces(make_model, packed_dtype, config):
-    assert_packed_is_right(make_model(packed_dtype, **config), make_inputs(LENGTHS, pairs=True))
-
-
-@every_config
-def test_float32_is_within_1e_4_with_the_same_labels(make_model, config):
-    assert_float32_is_near(make_model(**config), make_inputs(LENGTHS, pairs=True))
-
-
-@every_config
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
-def test_reference_logits_are_hugging_faces_to_the_bit(make_model, dtype, config):
-    assert_reference_is_hugging_faces(make_model(dtype, **config), make_inputs(LENGTHS, pairs=True))
-
-
-@every_config
-def test_int8_is_as_near_as_its_own_modules_say(make_model, config):
-    assert_int8_is_near(make_model(**config), make_inputs(LENGTHS, pairs=True))
-
-
-@every_config
-@pytest.mark.parametrize("form", ["float32", "int8"])
-def test_a_rows_bits_do_not_depend_on_its_batch(make_model, config, form):
-    model = make_model(**config)
-    assert_rows_keep_their_bits(int8_copy(model) if form == "int8" else model)
-
-
-@pytest.mark.parametrize("site", ["embeddings", "encoder.1.attention", "encoder.1.output", "encoder.2.attention"])
-@pytest.mark.parametrize("feature", ["cls", "mean"])
-def test_rows_leave_where_the_reference_lets_them_leave(make_model, site, feature):
-    assert_rows_leave_alike(make_model(), site, feature)
-
-
-@pytest.mark.parametrize("form", ["float32", "int8"])
-def test_a_saved_model_loads_to_the_same_bits_with_its_exits(make_model, tmp_path, form):
-    model = make_model()
-    assert_a_saved_model_loads_to_the_same_bits(
-        int8_copy(model) if form == "int8" else model, tmp_path, "encoder.1.output"
-    )
-
-
-def test_it_is_quantised_by_texts_and_answers_in_a_pipeline(make_model, word_tokenizer):
-    assert_it_is_quantised_and_answers_in_a_pipeline(make_model(), word_tokenizer)
-
-
-def test_no_layer_is_peeked_at(make_model):
-    """Keys that depend on the distance cannot be folded into the query."""
-    encoder = architecture_of(make_model()).encoder(torch.float32)
-    assert [encoder.can_peek(layer) for layer in range(3)] == [False] * 3
-
-
-@pytest.mark.parametrize("backend", ["packed", "reference"])
-def test_rows_of_max_seqlen_fit_and_longer_ones_are_refused(make_model, one_line_error, backend):
-    model = make_model(max_position_embeddings=102)
-    fast = EarlyExitTextClassificationModel(model, backend=backend)
-    assert fast.max_seqlen == 100
-    torch.testing.assert_close(
-        fast(**make_inputs([100, 3])).logits, logits_of(model, make_inputs([100, 3])), atol=1e-5, rtol=0
-    )
-    with one_line_error(ValueError, "input_ids must have at most 100 tokens (got 101)"):
-        fast(**make_inputs([101]))
-
-
-@pytest.mark.parametrize("backend", ["packed", "reference"])
-def test_positions_skip_a_padding_token_inside_a_row(make_model, backend):
-    model = make_model()
-    inputs = make_inputs(LENGTHS)
-    inputs["input_ids"][0, 3:5] = 1
-    inputs["input_ids"][3, 0] = 1
-    fast = EarlyExitTextClassificationModel(model, backend=backend)
-    torch.testing.assert_close(fast(**inputs).logits, logits_of(model, inputs), atol=1e-5, rtol=0)
-
-
-def test_distances_have_their_own_bias(make_model):
-    """What a bias is worth: without it the answers are others."""
-    model, inputs = make_model(), make_inputs(LENGTHS)
-    whole = logits_of(model, inputs)
-    with torch.no_grad():
-        model.mpnet.encoder.relative_attention_bias.weight.zero_()
-    assert (logits_of(model, inputs) - whole).abs().max() > 0.01
-    assert_float32_is_near(model, inputs)
+    def test_distances_have_their_own_bias(self, make_model):
+        """What a bias is worth: without it the answers are others."""
+        model, inputs = make_model(), make_inputs(LENGTHS)
+        whole = logits_of(model, inputs)
+        with torch.no_grad():
+            model.mpnet.encoder.relative_attention_bias.weight.zero_()
+        assert (logits_of(model, inputs) - whole).abs().max() > 0.01
+        assert_float32_is_near(model, inputs)

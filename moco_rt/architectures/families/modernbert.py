@@ -89,8 +89,8 @@ class ModernBert(Layered):
 
     def _layer_spec(self, layer: Any, rope: tuple[Tensor, Tensor]) -> LayerSpec:
         config = self._model.config
-        query, key, value = parts_of(layer.attn.Wqkv, 3)
-        gate, up = parts_of(layer.mlp.Wi, 2)
+        query, key, value = parts_of(layer.attn.Wqkv, 1, 1, 1)
+        gate, up = parts_of(layer.mlp.Wi, 1, 1)
         window = config.sliding_window if layer.attention_type == "sliding_attention" else -1
         first = isinstance(layer.attn_norm, torch.nn.Identity)  # behind the norm of the embeddings
         return LayerSpec(
