@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from common import SHARED, read_jsonl
+from torch import Tensor
 from transformers import (
     DebertaV2Config,
     DebertaV2ForSequenceClassification,
@@ -19,12 +18,13 @@ from transformers import (
 )
 
 from moco_rt import EarlyExitTextClassificationModel
+from models.case import ACCELERATE_ROWS, Case
+from models.training import train
 
 TEACHER = SHARED / "models" / "minilm-sst2"
-#: Rows that the small models never see: of some `accelerate` learns and certifies, on the others it is tried.
-ACCELERATE_ROWS, REPORT_ROWS = 20_000, 5_000
-BATCH_ROWS, EPOCHS, LEARNING_RATE, WARM_UP = 64, 2, 1e-3, 0.1
-MAX_LENGTH = 64
+#: More rows that the small models never see: on these, exits are tried.
+REPORT_ROWS = 5_000
+EPOCHS, MAX_LENGTH = 2, 64
 _SIZES = {"hidden_size": 192, "num_hidden_layers": 6, "num_attention_heads": 6, "intermediate_size": 512}
 
 
@@ -49,35 +49,35 @@ def rows() -> tuple[list[dict], list[dict], list[dict]]:
     return everything[:first], everything[first:last], everything[last:]
 
 
-def distil(family: str) -> tuple[Any, Any]:
-    """A model of a family that has learnt the teacher's probabilities, with its tokenizer."""
+def case_of_texts(model: Any, tokenizer: Any) -> Case:
+    """A classifier of SST-2's sentences, with those that it has not learnt from."""
+    never_seen, held_back, _ = rows()
+    return Case(
+        model,
+        {"tokenizer": tokenizer, "max_length": MAX_LENGTH},
+        [row["text"] for row in held_back],
+        [row["text"] for row in never_seen],
+        [row["label"] for row in never_seen],
+    )
+
+
+def distil(family: str, learn_rows: int | None = None) -> Case:
+    """A model of a family that has learnt the teacher's probabilities of so many sentences, by default of all."""
     torch.manual_seed(0)
     kind, config = families()[family]
-    model = kind(config).train()
+    model = kind(config)
     teacher = EarlyExitTextClassificationModel.from_pretrained(TEACHER)
     model.config.id2label, model.config.label2id = teacher.config.id2label, teacher.config.label2id
-    texts = [row["text"] for row in rows()[2]]
-    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=0.01)
-    steps = EPOCHS * math.ceil(len(texts) / BATCH_ROWS)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=WARM_UP)
+    texts = [row["text"] for row in rows()[2]][:learn_rows]
     probs = teacher.predict(texts, max_length=MAX_LENGTH).probs
     assert probs is not None
-    for batch in _batches(len(texts)):
+
+    def loss_of(batch: list[int]) -> Tensor:
         inputs = teacher.tokenizer(
             [texts[i] for i in batch], padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt"
         )
         logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
-        loss = torch.nn.functional.cross_entropy(logits, probs[batch])
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-    return model.eval(), teacher.tokenizer
+        return torch.nn.functional.cross_entropy(logits, probs[batch])
 
-
-def _batches(count: int) -> Iterator[Sequence[int]]:
-    """Yield the places of the rows of each batch, every epoch in an order of its own."""
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(EPOCHS):
-        yield from (batch.tolist() for batch in torch.randperm(count, generator=generator).split(BATCH_ROWS))
+    train(model, len(texts), EPOCHS, loss_of)
+    return case_of_texts(model, teacher.tokenizer)

