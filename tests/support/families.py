@@ -99,7 +99,7 @@ def assert_it_is_quantised_and_answers_in_a_pipeline(model, tokenizer):
     small = quantize(model, TEXTS * 8, tokenizer=tokenizer)
     fast = EarlyExitTextClassificationModel(small)
     assert fast.backend == "packed"
-    answers = pipeline("text-classification", model=fast, tokenizer=tokenizer)(TEXTS)
+    answers = pipeline("text-classification", model=fast, tokenizer=tokenizer)(TEXTS, batch_size=len(TEXTS))
     labels = fast.predict(TEXTS, tokenizer=tokenizer).labels.tolist()
     assert [answer["label"] for answer in answers] == [small.config.id2label[label] for label in labels]
 
