@@ -44,7 +44,7 @@ def line(name: str) -> str:
     images = takes_images(model)
     fast = (EarlyExitImageClassificationModel if images else EarlyExitTextClassificationModel)(model)
     architecture = architecture_of(model)
-    peeks = architecture.encoder(torch.float32).can_peek(0)
+    peeks = architecture.encoder(torch.float32).folds_keys(0)
     try:
         moco_rt.pack(type(model.base_model)(model.config).eval())
         packs = "yes"

@@ -369,8 +369,11 @@ class TransformerClassifier:
     def reads_one_token(self) -> bool:
         """Whether `classify` reads no token but a row's pooled one."""
 
-    def can_peek(self, layer: int) -> bool:
-        """Whether `peek` takes a layer: its keys are linear in its tokens, and the first attends to all of them."""
+    def folds_keys(self, layer: int) -> bool:
+        """Whether `peek` needs no keys and values in a layer.
+
+        That is where keys are linear in tokens and the first token attends to all of them.
+        """
 
     def attention(self, layer: int, batch: PackedBatch) -> None:
         """Self-attention, its output product, residual and norms."""
@@ -381,7 +384,7 @@ class TransformerClassifier:
     def peek(self, layer: int, batch: PackedBatch) -> PackedBatch:
         """A batch of every row's pooled token, in the state that attention would leave it in; batch stays as it is.
 
-        No key and no value of another token is computed for it.
+        Where `folds_keys`, no key and no value of another token is computed for it.
         """
 
     def finish(self, batch: PackedBatch) -> None:

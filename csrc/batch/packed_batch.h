@@ -22,6 +22,7 @@ class PackedBatch {
   int64_t rows() const { return static_cast<int64_t>(row_ids_.size()); }
   int64_t total_tokens() const { return cu_seqlens_.back(); }
   int64_t max_seqlen() const;
+  PooledToken pooled() const { return pooled_; }
   // (rows + 1): the first token of each row, then T.
   const std::vector<int32_t>& cu_seqlens() const { return cu_seqlens_; }
   // (rows): the place of each row in the batch as it came in.

@@ -41,11 +41,12 @@ at::Tensor attention(const at::Tensor& qkv, const std::vector<int32_t>& cu_seqle
   const HeadLayout layout{qkv.size(2), qkv.size(2), qkv.size(3)};
   const KeyRange keys{before, behind};
   if (int16) {
-    varlen_attention_int16(projected.mutable_data_ptr<float>(), cu_seqlens.data(), rows, layout, keys);
+    varlen_attention_int16(projected.mutable_data_ptr<float>(), cu_seqlens.data(), rows, layout, keys, {});
   } else if (qkv.scalar_type() == at::kFloat) {
-    varlen_attention(projected.mutable_data_ptr<float>(), cu_seqlens.data(), rows, layout, keys);
+    varlen_attention(projected.mutable_data_ptr<float>(), cu_seqlens.data(), rows, layout, keys, {}, {});
   } else {
-    varlen_attention(static_cast<bfloat16*>(projected.mutable_data_ptr()), cu_seqlens.data(), rows, layout, keys);
+    varlen_attention(static_cast<bfloat16*>(projected.mutable_data_ptr()), cu_seqlens.data(), rows, layout, keys, {},
+                     {});
   }
   return projected.select(1, 0).contiguous();
 }
@@ -144,8 +145,8 @@ void bind_transformer(py::module_& m) {
            py::arg("embeddings"), py::arg("layers"), py::arg("head"), py::kw_only(), py::arg("dtype"),
            py::arg("order") = py::none())
       .def_property_readonly("reads_one_token", &TransformerClassifier::reads_one_token)
-      .def("can_peek",
-           guarded<Work::kNone>([](const TransformerClassifier& e, int64_t layer) { return e.can_peek(layer); }),
+      .def("folds_keys",
+           guarded<Work::kNone>([](const TransformerClassifier& e, int64_t layer) { return e.folds_keys(layer); }),
            py::arg("layer"))
       .def_property_readonly("num_layers", &TransformerClassifier::num_layers)
       .def_property_readonly("num_classes", &TransformerClassifier::num_classes)

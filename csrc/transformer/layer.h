@@ -18,7 +18,7 @@ class Layer {
 
   const SelfAttention& attention() const { return attention_; }
   const FeedForward& feed_forward() const { return feed_forward_; }
-  // Null where a peek would not save a layer's keys and values.
+  // Null where a peek needs keys and values.
   const Peek* peek() const { return peek_ ? &*peek_ : nullptr; }
 
  private:

@@ -126,10 +126,14 @@ void TransformerClassifier::feed_forward(int64_t i, PackedBatch& batch) const {
 PackedBatch TransformerClassifier::peek(int64_t i, const PackedBatch& batch) const {
   const Timed timed(ProfileSection::kExtension);
   check(batch);
-  const Peek* peek = layer(i).peek();
-  MOCO_CHECK_VALUE(peek != nullptr, "peek: layer ", i, " must have keys that are linear in its tokens");
+  const Layer& layer = this->layer(i);
+  const bool folds = layer.peek() != nullptr && batch.pooled() == PooledToken::kFirst;
   PackedBatch cls = batch.cls();
-  with_dtype([&]<typename T>(T) { peek->run<T>(data<T>(batch.hidden()), batch.cu_seqlens(), data<T>(cls.hidden())); });
+  with_dtype([&]<typename T>(T) {
+    const T* hidden = data<T>(batch.hidden());
+    if (folds) return layer.peek()->run(hidden, batch.cu_seqlens(), data<T>(cls.hidden()));
+    layer.attention().run_pooled(hidden, batch.cu_seqlens(), batch.pooled(), data<T>(cls.hidden()));
+  });
   return cls;
 }
 

@@ -31,8 +31,9 @@ class TransformerClassifier {
   int64_t num_layers() const { return std::ssize(layers_); }
   int64_t num_classes() const { return head_.classes(); }
   at::ScalarType dtype() const { return dtype_; }
-  // Whether `peek` takes this layer, and whether `classify` reads no token but the pooled one.
-  bool can_peek(int64_t layer) const { return this->layer(layer).peek() != nullptr; }
+  // Whether `peek` needs no keys and values in this layer: it then takes next to no time.
+  bool folds_keys(int64_t layer) const { return this->layer(layer).peek() != nullptr; }
+  // Whether `classify` reads no token but the pooled one.
   bool reads_one_token() const { return head_.pooling() == Pooling::kToken; }
 
   // Hidden states of the batch from input_ids and token_type_ids: (rows, S) or, end to end, (T), integer.
@@ -43,7 +44,7 @@ class TransformerClassifier {
   // The sub-layers of one layer, in place.
   void attention(int64_t layer, PackedBatch& batch) const;
   void feed_forward(int64_t layer, PackedBatch& batch) const;
-  // A batch of the first tokens, in the state that `attention` would leave them in; `batch` stays as it is.
+  // A batch of the pooled tokens, in the state that `attention` would leave them in; `batch` stays as it is.
   PackedBatch peek(int64_t layer, const PackedBatch& batch) const;
   // The norm behind the last layer, of all tokens, in place; `classify` does without.
   void finish(PackedBatch& batch) const;

@@ -17,8 +17,8 @@ constexpr int64_t kPeekRows = 256;
 bool Peek::can(const LayerSpec& spec) {
   const AttentionSpec& attention = spec.attention;
   const bool square = attention.query.outputs() == attention.query.inputs() && attention.kv_heads == attention.heads;
-  return square && !spec.around_attention.before && !attention.query_norm && !attention.key_norm && !attention.rope &&
-         attention.keys.full() && std::holds_alternative<std::monostate>(attention.bias);
+  return square && !attention.query_norm && !attention.key_norm && !attention.rope && attention.keys.full() &&
+         !std::holds_alternative<DisentangledBias>(attention.bias);
 }
 
 Peek::Peek(const AttentionSpec& spec, const SelfAttention& attention, at::ScalarType dtype)
@@ -60,14 +60,25 @@ void Peek::run(const T* hidden, const std::vector<int32_t>& cu_seqlens, T* cls) 
 
 template <typename T>
 void Peek::run_rows(const T* hidden, const int32_t* cu_seqlens, int64_t rows, T* cls) const {
-  static thread_local Scratch query_scratch, key_scratch, mixed_scratch, context_scratch;
+  static thread_local Scratch cls_scratch, query_scratch, key_scratch, mixed_scratch, context_scratch;
   const HiddenKernels<T>& kernels = hidden_kernels<T>();
   const Packed& weights = packed();
+  const auto* bias = std::get_if<DistanceTable>(&attention_.bias());
+  for (int64_t row = 0; bias != nullptr && row < rows; ++row) bias->check(cu_seqlens[row + 1] - cu_seqlens[row]);
   const int64_t d = D_ / heads_;
   const int64_t product_flops = 2 * rows * D_ * D_;
 
+  const std::optional<NormLayer>& norm = attention_.norms().before;
+  // What attention reads of some tokens: themselves, or where a norm comes first what it makes of them.
+  const auto read = [&](const T* tokens, int64_t count, Scratch& scratch) {
+    if (!norm) return tokens;
+    T* normalized = scratch.of<T>(count * D_);
+    kernels.normalize(tokens, D_, norm->get(), count, D_, normalized, D_);
+    return static_cast<const T*>(normalized);
+  };
+
   T* query = query_scratch.of<T>(rows * D_);
-  parallel_apply(*weights.query, cls, D_, rows, Activation::kNone, query, D_);
+  parallel_apply(*weights.query, read(cls, rows, cls_scratch), D_, rows, Activation::kNone, query, D_);
 
   float* keys = key_scratch.of<float>(rows * heads_ * D_);  // W_k^T q
   parallel_tasks(heads_, product_flops, [&](int64_t h) {
@@ -78,13 +89,18 @@ void Peek::run_rows(const T* hidden, const int32_t* cu_seqlens, int64_t rows, T*
   T* mixed = mixed_scratch.of<T>(rows * heads_ * D_);  // sum_t p[t] x[t]
   parallel_tasks(rows, 4 * heads_ * D_ * (cu_seqlens[rows] - cu_seqlens[0]), [&](int64_t row) {
     const Timed timed(ProfileSection::kPeek);
-    static thread_local Scratch score_scratch;
-    const T* x = hidden + cu_seqlens[row] * D_;
+    static thread_local Scratch score_scratch, token_scratch;
     const int64_t tokens = cu_seqlens[row + 1] - cu_seqlens[row];
+    const T* x = read(hidden + cu_seqlens[row] * D_, tokens, token_scratch);
     const int64_t ld = round_up(tokens, kKeyStep);
     float* scores = score_scratch.of<float>(heads_ * (ld + 1));
     float* inverse = scores + heads_ * ld;
     kernels.peek_scores(x, keys + row * heads_ * D_, tokens, D_, heads_, scores, ld);
+    if (bias != nullptr) {
+      for (int64_t h = 0; h < heads_; ++h) {
+        bias->of_head(h).add(ScoreTile<T>{{0, 1}, {0, tokens}, nullptr, nullptr, 0, 0, scores + h * ld, ld});
+      }
+    }
     hidden_kernels<float>().softmax(scores, ld, 1.0F / std::sqrt(static_cast<float>(d)), heads_, tokens, scores, ld,
                                     inverse);
     kernels.peek_context(x, scores, ld, inverse, tokens, D_, heads_, mixed + row * heads_ * D_);

@@ -5,9 +5,9 @@
 //   score[t] = q . (W_k x[t] + b_k) = (W_k^T q) . x[t] + constant, and softmax takes no notice of the constant;
 //   context = sum_t p[t] (W_v x[t] + b_v) = W_v (sum_t p[t] x[t]) + b_v.
 //
-// This holds only where a key is a linear function of its token alone. With rotary positions, a norm of queries and
-// keys, or a score that depends on the distance of two tokens it does not: keys must then be computed. In a layer that
-// normalises before attention x[t] must be the normalised token. Such layers are not peeked at yet.
+// This holds only where a key is a linear function of its token alone: not with rotary positions, nor with a norm of
+// keys, nor where a score depends on a key and a distance. SelfAttention::run_pooled does without this, for the price
+// of keys and values. In a layer that normalises before attention, x[t] is the normalised token.
 // Where the weights are int8, a peek multiplies with the same numbers but does not quantise its inputs.
 #pragma once
 
@@ -23,10 +23,10 @@ namespace moco {
 
 class Peek {
  public:
-  // Whether keys are a linear function of the hidden states, and the first token attends to all of them.
+  // Whether keys are a linear function of what attention reads, and the first token attends to all of them.
   static bool can(const LayerSpec& spec);
 
-  // attention: the sub-layer that is peeked at; it must outlive this.
+  // attention: the sub-layer that is peeked at, whose norms and bias these are; it must outlive this.
   Peek(const AttentionSpec& spec, const SelfAttention& attention, at::ScalarType dtype);
 
   // cls: (rows, D), the first tokens of hidden; what `attention` would make of them takes their place.

@@ -1,5 +1,6 @@
 #include "transformer/self_attention.h"
 
+#include <algorithm>
 #include <limits>
 #include <type_traits>
 #include <variant>
@@ -58,33 +59,26 @@ const AttentionSpec& checked(const AttentionSpec& spec, at::ScalarType dtype) {
 }  // namespace
 
 SelfAttention::SelfAttention(const AttentionSpec& spec, const SubLayerNorms& norms, at::ScalarType dtype)
-    : query_(checked(spec, dtype).query),
-      key_(spec.key),
-      value_(spec.value),
+    : query_key_value_({checked(spec, dtype).query, spec.key, spec.value}, dtype),
+      query_({spec.query}, dtype),
+      key_value_({spec.key, spec.value}, dtype),
       layout_{spec.heads, spec.kv_heads, spec.query.outputs() / spec.heads},
       D_(spec.query.inputs()),
-      dtype_(dtype),
       keys_(spec.keys),
       rope_(spec.rope),
       bias_(packed(spec.bias, layout_.heads, layout_.d, dtype)),
-      int16_(query_.quantized() && layout_.d % 2 == 0 && std::holds_alternative<NoBias>(bias_)),
+      int16_(spec.query.quantized() && layout_.d % 2 == 0 && std::holds_alternative<NoBias>(bias_)),
       output_(spec.output, dtype, Linear::kFineDepth),
       norms_(norms, D_) {
   if (spec.query_norm) query_norm_.emplace(*spec.query_norm, layout_.d);
   if (spec.key_norm) key_norm_.emplace(*spec.key_norm, layout_.d);
 }
 
-const Linear& SelfAttention::query_key_value() const {
-  std::call_once(query_key_value_once_,
-                 [&] { query_key_value_ = std::make_unique<Linear>(std::vector{query_, key_, value_}, dtype_); });
-  return *query_key_value_;
-}
-
 // Many rows: every thread takes a few of them through the whole sub-layer, and their queries, keys and values stay in
 // its cache. Few rows, or one that is longer than a thread's share: the threads work on each step together.
 template <typename T>
 void SelfAttention::run(T* hidden, const std::vector<int32_t>& cu_seqlens) const {
-  query_key_value();  // before threads ask for it inside a loop
+  query_key_value_.get();  // before threads ask for it inside a loop
   const auto run_chunk = [&](Range rows) {
     const int32_t* start = &cu_seqlens[static_cast<size_t>(rows.first)];
     run_rows(hidden + *start * D_, start, rows.size());
@@ -104,15 +98,43 @@ void SelfAttention::run_rows(T* hidden, const int32_t* cu_seqlens, int64_t rows)
   static thread_local Scratch scratch;
   const int64_t tokens = cu_seqlens[rows] - cu_seqlens[0];
   T* qkv = scratch.of<T>(tokens * layout_.width());
-  project(hidden, tokens, qkv);
-  if (query_norm_ || key_norm_ || rope_) prepare(qkv, cu_seqlens, rows);
-  attend(qkv, cu_seqlens, rows);
+  project(query_key_value_.get(), hidden, tokens, qkv, layout_.width());
+  prepare(qkv, cu_seqlens, rows, {});
+  attend(qkv, cu_seqlens, rows, {});
   project_context(qkv, layout_.width(), hidden, tokens);
 }
 
 template <typename T>
-void SelfAttention::project(const T* hidden, int64_t tokens, T* qkv) const {
-  const Linear& linear = query_key_value();
+void SelfAttention::run_pooled(const T* hidden, const std::vector<int32_t>& cu_seqlens, PooledToken pooled,
+                               T* cls) const {
+  static thread_local Scratch scratch, pooled_scratch;
+  MOCO_CHECK_VALUE(pooled == PooledToken::kFirst || std::holds_alternative<NoBias>(bias_),
+                   "peek: the pooled token must be the first where scores have a bias (got the last)");
+  const int64_t ld = layout_.width();
+  const int64_t size = layout_.queries();
+  const QueryRange queries{pooled};
+  for (const Range& chunk : chunks_of_rows(cu_seqlens, kSharedTokens)) {
+    const int32_t* start = &cu_seqlens[static_cast<size_t>(chunk.first)];
+    const int64_t rows = chunk.size();
+    const int64_t tokens = start[rows] - start[0];
+    T* own = cls + chunk.first * D_;
+    T* qkv = scratch.of<T>(tokens * ld);
+    T* one = pooled_scratch.of<T>(rows * size);  // a token's queries, then its context
+    const auto in_row = [&](int64_t row) {
+      return qkv + (start[row] - start[0] + queries.of(start[row + 1] - start[row]).first) * ld;
+    };
+    project(query_.get(), own, rows, one, size);
+    project(key_value_.get(), hidden + *start * D_, tokens, qkv + size, ld);
+    for (int64_t row = 0; row < rows; ++row) std::copy_n(one + row * size, size, in_row(row));
+    prepare(qkv, start, rows, queries);
+    attend(qkv, start, rows, queries);
+    for (int64_t row = 0; row < rows; ++row) std::copy_n(in_row(row), size, one + row * size);
+    project_context(one, size, own, rows);
+  }
+}
+
+template <typename T>
+void SelfAttention::project(const Linear& linear, const T* hidden, int64_t tokens, T* out, int64_t ld_out) const {
   const auto operand = [&](Range t, const StageBuffers<T>& between) {
     return Operand<T>{normalized(norms_, hidden + t.first * D_, between), D_, between.quantized};
   };
@@ -120,42 +142,50 @@ void SelfAttention::project(const T* hidden, int64_t tokens, T* qkv) const {
                 {first_stage<T>(norms_, hidden, tokens, D_),
                  quantize_stage<T>(linear, tokens, operand),
                  {linear.panels(), linear.flops(tokens), [&](Range t, Range panels, StageBuffers<T> between) {
-                    linear.apply(operand(t, between), t.size(), panels, Activation::kNone,
-                                 qkv + t.first * layout_.width(), layout_.width());
+                    linear.apply(operand(t, between), t.size(), panels, Activation::kNone, out + t.first * ld_out,
+                                 ld_out);
                   }}});
 }
 
 template <typename T>
-void SelfAttention::prepare(T* qkv, const int32_t* cu_seqlens, int64_t rows) const {
-  const HiddenKernels<T>& kernels = hidden_kernels<T>();
+void SelfAttention::prepare(T* qkv, const int32_t* cu_seqlens, int64_t rows, const QueryRange& queries) const {
+  if (!query_norm_ && !key_norm_ && !rope_) return;
   const auto [heads, kv_heads, d] = layout_;
-  const int64_t ld = layout_.width();
   for (int64_t row = 0; row < rows; ++row) {
-    T* first = qkv + (cu_seqlens[row] - cu_seqlens[0]) * ld;
+    T* query = qkv + (cu_seqlens[row] - cu_seqlens[0]) * layout_.width();
+    T* key = query + heads * d;
     const int64_t tokens = cu_seqlens[row + 1] - cu_seqlens[row];
     MOCO_CHECK_INDEX(!rope_ || tokens <= rope_->cos.size(0), "position must be from 0 to ", rope_->cos.size(0) - 1,
                      " (got ", tokens - 1, ")");
+    const Range attending = queries.of(tokens);
     parallel_ranges(0, tokens, Linear::kTile, [&](int64_t begin, int64_t end) {
-      for (int64_t t = begin; t < end; ++t) {
-        T* query = first + t * ld;
-        T* key = query + heads * d;
-        if (query_norm_) kernels.normalize(query, d, query_norm_->get(), heads, d, query, d);
-        if (key_norm_) kernels.normalize(key, d, key_norm_->get(), kv_heads, d, key, d);
-      }
-      if (!rope_) return;
-      const int64_t half = rope_->cos.size(1);
-      kernels.rotate(first + begin * ld, ld, rope_->cos.const_data_ptr<float>() + begin * half,
-                     rope_->sin.const_data_ptr<float>() + begin * half, end - begin, heads + kv_heads, d, half);
+      prepare_heads(query, {std::max(begin, attending.first), std::min(end, attending.last)}, heads, query_norm_);
+      prepare_heads(key, {begin, end}, kv_heads, key_norm_);
     });
   }
 }
 
 template <typename T>
-void SelfAttention::attend(T* qkv, const int32_t* cu_seqlens, int64_t rows) const {
-  if constexpr (std::is_same_v<T, float>) {
-    if (int16_) return varlen_attention_int16(qkv, cu_seqlens, rows, layout_, keys_);
+void SelfAttention::prepare_heads(T* x, Range tokens, int64_t heads, const std::optional<NormLayer>& norm) const {
+  const HiddenKernels<T>& kernels = hidden_kernels<T>();
+  const int64_t ld = layout_.width();
+  const int64_t d = layout_.d;
+  if (tokens.size() <= 0) return;
+  for (int64_t t = tokens.first; norm && t < tokens.last; ++t) {
+    kernels.normalize(x + t * ld, d, norm->get(), heads, d, x + t * ld, d);
   }
-  varlen_attention(qkv, cu_seqlens, rows, layout_, keys_, bias_);
+  if (!rope_) return;
+  const int64_t half = rope_->cos.size(1);
+  kernels.rotate(x + tokens.first * ld, ld, rope_->cos.const_data_ptr<float>() + tokens.first * half,
+                 rope_->sin.const_data_ptr<float>() + tokens.first * half, tokens.size(), heads, d, half);
+}
+
+template <typename T>
+void SelfAttention::attend(T* qkv, const int32_t* cu_seqlens, int64_t rows, const QueryRange& queries) const {
+  if constexpr (std::is_same_v<T, float>) {
+    if (int16_) return varlen_attention_int16(qkv, cu_seqlens, rows, layout_, keys_, queries);
+  }
+  varlen_attention(qkv, cu_seqlens, rows, layout_, keys_, queries, bias_);
 }
 
 template <typename T>
@@ -174,6 +204,8 @@ void SelfAttention::project_context(const T* context, int64_t ld_context, T* hid
 
 template void SelfAttention::run(float*, const std::vector<int32_t>&) const;
 template void SelfAttention::run(bfloat16*, const std::vector<int32_t>&) const;
+template void SelfAttention::run_pooled(const float*, const std::vector<int32_t>&, PooledToken, float*) const;
+template void SelfAttention::run_pooled(const bfloat16*, const std::vector<int32_t>&, PooledToken, bfloat16*) const;
 template void SelfAttention::project_context(const float*, int64_t, float*, int64_t) const;
 template void SelfAttention::project_context(const bfloat16*, int64_t, bfloat16*, int64_t) const;
 

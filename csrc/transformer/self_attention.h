@@ -4,6 +4,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "linear/linear.h"
@@ -22,33 +23,58 @@ class SelfAttention {
   template <typename T>
   void run(T* hidden, const std::vector<int32_t>& cu_seqlens) const;
 
+  // The same for the token alone that stands for each row; the others only have keys and values.
+  // cls: (rows, D), these tokens of hidden; what the sub-layer makes of them takes their place. hidden: (T, D)
+  template <typename T>
+  void run_pooled(const T* hidden, const std::vector<int32_t>& cu_seqlens, PooledToken pooled, T* cls) const;
+
   // Its end: hidden = after(output(context W_o^T + b_o) + hidden). context, hidden: (tokens, D)
   template <typename T>
   void project_context(const T* context, int64_t ld_context, T* hidden, int64_t tokens) const;
+
+  const NormLayers& norms() const { return norms_; }
+  const PackedBias& bias() const { return bias_; }
 
  private:
   // The same for some rows, cu_seqlens: (rows + 1), with hidden at the first of them.
   template <typename T>
   void run_rows(T* hidden, const int32_t* cu_seqlens, int64_t rows) const;
 
-  // Their queries, keys and values: (tokens, width), see HeadLayout.
+  // out = before(hidden) weight^T + bias. hidden: (tokens, D)
   template <typename T>
-  void project(const T* hidden, int64_t tokens, T* qkv) const;
+  void project(const Linear& linear, const T* hidden, int64_t tokens, T* out, int64_t ld_out) const;
 
-  // Normalises queries and keys, and turns them by their positions.
+  // Normalises keys, and the queries that attend, and turns them by their positions. qkv: see HeadLayout.
   template <typename T>
-  void prepare(T* qkv, const int32_t* cu_seqlens, int64_t rows) const;
+  void prepare(T* qkv, const int32_t* cu_seqlens, int64_t rows, const QueryRange& queries) const;
+
+  // Of one row, `heads` of some tokens. x: of the row's first token, at the first of these heads
+  template <typename T>
+  void prepare_heads(T* x, Range tokens, int64_t heads, const std::optional<NormLayer>& norm) const;
 
   // softmax((q k^T + bias) / sqrt(d)) v of each row and head; see varlen_attention.
   template <typename T>
-  void attend(T* qkv, const int32_t* cu_seqlens, int64_t rows) const;
+  void attend(T* qkv, const int32_t* cu_seqlens, int64_t rows, const QueryRange& queries) const;
 
-  const Linear& query_key_value() const;
+  // Weights that are packed when they are first asked for: the last layer is often run for pooled tokens only.
+  class LazyLinear {
+   public:
+    LazyLinear(std::vector<LinearWeights> layers, at::ScalarType dtype) : layers_(std::move(layers)), dtype_(dtype) {}
+    const Linear& get() const {
+      std::call_once(once_, [&] { linear_ = std::make_unique<Linear>(layers_, dtype_); });
+      return *linear_;
+    }
 
-  LinearWeights query_, key_, value_;
+   private:
+    std::vector<LinearWeights> layers_;
+    at::ScalarType dtype_;
+    mutable std::once_flag once_;
+    mutable std::unique_ptr<Linear> linear_;
+  };
+
+  LazyLinear query_key_value_, query_, key_value_;
   HeadLayout layout_;
   int64_t D_;
-  at::ScalarType dtype_;
   KeyRange keys_;
   std::optional<NormLayer> query_norm_, key_norm_;
   std::optional<Rope> rope_;
@@ -56,10 +82,6 @@ class SelfAttention {
   bool int16_;  // how scores are computed
   Linear output_;
   NormLayers norms_;
-
-  // Packed when it is first asked for: the last layer is often only peeked at.
-  mutable std::once_flag query_key_value_once_;
-  mutable std::unique_ptr<Linear> query_key_value_;
 };
 
 }  // namespace moco

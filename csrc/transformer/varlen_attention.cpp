@@ -24,17 +24,18 @@ struct Task {
 // bias: of Head's attend, none or one.
 template <typename Head, typename T, typename... Bias>
 void for_heads(T* qkv, const int32_t* cu_seqlens, int64_t rows, const HeadLayout& layout, const KeyRange& keys,
-               const Bias&... bias) {
+               const QueryRange& queries, const Bias&... bias) {
   const auto [heads, kv_heads, d] = layout;
   const int64_t shared_by = heads / kv_heads;
   std::vector<Task> tasks;
   int64_t flops = 0;
   for (int64_t row = 0; row < rows; ++row) {
     const int64_t tokens = cu_seqlens[row + 1] - cu_seqlens[row];
-    flops += 4 * tokens * tokens * heads * d;
-    for (int64_t q = 0; q < tokens; q += kTaskQueries) {
-      const Range queries{q, std::min(q + kTaskQueries, tokens)};
-      for (int64_t head = 0; head < kv_heads; ++head) tasks.push_back({row, head, queries});
+    const Range attending = queries.of(tokens);
+    flops += 4 * attending.size() * tokens * heads * d;
+    for (int64_t q = attending.first; q < attending.last; q += kTaskQueries) {
+      const Range own{q, std::min(q + kTaskQueries, attending.last)};
+      for (int64_t head = 0; head < kv_heads; ++head) tasks.push_back({row, head, own});
     }
   }
   parallel_tasks(static_cast<int64_t>(tasks.size()), flops, [&](int64_t i) {
@@ -56,22 +57,23 @@ void for_heads(T* qkv, const int32_t* cu_seqlens, int64_t rows, const HeadLayout
 
 template <typename T>
 void varlen_attention(T* qkv, const int32_t* cu_seqlens, int64_t rows, const HeadLayout& layout, const KeyRange& keys,
-                      const PackedBias& bias) {
+                      const QueryRange& queries, const PackedBias& bias) {
   std::visit(
       [&](const auto& kind) {
         for (int64_t row = 0; row < rows; ++row) kind.check(cu_seqlens[row + 1] - cu_seqlens[row]);
-        for_heads<DenseHead<T>>(qkv, cu_seqlens, rows, layout, keys, kind);
+        for_heads<DenseHead<T>>(qkv, cu_seqlens, rows, layout, keys, queries, kind);
       },
       bias);
 }
 
 void varlen_attention_int16(float* qkv, const int32_t* cu_seqlens, int64_t rows, const HeadLayout& layout,
-                            const KeyRange& keys) {
-  for_heads<Int16Head>(qkv, cu_seqlens, rows, layout, keys);
+                            const KeyRange& keys, const QueryRange& queries) {
+  for_heads<Int16Head>(qkv, cu_seqlens, rows, layout, keys, queries);
 }
 
-template void varlen_attention(float*, const int32_t*, int64_t, const HeadLayout&, const KeyRange&, const PackedBias&);
-template void varlen_attention(bfloat16*, const int32_t*, int64_t, const HeadLayout&, const KeyRange&,
+template void varlen_attention(float*, const int32_t*, int64_t, const HeadLayout&, const KeyRange&, const QueryRange&,
                                const PackedBias&);
+template void varlen_attention(bfloat16*, const int32_t*, int64_t, const HeadLayout&, const KeyRange&,
+                               const QueryRange&, const PackedBias&);
 
 }  // namespace moco

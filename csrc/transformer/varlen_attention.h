@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 
+#include "batch/packed_batch.h"
 #include "core/parallel.h"
 #include "kernels/kernels.h"
 #include "transformer/score_bias.h"
@@ -23,6 +25,17 @@ inline Range keys_of(const KeyRange& keys, Range queries, int64_t tokens) {
           keys_of(keys, queries.last - 1, tokens).last};
 }
 
+// Which tokens of a row attend to others: all, or the one that stands for it.
+struct QueryRange {
+  std::optional<PooledToken> pooled;
+
+  Range of(int64_t tokens) const {
+    if (!pooled) return {0, tokens};
+    const int64_t place = *pooled == PooledToken::kFirst ? 0 : tokens - 1;
+    return {place, place + 1};
+  }
+};
+
 // How a token's values lie: queries (heads, d), keys (kv_heads, d), values (kv_heads, d).
 struct HeadLayout {
   int64_t heads, kv_heads, d;
@@ -32,15 +45,15 @@ struct HeadLayout {
 };
 
 // softmax((q k^T + bias) / sqrt(d)) v for every row and head.
-//   qkv: (T, width), projected; a head's context takes the place of its queries. cu_seqlens: (rows + 1), relative to
-//   its own first value.
+//   qkv: (T, width), projected; a head's context takes the place of the queries that attend. cu_seqlens: (rows + 1),
+//   relative to its own first value.
 template <typename T>
 void varlen_attention(T* qkv, const int32_t* cu_seqlens, int64_t rows, const HeadLayout& layout, const KeyRange& keys,
-                      const PackedBias& bias = {});
+                      const QueryRange& queries, const PackedBias& bias);
 
 // The same without bias and with queries, keys, values and weights rounded to int16, much finer than int8's tokens: for
 // models in int8. d is even.
 void varlen_attention_int16(float* qkv, const int32_t* cu_seqlens, int64_t rows, const HeadLayout& layout,
-                            const KeyRange& keys);
+                            const KeyRange& keys, const QueryRange& queries);
 
 }  // namespace moco

@@ -88,7 +88,8 @@ def _run_layer(
     | neither                    | attention, rows leave, feed-forward, rows leave                                |
 
     In the last layer only exits read other tokens than that one: where a peek decides those after it, nothing is run
-    after "feed-forward 1".
+    after "feed-forward 1". That pays even in a layer whose peek needs keys and values; in others such a peek would be
+    lost on rows that stay.
     """
     after_attention, after_layer = exits.get(attention_site(layer)), exits.get(output_site(layer))
     if needs_mean_before(attention_site(layer), exits):
@@ -96,7 +97,7 @@ def _run_layer(
     last = layer == encoder.num_layers - 1 and encoder.reads_one_token
     peek_output = last if after_layer is None else after_layer.can_peek
     peek_attention = peek_output if after_attention is None else after_attention.can_peek
-    peek_attention = peek_attention and encoder.can_peek(layer)
+    peek_attention = peek_attention and (encoder.folds_keys(layer) or (last and peek_output))
     if peek_attention:
         pooled_tokens = encoder.peek(layer, batch)
         _leave(after_attention, pooled_tokens, results)

@@ -22,7 +22,7 @@ class TestAlbert(FamilyTests):
         "another activation": {"hidden_act": "silu"},
     }
     pairs = True
-    peeks = True
+    folds_keys = True
     paths = {"albert.encoder.embedding_hidden_mapping_in": "embeddings"}
 
     def test_a_layer_that_is_run_several_times_is_one(self, make_model):

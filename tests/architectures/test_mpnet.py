@@ -21,6 +21,7 @@ class TestMPNet(FamilyTests):
         "more buckets than are used": {"relative_attention_num_buckets": 40},
     }
     pairs = True
+    folds_keys = True
     paths = {"mpnet.embeddings": "embeddings", "mpnet.encoder.layer.1.output": "encoder.1.output"}
     places_before = 2
 

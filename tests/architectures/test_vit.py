@@ -11,6 +11,7 @@ from parity import assert_within_twice_the_error
 from transformers import DeiTForImageClassification, SwinForImageClassification, ViTForImageClassification
 
 from moco_rt import EarlyExitImageClassificationModel, EarlyExitTextClassificationModel, LinearCondition
+from moco_rt._C import PackedBatch
 from moco_rt.architectures import architecture_of
 from moco_rt.architectures.conversion import int8_copy
 
@@ -102,6 +103,20 @@ def test_a_rows_bits_depend_neither_on_its_batch_nor_on_threads(make_model, kind
             assert torch.equal(fast(pixels[:1]).logits, together[:1])
     finally:
         torch.set_num_threads(threads)
+
+
+@every_config
+def test_a_peek_is_what_attention_leaves_in_the_class_token(make_model, kind, config):
+    model = make_model(kind, **config)
+    encoder, pixels = architecture_of(model).encoder(torch.float32), make_pixels(model)
+    batch = PackedBatch.of_lengths(torch.full((len(pixels),), architecture_of(model).max_seqlen))
+    encoder.embed_images(batch, pixels)
+    for layer in range(encoder.num_layers):
+        assert encoder.folds_keys(layer)
+        found = encoder.peek(layer, batch).hidden.clone()
+        encoder.attention(layer, batch)
+        torch.testing.assert_close(found, batch.cls().hidden, atol=1e-5, rtol=1e-5)
+        encoder.feed_forward(layer, batch)
 
 
 @pytest.mark.parametrize("kind", [ViTForImageClassification, DeiTForImageClassification])

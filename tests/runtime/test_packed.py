@@ -196,7 +196,7 @@ class Recorder:
 
     def __getattr__(self, name):
         value = getattr(self.encoder, name)
-        if not callable(value) or name == "can_peek":
+        if not callable(value) or name == "folds_keys":
             return value
 
         def step(*arguments):

@@ -9,6 +9,8 @@ from parity import assert_within_twice_the_error, make_inputs
 from transformers import pipeline
 
 from moco_rt import EarlyExitTextClassificationModel, LinearCondition, quantize
+from moco_rt._C import PackedBatch
+from moco_rt.architectures import architecture_of
 from moco_rt.architectures.conversion import int8_copy
 
 #: Shorter and longer than a block of keys and a tile of queries.
@@ -50,6 +52,23 @@ def assert_int8_is_near(model, inputs):
     float_logits = logits_of(model, inputs)
     by_quantising = (reference(**inputs).logits - float_logits).norm()
     assert (fast(**inputs).logits - float_logits).norm() <= 1.2 * by_quantising
+
+
+def assert_peeks_are_what_attention_leaves(model, inputs):
+    """A peek leaves in a row's pooled token what attention leaves there, and touches no other."""
+    architecture = architecture_of(model)
+    encoder = architecture.encoder(model.dtype)
+    ids, mask = architecture.real_tokens(inputs["input_ids"], inputs["attention_mask"])
+    batch = PackedBatch(mask, pooled=architecture.pooled_token)
+    encoder.embed(batch, ids, inputs.get("token_type_ids"))
+    tolerance = 8e-2 if model.dtype == torch.bfloat16 else 1e-5
+    for layer in range(encoder.num_layers):
+        before = batch.hidden.clone()
+        found = encoder.peek(layer, batch).hidden.clone()
+        assert torch.equal(batch.hidden, before)
+        encoder.attention(layer, batch)
+        torch.testing.assert_close(found, batch.cls().hidden, atol=tolerance, rtol=tolerance)
+        encoder.feed_forward(layer, batch)
 
 
 def assert_rows_keep_their_bits(model):

@@ -14,6 +14,7 @@ from families import (
     assert_int8_is_near,
     assert_it_is_quantised_and_answers_in_a_pipeline,
     assert_packed_is_right,
+    assert_peeks_are_what_attention_leaves,
     assert_reference_is_hugging_faces,
     assert_rows_keep_their_bits,
     assert_rows_leave_alike,
@@ -43,7 +44,7 @@ class FamilyTests:
         pairs: whether rows are pairs of texts.
         sites: where exits are tested.
         paths: paths of modules, and the sites they name, on the first of `configs`.
-        peeks: whether the first token alone can be attended from.
+        folds_keys: whether a peek needs no keys.
         places_before: places in the table of positions that no token has.
     """
 
@@ -54,7 +55,7 @@ class FamilyTests:
     pairs: ClassVar[bool] = False
     sites: ClassVar[Sequence[str]] = ("embeddings", "encoder.1.attention", "encoder.1.output", "encoder.2.attention")
     paths: ClassVar[Mapping[str, str]]
-    peeks: ClassVar[bool] = False
+    folds_keys: ClassVar[bool] = False
     places_before: ClassVar[int] = 0
 
     def pytest_generate_tests(self, metafunc):
@@ -116,10 +117,12 @@ class FamilyTests:
     def test_it_is_quantised_by_texts_and_answers_in_a_pipeline(self, make_model, word_tokenizer):
         assert_it_is_quantised_and_answers_in_a_pipeline(make_model(), word_tokenizer)
 
-    def test_layers_are_peeked_at_where_keys_are_linear_in_tokens(self, make_model):
-        model = make_model()
-        encoder = architecture_of(model).encoder(torch.float32)
-        assert [encoder.can_peek(layer) for layer in range(encoder.num_layers)] == [self.peeks] * encoder.num_layers
+    def test_a_peek_needs_no_keys_where_they_are_linear_in_tokens(self, make_model):
+        encoder = architecture_of(make_model()).encoder(torch.float32)
+        assert [encoder.folds_keys(i) for i in range(encoder.num_layers)] == [self.folds_keys] * encoder.num_layers
+
+    def test_a_peek_is_what_attention_leaves_in_the_pooled_token(self, make_model, packed_dtype, config):
+        assert_peeks_are_what_attention_leaves(make_model(packed_dtype, **config), self.inputs)
 
     def test_modules_name_sites(self, make_model):
         assert self.paths.items() <= architecture_of(make_model()).module_paths.items()
