@@ -19,7 +19,7 @@ class DenseHead {
  public:
   // key, value: of the row's first token.
   DenseHead(const T* key, const T* value, int64_t tokens, const HeadLayout& layout, const KeyRange& range)
-      : range_(range),
+      : range_(range.in_row(tokens)),
         row_keys_(key),
         tokens_(tokens),
         ld_(layout.width()),

@@ -18,7 +18,11 @@ class Int16Head {
  public:
   // key, value: of the row's first token; d is even.
   Int16Head(const float* key, const float* value, int64_t tokens, const HeadLayout& layout, const KeyRange& range)
-      : range_(range), tokens_(tokens), ld_(layout.width()), d_(layout.d), limit_(limit_of_keys(layout.d)) {
+      : range_(range.in_row(tokens)),
+        tokens_(tokens),
+        ld_(layout.width()),
+        d_(layout.d),
+        limit_(limit_of_keys(layout.d)) {
     const int64_t d = d_;
     static thread_local Scratch words, queries, keys, values, scores, weights, context;
     query_words_ = queries.of<uint32_t>(kQueryTile * d / 2);

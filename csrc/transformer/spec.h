@@ -33,6 +33,11 @@ struct KeyRange {
   int64_t before = kAll, behind = kAll;
 
   bool full() const { return before == kAll && behind == kAll; }
+  // The same range in a row of so many tokens: all where it reaches to the end.
+  KeyRange in_row(int64_t tokens) const {
+    const auto in_row = [tokens](int64_t reach) { return reach >= tokens - 1 ? kAll : reach; };
+    return {in_row(before), in_row(behind)};
+  }
 };
 
 // Numbers that are added to scores after they are scaled, by the distance between two tokens.

@@ -73,6 +73,15 @@ def test_queries_attend_to_their_own_keys_only(lengths, keys, form):
         assert error <= 2 * (plain(qkv, lengths, *keys).double() - exact).abs().max() + 1e-7
 
 
+@pytest.mark.parametrize("int16", [False, True])
+def test_keys_that_reach_from_end_to_end_are_all_keys(int16):
+    """To the bit, in rows that are short enough; in longer ones some are left out."""
+    qkv = random_qkv([40, 39, 41], 2, 32)
+    everything, some = (_C.attention(qkv, starts([40, 39, 41]), int16, *keys) for keys in ((-1, -1), (39, 39)))
+    assert torch.equal(some[:79], everything[:79])
+    assert not torch.equal(some[79:], everything[79:])
+
+
 @every_head
 @every_length
 @pytest.mark.parametrize("sharpness", [0.0, 1.0, 30.0])
