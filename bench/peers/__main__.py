@@ -1,6 +1,7 @@
 """Every engine on every cell: `cd bench && python -m peers`.
 
-Cells are stored as they are done, in place of older ones: a run can be done in parts. The main cells take hours.
+Cells are stored as they are done: a run can be done in parts. Engines take the place of their older figures, and those
+that a run leaves out keep theirs, so all of one precision should run together. The main cells take hours.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def measured(options: argparse.Namespace) -> Iterator[tuple[Cell, dict]]:
 def store(cell: Cell, result: dict, out: Path) -> None:
     """Put the cell among those in the file, and the table of them all beside it."""
     cells = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
-    cells[str(cell)] = result
+    engines = cells.get(str(cell), {"engines": {}})["engines"] | result["engines"]
+    cells[str(cell)] = result | {"engines": engines}
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(cells, indent=1) + "\n", encoding="utf-8")
     out.with_suffix(".md").write_text(table(cells) + "\n", encoding="utf-8")

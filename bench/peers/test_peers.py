@@ -14,6 +14,7 @@ import torch
 from moco_rt.engines import BASELINE, ENGINES, OURS, Crew, precision
 from moco_rt.engines.registry import adapter
 from peers import docs, report, roofline, rows
+from peers.__main__ import store
 from peers.cells import Cell
 from peers.models import dense_flops, input_names
 
@@ -115,6 +116,16 @@ def test_table_has_a_line_for_every_engine_and_says_why_one_failed():
     assert lines[-1].startswith(f"| tiny | sst2 | 1 | {OURS}.fp32 | 4 | 4.00 | 2.00 (onnxruntime.fp32) |")
     assert "failed: ImportError: no" in lines[-2]
     assert {line.count("|") for line in lines[:-2]} == {len(report.HEAD) + 1}
+
+
+def test_engines_that_a_run_leaves_out_keep_their_figures(tmp_path):
+    cell, result, out = Cell("tiny", "sst2", 1), summary(), tmp_path / "cells.json"
+    store(cell, result, out)
+    store(cell, result | {"engines": {BASELINE: result["engines"][BASELINE] | {"p50_ms": 7.0}}}, out)
+    engines = json.loads(out.read_text())[str(cell)]["engines"]
+    assert engines[BASELINE]["p50_ms"] == 7.0
+    assert list(engines) == list(result["engines"])
+    assert len(out.with_suffix(".md").read_text().splitlines()) == 2 + len(engines)
 
 
 def test_every_engine_has_an_adapter_that_imports_without_its_rival():
