@@ -18,8 +18,8 @@ PACKAGES = ("onnxruntime", "onnx", "torch", "transformers")
 #: Names of dimensions that change from batch to batch, by input.
 _DYNAMIC = {"pixel_values": {0: "rows"}}
 _DYNAMIC_TEXT = {0: "rows", 1: "tokens"}
-#: Classes whose attention its optimizer knows, and under which name. Others get what it fuses everywhere.
-_FUSED = {"bert": "bert", "vit": "vit"}
+#: The family whose attention its optimizer knows. Others get what it fuses everywhere, such as norms and GELU.
+_BERT = "bert"
 _BLOCK, _INT8_PRODUCTS = 32, 4
 
 
@@ -69,18 +69,17 @@ def _fuse(model_dir: Path, exported: Path, fused: str, *, separate: bool) -> Non
     from onnxruntime.transformers.optimizer import optimize_model
 
     config = AutoConfig.from_pretrained(model_dir)
-    kind = _FUSED.get(config.model_type, "bert")
-    options = FusionOptions(kind)
+    options = FusionOptions(_BERT)
     options.use_multi_head_attention = separate
     optimized = optimize_model(
         str(exported),
-        model_type=kind,
+        model_type=_BERT,
         num_heads=config.num_attention_heads,
         hidden_size=config.hidden_size,
         optimization_options=options,
     )
     counts = optimized.get_fused_operator_statistics()
-    if config.model_type in _FUSED and not counts["Attention"] + counts["MultiHeadAttention"]:
+    if config.model_type == _BERT and not counts["Attention"] + counts["MultiHeadAttention"]:
         raise RuntimeError("attention was not fused")
     optimized.save_model_to_file(fused)
 
