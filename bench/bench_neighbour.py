@@ -25,7 +25,7 @@ from peers.cells import PAUSE
 from peers.machine import machine
 from peers.models import input_names, model_dir, read_config
 
-from moco_rt.engines import BASELINE, ENGINES, Batch, Conversion, Crew, Session
+from moco_rt.engines import BASELINE, ENGINES, Batch, Conversion, Crew, Session, interpreter
 
 ENGINES_SHOWN = (BASELINE, "moco-packed.fp32", "openvino.fp32", "onnxruntime.fp32")
 #: Tokens of the rows that are answered one at a time.
@@ -106,10 +106,12 @@ def run(options: argparse.Namespace, folder: Path) -> None:
     names = list(dict.fromkeys([BASELINE, *options.engines]))
     inputs = input_names(read_config(directory))
     calibration = rows.calibration_batches(options.model, inputs)
-    with Crew({name: (Conversion, name, directory, folder / name, calibration) for name in names}) as crew:
+    pythons = {name: interpreter(name) for name in names}
+    conversions = {name: (Conversion, name, directory, folder / name, calibration) for name in names}
+    with Crew(conversions, pythons) as crew:
         failed = crew.failed
     makers = {n: (Session, n, directory, folder / n, options.threads) for n in names if n not in failed}
-    with Crew(makers) as crew:
+    with Crew(makers, pythons) as crew:
         processor = machine()
         print(f"{processor['cpu']}, {processor['cores']} cores, {options.threads} threads, model {options.model}")
         for name in crew.names():

@@ -147,6 +147,15 @@ def test_a_worker_that_fails_leaves_the_others_at_work():
         assert crew.names() == []
 
 
+def test_a_worker_whose_interpreter_is_not_there_or_ends_at_once_fails_alone():
+    makers = dict.fromkeys(("good", "nowhere", "ends"), (list, "abc"))
+    with Crew(makers, {"nowhere": "/nowhere/python", "ends": "/bin/true"}) as crew:
+        assert crew.names() == ["good"]
+        assert crew.failed["nowhere"] == "/nowhere/python cannot be started: No such file or directory"
+        assert crew.failed["ends"] == "its process ended with exit code 0"
+        assert crew.ask("good", "count", "b") == 1
+
+
 def test_the_page_of_benchmarks_shows_the_stored_cells():
     shown = docs_table.PAGE.read_text(encoding="utf-8")
     for name, text in docs.tables().items():

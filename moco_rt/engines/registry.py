@@ -6,7 +6,7 @@ An adapter is a module that knows one engine:
     convert(model_dir, folder, batches, precision, **options)
                         only where it is needed: writes into folder what Engine reads, calibrated on the batches
     Engine(model_dir, folder, threads, precision, **options)
-        inputs(batch)   a padded batch, int64 arrays by name, in the form the engine likes best; not timed
+        inputs(batch)   a padded batch, in the form the engine likes best; not timed
         (inputs)        the logits (B, C) as an array
 
 A batch is what `moco_rt.engines.batch` says. Adapters are imported in workers only: a rival that is not installed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -23,6 +24,9 @@ class Worker:
 
     The first answer, which nobody asks for, says that the object is made. With the interpreter of another environment
     the process has other libraries; moco_rt is there, too.
+
+    Raises:
+        WorkerFailedError: there is no such interpreter.
     """
 
     def __init__(self, make: Callable[..., Any], *arguments: Any, python: str = sys.executable):
@@ -30,8 +34,12 @@ class Worker:
         with theirs:
             handle = theirs.fileno()
             serve = f"from moco_rt.engines.worker import serve; serve({handle})"
-            self._process = subprocess.Popen([python, "-c", serve], pass_fds=[handle])
-        self._connection.send((make, arguments))
+            try:
+                self._process = subprocess.Popen([python, "-c", serve], pass_fds=[handle])
+            except OSError as error:
+                raise WorkerFailedError(f"{python} cannot be started: {error.strerror}") from error
+        with contextlib.suppress(OSError):  # of a process that has died; its answer says how
+            self._connection.send((make, arguments))
 
     def ask(self, method: str, *arguments: Any) -> Any:
         """Call a method and wait for what it returns."""
@@ -67,7 +75,9 @@ class Worker:
             self._process.wait()
 
     def _how_it_ended(self) -> str:
-        return f"its process ended with exit code {self._process.wait(timeout=10)}"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=10)
+        return f"its process ended with exit code {self._process.returncode}"
 
 
 class Crew:
@@ -76,7 +86,12 @@ class Crew:
     def __init__(self, makers: Mapping[str, tuple[Any, ...]], pythons: Mapping[str, str] | None = None):
         self.failed: dict[str, str] = {}
         pythons = dict.fromkeys(makers, sys.executable) | dict(pythons or {})
-        self._workers = {name: Worker(*maker, python=pythons[name]) for name, maker in makers.items()}
+        self._workers: dict[str, Worker] = {}
+        for name, maker in makers.items():
+            try:
+                self._workers[name] = Worker(*maker, python=pythons[name])
+            except WorkerFailedError as error:
+                self.failed[name] = str(error)
         for name in self.names():
             self._excuse(name, self._workers[name].answer)
 
