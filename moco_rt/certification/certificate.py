@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+#: Name of the variant that is the model as it was given.
+GIVEN = "as given"
+
 
 @dataclass(frozen=True)
 class ExitCount:
@@ -48,6 +51,7 @@ class Certificate:
         accuracy: the same with exits.
         rows_in_all: calibration rows with their copies; None: found before rows were compared (version 1 on disk).
         disagreement_in_all: share of all calibration rows, copies included, whose label differs; None likewise.
+        variant: name of the variant that is run; the answers that count are those of the model as it was given.
     """
 
     alpha: float
@@ -61,6 +65,7 @@ class Certificate:
     accuracy: float | None = None
     rows_in_all: int | None = None
     disagreement_in_all: float | None = None
+    variant: str = GIVEN
 
     @classmethod
     def of(cls, stored: Mapping[str, Any] | None) -> Certificate | None:

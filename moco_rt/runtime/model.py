@@ -82,12 +82,12 @@ class EarlyExitTextClassificationModel(EarlyExitClassifier):
         check_inputs(input_ids, attention_mask, token_type_ids, self.max_seqlen, self.device)
         inputs = ModelInputs(input_ids, attention_mask, token_type_ids)
         results = self.run(self._compiled_exits(), *inputs)
-        return self._output(results, lambda rows: self.run({}, *inputs.take(rows)))
+        return self._output(results, lambda rows: self.given.run({}, *inputs.take(rows)))
 
     def forward_packed(self, rows: EncodedTexts) -> EarlyExitOutput:
         """Classify texts as `encode` returns them, each with at least one token, as `forward` does padded ones."""
         results = self.run_packed(self._compiled_exits(), rows)
-        return self._output(results, lambda places: self.run_packed({}, rows.take(places.cpu().numpy())))
+        return self._output(results, lambda places: self.given.run_packed({}, rows.take(places.cpu().numpy())))
 
     def predict(
         self,

@@ -110,7 +110,7 @@ def fit_off_ramp(
         validation: recordings to compare on.
         seed: of the initial weights and the order of rows.
     """
-    probs = softmax(rows.logits, axis=1)
+    probs = softmax(rows.given, axis=1)
     x, held_out = rows.feature(site, feature), torch.from_numpy(validation.feature(site, feature))
     labels = torch.from_numpy(validation.labels)
     one, two = (distill(x, probs, hidden=hidden, seed=seed) for hidden in (0, _HIDDEN))

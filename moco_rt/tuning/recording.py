@@ -22,18 +22,20 @@ class Recordings:
 
     Attributes:
         features: site -> feature `cls+mean`, (N, 2 * D) float32.
-        logits: (N, C) float32 logits of the full model.
+        logits: (N, C) float32 logits of the model that was recorded, run to its end.
         lengths: (N,) int64 tokens.
+        given: (N, C) float32 logits of the model whose answers count: often the same one.
     """
 
     features: dict[str, NDArray[np.float32]]
     logits: NDArray[np.float32]
     lengths: NDArray[np.int64]
+    given: NDArray[np.float32]
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """The full model's labels: (N,) int64."""
-        labels: NDArray[np.int64] = self.logits.argmax(axis=1)
+        """Labels of the model whose answers count: (N,) int64."""
+        labels: NDArray[np.int64] = self.given.argmax(axis=1)
         return labels
 
     def feature(self, site: str, name: str) -> NDArray[np.float32]:
@@ -44,7 +46,7 @@ class Recordings:
     def take(self, rows: slice) -> Recordings:
         """Return some of the rows, as views."""
         features = {site: values[rows] for site, values in self.features.items()}
-        return Recordings(features, self.logits[rows], self.lengths[rows])
+        return Recordings(features, self.logits[rows], self.lengths[rows], self.given[rows])
 
 
 class _Recorder:
@@ -83,4 +85,4 @@ def record(model: EarlyExitClassifier, rows: Sequence[Any], sites: Sequence[str]
             results = model.run_batch(recorders, model.batch_of([rows[i] for i in places]))
             logits[places] = results.logits.to("cpu", torch.float32).numpy()
             progress.update(len(places))
-    return Recordings(features, logits, lengths)
+    return Recordings(features, logits, lengths, logits)

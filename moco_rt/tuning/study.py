@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from moco_rt.architectures.sites import EMBEDDINGS, attention_site
+from moco_rt.certification.certificate import GIVEN
 from moco_rt.certification.exit_scores import ExitScores
 from moco_rt.certification.selection import ExitCandidates, RowsInAll, ScoredRows
 from moco_rt.policies.conditions import OffRamp
+from moco_rt.policies.fingerprints import numeric_form
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.exit_points import compile_off_ramp
 from moco_rt.tuning.costs import Costs, measure_costs
@@ -53,13 +55,13 @@ class Study:
         """Site of each of the off-ramps."""
         return [str(off_ramp.site) for off_ramp in self.off_ramps]
 
-    def candidates(self) -> ExitCandidates:
-        """Score all rows by all off-ramps: the form that `select` takes."""
+    def candidates(self, variant: str = GIVEN) -> ExitCandidates:
+        """Score all rows by all off-ramps: the form that `select` takes. variant: its name."""
         ordering, calibration = (
             ScoredRows(score_exits(self.off_ramps, rows), rows.lengths) for rows in (self.ordering, self.calibration)
         )
         classes = self.calibration.logits.shape[1]
-        return ExitCandidates(self.sites, self.costs, ordering, calibration, self.calibration_in_all, classes)
+        return ExitCandidates(self.sites, self.costs, ordering, calibration, self.calibration_in_all, classes, variant)
 
 
 def study_model(
@@ -82,7 +84,7 @@ def study_model(
     rows = split.rows if rows is None else rows
     sites = candidate_sites(model)
     recorded = record(model, rows, sites)
-    taught = recorded if teacher is None else replace(recorded, logits=teacher)
+    taught = recorded if teacher is None else replace(recorded, given=teacher)
     fit_rows, ordering_rows = taught.take(split.fit), taught.take(split.ordering)
     fitted = [
         fit_off_ramp(site, feature, fit_rows, ordering_rows, seed)
@@ -97,6 +99,28 @@ def study_model(
         calibration=taught.take(split.calibration),
         calibration_in_all=split.calibration_in_all,
         costs=measure_costs(model, rows[: split.calibration_start][-_COST_ROWS:], off_ramps),
+        logits=recorded.logits,
+    )
+
+
+def study_variant(model: EarlyExitClassifier, given: Study, split: Split) -> Study:
+    """Study another form of a model with the off-ramps of the model as it was given.
+
+    Args:
+        model: the form; its exits take no part.
+        given: the study of the model as it was given.
+        split: the rows of the three jobs; those that train off-ramps are not run.
+    """
+    rows = split.rows[split.ordering_start :]
+    sites = [site for site in candidate_sites(model) if site in given.sites]
+    recorded = record(model, rows, sites, desc=f"record {numeric_form(model.model)}")
+    recorded = replace(recorded, given=given.logits[split.ordering_start :])
+    ordering = slice(0, split.calibration_start - split.ordering_start)
+    return replace(
+        given,
+        ordering=recorded.take(ordering),
+        calibration=recorded.take(slice(ordering.stop, len(rows))),
+        costs=measure_costs(model, split.rows[: split.calibration_start][-_COST_ROWS:], given.off_ramps),
         logits=recorded.logits,
     )
 
@@ -119,7 +143,7 @@ def score_exits(off_ramps: Sequence[OffRamp], rows: Recordings) -> ExitScores:
         assert off_ramp.site is not None
         x = torch.from_numpy(rows.feature(off_ramp.site, off_ramp.feature))
         both[:] = compile_off_ramp(off_ramp, cpu).score(x).numpy()
-    return ExitScores(scores[:, 1].astype(np.int64), scores[:, 0], rows.labels)
+    return ExitScores.of_labels(scores[:, 1].astype(np.int64), scores[:, 0], rows.labels, rows.logits.argmax(axis=1))
 
 
 def _features(site: str) -> Sequence[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,7 @@ class EarlyExitClassifier(PipelineModel, BackedModule):
             self._module_paths = architecture.module_paths
         self.policy = Policy(self.sites, model.config.num_labels, getattr(model.config, "hidden_size", 0))
         self.search_report: SearchReport | None = None  # of the search for its policy
+        self._given: list[Self | Source] = []  # in a list, lest torch takes it for a part of this module
         self._monitor: Monitor | None = None
         self._compiled: tuple[PolicyState, torch.device, dict[str, CompiledExitPoint]] | None = None
 
@@ -122,6 +124,27 @@ class EarlyExitClassifier(PipelineModel, BackedModule):
         if isinstance(self._backend, WholeBackend):
             raise ValueError(f"exits need the backend packed or reference (got whole, because {self._backend.reason})")
 
+    @property
+    def given(self) -> Self:
+        """The model as it was given, whose answers are promised; read from its folder when it is first asked for.
+
+        Raises:
+            ValueError: what lies there is another model.
+        """
+        if not self._given:
+            return self
+        found = self._given[0]
+        if isinstance(found, Source):
+            found = type(self)(load_model(found, images=self.takes == IMAGES))
+            check_made_for(self.policy.made_for.get("given", {}), model_identity(found.model), "the policy")
+            self._given[0] = found
+        return found
+
+    def take_given(self, model: Self) -> None:
+        """Remember the model as it was given, another form of which this one is."""
+        self._given = [model]
+        self.policy.made_for["given"] = model_identity(model.model)
+
     def lengths_of(self, rows: Sequence[Any]) -> NDArray[np.int64]:
         """Return how many tokens each of N rows has: (N,) int64."""
         raise NotImplementedError
@@ -171,6 +194,8 @@ class EarlyExitClassifier(PipelineModel, BackedModule):
                 checkpoints.save(fresh, Checkpoint(self.policy, self._monitor, self.search_report))
             self.model.save_pretrained(fresh)
             self._save_preparation(fresh)
+            if self._given:
+                self.given.model.save_pretrained(fresh / checkpoints.GIVEN)
 
     def _save_preparation(self, directory: Path) -> None:
         """Write what prepares the model's inputs, where it carries that."""
@@ -222,6 +247,8 @@ class EarlyExitClassifier(PipelineModel, BackedModule):
             self.check_takes_exits()
         found = checkpoints.load(source, self.policy.without_exits(loading_identity(self.model)))
         self.policy, self._monitor, self.search_report = found.policy, found.monitor, found.search_report
+        if "given" in self.policy.made_for:
+            self._given = [replace(source, subfolder=checkpoints.GIVEN)]
 
     def _output(self, results: Results, run_full: Callable[[Tensor], Results]) -> EarlyExitOutput:
         if self._monitor is not None:

@@ -70,7 +70,7 @@ class EarlyExitImageClassificationModel(EarlyExitClassifier):
         """
         check_images(pixel_values, self.image_size, self.device)
         results = self.run_images(self._compiled_exits(), pixel_values)
-        return self._output(results, lambda rows: self.run_images({}, pixel_values[rows]))
+        return self._output(results, lambda rows: self.given.run_images({}, pixel_values[rows]))
 
     def predict(self, images: Images, *, image_processor: Any = None, column: str | None = None) -> Prediction:
         """Label images: opened in the background while others are computed, a progress bar for long work.

@@ -1,0 +1,95 @@
+"""Variants: the numeric forms in which a model is tried, and how the fastest that is certified is found among them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from moco_rt._C import can_multiply
+from moco_rt.architectures.conversion import Dtype
+from moco_rt.certification.certificate import GIVEN
+from moco_rt.certification.selection import ExitCandidates
+from moco_rt.policies.fingerprints import numeric_form
+from moco_rt.quantization.hf_quantizer import is_int8
+from moco_rt.runtime.classifiers.base import EarlyExitClassifier
+from moco_rt.tuning.given import Given
+from moco_rt.tuning.splits import Split
+from moco_rt.tuning.study import Study, study_model, study_variant
+
+#: What `accelerate` may be asked to compute in; `"auto"`: whatever is fastest.
+DtypeChoice = Dtype | Literal["auto"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model in one form, studied.
+
+    Attributes:
+        name: what certificate and report call it.
+        model: the model in this form, without exits.
+        study: what is known of it.
+        candidates: its exits, as `select` takes them.
+    """
+
+    name: str
+    model: EarlyExitClassifier
+    study: Study
+    candidates: ExitCandidates
+
+
+def study_variants(given: Given, dtype: DtypeChoice | None, split: Split, seed: int) -> list[Variant]:
+    """Study a model as it was given, and in the other forms that were asked for.
+
+    Off-ramps are taught by the model as it was given, on its own rows: the numbers that another form of it computes are
+    so near to them that the same off-ramps serve. Their answers are compared with those of the model as it was given.
+
+    Args:
+        given: the model.
+        dtype: `"auto"`: its own dtype and all others that this processor has kernels for; None: its own; any other:
+            that one, and the model as it was given without exits, to fall back on.
+        split: the rows of the three jobs.
+        seed: of the off-ramps.
+
+    Returns:
+        Variants, first the model as it was given.
+    """
+    found = study_model(given.model, split, seed=seed)
+    forms = _other_forms(given.model, dtype)
+    candidates = found.candidates(GIVEN)
+    if forms and dtype != "auto":
+        candidates = candidates.without_exits()
+    variants = [Variant(GIVEN, given.model, found, candidates)]
+    for form in forms:
+        try:
+            model = given.variant(form, split)
+        except ValueError as error:
+            if dtype != "auto":
+                raise
+            _log.info("%s is not tried: %s", form, error)
+            continue
+        if dtype == "auto" and model.backend != "packed":
+            _log.info("%s is not tried: no kernels of ours run it", form)
+            continue
+        name = numeric_form(model.model)
+        study = study_variant(model, found, split)
+        variants.append(Variant(name, model, study, study.candidates(name)))
+    return variants
+
+
+def _other_forms(model: EarlyExitClassifier, dtype: DtypeChoice | None) -> Sequence[Dtype]:
+    """Return the dtypes to try besides a model's own."""
+    own = numeric_form(model.model)
+    if dtype is None or is_int8(model.model):
+        return []
+    if dtype == "auto":
+        if model.device.type != "cpu":
+            return []
+        forms: list[Dtype] = ["int8", *(["bfloat16"] if can_multiply(torch.bfloat16) else []), "float32"]  # type: ignore[list-item]
+        return [form for form in forms if form != own]
+    return [] if str(dtype).removeprefix("torch.") == own else [dtype]
