@@ -1,6 +1,7 @@
 """Bounds on how much accuracy a fast model loses against the given one, from rows with true labels.
 
-A row's loss d is 1[given model right] - 1[fast model right]: -1, 0 or 1. The claim is E[d] <= max_drop. Rows on which
+A row's loss d is 1[given model right] - 1[fast model right], from -1 to 1: of a row whose copies have different true
+classes their mean. The claim is E[d] <= max_drop. Rows on which
 both are right or both wrong cost little, so that far more labels may change than where labels are promised to agree.
 
 The test is by betting (Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting",
@@ -14,23 +15,25 @@ be settled before the test: none may be added after a look at its result.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 
-def drop_p_value(d: NDArray[np.integer], max_drop: float, delta: float) -> float:
+def drop_p_value(d: NDArray[Any], max_drop: float, delta: float) -> float:
     """Return the p-value of "the accuracy falls by more than max_drop": 1 / the highest the martingale gets, at most 1.
 
     It is valid at any level; the bets are the best for the level delta.
 
     Args:
-        d: (n,) int8 or int64, 1[given model right] - 1[fast model right] by row, in an order drawn at random once, from
+        d: (n,), 1[given model right] - 1[fast model right] by row, in an order drawn at random once, from
             a seed that does not depend on the rows.
         max_drop: share of rows by which the accuracy may fall, inside [0, 1).
         delta: the chance, over the rows, that the claim is certified though it is false, inside (0, 1).
 
     Raises:
-        ValueError: d holds another number than -1, 0 and 1, or max_drop or delta is out of range.
+        ValueError: d holds a number outside [-1, 1], or max_drop or delta is out of range.
     """
     if not 0 <= max_drop < 1:
         raise ValueError(f"max_drop must be inside [0, 1) (got {max_drop})")
@@ -38,7 +41,7 @@ def drop_p_value(d: NDArray[np.integer], max_drop: float, delta: float) -> float
     return _p_value(x, bets, max_drop)
 
 
-def drop_bound(d: NDArray[np.integer], delta: float) -> float:
+def drop_bound(d: NDArray[Any], delta: float) -> float:
     """Return the smallest max_drop, a multiple of 1e-4, whose p-value is at most delta; 1.0 if none is.
 
     It is found by bisection: every factor 1 + min(lam, 1 / (2 m)) (x - m) falls as m grows, so that the p-value never
@@ -59,7 +62,7 @@ def drop_bound(d: NDArray[np.integer], delta: float) -> float:
     return least / 10_000
 
 
-def drop_sequence(d: NDArray[np.integer], max_drop: float, delta: float) -> int:
+def drop_sequence(d: NDArray[Any], max_drop: float, delta: float) -> int:
     """Return the index of the last policy along a path certified to lose max_drop of accuracy at most; -1: none.
 
     Learn-then-Test with fixed-sequence testing (see `fixed_sequence`): with probability 1 - delta all policies up to
@@ -80,12 +83,12 @@ def drop_sequence(d: NDArray[np.integer], max_drop: float, delta: float) -> int:
     return len(d) - 1
 
 
-def _bets(d: NDArray[np.integer], delta: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _bets(d: NDArray[Any], delta: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return x, (n,), and the bets before they are cut at 1 / (2 m), (n,)."""
     if not 0 < delta < 1:
         raise ValueError(f"delta must be inside (0, 1) (got {delta})")
-    if not np.isin(d, (-1, 0, 1)).all():
-        raise ValueError(f"d must be -1, 0 or 1 (got {d.min()} to {d.max()})")
+    if not (np.abs(d) <= 1).all():
+        raise ValueError(f"d must be from -1 to 1 (got {d.min()} to {d.max()})")
     x = (1 - d.astype(np.float64)) / 2
     rows = np.arange(1, len(x) + 1)
     mean = (0.5 + np.cumsum(x)) / (rows + 1)

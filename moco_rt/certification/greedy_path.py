@@ -42,8 +42,10 @@ class GreedyPath:
         return thresholds
 
 
-def expected_errors(scores: ExitScores, num_groups: int) -> NDArray[np.float64]:
-    """Estimate the chance that a row's answer is wrong, by exit: (E, n); 0 where the score is not finite.
+def expected_errors(
+    scores: ExitScores, num_groups: int, weights: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """Estimate the chance that a row's answer is wrong, by exit, weighted: (E, n); 0 where the score is not finite.
 
     One logistic curve over the score for each exit and group smooths it: raw counts of the few errors among the
     surest rows would be noise. A row whose score is not finite cannot leave, so its chance does not matter.
@@ -51,18 +53,28 @@ def expected_errors(scores: ExitScores, num_groups: int) -> NDArray[np.float64]:
     Args:
         scores: those of the ordering rows.
         num_groups: G.
+        weights: (n,) what a wrong answer of each row weighs; None: 1. An exit's wrong answers of a group weigh what
+            they do on average, for which row will be wrong is not known.
     """
     risk = np.zeros(scores.score.shape)
     for exit, (groups, score) in enumerate(zip(scores.group, scores.score, strict=True)):
         for group in range(num_groups):
             rows = np.flatnonzero((groups == group) & np.isfinite(score))
             if len(rows):
-                risk[exit, rows] = wrong_curve(score[rows], scores.wrong[exit, rows])
+                wrong = scores.wrong[exit, rows]
+                risk[exit, rows] = wrong_curve(score[rows], wrong)
+                if weights is not None and wrong.any():
+                    risk[exit, rows] *= weights[rows[wrong]].mean()
     return risk
 
 
 def find_path(
-    scores: ExitScores, risk: NDArray[np.float64], seconds: NDArray[np.float64], num_groups: int, policies: int
+    scores: ExitScores,
+    risk: NDArray[np.float64],
+    seconds: NDArray[np.float64],
+    num_groups: int,
+    policies: int,
+    weights: NDArray[np.float64] | None = None,
 ) -> GreedyPath:
     """Build thresholds of ever faster policies, greedily: next comes the step that saves most time per error added.
 
@@ -76,10 +88,11 @@ def find_path(
         seconds: (n, E + 1), cost of each row by the exit where it leaves; last: it runs to the end.
         num_groups: G.
         policies: about how many policies to build.
+        weights: (n,), see `expected_errors`.
     """
     exits, n = scores.score.shape
     levels = max(10, policies // max(1, exits * num_groups))
-    at_end = scores.wrong[-1].astype(np.float64)
+    at_end = scores.wrong[-1] * (np.ones(n) if weights is None else weights)
     risk = np.vstack([risk, np.zeros(n)])
     steps: dict[tuple[int, int], list[tuple[np.float32, NDArray[np.int64]]]] = {}
     for exit in range(exits):

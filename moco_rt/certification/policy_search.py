@@ -47,6 +47,7 @@ class ExitsToSearch:
         num_groups: G, thresholds of an exit.
         groups: sets of exits; the best choice within any of them is where the search over their union starts. None:
             one set of all exits.
+        weights: (n,) what a changed answer of each row weighs, 1 on average; None: all weigh 1.
     """
 
     scores: ExitScores
@@ -55,6 +56,7 @@ class ExitsToSearch:
     lengths: NDArray[np.int64]
     num_groups: int
     groups: Sequence[Sequence[int]] | None = None
+    weights: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class PathPolicy:
         variant: index of the variant that it runs.
         places: k indices of the exits by which rows leave, ascending.
         thresholds: (k, G) float32.
-        error: estimated share of rows that get another answer.
+        error: estimated share of rows that get another answer, weighted.
         seconds: estimated mean seconds of a row.
     """
 
@@ -87,7 +89,7 @@ def search(variants: Sequence[ExitsToSearch]) -> list[PathPolicy]:
     """
     policies = []
     for number, exits in enumerate(variants):
-        risk = expected_errors(exits.scores, exits.num_groups)
+        risk = expected_errors(exits.scores, exits.num_groups, exits.weights)
         for chosen in _useful_sets(exits, risk):
             path = _path(exits, risk, chosen, _POLICIES)
             for place in _fastest_by_error(path.errors, path.seconds):
@@ -142,7 +144,7 @@ def _neighbours(chosen: list[int], sites: Sequence[str], among: set[int]) -> lis
 
 def _path(exits: ExitsToSearch, risk: NDArray[np.float64], chosen: list[int], policies: int) -> GreedyPath:
     seconds = exits.costs.seconds(exits.lengths, chosen)
-    return find_path(exits.scores.at(chosen), risk[chosen], seconds, exits.num_groups, policies)
+    return find_path(exits.scores.at(chosen), risk[chosen], seconds, exits.num_groups, policies, exits.weights)
 
 
 def _policy(variant: int, chosen: list[int], path: GreedyPath, place: int) -> PathPolicy:

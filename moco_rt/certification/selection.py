@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moco_rt.certification.bounds import fixed_sequence, least_disagreement, rows_needed
 from moco_rt.certification.certificate import GIVEN, Certificate
 from moco_rt.certification.exit_scores import ExitScores, count_exits
-from moco_rt.certification.guarantee import Guarantee
 from moco_rt.certification.policy_path import PolicyPath
 from moco_rt.certification.policy_search import ExitsToSearch, PathPolicy, Timing, search
+from moco_rt.certification.promises import Outcomes, Promise
 
 _log = logging.getLogger(__name__)
 
@@ -48,11 +48,42 @@ class RowsInAll:
         """Return the share of all rows whose distinct row has a flag; flags: (n,)."""
         return float(flags[self.distinct].mean())
 
+    def drop(self, given: NDArray[np.int64] | None, fast: NDArray[np.int64] | None) -> NDArray[np.float64]:
+        """Return by how much one model is right more often than another, the mean over the copies of each row: (n,).
+
+        Args:
+            given: (n,) labels of the one; true classes must be known.
+            fast: (n,) labels of the other.
+        """
+        assert self.labels is not None
+        assert given is not None
+        assert fast is not None
+        of_copies = (given[self.distinct] == self.labels).astype(int) - (fast[self.distinct] == self.labels)
+        copies = np.bincount(self.distinct, minlength=len(given))
+        return np.bincount(self.distinct, of_copies, minlength=len(given)) / np.maximum(1, copies)
+
     def accuracy(self, predicted: NDArray[np.int64] | None) -> float | None:
         """Return the share of all rows whose distinct row got the true class, (n,) predicted; None without labels."""
         if self.labels is None or predicted is None:
             return None
         return float((predicted[self.distinct] == self.labels).mean())
+
+
+@dataclass(frozen=True)
+class CalibrationRun:
+    """The n calibration rows under a policy.
+
+    Attributes:
+        exits: (n,) int64, place among the policy's exits of the one by which each row leaves.
+        differs: (n,) bool, whether its answer is another than from the model as it was given.
+        labels: (n,) int64 labels; None: the task has none.
+        seconds: (n,) float64.
+    """
+
+    exits: NDArray[np.int64]
+    differs: NDArray[np.bool_]
+    labels: NDArray[np.int64] | None
+    seconds: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -84,17 +115,17 @@ class ExitCandidates:
         ordering, calibration = (replace(rows, scores=rows.scores.at([])) for rows in (self.ordering, self.calibration))
         return replace(self, sites=[], ordering=ordering, calibration=calibration, groups=None)
 
-    def to_search(self) -> ExitsToSearch:
-        """Return what a search may see: the rows that order policies."""
+    def to_search(self, weights: NDArray[np.float64] | None) -> ExitsToSearch:
+        """Return what a search may see: the rows that order policies; weights: (n,), see `Promise.weights`."""
         rows = self.ordering
-        return ExitsToSearch(rows.scores, self.sites, self.costs, rows.lengths, self.num_groups, self.groups)
+        return ExitsToSearch(rows.scores, self.sites, self.costs, rows.lengths, self.num_groups, self.groups, weights)
 
-    def outcomes(self, policy: PathPolicy) -> tuple[NDArray[np.bool_], float]:
-        """Return which calibration rows differ under a policy, (n,) bool, and the mean seconds of a row."""
+    def run(self, policy: PathPolicy) -> CalibrationRun:
+        """Return what the calibration rows do under a policy of this variant."""
         scores = self.calibration.scores.at(policy.places)
         exits = scores.exit_of_row(policy.thresholds)
-        seconds = self.costs.seconds(self.calibration.lengths, policy.places)
-        return scores.disagrees(exits), float(seconds[np.arange(len(exits)), exits].mean())
+        seconds = self.costs.seconds(self.calibration.lengths, policy.places)[np.arange(len(exits)), exits]
+        return CalibrationRun(exits, scores.disagrees(exits), scores.label_of_row(exits), seconds)
 
 
 @dataclass(frozen=True)
@@ -128,23 +159,27 @@ class Selection:
         return bounds
 
 
-def select(variants: Sequence[ExitCandidates], guarantee: Guarantee) -> Selection:
+def select(variants: Sequence[ExitCandidates], promise: Promise, class_names: Sequence[str] = ()) -> Selection:
     """Search a path on the ordering rows, certify a policy of it on the calibration rows, and count its exits.
 
-    With too few rows for the guarantee it promises what they can show, and says in the log how many are needed. Where
+    With too few rows for the promise it promises what they can show, and says in the log how many are needed. Where
     nothing pays, or nothing can be certified, the model is left as it is, and the log says so.
 
     Args:
         variants: the exits to choose from, by variant; the first is the model that was given.
-        guarantee: the statement to be shown.
+        promise: the statement to be shown.
+        class_names: for the log.
     """
-    rows = variants[0].calibration.scores.rows
-    guarantee = what_can_be_certified(guarantee, rows)
-    policies = search([candidates.to_search() for candidates in variants])
-    outcomes = [variants[policy.variant].outcomes(policy) for policy in policies]
-    disagreements = np.array([differs.sum() for differs, _ in outcomes], np.int64)
-    seconds = np.array([mean for _, mean in outcomes])
-    certified = max(0, fixed_sequence(disagreements, rows, guarantee))
+    first = variants[0]
+    weights = promise.weights(first.ordering.scores.given)
+    policies = search([candidates.to_search(weights) for candidates in variants])
+    runs = [variants[policy.variant].run(policy) for policy in policies]
+    given, in_all = first.calibration.scores.given, first.calibration_in_all
+    drop = None if in_all.labels is None else np.array([in_all.drop(given, run.labels) for run in runs])
+    outcomes = Outcomes(np.array([run.differs for run in runs]), given, drop)
+    promise = promise.for_rows(outcomes, class_names)
+    seconds = np.array([run.seconds.mean() for run in runs])
+    certified = max(0, promise.last(outcomes))
     # The sequence was ordered on other rows and every test up to `certified` passed: with confidence 1 - delta all
     # policies of that prefix keep the guarantee at once. So any of them may be taken by whatever the same rows say of
     # its time: that choice adds no further test.
@@ -156,18 +191,15 @@ def select(variants: Sequence[ExitCandidates], guarantee: Guarantee) -> Selectio
         tuple(candidates.variant for candidates in variants),
         np.array([other.variant for other in policies]),
         np.array([_among(path_places, other, policy.variant, variants) for other in policies]),
-        disagreements,
+        outcomes.differs.sum(axis=1),
         seconds,
-        rows,
+        outcomes.differs.shape[1],
         certified,
         taken,
     )
     if taken == 0:
-        _log.warning(
-            "the model is left as it is: nothing else was certified for an agreement of %.2f%% and saved time",
-            100 * guarantee.agreement,
-        )
-    certificate = _certify(variants, policy, guarantee)
+        _log.warning("the model is left as it is: nothing else kept the promise on the calibration rows and saved time")
+    certificate = _certify(variants, policy, runs[taken], promise, promise.stated(outcomes, taken))
     return Selection(policy.variant, policy.places, policy.thresholds, certificate, path_places, path)
 
 
@@ -180,22 +212,6 @@ def _among(
         for place, levels in zip(policy.places, policy.thresholds, strict=True):
             thresholds[path_places.index(place)] = levels
     return thresholds
-
-
-def what_can_be_certified(guarantee: Guarantee, rows: int) -> Guarantee:
-    """Return the guarantee, or where so many distinct rows cannot show it the strictest one that they can."""
-    needed = rows_needed(guarantee)
-    if rows >= needed:
-        return guarantee
-    weaker = replace(guarantee, max_disagreement=least_disagreement(rows, guarantee.delta))
-    _log.warning(
-        "%d distinct calibration rows cannot certify an agreement of %.2f%%: that needs %d at least; certifying %.2f%%",
-        rows,
-        100 * guarantee.agreement,
-        needed,
-        100 * weaker.agreement,
-    )
-    return weaker
 
 
 def trace(
@@ -216,25 +232,29 @@ def trace(
     return np.array([errors for errors, _ in counted], np.int64), np.array([mean for _, mean in counted])
 
 
-def _certify(variants: Sequence[ExitCandidates], policy: PathPolicy, guarantee: Guarantee) -> Certificate:
-    """Count what happens to the calibration rows under a policy."""
+def _certify(
+    variants: Sequence[ExitCandidates],
+    policy: PathPolicy,
+    run: CalibrationRun,
+    promise: Promise,
+    stated: Mapping[str, Any],
+) -> Certificate:
+    """Count what the calibration rows did under the policy that was taken; stated: what is promised of it."""
     candidates, given = variants[policy.variant], variants[0]
     scores, in_all = candidates.calibration.scores.at(policy.places), candidates.calibration_in_all
-    exits = scores.exit_of_row(policy.thresholds)
-    wrong = scores.disagrees(exits)
-    seconds = candidates.costs.seconds(candidates.calibration.lengths, policy.places)
     sites = [candidates.sites[place] for place in policy.places]
     return Certificate(
-        alpha=guarantee.max_disagreement,
-        delta=guarantee.delta,
-        rows=len(exits),
-        disagreements=int(wrong.sum()),
+        **stated,
+        delta=promise.delta,
+        rows=len(run.exits),
+        disagreements=int(run.differs.sum()),
         seconds_full=float(given.costs.seconds(given.calibration.lengths, []).mean()),
-        seconds=float(seconds[np.arange(len(exits)), exits].mean()),
-        exits=count_exits(scores, policy.thresholds, sites, guarantee.delta),
+        seconds=float(run.seconds.mean()),
+        exits=count_exits(scores, policy.thresholds, sites, promise.delta),
         accuracy_full=in_all.accuracy(scores.given),
-        accuracy=in_all.accuracy(scores.label_of_row(exits)),
+        accuracy=in_all.accuracy(run.labels),
         rows_in_all=len(in_all.distinct),
-        disagreement_in_all=in_all.share(wrong),
+        disagreement_in_all=in_all.share(run.differs),
         variant=candidates.variant,
+        promise=promise.name,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict, overload
 
@@ -12,7 +12,7 @@ from moco_rt.architectures import load_tokenizer, unwrap
 from moco_rt.architectures.conversion import Dtype
 from moco_rt.cascades.cascade import Cascade
 from moco_rt.cascades.tier import Tier, TierLike, align_classes, backend_to_keep
-from moco_rt.certification.guarantee import Guarantee
+from moco_rt.certification.promises import Promise, make_promise
 from moco_rt.certification.selection import Selection, select
 from moco_rt.inputs.class_numbers import class_numbers
 from moco_rt.inputs.images import Images
@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 class ImageOptions(TypedDict, total=False):
     """Keyword arguments of `accelerate`, which says what they mean, for models that take images."""
 
-    agreement: float
+    promise: str
+    agreement: float | Mapping[str, float] | None
+    max_drop: float | None
     confidence: float
     dtype: DtypeChoice | None
     seed: int
@@ -71,7 +73,9 @@ def accelerate(
     *,
     tokenizer: Any = None,
     image_processor: Any = None,
-    agreement: float = 0.99,
+    promise: str = "confident",
+    agreement: float | Mapping[str, float] | None = None,
+    max_drop: float | None = None,
     confidence: float = 0.95,
     dtype: DtypeChoice | None = "auto",
     seed: int = 0,
@@ -104,8 +108,14 @@ def accelerate(
         tokenizer: the model's; None: loaded from where the model came from. Tiers bring their own. What is returned
             carries it.
         image_processor: the same of a model that takes images.
-        agreement: the share of rows that must keep the full model's label.
-        confidence: the probability, over the choice of calibration texts, with which this must hold.
+        promise: what is promised. `"confident"`: of all rows, at least the share `agreement` keeps the label that the
+            model as it was given gives. `"per class"`: the same of the rows of each class, whatever share of all rows
+            it has. `"accuracy"`: the fast model is right on at most `max_drop` of all rows fewer than the given one,
+            by `labels`; labels may change in both directions.
+        agreement: that share; None: 0.99. With `"per class"` also a dict from names of classes to shares: nothing is
+            then promised of the others.
+        max_drop: a share of rows, 0.01 is one point of accuracy; with `"accuracy"` alone.
+        confidence: the probability, over the choice of calibration rows, with which this must hold.
         dtype: `"auto"`: the model's own and all others that this processor has kernels for are tried, and what is
             fastest of all that is certified runs; tiers of a cascade run in their own. None: the model's own. Any
             other: that one, and where it cannot be certified the model as it was given, without exits. `"int8"` is
@@ -115,7 +125,7 @@ def accelerate(
             that stand in both certify only.
         labels: true classes of the calibration texts, or of `inputs` where there are none: class numbers from 0, or the
             model's names of classes, in a list, array, tensor or series (taken by position). They add accuracies to
-            the certificate, over all calibration texts with their copies.
+            the certificate, over all calibration texts with their copies; `"accuracy"` needs them.
         max_length: in tokens; None: what model and tokenizer allow.
         columns: names the column of `inputs` and `calibration` that holds the text, or the two that hold a pair; None:
             `text`, and where there is one `text2` or `text_pair`; of images `image` or `img`.
@@ -129,18 +139,25 @@ def accelerate(
         TypeError: model is not a classifier of texts or images, inputs is a single text or holds something else, or
             labels are not a sequence.
         ValueError: it does not choose one label of at least two, there are too few distinct texts, one is not valid
-            Unicode, a label is not a class of the model, or a share is not inside (0, 1).
+            Unicode, a label is not a class of the model, a share is not inside (0, 1), or an argument belongs to
+            another promise.
     """
-    guarantee = Guarantee.of_agreement(agreement, confidence)
+    if promise == "accuracy" and labels is None:
+        raise ValueError("labels must be given with promise='accuracy' (got None)")
     if isinstance(model, list | tuple):
         for name, value in (("tokenizer", tokenizer), ("image_processor", image_processor)):
             if value is not None:
                 raise ValueError(f"{name} must be None: tiers take texts, and bring their own tokenizers")
-        return _accelerate_tiers(model, inputs, calibration, labels, columns, guarantee, dtype, max_length, seed)
+        form = None if dtype == "auto" else dtype
+        tiers = align_classes([_prepare_tier(tier, form, max_length) for tier in model])
+        wish = make_promise(promise, agreement, max_drop, confidence, tiers[-1].class_names or (), seed)
+        return _accelerate_tiers(tiers, inputs, calibration, labels, columns, wish, form, seed)
     given = as_given(model, tokenizer, image_processor, columns, max_length)
+    class_names = list(given.model.class_names)
+    wish = make_promise(promise, agreement, max_drop, confidence, class_names, seed)
     split = given.split(inputs, calibration, labels, seed)
     variants = study_variants(given, dtype, split, seed)
-    chosen = select([variant.candidates for variant in variants], guarantee)
+    chosen = select([variant.candidates for variant in variants], wish, class_names)
     variant = variants[chosen.variant]
     fast = variant.model
     _take(fast, variant.study, chosen)
@@ -152,20 +169,17 @@ def accelerate(
 
 
 def _accelerate_tiers(
-    models: Sequence[TierLike],
+    tiers: list[Tier],
     inputs: Texts,
     calibration: Texts | None,
     labels: Any,
     columns: str | Sequence[str] | None,
-    guarantee: Guarantee,
-    dtype: DtypeChoice | None,
-    max_length: int | None,
+    promise: Promise,
+    dtype: Dtype | None,
     seed: int,
 ) -> Cascade:
-    """Do what `accelerate` does, for tiers of a cascade. They run in their own dtypes where none is asked for."""
+    """Do what `accelerate` does, for aligned tiers of a cascade."""
     texts = list_texts(inputs, columns)
-    form = None if dtype == "auto" else dtype
-    tiers = align_classes([_prepare_tier(tier, form, max_length) for tier in models])
     split = split_texts(
         texts,
         tiers[-1].encode,
@@ -173,20 +187,20 @@ def _accelerate_tiers(
         labels=None if labels is None else class_numbers(labels, tiers[-1].class_names or ()),
         seed=seed,
     )
-    if form == "int8":
+    if dtype == "int8":
         tiers = [_in_int8(tier, split.texts[split.fit]) for tier in tiers]
-    return choose_cascade(tiers, study_tiers(tiers, split, seed), split, guarantee)
+    return choose_cascade(tiers, study_tiers(tiers, split, seed), split, promise)
 
 
-def choose(fast: EarlyExitClassifier, found: Study, guarantee: Guarantee) -> Selection:
+def choose(fast: EarlyExitClassifier, found: Study, promise: Promise) -> Selection:
     """Give a model the fastest policy that a study certifies, in place of the one that it has.
 
     Args:
         fast: the model that was studied.
         found: the study.
-        guarantee: the statement to be shown.
+        promise: the statement to be shown.
     """
-    chosen = select([found.candidates()], guarantee)
+    chosen = select([found.candidates()], promise, fast.class_names)
     _take(fast, found, chosen)
     return chosen
 
@@ -206,7 +220,7 @@ def choose_cascade(
     tiers: Sequence[Tier],
     found: CascadeStudy,
     split: Split,
-    guarantee: Guarantee,
+    promise: Promise,
     groups: Sequence[Sequence[int]] | None = None,
 ) -> Cascade:
     """Build the fastest certified cascade of exits, of tiers, or of both.
@@ -215,12 +229,12 @@ def choose_cascade(
         tiers: the aligned tiers that were studied; their models get exits.
         found: the study.
         split: its texts.
-        guarantee: the statement to be shown.
+        promise: the statement to be shown.
         groups: sets of ways out, see `ExitsToSearch`; None: the study's. Benchmarks compare exits alone and tiers
             alone.
     """
     candidates = found.candidates if groups is None else replace(found.candidates, groups=groups)
-    chosen = select([candidates], guarantee)
+    chosen = select([candidates], promise, tiers[-1].class_names or ())
     used, certificate = build_tiers(tiers, found, chosen)
     return Cascade.of(tune_batch_tokens(used, split.texts[split.ordering]), certificate)
 

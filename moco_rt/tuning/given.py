@@ -148,5 +148,4 @@ class GivenForImages:
 
 def _numbers(labels: Any, model: EarlyExitClassifier) -> NDArray[np.int64] | None:
     """Return true classes as numbers; None stays None."""
-    names = [str(model.config.id2label[c]) for c in range(model.config.num_labels)]
-    return None if labels is None else class_numbers(labels, names)
+    return None if labels is None else class_numbers(labels, model.class_names)

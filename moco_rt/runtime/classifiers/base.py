@@ -125,6 +125,11 @@ class EarlyExitClassifier(PipelineModel, BackedModule):
             raise ValueError(f"exits need the backend packed or reference (got whole, because {self._backend.reason})")
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the C classes by their number."""
+        return tuple(str(self.config.id2label[c]) for c in range(self.config.num_labels))
+
+    @property
     def given(self) -> Self:
         """The model as it was given, whose answers are promised; read from its folder when it is first asked for.
 
