@@ -109,9 +109,11 @@ class Certificate:
 
     def table(self) -> str:
         """Return the promise, and the counts by exit and class, as aligned text."""
+        form = "" if self.variant == GIVEN else f" in {self.variant}"
         lines = [
             *self._promised(),
-            f"expected {1e3 * self.seconds:.3f} ms a row instead of {1e3 * self.seconds_full:.3f}: {self.speedup:.2f}x",
+            f"expected {1e3 * self.seconds:.3f} ms a row{form} instead of {1e3 * self.seconds_full:.3f}: "
+            f"{self.speedup:.2f}x",
         ]
         if self.accuracy is not None and self.accuracy_full is not None:
             lines.append(f"accuracy {self.accuracy:.2%}, without exits {self.accuracy_full:.2%}")

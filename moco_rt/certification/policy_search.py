@@ -82,20 +82,25 @@ def search(variants: Sequence[ExitsToSearch]) -> list[PathPolicy]:
     """Make the path of policies over all variants of a model.
 
     Args:
-        variants: those to choose from. To begin with a policy that changes nothing, one must be the model itself.
+        variants: those to choose from; the first is the model as it was given.
 
     Returns:
-        Policies with ever more estimated errors, each faster than all before.
+        Policies with ever more estimated errors, each faster than all before; the first changes nothing.
     """
-    policies = []
+    policies = [_unchanged(variants[0])]
+    useful: dict[tuple[str, ...], list[list[int]]] = {}
     for number, exits in enumerate(variants):
         risk = expected_errors(exits.scores, exits.num_groups, exits.weights)
-        for chosen in _useful_sets(exits, risk):
+        sites = tuple(exits.sites)
+        if sites not in useful:  # forms of one model have the same exits, and what is useful in one is in the other
+            useful[sites] = _useful_sets(exits, risk)
+        for chosen in useful[sites]:
             path = _path(exits, risk, chosen, _POLICIES)
             for place in _fastest_by_error(path.errors, path.seconds):
                 policies.append(_policy(number, chosen, path, place))
     errors, seconds = (np.array(values) for values in zip(*((p.error, p.seconds) for p in policies), strict=True))
-    return [policies[place] for place in _fastest_by_error(errors, seconds)]
+    path = _fastest_by_error(errors, seconds)
+    return [policies[place] for place in ([] if path[0] == 0 else [0]) + path]
 
 
 def _useful_sets(exits: ExitsToSearch, risk: NDArray[np.float64]) -> list[list[int]]:
@@ -145,6 +150,12 @@ def _neighbours(chosen: list[int], sites: Sequence[str], among: set[int]) -> lis
 def _path(exits: ExitsToSearch, risk: NDArray[np.float64], chosen: list[int], policies: int) -> GreedyPath:
     seconds = exits.costs.seconds(exits.lengths, chosen)
     return find_path(exits.scores.at(chosen), risk[chosen], seconds, exits.num_groups, policies, exits.weights)
+
+
+def _unchanged(given: ExitsToSearch) -> PathPolicy:
+    """Return the policy by which every row runs to the end of the model as it was given."""
+    seconds = float(given.costs.seconds(given.lengths, []).mean())
+    return PathPolicy(0, [], np.empty((0, given.num_groups), np.float32), float(given.scores.wrong[-1].mean()), seconds)
 
 
 def _policy(variant: int, chosen: list[int], path: GreedyPath, place: int) -> PathPolicy:

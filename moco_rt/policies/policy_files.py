@@ -27,7 +27,7 @@ from moco_rt.policies.policy import CertifiedPath, Exit, Policy
 FORMAT, VERSION = "moco_rt policy", 3
 JSON, TENSORS = "policy.json", "policy.safetensors"
 #: What a policy of this version of moco_rt can be about; later ones may know more.
-_ABOUT = {"task": "single_label", "promise": "confident"}
+_KNOWN = {"task": ("single_label",), "promise": ("confident", "per class", "accuracy")}
 #: Tensors of a certified path.
 _PATH_TENSORS = ("variant", "thresholds", "disagreements", "seconds")
 
@@ -43,8 +43,9 @@ def save_policy(policy: Policy, directory: str | Path) -> None:
     text = {
         "format": FORMAT,
         "version": VERSION,
-        **_ABOUT,
+        "task": "single_label",
         "variant": GIVEN if policy.certificate is None else policy.certificate.variant,
+        "promise": "confident" if policy.certificate is None else policy.certificate.promise,
         "dtype": policy.made_for.get("dtype"),
         "sites": policy.sites,
         "num_classes": policy.num_classes,
@@ -100,9 +101,11 @@ def _made_for(text: Mapping[str, Any], expected: Policy, name: str | Path) -> di
             del made_for["sampled_weights"]
             made_for |= {key: value for key, value in expected.made_for.items() if key != "sampled_weights"}
         return made_for
-    for field, known in _ABOUT.items():
-        if text[field] != known:
-            raise ValueError(f"{name} must have {field} {known!r}, which this moco_rt knows (got {text[field]!r})")
+    for field, known in _KNOWN.items():
+        if text[field] not in known:
+            raise ValueError(
+                f"{name} must have {field} {' or '.join(map(repr, known))}, which this moco_rt knows (got {text[field]!r})"
+            )
     if text["dtype"] is not None:  # first, for another dtype has other weights too
         made_for = {"dtype": text["dtype"], **made_for}
     check_made_for(made_for, expected.made_for, name)
