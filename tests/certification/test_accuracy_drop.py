@@ -132,7 +132,7 @@ def test_a_path_breaks_its_promise_as_seldom_as_it_says():
 @pytest.mark.parametrize(
     ("d", "max_drop", "delta", "message"),
     [
-        ([0, 2, -1], 0.01, 0.05, r"d must be -1, 0 or 1 \(got -1 to 2\)"),
+        ([0, 2, -1], 0.01, 0.05, r"d must be from -1 to 1 \(got -1 to 2\)"),
         ([0], 1.0, 0.05, r"max_drop must be inside \[0, 1\) \(got 1.0\)"),
         ([0], -0.1, 0.05, r"max_drop must be inside \[0, 1\) \(got -0.1\)"),
         ([0], 0.1, 0.0, r"delta must be inside \(0, 1\) \(got 0.0\)"),
