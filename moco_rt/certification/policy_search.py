@@ -20,11 +20,11 @@ from moco_rt.certification.exit_scores import ExitScores
 from moco_rt.certification.greedy_path import GreedyPath, expected_errors, find_path
 
 #: Shares of differing answers at which sets of exits are compared: a path is to be fast at all of them.
-_AIMS = np.array([0.002, 0.005, 0.01, 0.02, 0.04, 0.08])
+_AIMS = np.array([0.003, 0.01, 0.02, 0.03, 0.05, 0.08])
 #: About how many policies a set's own path has: on the path itself, and where sets are compared.
 _POLICIES, _FEWER = 4000, 400
 #: Errors of the path's policies: the fewest and the most, and how many times more a policy has than the one before.
-_LEAST, _MOST, _RATIO = 2e-4, 0.3, 1.08
+_LEAST, _MOST, _RATIO = 2e-4, 0.3, 1.03
 
 
 class Timing(Protocol):
@@ -99,8 +99,8 @@ def search(variants: Sequence[ExitsToSearch]) -> list[PathPolicy]:
             for place in _fastest_by_error(path.errors, path.seconds):
                 policies.append(_policy(number, chosen, path, place))
     errors, seconds = (np.array(values) for values in zip(*((p.error, p.seconds) for p in policies), strict=True))
-    path = _fastest_by_error(errors, seconds)
-    return [policies[place] for place in ([] if path[0] == 0 else [0]) + path]
+    places = _fastest_by_error(errors, seconds)
+    return [policies[place] for place in (places if places[0] == 0 else [0, *places])]
 
 
 def _useful_sets(exits: ExitsToSearch, risk: NDArray[np.float64]) -> list[list[int]]:

@@ -283,7 +283,7 @@ def _warn_of_rare_classes(given: NDArray[np.int64] | None, class_names: Sequence
     if given is None:
         return
     counts = np.bincount(given, minlength=len(class_names))
-    for name, rows in zip(class_names, counts, strict=True):
+    for name, rows in zip(class_names, counts, strict=False):
         if rows < _RARE * len(given):
             _log.warning(
                 "class %s has %.1f%% of the rows: a promise about all rows may lose many of them; promise='per class' "

@@ -103,9 +103,8 @@ def _made_for(text: Mapping[str, Any], expected: Policy, name: str | Path) -> di
         return made_for
     for field, known in _KNOWN.items():
         if text[field] not in known:
-            raise ValueError(
-                f"{name} must have {field} {' or '.join(map(repr, known))}, which this moco_rt knows (got {text[field]!r})"
-            )
+            readable = " or ".join(map(repr, known))
+            raise ValueError(f"{name} must have {field} {readable}, which this moco_rt knows (got {text[field]!r})")
     if text["dtype"] is not None:  # first, for another dtype has other weights too
         made_for = {"dtype": text["dtype"], **made_for}
     check_made_for(made_for, expected.made_for, name)
