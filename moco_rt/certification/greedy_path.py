@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from moco_rt.certification.calibration import wrong_curve
 from moco_rt.certification.exit_scores import ExitScores
 
-
-#: Share of the count in an estimate of errors; the rest is expected from scores. A count is noisy where rows are few; an
-#: expectation does not know which rows have left before, so that those who come later are the harder ones.
+#: Share of the count in an estimate of errors; the rest is expected from scores. A count is noisy where rows are few;
+#: an expectation does not know which rows have left before: those who come later are the harder ones.
 _COUNTED = 0.5
 
 

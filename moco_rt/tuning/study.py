@@ -72,18 +72,36 @@ def study_model(
     rows: Sequence[Any] | None = None,
     teacher: NDArray[np.float32] | None = None,
 ) -> Study:
+    """Study one model, see `study_forms`."""
+    return study_forms([model], split, seed=seed, rows=rows, teacher=teacher)[0]
+
+
+def study_forms(
+    models: Sequence[EarlyExitClassifier],
+    split: Split,
+    *,
+    seed: int,
+    rows: Sequence[Any] | None = None,
+    teacher: NDArray[np.float32] | None = None,
+) -> list[Study]:
     """Record rows, distil off-ramps from some of them, and time what leaving costs.
 
+    Off-ramps are taught by the first model, on its own rows. The numbers that its other forms compute are so near to
+    them that the same off-ramps serve; what they make of the rows is recorded on each.
+
     Args:
-        model: the model; its exits take no part.
+        models: forms of one model, the first as it was given; their exits take no part.
         split: the rows of the three jobs.
         seed: of the off-ramps.
-        rows: the split's N texts as this model's tokenizer tokenises them; None: `split.rows`.
-        teacher: (N, C) logits that off-ramps learn and whose labels count; None: the model's own.
+        rows: the split's N texts as the models' tokenizer tokenises them; None: `split.rows`.
+        teacher: (N, C) logits that off-ramps learn and whose labels count; None: the first model's own.
+
+    Returns:
+        A study of each of the models.
     """
     rows = split.rows if rows is None else rows
-    sites = candidate_sites(model)
-    recorded = record(model, rows, sites)
+    sites = candidate_sites(models[0])
+    recorded = record(models[0], rows, sites)
     taught = recorded if teacher is None else replace(recorded, given=teacher)
     fit_rows, ordering_rows = taught.take(split.fit), taught.take(split.ordering)
     fitted = [
@@ -92,35 +110,31 @@ def study_model(
         for feature in _features(site)
     ]
     off_ramps = [better for better, _ in fitted]
-    return Study(
+    costs = measure_costs(models, rows[: split.calibration_start][-_COST_ROWS:], off_ramps)
+    given = Study(
         off_ramps,
         baseline_off_ramps=[simple for _, simple in fitted if simple.feature == "cls"],
         ordering=ordering_rows,
         calibration=taught.take(split.calibration),
         calibration_in_all=split.calibration_in_all,
-        costs=measure_costs(model, rows[: split.calibration_start][-_COST_ROWS:], off_ramps),
+        costs=costs[0],
         logits=recorded.logits,
     )
+    others = zip(models[1:], costs[1:], strict=True)
+    return [given, *(_study_form(model, given, rows, split, cost) for model, cost in others)]
 
 
-def study_variant(model: EarlyExitClassifier, given: Study, split: Split) -> Study:
-    """Study another form of a model with the off-ramps of the model as it was given.
-
-    Args:
-        model: the form; its exits take no part.
-        given: the study of the model as it was given.
-        split: the rows of the three jobs; those that train off-ramps are not run.
-    """
-    rows = split.rows[split.ordering_start :]
-    sites = [site for site in candidate_sites(model) if site in given.sites]
-    recorded = record(model, rows, sites, desc=f"record {numeric_form(model.model)}")
+def _study_form(model: EarlyExitClassifier, given: Study, rows: Sequence[Any], split: Split, costs: Costs) -> Study:
+    """Study another form of a model with the off-ramps of the first; rows that train off-ramps are not run."""
+    compared = rows[split.ordering_start :]
+    recorded = record(model, compared, sorted(set(given.sites)), desc=f"record {numeric_form(model.model)}")
     recorded = replace(recorded, given=given.logits[split.ordering_start :])
-    ordering = slice(0, split.calibration_start - split.ordering_start)
+    calibration_start = split.calibration_start - split.ordering_start
     return replace(
         given,
-        ordering=recorded.take(ordering),
-        calibration=recorded.take(slice(ordering.stop, len(rows))),
-        costs=measure_costs(model, split.rows[: split.calibration_start][-_COST_ROWS:], given.off_ramps),
+        ordering=recorded.take(slice(0, calibration_start)),
+        calibration=recorded.take(slice(calibration_start, len(compared))),
+        costs=costs,
         logits=recorded.logits,
     )
 

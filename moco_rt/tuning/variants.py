@@ -18,7 +18,7 @@ from moco_rt.quantization.hf_quantizer import is_int8
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.tuning.given import Given
 from moco_rt.tuning.splits import Split
-from moco_rt.tuning.study import Study, study_model, study_variant
+from moco_rt.tuning.study import Study, study_forms
 
 #: What `accelerate` may be asked to compute in; `"auto"`: whatever is fastest.
 DtypeChoice = Dtype | Literal["auto"]
@@ -46,8 +46,7 @@ class Variant:
 def study_variants(given: Given, dtype: DtypeChoice | None, split: Split, seed: int) -> list[Variant]:
     """Study a model as it was given, and in the other forms that were asked for.
 
-    Off-ramps are taught by the model as it was given, on its own rows: the numbers that another form of it computes are
-    so near to them that the same off-ramps serve. Their answers are compared with those of the model as it was given.
+    Answers of all forms are compared with those of the model as it was given.
 
     Args:
         given: the model.
@@ -59,13 +58,19 @@ def study_variants(given: Given, dtype: DtypeChoice | None, split: Split, seed: 
     Returns:
         Variants, first the model as it was given.
     """
-    found = study_model(given.model, split, seed=seed)
-    forms = _other_forms(given.model, dtype)
-    candidates = found.candidates(GIVEN)
-    if forms and dtype != "auto":
-        candidates = candidates.without_exits()
-    variants = [Variant(GIVEN, given.model, found, candidates)]
-    for form in forms:
+    models = [given.model, *_other_forms(given, dtype, split)]
+    names = [GIVEN, *(numeric_form(model.model) for model in models[1:])]
+    studies = study_forms(models, split, seed=seed)
+    candidates = [study.candidates(name) for study, name in zip(studies, names, strict=True)]
+    if len(models) > 1 and dtype != "auto":
+        candidates[0] = candidates[0].without_exits()
+    return [Variant(*parts) for parts in zip(names, models, studies, candidates, strict=True)]
+
+
+def _other_forms(given: Given, dtype: DtypeChoice | None, split: Split) -> list[EarlyExitClassifier]:
+    """Return the model in the dtypes that are tried besides its own."""
+    forms = []
+    for form in _dtypes(given.model, dtype):
         try:
             model = given.variant(form, split)
         except ValueError as error:
@@ -76,13 +81,11 @@ def study_variants(given: Given, dtype: DtypeChoice | None, split: Split, seed: 
         if dtype == "auto" and model.backend != "packed":
             _log.info("%s is not tried: no kernels of ours run it", form)
             continue
-        name = numeric_form(model.model)
-        study = study_variant(model, found, split)
-        variants.append(Variant(name, model, study, study.candidates(name)))
-    return variants
+        forms.append(model)
+    return forms
 
 
-def _other_forms(model: EarlyExitClassifier, dtype: DtypeChoice | None) -> Sequence[Dtype]:
+def _dtypes(model: EarlyExitClassifier, dtype: DtypeChoice | None) -> Sequence[Dtype]:
     """Return the dtypes to try besides a model's own."""
     own = numeric_form(model.model)
     if dtype is None or is_int8(model.model):

@@ -75,7 +75,7 @@ def make_off_ramp(site, feature="cls"):
 def test_measured_costs_are_not_negative_and_of_ascending_lengths(tiny_bert, backend, sites, features):
     model = EarlyExitTextClassificationModel(tiny_bert(LAYERS, labels=3), backend=backend)
     off_ramps = [make_off_ramp(site, feature) for site in sites for feature in features]
-    costs = measure_costs(model, make_rows(np.random.default_rng(1).integers(1, 60, 100)), off_ramps)
+    costs = measure_costs([model], make_rows(np.random.default_rng(1).integers(1, 60, 100)), off_ramps)[0]
     timed = len(costs.lengths)
     assert costs.compute.shape == (timed, len(off_ramps) + 1)
     assert costs.scoring.shape == (timed, len(off_ramps))
@@ -93,7 +93,7 @@ def test_measured_costs_are_not_negative_and_of_ascending_lengths(tiny_bert, bac
 def test_off_ramps_that_look_at_the_same_cost_the_same_to_ask(tiny_bert, feature):
     model = EarlyExitTextClassificationModel(tiny_bert(LAYERS, labels=3))
     off_ramps = [make_off_ramp(site, feature) for site in ("encoder.0.attention", "encoder.1.attention")]
-    costs = measure_costs(model, make_rows([5] * 64), off_ramps)
+    costs = measure_costs([model], make_rows([5] * 64), off_ramps)[0]
     np.testing.assert_array_equal(costs.scoring[:, 0], costs.scoring[:, 1])
     assert costs.fixed[0] == costs.fixed[1]
 
@@ -101,7 +101,7 @@ def test_off_ramps_that_look_at_the_same_cost_the_same_to_ask(tiny_bert, feature
 @pytest.mark.parametrize("lengths", [[7], [5] * 100, [1, 60], [3, 3, 9]], ids=["one", "alike", "two", "three"])
 def test_rows_may_be_few_or_all_alike(tiny_bert, lengths):
     model = EarlyExitTextClassificationModel(tiny_bert(LAYERS, labels=3))
-    costs = measure_costs(model, make_rows(lengths), [make_off_ramp("embeddings")])
+    costs = measure_costs([model], make_rows(lengths), [make_off_ramp("embeddings")])[0]
     of_rows = costs.seconds(np.array(lengths), [0])
     assert of_rows.shape == (len(lengths), 2)
     assert np.isfinite(of_rows).all()
@@ -142,7 +142,7 @@ def test_costs_are_those_of_the_clock(tiny_bert, monkeypatch, lengths):
     clock = Clock(EarlyExitTextClassificationModel(tiny_bert(LAYERS, labels=3)))
     monkeypatch.setattr(timing.time, "perf_counter", clock.perf_counter)
     looks = [("embeddings", "cls+mean"), ("encoder.0.attention", "cls"), ("encoder.1.attention", "cls+mean")]
-    costs = measure_costs(clock, make_rows(lengths), [make_off_ramp(*look) for look in looks])
+    costs = measure_costs([clock], make_rows(lengths), [make_off_ramp(*look) for look in looks])[0]
     per_token = [REACH[site] for site, _ in looks] + [REACH[None]]
     np.testing.assert_allclose(costs.compute, costs.lengths[:, None] * per_token, rtol=1e-6)
     np.testing.assert_allclose(costs.scoring, costs.lengths[:, None] * [LOOK[look] for _, look in looks], rtol=1e-6)
@@ -153,5 +153,5 @@ def test_costs_are_those_of_the_clock(tiny_bert, monkeypatch, lengths):
 def test_lengths_ascend_where_few_rows_are_of_many_lengths(tiny_bert):
     model = EarlyExitTextClassificationModel(tiny_bert(LAYERS, labels=3))
     lengths = (np.linspace(0, 1, 60) ** 3 * 50 + 1).astype(int)
-    costs = measure_costs(model, make_rows(lengths), [make_off_ramp("encoder.0.attention")])
+    costs = measure_costs([model], make_rows(lengths), [make_off_ramp("encoder.0.attention")])[0]
     assert (np.diff(costs.lengths) >= 0).all()
