@@ -30,7 +30,7 @@ from moco_rt.tuning.quantize import quantize
 from moco_rt.tuning.search_report import describe_search
 from moco_rt.tuning.splits import Split, split_texts
 from moco_rt.tuning.study import Study
-from moco_rt.tuning.variants import DtypeChoice, study_variants
+from moco_rt.tuning.variants import DtypeChoice, Variant, study_variants
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -153,15 +153,10 @@ def accelerate(
         wish = make_promise(promise, agreement, max_drop, confidence, tiers[-1].class_names or (), seed)
         return _accelerate_tiers(tiers, inputs, calibration, labels, columns, wish, form, seed)
     given = as_given(model, tokenizer, image_processor, columns, max_length)
-    class_names = list(given.model.class_names)
-    wish = make_promise(promise, agreement, max_drop, confidence, class_names, seed)
+    wish = make_promise(promise, agreement, max_drop, confidence, given.model.class_names, seed)
     split = given.split(inputs, calibration, labels, seed)
     variants = study_variants(given, dtype, split, seed)
-    chosen = select([variant.candidates for variant in variants], wish, class_names)
-    variant = variants[chosen.variant]
-    fast = variant.model
-    _take(fast, variant.study, chosen)
-    fast.search_report = describe_search(fast, variant.study, chosen)
+    fast = choose_variant(variants, wish)
     fast.policy.made_for |= given.identity(fast)
     if fast is not given.model:
         fast.take_given(given.model)
@@ -190,6 +185,20 @@ def _accelerate_tiers(
     if dtype == "int8":
         tiers = [_in_int8(tier, split.texts[split.fit]) for tier in tiers]
     return choose_cascade(tiers, study_tiers(tiers, split, seed), split, promise)
+
+
+def choose_variant(variants: Sequence[Variant], promise: Promise) -> EarlyExitClassifier:
+    """Return the model of the variant that is fastest of all that is certified, with its policy and the report.
+
+    Args:
+        variants: those that were studied, the first the model as it was given.
+        promise: the statement to be shown.
+    """
+    chosen = select([variant.candidates for variant in variants], promise, variants[0].model.class_names)
+    variant = variants[chosen.variant]
+    _take(variant.model, variant.study, chosen)
+    variant.model.search_report = describe_search(variant.model, variant.study, chosen)
+    return variant.model
 
 
 def choose(fast: EarlyExitClassifier, found: Study, promise: Promise) -> Selection:
