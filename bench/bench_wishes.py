@@ -1,8 +1,8 @@
 """Seven wishes along one path, and one wish three times: `python bench/bench_wishes.py`, about fifteen minutes a set.
 
-For agreements from 99 to 92%, `accelerate`'s choice over all numeric forms: time of the model as it was given over that of
-what was chosen, batches of 64 in turns, and the share of labels that stay, on rows that nothing has seen. Then 98% asked for
-three times from the start, the last time beside a process that keeps a core busy. Needs `../shared`.
+For agreements from 99 to 92%, `accelerate`'s choice over all numeric forms: time of the model as it was given over that
+of what was chosen, batches of 64 in turns, and the share of labels that stay, on rows that nothing has seen. Then 98%
+asked for three times from the start, the last time beside a process that keeps a core busy. Needs `../shared`.
 """
 
 from __future__ import annotations
