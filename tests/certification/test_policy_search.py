@@ -81,23 +81,23 @@ def test_a_policy_knows_what_its_rows_cost():
     ranks = scores.score.argsort(axis=1).argsort(axis=1)
     scores = replace(scores, score=np.linspace(0.5, 0.99, ROWS, dtype=np.float32)[ranks])  # no two rows' are the same
     exits = exits_of(scores, make_costs(REACH, 0.1))
-    risk = np.vstack([expected_errors(scores, 2), np.zeros(ROWS)])
+    by_way = np.vstack([(expected_errors(scores, 2) + scores.wrong[:-1]) / 2, np.zeros(ROWS)])
     for policy in search([exits]):
         leaving = scores.at(policy.places).exit_of_row(policy.thresholds)
-        by_way = risk[[*policy.places, -1]]
-        assert policy.error == pytest.approx(by_way[leaving, np.arange(ROWS)].mean(), abs=1e-9)
+        own = by_way[[*policy.places, -1]]
+        assert policy.error == pytest.approx(own[leaving, np.arange(ROWS)].mean(), abs=1e-9)
         # Its path was built with more exits than it uses, and scoring by those is not free: it is not slower than that.
         assert seconds_of(exits, policy) <= policy.seconds + 1e-9
 
 
-def test_errors_that_are_expected_are_those_of_fresh_rows():
+def test_errors_that_are_estimated_are_those_of_fresh_rows():
     ordering, fresh = (make_scores((1.5, 2.5), rows=rows, seed=seed) for rows, seed in ((8000, 1), (100_000, 2)))
     costs = make_costs([1.0, 5.0, 10.0], 0.1)
     path = search([ExitsToSearch(ordering, ["0", "1"], costs, np.full(8000, 50), 2)])
     assert len(path) > 20
     for policy in path:
         counted = share_wrong(fresh.at(policy.places), policy.thresholds)
-        # The curves rest on the errors that 8,000 rows show: of a share e that many are 8,000 e.
+        # They rest on the errors that 8,000 rows show: of a share e that many are 8,000 e.
         assert policy.error == pytest.approx(counted, abs=5e-4 + 4 * (policy.error / 8000) ** 0.5)
 
 
@@ -106,9 +106,9 @@ def test_a_path_is_thin():
     path = search([exits_of(make_scores((1.5, 2.5, 3.5)), make_costs(REACH, 0.1))])
     errors = np.array([policy.error for policy in path])
     assert errors[-1] <= 0.3
-    assert len(path) <= 100
+    assert len(path) <= 250
     two_on = errors[3:] / errors[1:-2]  # two neighbours may lie on both sides of one level
-    assert two_on.min() >= 1.08 * (1 - 1e-9)
+    assert two_on.min() >= 1.03 * (1 - 1e-9)
 
 
 def test_the_same_exits_have_the_same_path():
@@ -263,7 +263,7 @@ def test_a_path_over_two_variants_is_as_fast_as_that_of_each():
     both = search(variants)
     for variant in variants:
         for policy in search([variant]):
-            fast_enough = [other for other in both if other.error <= policy.error * 1.08 + 1e-12]
+            fast_enough = [other for other in both if other.error <= policy.error * 1.03 + 1e-12]
             assert min((other.seconds for other in fast_enough), default=np.inf) <= policy.seconds * 1.01 or (
                 policy.error == 0
             )

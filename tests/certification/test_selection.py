@@ -226,6 +226,12 @@ def test_too_few_rows_promise_what_they_can_show(caplog):
     assert "100 distinct calibration rows cannot certify an agreement of 99.90%: that needs 2995" in caplog.text
 
 
+def test_what_few_rows_can_show_is_certified_by_rows_without_a_disagreement():
+    for rows in range(50, 1000):
+        shown = promises.what_can_be_certified(Guarantee(1e-6, 0.05), rows)
+        assert fixed_sequence(np.array([0]), rows, shown) == 0, rows
+
+
 # The guarantee: guarantee.md, G.9
 
 ALPHA, DELTA, DRAWS, DRAWS_A_PATH = 0.02, 0.05, 300, 20
