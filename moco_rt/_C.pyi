@@ -151,7 +151,7 @@ class OffRamp:
         """(2, rows) float32 on the CPU: scores, the higher the surer, and predicted classes. x: (rows, inputs)."""
 
 class Exits:
-    """The exits of one site, the site-th of the model, each with the logits (C) its rows leave with.
+    """The exits of one site, the site-th of the model.
 
     count_streaks: False where no off-ramp of the whole model has a patience above 1; then none is added here.
     """
@@ -160,30 +160,37 @@ class Exits:
     def add_linear(
         self, rule_id: int, logits: Tensor, *, feature: str, weight: Tensor, bias: float, threshold: float
     ) -> None:
-        """Fires where feature @ weight + bias > threshold, all in float32; weight: (size), on the batch's device."""
+        """Fires where feature @ weight + bias > threshold, all in float32; weight: (size), on the batch's device.
+
+        logits: (C) float32, with which its rows leave.
+        """
 
     def add_off_ramp(
         self,
         rule_id: int,
-        logits: Tensor,
         *,
         feature: str,
         off_ramp: OffRamp,
         thresholds: Sequence[float],
         patience: int,
     ) -> None:
-        """Fires where the score is above the threshold of the predicted class.
+        """Fires where the score is above the threshold of the predicted class; rows leave with its log-probabilities.
 
-        patience: so many off-ramps in a row, this one included, must predict that class. logits, thresholds: (C, C)
-        and (C), by predicted class.
+        patience: so many off-ramps in a row, this one included, must predict that class. thresholds: (C), by predicted
+        class.
         """
 
     def add_callable(self, rule_id: int, logits: Tensor) -> None:
-        """A rule that is the caller's: it fires where the answer given to apply says so."""
+        """A rule that is the caller's: it fires where the answer given to apply says so.
+
+        logits: (C) float32, with which its rows leave.
+        """
 
     def apply(self, batch: PackedBatch, results: Results, fires: Sequence[Tensor] = ...) -> int:
-        """Rows whose first firing rule is r leave with r's logits, the rest is compacted; how many left.
+        """Rows leave by the first rule that fires, the rest is compacted; how many left.
 
+        In the dtype of the results, too, the predicted class's log-probability is the largest: where others round to
+        the same number they are taken one step down.
         fires: (rows) bool for each add_callable, in their order. A score that is not finite never fires, nor does
         a flat rule on rows longer than it was fitted on.
         """

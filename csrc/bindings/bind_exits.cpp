@@ -21,7 +21,8 @@ void bind_exits(py::module_& m) {
              return OffRamp(layers, score, temperature);
            })),
            py::arg("layers"), py::kw_only(), py::arg("score"), py::arg("temperature"))
-      .def("score", guarded([](const OffRamp& ramp, const at::Tensor& x) { return ramp.score(x); }), py::arg("x"));
+      .def("score", guarded([](const OffRamp& ramp, const at::Tensor& x) { return ramp.answer(x).scores; }),
+           py::arg("x"));
 
   py::class_<Exits>(m, "Exits")
       .def(py::init(guarded(
@@ -34,12 +35,12 @@ void bind_exits(py::module_& m) {
            py::arg("rule_id"), py::arg("logits"), py::kw_only(), py::arg("feature"), py::arg("weight"), py::arg("bias"),
            py::arg("threshold"))
       .def("add_off_ramp",
-           guarded([](Exits& e, int64_t rule_id, const at::Tensor& logits, const std::string& feature,
-                      const OffRamp& off_ramp, std::vector<float> thresholds, int64_t patience) {
-             e.add_off_ramp(rule_id, logits, feature, off_ramp, std::move(thresholds), patience);
+           guarded([](Exits& e, int64_t rule_id, const std::string& feature, const OffRamp& off_ramp,
+                      std::vector<float> thresholds, int64_t patience) {
+             e.add_off_ramp(rule_id, feature, off_ramp, std::move(thresholds), patience);
            }),
-           py::arg("rule_id"), py::arg("logits"), py::kw_only(), py::arg("feature"), py::arg("off_ramp"),
-           py::arg("thresholds"), py::arg("patience"))
+           py::arg("rule_id"), py::kw_only(), py::arg("feature"), py::arg("off_ramp"), py::arg("thresholds"),
+           py::arg("patience"))
       .def("add_callable",
            guarded([](Exits& e, int64_t rule_id, const at::Tensor& logits) { e.add_callable(rule_id, logits); }),
            py::arg("rule_id"), py::arg("logits"))

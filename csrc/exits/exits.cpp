@@ -1,6 +1,5 @@
 #include "exits/exits.h"
 
-#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
@@ -26,17 +25,16 @@ Exits::Exits(int64_t site, int64_t classes, bool count_streaks)
                    " and ", classes, ")");
 }
 
-void Exits::add(Rule rule, const at::Tensor& logits) {
+void Exits::add(Rule rule) {
   MOCO_CHECK_VALUE(rule.id >= 0, "Exits: rule_id must be at least 0 (got ", rule.id, ")");
-  if (rule.off_ramp) {
-    MOCO_CHECK_SHAPE("Exits", logits, {classes_, classes_});
-  } else {
-    MOCO_CHECK_SHAPE("Exits", logits, {classes_});
-  }
-  const at::Tensor rows = logits.reshape({-1, classes_});
-  rule.logits = logits_.defined() ? logits_.size(0) : 0;
-  logits_ = logits_.defined() ? at::cat({logits_, rows}) : rows.clone();
   rules_.push_back(std::move(rule));
+}
+
+// The numbers that all rows of a rule leave with.
+std::vector<float> Exits::constant(const at::Tensor& logits) const {
+  MOCO_CHECK_SHAPE("Exits", logits, {classes_});
+  const at::Tensor host = logits.to(at::kCPU, at::kFloat).contiguous();
+  return {host.const_data_ptr<float>(), host.const_data_ptr<float>() + classes_};
 }
 
 // Tensors are copied: a rule stays what it was when it was added, whatever becomes of the caller's memory.
@@ -47,14 +45,14 @@ void Exits::add_linear(int64_t rule_id, const at::Tensor& logits, const std::str
                    weight.sizes(), ")");
   add({.id = rule_id,
        .thresholds = {static_cast<float>(threshold)},
+       .logits = constant(logits),
        .feature = feature_from_name(feature),
        .weight = weight.clone(at::MemoryFormat::Contiguous),
-       .bias = static_cast<float>(bias)},
-      logits);
+       .bias = static_cast<float>(bias)});
 }
 
-void Exits::add_off_ramp(int64_t rule_id, const at::Tensor& logits, const std::string& feature, OffRamp off_ramp,
-                         std::vector<float> thresholds, int64_t patience) {
+void Exits::add_off_ramp(int64_t rule_id, const std::string& feature, OffRamp off_ramp, std::vector<float> thresholds,
+                         int64_t patience) {
   MOCO_CHECK_VALUE(off_ramp.classes() == classes_ && std::ssize(thresholds) == classes_,
                    "Exits: off_ramp and thresholds must have ", classes_, " classes (got ", off_ramp.classes(), " and ",
                    thresholds.size(), ")");
@@ -65,12 +63,11 @@ void Exits::add_off_ramp(int64_t rule_id, const at::Tensor& logits, const std::s
        .thresholds = std::move(thresholds),
        .feature = feature_from_name(feature),
        .off_ramp = std::move(off_ramp),
-       .patience = patience},
-      logits);
+       .patience = patience});
 }
 
 void Exits::add_callable(int64_t rule_id, const at::Tensor& logits) {
-  add({.id = rule_id, .thresholds = {0.5F}}, logits);
+  add({.id = rule_id, .thresholds = {0.5F}, .logits = constant(logits)});
 }
 
 // The feature that the rule reads: (rows, size).
@@ -121,13 +118,14 @@ void Exits::linear_score(const Rule& rule, const PackedBatch& batch, Pooled& poo
   }
 }
 
-// -> (rules, 2, rows) float32, on the device of the batch: scores and, of off-ramps, predicted classes.
-at::Tensor Exits::scores(const PackedBatch& batch, const std::vector<at::Tensor>& fires) const {
+// Scores are on the device of the batch.
+Exits::Scores Exits::scores(const PackedBatch& batch, const std::vector<at::Tensor>& fires) const {
   const auto is_callable = [](const Rule& rule) { return !rule.feature; };
   MOCO_CHECK_VALUE(std::ssize(fires) == std::count_if(rules_.begin(), rules_.end(), is_callable),
                    "Exits: fires must hold one answer for each callable (got ", fires.size(), ")");
   const at::Tensor scores =
       at::zeros({std::ssize(rules_), 2, batch.rows()}, batch.hidden().options().dtype(at::kFloat));
+  std::vector<at::Tensor> log_probs(rules_.size());
   Pooled pooled;
   auto next = fires.begin();
   for (size_t r = 0; r < rules_.size(); ++r) {
@@ -136,7 +134,9 @@ at::Tensor Exits::scores(const PackedBatch& batch, const std::vector<at::Tensor>
     const at::Tensor score = both.select(0, 0);
     if (rule.off_ramp) {
       const at::Tensor& x = pool(rule, rule.off_ramp->inputs(), batch, pooled);
-      both.copy_(rule.off_ramp->score(x), /*non_blocking=*/true);
+      const Answers answers = rule.off_ramp->answer(x);
+      both.copy_(answers.scores, /*non_blocking=*/true);
+      log_probs[r] = answers.log_probs;
       score.add_(nan_where_broken(x));  // a ReLU may swallow it
     } else if (rule.feature) {
       linear_score(rule, batch, pooled, score);
@@ -151,7 +151,7 @@ at::Tensor Exits::scores(const PackedBatch& batch, const std::vector<at::Tensor>
   at::Tensor& mean = pooled[{Feature::kMean, batch.hidden().size(1)}];
   if (!mean.defined()) mean = moco::pool(batch, Feature::kMean, 0);
   scores.select(1, 0).add_(nan_where_broken(mean));
-  return scores;
+  return {scores, log_probs};
 }
 
 int64_t Exits::apply(PackedBatch& batch, Results& results, Streaks& streaks,
@@ -160,12 +160,14 @@ int64_t Exits::apply(PackedBatch& batch, Results& results, Streaks& streaks,
   const Timed timed(ProfileSection::kExits);
   MOCO_CHECK_VALUE(results.logits().size(1) == classes_, "Exits: results must have ", classes_, " classes (got ",
                    results.logits().size(1), ")");
-  const at::Tensor score = scores(batch, fires).cpu();  // the one host synchronisation of an exit point
+  const Scores scored = scores(batch, fires);
+  const at::Tensor score = scored.scores.cpu();  // the one host synchronisation of an exit point
   const int64_t rows = batch.rows();
   std::vector<bool> keep(static_cast<size_t>(rows), true);
   std::vector<int32_t> row_ids;   // of the rows that leave
   std::vector<int64_t> rule_ids;  // by which rules
-  std::vector<int64_t> logits;    // with which of logits_
+  std::vector<float> logits;      // with which, C of each
+  std::vector<int64_t> classes;   // the largest of which
   for (int64_t row = 0; row < rows; ++row) {
     for (size_t r = 0; r < rules_.size(); ++r) {
       const Rule& rule = rules_[r];
@@ -179,13 +181,16 @@ int64_t Exits::apply(PackedBatch& batch, Results& results, Streaks& streaks,
       keep[static_cast<size_t>(row)] = false;
       row_ids.push_back(row_id);
       rule_ids.push_back(rule.id);
-      logits.push_back(rule.logits + predicted);
+      const bool constant = !scored.log_probs[r].defined();
+      const float* own = constant ? rule.logits.data() : scored.log_probs[r].const_data_ptr<float>() + row * classes_;
+      logits.insert(logits.end(), own, own + classes_);
+      classes.push_back(constant ? std::max_element(own, own + classes_) - own : predicted);
       break;  // the first that fires wins
     }
   }
   if (row_ids.empty()) return 0;
   results.write_exits(row_ids, site_, rule_ids,
-                      logits_.index_select(0, at::tensor(logits).to(logits_.device(), /*non_blocking=*/true)));
+                      round_logits(at::tensor(logits).view({-1, classes_}), classes, results.logits().scalar_type()));
   batch.compact(keep);
   return std::ssize(row_ids);
 }

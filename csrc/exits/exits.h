@@ -27,13 +27,14 @@ class Exits {
   void add_linear(int64_t rule_id, const at::Tensor& logits, const std::string& feature, const at::Tensor& weight,
                   double bias, double threshold);
   // An off-ramp: fires where its score is above the threshold of the class it predicts, and `patience` off-ramps of
-  // the row in a row, this one included, predict that class. logits, thresholds: (C, C) and (C), by predicted class.
-  void add_off_ramp(int64_t rule_id, const at::Tensor& logits, const std::string& feature, OffRamp off_ramp,
-                    std::vector<float> thresholds, int64_t patience);
-  // A rule of the caller's own: it fires where the answer given to apply says so.
+  // the row in a row, this one included, predict that class. Rows leave with its own log-probabilities.
+  // thresholds: (C), by predicted class.
+  void add_off_ramp(int64_t rule_id, const std::string& feature, OffRamp off_ramp, std::vector<float> thresholds,
+                    int64_t patience);
+  // A rule of the caller's own: it fires where the answer given to apply says so. logits: (C), with which rows leave.
   void add_callable(int64_t rule_id, const at::Tensor& logits);
 
-  // Rows whose first firing rule is r leave with r's logits. fires: (rows) bool for each add_callable, in their
+  // Rows leave by the first rule that fires. fires: (rows) bool for each add_callable, in their
   // order. streaks: of this batch. Returns how many left. A score that is not finite never fires, nor does any rule on
   // a row with NaN or infinity in a token of the batch (of a peek, the first): it runs to the end, as it would without
   // rules. Nor does a flat rule fire on rows longer than it was fitted on.
@@ -42,8 +43,8 @@ class Exits {
  private:
   struct Rule {
     int64_t id;
-    int64_t logits = 0;                   // its first row of logits_
     std::vector<float> thresholds;        // (1) or (C)
+    std::vector<float> logits = {};       // (C) that rows leave with; none: the off-ramp's own
     std::optional<Feature> feature = {};  // none: the score is the caller's answer
     at::Tensor weight = {};               // of a linear rule
     float bias = 0;
@@ -53,8 +54,15 @@ class Exits {
   // Features that several rules read, by feature and size.
   using Pooled = std::map<std::pair<Feature, int64_t>, at::Tensor>;
 
-  void add(Rule rule, const at::Tensor& logits);
-  at::Tensor scores(const PackedBatch& batch, const std::vector<at::Tensor>& fires) const;
+  // What the rules say of a batch's rows.
+  struct Scores {
+    at::Tensor scores;                  // (rules, 2, rows) float32: scores and, of off-ramps, predicted classes
+    std::vector<at::Tensor> log_probs;  // of each off-ramp's rule (rows, C) float32 on the CPU
+  };
+
+  void add(Rule rule);
+  std::vector<float> constant(const at::Tensor& logits) const;
+  Scores scores(const PackedBatch& batch, const std::vector<at::Tensor>& fires) const;
   static const at::Tensor& pool(const Rule& rule, int64_t size, const PackedBatch& batch, Pooled& pooled);
   static at::Tensor nan_where_broken(const at::Tensor& x);
   static void linear_score(const Rule& rule, const PackedBatch& batch, Pooled& pooled, const at::Tensor& score);
@@ -63,7 +71,6 @@ class Exits {
   int64_t classes_;
   bool count_streaks_;
   std::vector<Rule> rules_;
-  at::Tensor logits_;  // (any, C): a row for each rule, or for each class of an off-ramp
 };
 
 }  // namespace moco

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "exits/answers.h"
 #include "linear/linear.h"
 #include "linear/weights.h"
 
@@ -19,19 +20,15 @@ class OffRamp {
   int64_t inputs() const { return weights_.front().first.size(1); }
   int64_t classes() const { return weights_.back().first.size(0); }
 
-  // x: (rows, inputs) float32 -> (2, rows) float32: scores, the higher the surer (of entropy its negative), and the
-  // classes with the highest probability. On the CPU a row has the same bits whatever it is scored with.
-  at::Tensor score(const at::Tensor& x) const;
+  // x: (rows, inputs) float32. On the CPU a row has the same bits whatever it is scored with.
+  Answers answer(const at::Tensor& x) const;
 
  private:
-  enum class Score { kMaxProb, kEntropy };
   at::Tensor logits(const at::Tensor& x) const;
-  float score_row(const float* logits, int64_t predicted) const;
 
   std::vector<Affine> weights_;
   std::vector<Linear> packed_;  // on the CPU
-  Score score_;
-  float inverse_temperature_;
+  Scoring scoring_;
 };
 
 }  // namespace moco

@@ -121,9 +121,10 @@ class LinearRule:
 class OffRamp:
     """A small classifier at a site: a row leaves with the class it predicts where it is sure enough of it.
 
-    It scores `softmax(logits / temperature)`: the highest probability, or the negative entropy. With these scores it is
-    the exit of The Right Tool (temperature-calibrated `max_prob`; Schwartz et al., ACL 2020), of DeeBERT (`entropy`;
-    Xin et al., ACL 2020), and with `patience` that of PABEE (Zhou et al., NeurIPS 2020).
+    It scores `softmax(logits / temperature)`: the highest probability, or the negative entropy. A row that leaves has
+    `log_softmax(logits / temperature)` for its logits. With these scores it is the exit of The Right Tool
+    (temperature-calibrated `max_prob`; Schwartz et al., ACL 2020), of DeeBERT (`entropy`; Xin et al., ACL 2020), and
+    with `patience` that of PABEE (Zhou et al., NeurIPS 2020).
 
     Attributes:
         layers: (weight, bias) of one layer, (C, size) and (C,), or of two with a ReLU between; float32. size is D, or
@@ -185,10 +186,11 @@ class OffRamp:
             object.__setattr__(self, name, value)
 
     @classmethod
-    def closed(cls, layers: Layers, *, feature: str, site: str) -> OffRamp:
+    def closed(cls, layers: Layers, *, feature: str, site: str, temperature: float = 1.0) -> OffRamp:
         """Build an off-ramp that scores by `max_prob`, and by which no row leaves: its thresholds are infinite."""
         classes = len(layers[-1][1])
-        return cls(layers, np.full(classes, np.inf), np.full(classes, 0.01), feature=feature, site=site)
+        never, bounds = np.full(classes, np.inf), np.full(classes, 0.01)
+        return cls(layers, never, bounds, temperature=temperature, feature=feature, site=site)
 
     @property
     def num_classes(self) -> int:
@@ -203,7 +205,7 @@ class OffRamp:
 
 
 def exit_logits(predicted_class: int, bound: float, num_classes: int) -> list[float]:
-    """Return the logits of a row that leaves: probability 1 - bound for its class, the rest shared by the others."""
+    """Return log-probabilities to leave with by a rule: of 1 - bound for its class, the others share the rest."""
     logits = [math.log(bound / (num_classes - 1))] * num_classes
     logits[predicted_class] = math.log(1 - bound)
     return logits

@@ -22,9 +22,9 @@ class Exit:
         condition: a `LinearCondition`, an `OffRamp`, or any callable on features (rows, size) that returns a bool mask
             (rows,).
         feature: `cls`, `mean`, `flat` or `cls+mean`.
-        bound: upper bound on the share of wrong labels among the rows that meet the condition; rows that leave get
-            probability 1 - bound for their class. Measured over all rows; behind other exits only harder rows arrive:
-            pass a bound measured on those. For an off-ramp, the highest of its bounds.
+        bound: upper bound on the share of wrong labels among the rows that meet the condition. Measured over all rows;
+            behind other exits only harder rows arrive: pass a bound measured on those. For an off-ramp, the highest of
+            its bounds.
     """
 
     site: str
@@ -38,12 +38,13 @@ class Exit:
         """Build the exit of an off-ramp at a site."""
         return cls(site, None, off_ramp, off_ramp.feature, float(off_ramp.bounds.max()))
 
-    def logits(self, num_classes: int) -> list[list[float]]:
-        """Return the logits that rows leave with: (1, C), or (C, C) by the class that the off-ramp predicts."""
-        if isinstance(self.condition, OffRamp):
-            return [exit_logits(c, float(bound), num_classes) for c, bound in enumerate(self.condition.bounds)]
+    def logits(self, num_classes: int) -> list[float]:
+        """Return the logits (C) that all rows leave with by a rule: probability 1 - bound for its class.
+
+        Rows that leave by an off-ramp have its own log-probabilities instead.
+        """
         assert self.predicted_class is not None
-        return [exit_logits(self.predicted_class, self.bound, num_classes)]
+        return exit_logits(self.predicted_class, self.bound, num_classes)
 
 
 @dataclass(frozen=True, eq=False)

@@ -62,28 +62,28 @@ class CompiledExitPoint:
         self.can_peek = features <= {"cls", "cls+mean"}
         self.needs_mean = "cls+mean" in features
         for rule_id, exit in exits:
-            logits = torch.tensor(exit.logits(num_classes), dtype=torch.float32, device=device)
             condition = exit.condition
             if isinstance(condition, OffRamp):
                 self._compiled.add_off_ramp(
                     rule_id,
-                    logits,
                     feature=condition.feature,
                     off_ramp=compile_off_ramp(condition, device),
                     thresholds=condition.thresholds.tolist(),
                     patience=condition.patience,
                 )
-            elif isinstance(condition, LinearCondition):
+                continue
+            logits = torch.tensor(exit.logits(num_classes))
+            if isinstance(condition, LinearCondition):
                 self._compiled.add_linear(
                     rule_id,
-                    logits[0],
+                    logits,
                     feature=condition.feature,
                     weight=torch.from_numpy(condition.weight).to(device),
                     bias=condition.bias,
                     threshold=condition.threshold,
                 )
             else:
-                self._compiled.add_callable(rule_id, logits[0])
+                self._compiled.add_callable(rule_id, logits)
                 self._callables.append(exit)
 
     def apply(self, batch: PackedBatch, results: Results) -> int:

@@ -20,8 +20,8 @@ class EarlyExitOutput(ModelOutput):
     """The output of a model's forward, by row of the batch.
 
     Attributes:
-        logits: (B, C). A row that left early has log-probabilities: 1 - the exit's bound for its class, the rest
-            shared by the other classes.
+        logits: (B, C). A row that left by an off-ramp has the off-ramp's log-probabilities; one that left by a rule
+            those of 1 - the rule's bound for its class, the rest shared by the other classes.
         exit_site: (B,) int64, place in `model.sites`; -1 = ran to the end.
         exit_rule: (B,) int64, place in `model.policy.exits`; -1 = ran to the end.
     """

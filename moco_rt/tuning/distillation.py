@@ -14,6 +14,7 @@ from scipy.special import softmax
 from torch import Tensor
 from torch.nn.functional import relu
 
+from moco_rt.certification.calibration import fit_temperature
 from moco_rt.policies.conditions import Layers, OffRamp
 from moco_rt.tuning.recording import Recordings
 
@@ -97,27 +98,30 @@ def _apply(layers: Sequence[tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
 def fit_off_ramp(
     site: str, feature: str, rows: Recordings, validation: Recordings, seed: int
 ) -> tuple[OffRamp, OffRamp]:
-    """Fit an off-ramp of one layer and one of two; return the better one, and the one of one layer.
+    """Fit an off-ramp of one layer and one of two; return the better one, calibrated, and the plain one of one layer.
 
     Two layers are better where they give the labels of the validation rows a higher likelihood, by more than the
-    standard error of the difference: with few rows to compare on, the simpler one wins. All thresholds are infinite:
-    no row leaves yet.
+    standard error of the difference: with few rows to compare on, the simpler one wins. The temperature of the better
+    one fits the full model's probabilities of the validation rows best. All thresholds are infinite: no row leaves yet.
 
     Args:
         site: where the off-ramp will stand.
         feature: `cls` or `cls+mean`.
         rows: recordings to learn from.
-        validation: recordings to compare on.
+        validation: recordings to compare and to calibrate on.
         seed: of the initial weights and the order of rows.
     """
     probs = softmax(rows.given, axis=1)
     x, held_out = rows.feature(site, feature), torch.from_numpy(validation.feature(site, feature))
     labels = torch.from_numpy(validation.labels)
     one, two = (distill(x, probs, hidden=hidden, seed=seed) for hidden in (0, _HIDDEN))
+    logits_of_one, logits_of_two = forward(one, held_out), forward(two, held_out)
     loss_of_one, loss_of_two = (
-        torch.nn.functional.cross_entropy(forward(layers, held_out), labels, reduction="none") for layers in (one, two)
+        torch.nn.functional.cross_entropy(logits, labels, reduction="none") for logits in (logits_of_one, logits_of_two)
     )
     gain = loss_of_one - loss_of_two
     worth_it = gain.mean() > gain.std() / len(gain) ** 0.5
-    better, simple = (OffRamp.closed(layers, feature=feature, site=site) for layers in (two if worth_it else one, one))
-    return better, simple
+    layers, logits = (two, logits_of_two) if worth_it else (one, logits_of_one)
+    temperature = fit_temperature(logits.numpy(), softmax(validation.logits, axis=1))
+    better = OffRamp.closed(layers, feature=feature, site=site, temperature=temperature)
+    return better, OffRamp.closed(one, feature=feature, site=site)

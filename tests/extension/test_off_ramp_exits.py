@@ -1,4 +1,4 @@
-"""Exits that are made of off-ramps: who leaves by them, patience, broken rows, and what is refused."""
+"""Exits that are made of off-ramps: who leaves by them and with what, patience, broken rows, and what is refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from moco_rt._C import Exits, OffRamp, PackedBatch, Results
 
 SITE = 3
 SCORES = ("max_prob", "entropy")
-LOGITS = torch.tensor([[0.5, -1.0, 2.0], [4.0, 0.25, -8.0], [-0.125, 16.0, 1.0]])  # by predicted class
+LOGITS = torch.tensor([[0.5, -1.0, 2.0], [4.0, 0.25, -8.0], [-0.125, 16.0, 1.0]])  # of rules with a class of their own
 STAYED = [0.0, 0.0, 0.0], -1, -1
 TWO_CLASSES = [(torch.ones(2, 3), torch.zeros(2))]
 
@@ -45,9 +45,7 @@ def exits_with(thresholds, site=SITE, *, rule_id=0, feature="cls", patience=1, o
 
 def add_off_ramp(exits, thresholds, rule_id=0, *, feature="cls", patience=1, off_ramp=None, device="cpu"):
     off_ramp = off_ramp or plain_off_ramp(device)
-    exits.add_off_ramp(
-        rule_id, LOGITS, feature=feature, off_ramp=off_ramp, thresholds=list(thresholds), patience=patience
-    )
+    exits.add_off_ramp(rule_id, feature=feature, off_ramp=off_ramp, thresholds=list(thresholds), patience=patience)
 
 
 def results_for(batch):
@@ -55,21 +53,28 @@ def results_for(batch):
 
 
 def outcome(results):
-    """[(logits, exit_site, exit_rule)] by original row."""
+    """[(logits, exit_site, exit_rule)] by original row; logits are compared as closely as float32 allows."""
     columns = (results.logits.tolist(), results.exit_site.tolist(), results.exit_rule.tolist())
-    return list(zip(*columns, strict=True))
+    return [(pytest.approx(logits, rel=1e-5, abs=1e-6), *left) for logits, *left in zip(*columns, strict=True)]
 
 
-def left_as(predicted, rule_id=0, site=SITE):
-    return LOGITS[predicted].tolist(), site, rule_id
+def left_as(predicted, prob, rule_id=0, site=SITE):
+    """The outcome of a row that leaves by the plain off-ramp, which gives this class this probability."""
+    return sure(predicted, prob)[0], site, rule_id
 
 
-def test_rows_leave_above_the_threshold_of_the_class_they_are_given_with_its_logits(device):
+def log_softmax(logits):
+    """In float64."""
+    shifted = np.asarray(logits, np.float64) - np.max(logits, axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def test_rows_leave_above_the_threshold_of_the_class_they_are_given_with_their_own_probabilities(device):
     rows = sure(0, 0.9), sure(1, 0.9), sure(2, 0.9), sure(0, 0.7), sure(1, 0.99), sure(2, 0.5)
     batch = pack(*rows, device=device)
     results = results_for(batch)
     assert exits_with([0.8, 0.95, 0.6], device=device).apply(batch, results) == 3
-    assert outcome(results) == [left_as(0), STAYED, left_as(2), STAYED, left_as(1), STAYED]
+    assert outcome(results) == [left_as(0, 0.9), STAYED, left_as(2, 0.9), STAYED, left_as(1, 0.99), STAYED]
     assert batch.row_ids.tolist() == [1, 3, 5]
 
 
@@ -80,8 +85,8 @@ def test_a_class_whose_threshold_nothing_exceeds_never_leaves(device, threshold,
     batch = pack(sure(0, 0.9), sure(1, 0.999), sure(2, 0.9), sure(1, 0.4), device=device)
     results = results_for(batch)
     exits_with([0.8, threshold, 0.8], device=device).apply(batch, results)
-    of_class = left_as(1) if leaves else STAYED
-    assert outcome(results) == [left_as(0), of_class, left_as(2), of_class]
+    of_class = [left_as(1, prob) if leaves else STAYED for prob in (0.999, 0.4)]
+    assert outcome(results) == [left_as(0, 0.9), of_class[0], left_as(2, 0.9), of_class[1]]
 
 
 @pytest.mark.parametrize("score", SCORES)
@@ -97,7 +102,11 @@ def test_a_score_fires_above_its_threshold_and_not_at_it(device, score):
 
 @pytest.mark.parametrize(
     ("feature", "expected"),
-    [("cls", [left_as(0), left_as(1)]), ("mean", [left_as(2), left_as(1)]), ("cls+mean", [left_as(2), left_as(0)])],
+    [
+        ("cls", [[4.0, 0.0, 0.0], [0.0, 4.0, 0.0]]),
+        ("mean", [[2.0, 0.0, 4.0], [0.0, 4.0, 0.0]]),
+        ("cls+mean", [[4.0, 0.0, 9.0], [9.0, 4.0, 0.0]]),
+    ],
 )
 def test_an_off_ramp_reads_its_feature(device, feature, expected):
     batch = pack([[0.0, 0.0, 9.0], [0.0, 0.0, 9.0]], [[9.0, 0.0, 0.0]], device=device)
@@ -108,7 +117,7 @@ def test_an_off_ramp_reads_its_feature(device, feature, expected):
     off_ramp = OffRamp([(weight, torch.zeros(3, device=device))], score="max_prob", temperature=1.0)
     results = results_for(batch)
     exits_with([0.5] * 3, feature=feature, off_ramp=off_ramp, device=device).apply(batch, results)
-    assert outcome(results) == expected
+    assert outcome(results) == [(log_softmax(logits).tolist(), SITE, 0) for logits in expected]
 
 
 def test_the_first_added_that_fires_wins_whatever_it_is(device):
@@ -123,7 +132,66 @@ def test_the_first_added_that_fires_wins_whatever_it_is(device):
     exits.add_linear(3, LOGITS[0], feature="cls", weight=weight, bias=0.0, threshold=-1.0)
     answers = torch.tensor([True, False, False, False], device=device)
     assert exits.apply(batch, results, [answers]) == 4
-    assert outcome(results) == [left_as(0), left_as(1, 2), left_as(2, 2), left_as(0, 3)]
+    by_rules = [(LOGITS[0].tolist(), SITE, 3)]
+    assert outcome(results) == [left_as(0, 0.99), left_as(1, 0.99, 2), left_as(2, 0.8, 2), *by_rules]
+
+
+# What rows leave with
+
+
+def leave_all(off_ramp, x, dtype=torch.float32):
+    """The logits of rows (n, D), one token each, that all leave by an off-ramp."""
+    batch = PackedBatch.of_lengths(torch.ones(len(x), dtype=torch.long))
+    batch.unpad(x[:, None])
+    results = Results(len(x), 3, dtype=dtype, device=x.device)
+    assert exits_with([-math.inf] * 3, off_ramp=off_ramp).apply(batch, results) == len(x)
+    return results.logits
+
+
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 7.5])
+@pytest.mark.parametrize("hidden", [0, 7], ids=["one layer", "two layers"])
+def test_rows_leave_with_the_off_ramps_own_log_probabilities(hidden, temperature, score):
+    rng = np.random.default_rng(0)
+    sizes = [5, *([hidden] if hidden else []), 3]
+    layers = [(rng.normal(size=(o, i)), rng.normal(size=o)) for i, o in zip(sizes, sizes[1:])]  # noqa: B905, RUF007
+    x = rng.normal(size=(40, 5))
+    expected = x
+    for place, (weight, bias) in enumerate(layers):
+        expected = (np.maximum(expected, 0) if place else expected) @ weight.T + bias
+    as_tensors = [(torch.tensor(w).float(), torch.tensor(b).float()) for w, b in layers]
+    off_ramp = OffRamp(as_tensors, score=score, temperature=temperature)
+    found = leave_all(off_ramp, torch.tensor(x).float())
+    np.testing.assert_allclose(found, log_softmax(expected / temperature), rtol=1e-5, atol=2e-5)
+    assert len(found.unique(dim=0)) == len(found)  # no two rows share their probabilities
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_the_label_is_the_predicted_class_however_its_probability_is_rounded(dtype):
+    """Also where two logits tie: the first class is predicted."""
+    nearly = [[0.0, float(np.float32(gap)), -1.0] for gap in (1e-30, 1e-9, 1e-6, 1e-4, 1e-3, 1e-2)]
+    x = torch.tensor([*nearly, [2.0, 2.0, 2.0], [1.0, 2.0, 2.0], [0.0, 0.0, -5.0], [-9.0, -9.0, -9.0]])
+    off_ramp = plain_off_ramp()
+    predicted = off_ramp.score(x)[1].long()
+    assert predicted.tolist() == [1] * 6 + [0, 1, 0, 0]
+    logits = leave_all(off_ramp, x, dtype)
+    assert logits.dtype == dtype
+    assert torch.equal(logits.argmax(1), predicted)
+    # Nor does it share its place with another class, so that classes may be put in another order.
+    assert torch.equal(logits.flip(1).argmax(1), 2 - predicted)
+    exact = torch.from_numpy(log_softmax(x.double().numpy()))
+    assert ((logits - exact).abs() <= 3 * max(torch.finfo(dtype).eps, 1e-7) * exact.abs()).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_row_leaves_with_the_same_bits_alone_and_in_any_batch(dtype):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(100, 37, generator=generator)
+    layers = [(torch.randn(3, 37, generator=generator), torch.randn(3, generator=generator))]
+    off_ramp = OffRamp(layers, score="max_prob", temperature=1.7)
+    together = leave_all(off_ramp, x, dtype)
+    for rows in ([0], [99], [5, 3, 0], list(range(33))):
+        assert torch.equal(leave_all(off_ramp, x[rows], dtype), together[rows])
 
 
 # Patience: each tuple is what the off-ramps at sites 0, 1, 2 say of one row, and where it leaves.
@@ -172,7 +240,7 @@ def test_two_off_ramps_of_one_site_are_two_in_a_row():
     exits = exits_with([0.0] * 3, patience=2)
     add_off_ramp(exits, [0.0] * 3, rule_id=1, patience=2)
     exits.apply(batch, results)
-    assert outcome(results) == [left_as(1, rule_id=1)]
+    assert outcome(results) == [left_as(1, 0.9, rule_id=1)]
 
 
 def test_streaks_are_not_counted_where_the_caller_says_that_nobody_is_patient(one_line_error):
@@ -183,7 +251,7 @@ def test_streaks_are_not_counted_where_the_caller_says_that_nobody_is_patient(on
     batch = pack(sure(1, 0.9), sure(2, 0.7))
     results = results_for(batch)
     assert exits.apply(batch, results) == 1
-    assert outcome(results) == [left_as(1, rule_id=1), STAYED]
+    assert outcome(results) == [left_as(1, 0.9, rule_id=1), STAYED]
 
 
 # Rows that are broken
@@ -236,15 +304,13 @@ def test_a_row_whose_kept_mean_was_broken_never_leaves_by_it(device, value):
             {"off_ramp": OffRamp(TWO_CLASSES, score="entropy", temperature=1.0)},
             "Exits: off_ramp and thresholds must have 3 classes (got 2 and 3)",
         ),
-        ({"logits": LOGITS[0]}, "Exits: logits must have shape [3, 3] (got [3])"),
-        ({"logits": LOGITS[:2]}, "Exits: logits must have shape [3, 3] (got [2, 3])"),
         ({"patience": 0}, "Exits: patience must be at least 1 (got 0)"),
         ({"rule_id": -1}, "Exits: rule_id must be at least 0 (got -1)"),
         ({"feature": "max"}, "feature must be one of cls, mean, flat, cls+mean (got max)"),
     ],
 )
 def test_a_bad_exit_is_refused_and_not_added(one_line_error, changed, words):
-    good = {"logits": LOGITS, "feature": "cls", "off_ramp": plain_off_ramp(), "thresholds": [-1.0] * 3, "patience": 1}
+    good = {"feature": "cls", "off_ramp": plain_off_ramp(), "thresholds": [-1.0] * 3, "patience": 1}
     exits = Exits(SITE, 3)
     with one_line_error(ValueError, words):
         exits.add_off_ramp(**{"rule_id": 0, **good, **changed})

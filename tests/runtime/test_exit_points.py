@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from parity import assert_rows_keep_their_bits, make_inputs
+from scipy.special import log_softmax
 
 from moco_rt import EarlyExitTextClassificationModel
 from moco_rt._C import PackedBatch
 from moco_rt.architectures import architecture_of
 from moco_rt.architectures.sites import all_sites
-from moco_rt.policies.conditions import LinearCondition, OffRamp, exit_logits
+from moco_rt.policies.conditions import LinearCondition, OffRamp
 from moco_rt.runtime.exit_points import compile_off_ramp
 
 LAYERS = 3
@@ -79,6 +80,13 @@ def make_off_ramp(model, inputs, site, feature="cls+mean", *, seed=0, share=0.4,
     return replace(made, thresholds=np.array([widest_gap(score[predicted == c], share) for c in range(3)], np.float32))
 
 
+def logits_of(off_ramp, x):
+    """What an off-ramp's layers make of a feature (rows, size): (rows, C)."""
+    for place, (weight, bias) in enumerate(off_ramp.layers):
+        x = (np.maximum(x, 0) if place else x) @ weight.T + bias
+    return x
+
+
 def make_condition(model, inputs, site, feature, *, seed=0, share=0.2):
     """A random condition that fires on about this share of the rows."""
     x = features(model, inputs, site, feature)
@@ -111,16 +119,18 @@ def check(model, inputs, exits):
 @pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("feature", FEATURES)
 def test_rows_leave_by_what_hugging_faces_hidden_states_say(model, inputs, feature, site, hidden):
-    off_ramp = make_off_ramp(model, inputs, site, feature, hidden=hidden)
+    off_ramp = make_off_ramp(model, inputs, site, feature, hidden=hidden, temperature=1.3)
     output = check(model, inputs, [(site, off_ramp)])
-    score, predicted = compile_off_ramp(off_ramp, torch.device("cpu")).score(features(model, inputs, site, feature))
+    x = features(model, inputs, site, feature)
+    score, predicted = compile_off_ramp(off_ramp, torch.device("cpu")).score(x)
     predicted = predicted.long()
     leaves = score > torch.from_numpy(off_ramp.thresholds)[predicted]
     assert 0 < leaves.sum() < len(LENGTHS)
     assert output.exit_site.tolist() == [SITES.index(site) if left else -1 for left in leaves]
-    for row in leaves.nonzero().flatten().tolist():
-        c = int(predicted[row])
-        torch.testing.assert_close(output.logits[row], torch.tensor(exit_logits(c, BOUNDS[c], 3)))
+    own = log_softmax(logits_of(off_ramp, x.double().numpy()) / 1.3, axis=1)[leaves]
+    np.testing.assert_allclose(output.logits[leaves], own, rtol=0, atol=2e-4)
+    assert len(output.logits[leaves].unique(dim=0)) == len(x[leaves].unique(dim=0)) > 1
+    assert torch.equal(output.logits[leaves].argmax(1), predicted[leaves])
     with torch.no_grad():
         full = model(**inputs).logits
     torch.testing.assert_close(output.logits[~leaves], full[~leaves], atol=1e-4, rtol=0)

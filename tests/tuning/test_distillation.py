@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from moco_rt.tuning.distillation import distill
+from moco_rt.certification.calibration import fit_temperature
+from moco_rt.tuning import distillation
+from moco_rt.tuning.distillation import distill, fit_off_ramp
+from moco_rt.tuning.recording import Recordings
 
 one_and_two_layers = pytest.mark.parametrize("hidden", [0, 16], ids=["one layer", "two layers"])
 
@@ -151,3 +154,21 @@ def test_a_class_that_never_appears_is_given_to_nobody():
     found = answer(distill(x, padded, hidden=16, seed=0), x)
     assert found[:, 2].mean() < 0.15
     assert (found.argmax(1) < 2).all()
+
+
+@pytest.mark.parametrize("sharpness", [0.25, 4.0])
+def test_the_temperature_fits_the_probabilities_of_validation_rows(monkeypatch, sharpness):
+    """Those of a model that is surer, or less sure, of these rows than of those that were learnt from."""
+    monkeypatch.setattr(distillation, "_FEWEST_STEPS", 200)
+
+    def recordings(rows, seed, sharp):
+        x, probs = teacher(rows, seed=seed, sharp=sharp)
+        return Recordings({"embeddings": np.hstack([x, x])}, np.log(probs), np.ones(rows, np.int64))
+
+    validation = recordings(500, 1, sharpness)
+    better, simple = fit_off_ramp("embeddings", "cls", recordings(1500, 0, 1.0), validation, seed=0)
+    assert simple.temperature == 1.0
+    x = validation.feature("embeddings", "cls")
+    logits = np.log(answer(better.layers, x))
+    assert better.temperature == pytest.approx(fit_temperature(logits, softmax(validation.logits)), rel=1e-3)
+    assert (better.temperature < 0.5) if sharpness > 1 else (better.temperature > 2)
