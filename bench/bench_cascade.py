@@ -25,9 +25,9 @@ from moco_rt import Cascade, EarlyExitTextClassificationModel, quantize
 from moco_rt.architectures import load_classifier
 from moco_rt.cascades.tier import Tier, align_classes
 from moco_rt.certification.exit_scores import ExitScores, last_certified
-from moco_rt.certification.guarantee import Guarantee
 from moco_rt.inputs.batching import by_length, pad
 from moco_rt.inputs.tokenization import encode
+from moco_rt.statistics.guarantee import Guarantee
 from moco_rt.tuning import Split, choose_cascade, split_texts, study_tiers
 
 STORED = RESULTS / "cascade.json"

@@ -19,10 +19,10 @@ from docs_table import put_into_docs
 
 from moco_rt import EarlyExitTextClassificationModel, quantize
 from moco_rt.architectures import load_classifier
-from moco_rt.certification.guarantee import Guarantee
 from moco_rt.inputs.batching import length_sorted_batches
 from moco_rt.inputs.tokenization import encode
 from moco_rt.runtime.exit_points import compile_exits
+from moco_rt.statistics.guarantee import Guarantee
 from moco_rt.tuning import choose, split_texts, study_model
 
 STORED = RESULTS / "dtypes.json"

@@ -27,12 +27,12 @@ from numpy.typing import NDArray
 from moco_rt import EarlyExitTextClassificationModel
 from moco_rt.architectures import load_classifier
 from moco_rt.certification.exit_scores import last_certified
-from moco_rt.certification.guarantee import Guarantee
 from moco_rt.inputs.batching import length_sorted_batches
 from moco_rt.inputs.tokenization import encode
 from moco_rt.policies.conditions import OffRamp
 from moco_rt.policies.policy import Exit
 from moco_rt.runtime.exit_points import ExitPoint, compile_exits
+from moco_rt.statistics.guarantee import Guarantee
 from moco_rt.tuning import (
     Baseline,
     Recordings,

@@ -20,11 +20,11 @@ from common import BATCH_ROWS, RESULTS, SHARED
 from docs_table import put_into_docs
 
 from moco_rt.architectures import load_classifier
-from moco_rt.certification.guarantee import Guarantee
 from moco_rt.certification.promises import Confident
 from moco_rt.inputs.batching import length_sorted_batches
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.exit_points import ExitPoint, compile_exits
+from moco_rt.statistics.guarantee import Guarantee
 from moco_rt.tuning import Variant, as_given, choose_variant, study_variants
 
 STORED = RESULTS / "wishes.json"

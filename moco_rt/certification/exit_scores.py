@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moco_rt.certification.bounds import fixed_sequence, upper_bound
 from moco_rt.certification.certificate import ExitCount
-from moco_rt.certification.guarantee import Guarantee
+from moco_rt.statistics.bounds import fixed_sequence, upper_bound
+from moco_rt.statistics.guarantee import Guarantee
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moco_rt.certification.calibration import wrong_curve
 from moco_rt.certification.exit_scores import ExitScores
+from moco_rt.statistics.calibration import wrong_curve
 
 #: Share of the count in an estimate of errors; the rest is expected from scores. A count is noisy where rows are few;
 #: an expectation does not know which rows have left before: those who come later are the harder ones.

@@ -17,11 +17,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from moco_rt.certification.accuracy_drop import drop_bound, drop_sequence
-from moco_rt.certification.bounds import fixed_sequence, least_disagreement, rows_needed
 from moco_rt.certification.certificate import ClassPromise
-from moco_rt.certification.guarantee import Guarantee
-from moco_rt.certification.per_class import class_counts, class_rows_needed, per_class_sequence
+from moco_rt.statistics.accuracy_drop import drop_bound, drop_sequence
+from moco_rt.statistics.bounds import fixed_sequence, least_disagreement, rows_needed
+from moco_rt.statistics.guarantee import Guarantee
+from moco_rt.statistics.per_class import class_counts, class_rows_needed, per_class_sequence
 
 _log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from moco_rt.certification.bounds import upper_bound
-from moco_rt.certification.e_process import EProcess
 from moco_rt.policies.policy import Policy
+from moco_rt.statistics.bounds import upper_bound
+from moco_rt.statistics.e_process import EProcess
 
 if TYPE_CHECKING:
     from moco_rt._C import Results

@@ -10,13 +10,13 @@ study a model once and choose several policies from it:
     all_baselines(found)                             # published methods on the same rows, see `score_exits`
 """
 
+from moco_rt.studies.baselines import Baseline, all_baselines
+from moco_rt.studies.recording import Recordings, record
+from moco_rt.studies.splits import Split, split_texts
+from moco_rt.studies.study import Study, candidate_sites, score_exits, study_model
 from moco_rt.tuning.accelerate import choose, choose_cascade, choose_variant
-from moco_rt.tuning.baselines import Baseline, all_baselines
 from moco_rt.tuning.cascade_study import study_tiers
 from moco_rt.tuning.given import as_given
-from moco_rt.tuning.recording import Recordings, record
-from moco_rt.tuning.splits import Split, split_texts
-from moco_rt.tuning.study import Study, candidate_sites, score_exits, study_model
 from moco_rt.tuning.variants import Variant, study_variants
 
 __all__ = [

@@ -23,13 +23,13 @@ from moco_rt.quantization.hf_quantizer import is_int8
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.classifiers.image import EarlyExitImageClassificationModel
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
+from moco_rt.studies.splits import Split, split_texts
+from moco_rt.studies.study import Study
 from moco_rt.tuning.batch_tokens import tune_batch_tokens
 from moco_rt.tuning.cascade_study import CascadeStudy, build_tiers, study_tiers
 from moco_rt.tuning.given import as_given
 from moco_rt.tuning.quantize import quantize
 from moco_rt.tuning.search_report import describe_search
-from moco_rt.tuning.splits import Split, split_texts
-from moco_rt.tuning.study import Study
 from moco_rt.tuning.variants import DtypeChoice, Variant, study_variants
 
 if TYPE_CHECKING:

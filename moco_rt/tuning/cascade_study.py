@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from moco_rt.cascades.tier import Tier, top_class
-from moco_rt.certification.calibration import fit_temperature
 from moco_rt.certification.certificate import Certificate
 from moco_rt.certification.exit_scores import ExitScores
 from moco_rt.certification.selection import ExitCandidates, ScoredRows, Selection
@@ -21,11 +20,12 @@ from moco_rt.inputs.batching import BATCH_TOKENS
 from moco_rt.inputs.texts import TextInput
 from moco_rt.policies.conditions import OffRamp
 from moco_rt.policies.fingerprints import run_identity
-from moco_rt.tuning.costs import Costs
-from moco_rt.tuning.recording import Recordings
-from moco_rt.tuning.splits import Split
-from moco_rt.tuning.study import Study, score_exits, study_model
-from moco_rt.tuning.timing import fastest, seconds_of
+from moco_rt.statistics.calibration import fit_temperature
+from moco_rt.studies.costs import Costs
+from moco_rt.studies.recording import Recordings
+from moco_rt.studies.splits import Split
+from moco_rt.studies.study import Study, score_exits, study_model
+from moco_rt.studies.timing import fastest, seconds_of
 
 #: Texts that a function, or a tokenizer, is timed on, and the runs of which the fastest counts.
 _TIMED, _RUNS = 512, 3

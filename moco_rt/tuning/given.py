@@ -19,8 +19,8 @@ from moco_rt.policies.fingerprints import image_run_identity, run_identity
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.classifiers.image import EarlyExitImageClassificationModel
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
+from moco_rt.studies.splits import Split, split_texts
 from moco_rt.tuning.quantize import quantize
-from moco_rt.tuning.splits import Split, split_texts
 
 
 class Given(Protocol):

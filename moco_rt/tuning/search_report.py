@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from moco_rt.certification.selection import Selection, trace
 from moco_rt.policies.findings import SAMPLE, SearchReport
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
-from moco_rt.tuning.baselines import all_baselines
-from moco_rt.tuning.study import Study, score_exits
+from moco_rt.studies.baselines import all_baselines
+from moco_rt.studies.study import Study, score_exits
 
 
 def describe_search(model: EarlyExitClassifier, found: Study, chosen: Selection) -> SearchReport:

@@ -16,9 +16,9 @@ from moco_rt.certification.selection import ExitCandidates
 from moco_rt.policies.fingerprints import numeric_form
 from moco_rt.quantization.hf_quantizer import is_int8
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
+from moco_rt.studies.splits import Split
+from moco_rt.studies.study import Study, study_forms
 from moco_rt.tuning.given import Given
-from moco_rt.tuning.splits import Split
-from moco_rt.tuning.study import Study, study_forms
 
 #: What `accelerate` may be asked to compute in; `"auto"`: whatever is fastest.
 DtypeChoice = Dtype | Literal["auto"]

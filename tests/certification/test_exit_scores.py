@@ -10,10 +10,10 @@ from rates import at_most
 from scipy.stats import beta
 from score_samples import take_rows
 
-from moco_rt.certification.bounds import allowed_errors
 from moco_rt.certification.exit_scores import ExitScores, count_exits, last_certified
 from moco_rt.certification.greedy_path import expected_errors, find_path
-from moco_rt.certification.guarantee import Guarantee
+from moco_rt.statistics.bounds import allowed_errors
+from moco_rt.statistics.guarantee import Guarantee
 
 INF = math.inf
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from moco_rt.certification.bounds import fixed_sequence
-from moco_rt.certification.guarantee import Guarantee
 from moco_rt.certification.policy_path import PolicyPath
+from moco_rt.statistics.bounds import fixed_sequence
+from moco_rt.statistics.guarantee import Guarantee
 
 INF = np.inf
 #: Of a model with two classes and one exit, in two forms.

@@ -12,12 +12,12 @@ from rates import at_most
 from score_samples import make_costs, make_scores, mean_seconds, share_wrong, take_rows
 
 from moco_rt.certification import policy_search, promises, selection
-from moco_rt.certification.bounds import fixed_sequence
 from moco_rt.certification.certificate import GIVEN
-from moco_rt.certification.guarantee import Guarantee
 from moco_rt.certification.policy_search import search
 from moco_rt.certification.promises import Confident
 from moco_rt.certification.selection import ExitCandidates, RowsInAll, ScoredRows
+from moco_rt.statistics.bounds import fixed_sequence
+from moco_rt.statistics.guarantee import Guarantee
 
 SITES = ["embeddings", "encoder.0.attention", "encoder.1.attention"]
 REACH = np.array([1.0, 4.0, 7.0, 10.0])

@@ -17,16 +17,16 @@ from moco_rt import EarlyExitTextClassificationModel
 from moco_rt.architectures import load_classifier
 from moco_rt.architectures.sites import EMBEDDINGS, all_sites
 from moco_rt.certification.certificate import Certificate, ExitCount
-from moco_rt.certification.e_process import EProcess
-from moco_rt.certification.guarantee import Guarantee
 from moco_rt.inputs.tokenization import encode
 from moco_rt.policies.conditions import OffRamp
 from moco_rt.policies.monitor import Alarm, Monitor
 from moco_rt.policies.policy import Exit, Policy
+from moco_rt.statistics.e_process import EProcess
+from moco_rt.statistics.guarantee import Guarantee
+from moco_rt.studies.costs import Costs
+from moco_rt.studies.splits import split_texts
+from moco_rt.studies.study import study_model
 from moco_rt.tuning.accelerate import choose
-from moco_rt.tuning.costs import Costs
-from moco_rt.tuning.splits import split_texts
-from moco_rt.tuning.study import study_model
 
 HIDDEN = 32
 SITES = ("encoder.0.attention", "encoder.1.attention")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from moco_rt.certification.exit_scores import ExitScores
-from moco_rt.tuning.costs import Costs
+from moco_rt.studies.costs import Costs
 
 ROWS = 2000
 #: Tokens of so many rows.

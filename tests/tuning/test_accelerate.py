@@ -14,19 +14,19 @@ from split_samples import calibration_places, first_of_each
 
 from moco_rt import EarlyExitTextClassificationModel
 from moco_rt.architectures import load_classifier
-from moco_rt.certification.bounds import fixed_sequence, rows_needed
-from moco_rt.certification.guarantee import Guarantee
 from moco_rt.certification.promises import Confident
 from moco_rt.certification.selection import RowsInAll
 from moco_rt.inputs.tokenization import encode
 from moco_rt.policies.conditions import OffRamp
+from moco_rt.statistics.bounds import fixed_sequence, rows_needed
+from moco_rt.statistics.guarantee import Guarantee
+from moco_rt.studies.costs import Costs
+from moco_rt.studies.recording import Recordings
+from moco_rt.studies.splits import split_texts
+from moco_rt.studies.study import Study, study_forms, study_model
 from moco_rt.tuning import accelerate as accelerate_module
 from moco_rt.tuning import variants
 from moco_rt.tuning.accelerate import choose
-from moco_rt.tuning.costs import Costs
-from moco_rt.tuning.recording import Recordings
-from moco_rt.tuning.splits import split_texts
-from moco_rt.tuning.study import Study, study_forms, study_model
 
 pytestmark = pytest.mark.usefixtures("quick_off_ramps")
 

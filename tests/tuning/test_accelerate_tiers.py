@@ -19,11 +19,12 @@ from moco_rt.cascades.tier import Tier, align_classes
 from moco_rt.certification import policy_search
 from moco_rt.demo.classifier import train_classifier
 from moco_rt.demo.corpus import make_corpus
-from moco_rt.tuning import cascade_study, distillation
+from moco_rt.studies import distillation
+from moco_rt.studies.costs import Costs
+from moco_rt.studies.splits import split_texts
+from moco_rt.tuning import cascade_study
 from moco_rt.tuning.accelerate import accelerate
 from moco_rt.tuning.cascade_study import WayOut, study_tiers
-from moco_rt.tuning.costs import Costs
-from moco_rt.tuning.splits import split_texts
 
 TEXTS = 600
 
@@ -87,7 +88,7 @@ def costs(quick_off_ramps):  # noqa: ARG001
         return Costs(np.array([1.0]), seconds, np.full((1, len(reach)), 0.001), np.zeros(len(reach) + 1))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("moco_rt.tuning.study.measure_costs", made_up)
+        patch.setattr("moco_rt.studies.study.measure_costs", made_up)
         patch.setattr(cascade_study, "seconds_of_text", lambda work, texts: 1e-6)  # noqa: ARG005
         patch.setattr(distillation, "_FEWEST_STEPS", 30)
         patch.setattr(policy_search, "_POLICIES", 1000)

@@ -8,15 +8,15 @@ from scipy.special import softmax
 from tier_samples import count_words, make_texts
 
 from moco_rt.cascades.tier import Tier, align_classes
-from moco_rt.certification.calibration import fit_temperature
 from moco_rt.certification.certificate import Certificate, ExitCount
 from moco_rt.certification.exit_scores import ExitScores
 from moco_rt.certification.policy_path import PolicyPath
 from moco_rt.certification.selection import ExitCandidates, RowsInAll, ScoredRows, Selection
 from moco_rt.policies.conditions import OffRamp
+from moco_rt.statistics.calibration import fit_temperature
+from moco_rt.studies.costs import Costs
+from moco_rt.studies.splits import split_texts
 from moco_rt.tuning.cascade_study import CascadeCosts, CascadeStudy, WayOut, build_tiers, study_tiers
-from moco_rt.tuning.costs import Costs
-from moco_rt.tuning.splits import split_texts
 
 
 def flat(reach, ask=0.001, once=0.0):

@@ -9,10 +9,10 @@ import torch
 from moco_rt import EarlyExitTextClassificationModel
 from moco_rt.inputs.tokenization import encode
 from moco_rt.policies.conditions import OffRamp
-from moco_rt.tuning import distillation
-from moco_rt.tuning.recording import Recordings, record
-from moco_rt.tuning.splits import split_texts
-from moco_rt.tuning.study import candidate_sites, score_exits, study_forms, study_model
+from moco_rt.studies import distillation
+from moco_rt.studies.recording import Recordings, record
+from moco_rt.studies.splits import split_texts
+from moco_rt.studies.study import candidate_sites, score_exits, study_forms, study_model
 
 WORDS = ["a", "the", "film", "good", "bad", "not", "was", "but"]
 SITES = ["embeddings", "encoder.0.attention", "encoder.1.attention"]

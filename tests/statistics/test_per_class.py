@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from rates import at_most
 
-from moco_rt.certification.bounds import allowed_errors, fixed_sequence, rows_needed
-from moco_rt.certification.guarantee import Guarantee
-from moco_rt.certification.per_class import class_counts, class_rows_needed, per_class_sequence
+from moco_rt.statistics.bounds import allowed_errors, fixed_sequence, rows_needed
+from moco_rt.statistics.guarantee import Guarantee
+from moco_rt.statistics.per_class import class_counts, class_rows_needed, per_class_sequence
 
 DELTA = 0.05
 

@@ -16,7 +16,7 @@ from moco_rt.policies.conditions import OffRamp
 from moco_rt.policies.policy import Exit
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.exit_points import ExitPoint, compile_exits
-from moco_rt.tuning.timing import fastest, seconds_of
+from moco_rt.studies.timing import fastest, seconds_of
 
 #: Lengths are timed at these shares of the rows; costs in between are interpolated.
 _SHARES = (0.02, 0.25, 0.5, 0.75, 0.98)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rates import at_most
 
-from moco_rt.certification.accuracy_drop import drop_bound, drop_p_value, drop_sequence
+from moco_rt.statistics.accuracy_drop import drop_bound, drop_p_value, drop_sequence
 
 DELTA = 0.05
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtr, betaincinv  # scipy.stats wraps these and takes a second to import
 
-from moco_rt.certification.guarantee import Guarantee
+from moco_rt.statistics.guarantee import Guarantee
 
 
 def rows_needed(guarantee: Guarantee) -> int:

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from moco_rt.architectures.sites import EMBEDDINGS, attention_site
-from moco_rt.certification.bounds import rows_needed
 from moco_rt.certification.exit_scores import ExitScores
-from moco_rt.certification.guarantee import Guarantee
 from moco_rt.certification.selection import RowsInAll
 from moco_rt.policies.conditions import OffRamp
-from moco_rt.tuning import baselines
-from moco_rt.tuning.baselines import all_baselines, deebert, one_sided_rules, pabee, right_tool
-from moco_rt.tuning.costs import Costs
-from moco_rt.tuning.recording import Recordings
-from moco_rt.tuning.study import Study, score_exits
+from moco_rt.statistics.bounds import rows_needed
+from moco_rt.statistics.guarantee import Guarantee
+from moco_rt.studies import baselines
+from moco_rt.studies.baselines import all_baselines, deebert, one_sided_rules, pabee, right_tool
+from moco_rt.studies.costs import Costs
+from moco_rt.studies.recording import Recordings
+from moco_rt.studies.study import Study, score_exits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.special import expit
 from score_samples import make_scores
 
-from moco_rt.certification.calibration import fit_temperature, wrong_curve
+from moco_rt.statistics.calibration import fit_temperature, wrong_curve
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])

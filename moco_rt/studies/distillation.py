@@ -14,9 +14,9 @@ from scipy.special import softmax
 from torch import Tensor
 from torch.nn.functional import relu
 
-from moco_rt.certification.calibration import fit_temperature
 from moco_rt.policies.conditions import Layers, OffRamp
-from moco_rt.tuning.recording import Recordings
+from moco_rt.statistics.calibration import fit_temperature
+from moco_rt.studies.recording import Recordings
 
 _BATCH_ROWS = 256
 #: Epochs over many rows; with few rows there are more, until so many steps are taken.

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from moco_rt.certification.calibration import fit_temperature
-from moco_rt.tuning import distillation
-from moco_rt.tuning.distillation import distill, fit_off_ramp
-from moco_rt.tuning.recording import Recordings
+from moco_rt.statistics.calibration import fit_temperature
+from moco_rt.studies import distillation
+from moco_rt.studies.distillation import distill, fit_off_ramp
+from moco_rt.studies.recording import Recordings
 
 one_and_two_layers = pytest.mark.parametrize("hidden", [0, 16], ids=["one layer", "two layers"])
 

@@ -19,10 +19,10 @@ from moco_rt.policies.conditions import OffRamp
 from moco_rt.policies.fingerprints import numeric_form
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.exit_points import compile_off_ramp
-from moco_rt.tuning.costs import Costs, measure_costs
-from moco_rt.tuning.distillation import fit_off_ramp
-from moco_rt.tuning.recording import Recordings, record
-from moco_rt.tuning.splits import Split
+from moco_rt.studies.costs import Costs, measure_costs
+from moco_rt.studies.distillation import fit_off_ramp
+from moco_rt.studies.recording import Recordings, record
+from moco_rt.studies.splits import Split
 
 #: Rows whose lengths costs are measured at.
 _COST_ROWS = 2000

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from moco_rt.certification.bounds import neyman_pearson_threshold, rows_needed
-from moco_rt.certification.calibration import fit_temperature
 from moco_rt.certification.exit_scores import ExitScores
-from moco_rt.certification.guarantee import Guarantee
 from moco_rt.policies.conditions import OffRamp
-from moco_rt.tuning.recording import Recordings
-from moco_rt.tuning.study import Study, score_exits
+from moco_rt.statistics.bounds import neyman_pearson_threshold, rows_needed
+from moco_rt.statistics.calibration import fit_temperature
+from moco_rt.statistics.guarantee import Guarantee
+from moco_rt.studies.recording import Recordings
+from moco_rt.studies.study import Study, score_exits
 
 _POLICIES = 200
 

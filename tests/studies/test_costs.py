@@ -8,8 +8,8 @@ import pytest
 from moco_rt import EarlyExitTextClassificationModel
 from moco_rt.architectures.sites import all_sites
 from moco_rt.policies.conditions import OffRamp
-from moco_rt.tuning import timing
-from moco_rt.tuning.costs import Costs, measure_costs
+from moco_rt.studies import timing
+from moco_rt.studies.costs import Costs, measure_costs
 
 LAYERS = 3
 

@@ -9,15 +9,15 @@ import pytest
 from rates import at_most
 from scipy.stats import binom, hypergeom
 
-from moco_rt.certification.bounds import allowed_errors
-from moco_rt.certification.finite_rows import (
+from moco_rt.statistics.bounds import allowed_errors
+from moco_rt.statistics.finite_rows import (
     allowed_found,
     ever_differing,
     finite_sequence,
     most_differing,
     rows_to_draw,
 )
-from moco_rt.certification.guarantee import Guarantee
+from moco_rt.statistics.guarantee import Guarantee
 
 REPEATS = 4000
 PATHS = 2000

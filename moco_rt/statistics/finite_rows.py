@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from moco_rt.certification.bounds import last_passed
-from moco_rt.certification.guarantee import Guarantee
+from moco_rt.statistics.bounds import last_passed
+from moco_rt.statistics.guarantee import Guarantee
 
 
 def most_differing(found: int, drawn: int, rows: int, delta: float) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtr
 
-from moco_rt.certification.bounds import last_passed
+from moco_rt.statistics.bounds import last_passed
 
 
 def class_counts(

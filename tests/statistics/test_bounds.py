@@ -7,7 +7,7 @@ import pytest
 from rates import at_most
 from scipy.stats import beta, binom, norm
 
-from moco_rt.certification.bounds import (
+from moco_rt.statistics.bounds import (
     allowed_errors,
     fixed_sequence,
     lower_bound,
@@ -16,7 +16,7 @@ from moco_rt.certification.bounds import (
     upper_bound,
     wrong_exit_bound,
 )
-from moco_rt.certification.guarantee import Guarantee
+from moco_rt.statistics.guarantee import Guarantee
 
 REPEATS = 2000
 
