@@ -17,6 +17,7 @@ from moco_rt import EarlyExitTextClassificationModel
 from moco_rt.architectures import load_classifier
 from moco_rt.architectures.sites import EMBEDDINGS, all_sites
 from moco_rt.certification.certificate import Certificate, ExitCount
+from moco_rt.certification.promises import Confident
 from moco_rt.inputs.tokenization import encode
 from moco_rt.policies.conditions import OffRamp
 from moco_rt.policies.monitor import Alarm, Monitor
@@ -329,7 +330,7 @@ def test_exits_stay_open_on_texts_like_those_they_know_and_close_on_those_of_ano
     costs = Costs(
         np.array([128.0]), np.array([[*reach, 1.0]]), np.full((1, len(reach)), 0.01), np.zeros(len(reach) + 1)
     )
-    choose(fast, replace(found, costs=costs), Guarantee(0.02, 0.05))
+    choose(fast, replace(found, costs=costs), Confident(Guarantee(0.02, 0.05)))
     assert fast.policy.exits
     reviews = read("imdb/test.jsonl", 20_000)
     monitor = fast.monitor(rate=0.01, on_alarm=lambda alarm: pytest.fail(str(alarm)))
