@@ -17,6 +17,7 @@ from moco_rt import EarlyExitTextClassificationModel
 from moco_rt.architectures import load_classifier
 from moco_rt.architectures.sites import EMBEDDINGS, all_sites
 from moco_rt.certification.certificate import Certificate, ExitCount
+from moco_rt.certification.promises import Confident
 from moco_rt.inputs.tokenization import encode
 from moco_rt.policies.conditions import OffRamp
 from moco_rt.policies.monitor import Alarm, Monitor
@@ -178,7 +179,7 @@ def test_a_later_monitor_goes_on_from_the_state():
     see(first, [True, False, False, True], exit=0)
     see(first, [False] * 7, exit=1)
     state = json.loads(json.dumps(first.state()))
-    assert state == {"rate": 0.25, "delta": 0.05, "rows": [4, 7], "wrong": [2, 0]}
+    assert state == {"rate": 0.25, "delta": 0.05, "step": None, "rows": [4, 7], "wrong": [2, 0]}
     second.restore(state)
     assert second.state() == state
     assert [p.evidence for p in second.processes] == [p.evidence for p in first.processes]
@@ -329,7 +330,7 @@ def test_exits_stay_open_on_texts_like_those_they_know_and_close_on_those_of_ano
     costs = Costs(
         np.array([128.0]), np.array([[*reach, 1.0]]), np.full((1, len(reach)), 0.01), np.zeros(len(reach) + 1)
     )
-    choose(fast, replace(found, costs=costs), Guarantee(0.02, 0.05))
+    choose(fast, replace(found, costs=costs), Confident(Guarantee(0.02, 0.05)))
     assert fast.policy.exits
     reviews = read("imdb/test.jsonl", 20_000)
     monitor = fast.monitor(rate=0.01, on_alarm=lambda alarm: pytest.fail(str(alarm)))
