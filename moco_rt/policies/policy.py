@@ -148,9 +148,10 @@ class Policy:
         Raises:
             ValueError: there is no path, or the policy there is of another variant of the model, which this is not.
         """
-        if self.path is None or step not in (possible := self.path.possible_steps()):
-            of = "a certified path" if self.path is None else f"one of {', '.join(map(str, possible))}"
-            raise ValueError(f"step must be {of} (got {step})")
+        if self.path is None:
+            raise ValueError(f"step must be of a certified path, which the policy has not (got {step})")
+        if step not in (possible := self.path.possible_steps()):
+            raise ValueError(f"step must be one of {', '.join(map(str, possible))} (got {step})")
         exits = self.path.exits(step)
         with _CHANGING:
             self.state = PolicyState(exits, step=step)

@@ -343,4 +343,4 @@ def test_exits_stay_open_on_texts_like_those_they_know_and_close_on_those_of_ano
     fast.monitor(rate=0.2, on_alarm=alarms.append)
     fast.predict(drifted, tokenizer=tokenizer, max_length=128)
     assert alarms
-    assert fast.policy.closed == {alarm.exit for alarm in alarms}
+    assert fast.policy.step == alarms[-1].step < fast.policy.path.policies.chosen
