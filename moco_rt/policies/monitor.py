@@ -1,8 +1,8 @@
 """Monitor: runs some of the rows that left through the model as it was given too, and makes the policy safer.
 
 Where an exit errs too often, the policy steps back along its certified path, to one that errs less. Exits that were
-added by hand have no path: they are closed. The evidence is counts, and counts add: what several processes have seen can be
-merged.
+added by hand have no path: they are closed. The evidence is counts, and counts add: what several processes have seen
+can be merged.
 """
 
 from __future__ import annotations
