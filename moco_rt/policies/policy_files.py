@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ def save_policy(policy: Policy, directory: str | Path) -> None:
         "made_for": {name: value for name, value in policy.made_for.items() if name != "dtype"},
         "exits": exits,
         "closed": sorted(policy.closed),
+        "step": policy.step,
         "certificate": None if policy.certificate is None else asdict(policy.certificate),
         "path": None if policy.path is None else _describe_path(policy.path, tensors),
     }
@@ -86,6 +87,7 @@ def load_policy(json_file: str | Path, tensors_file: str | Path, expected: Polic
             policy.add(_exit(about, f"exits.{place}", tensors))
         policy.path = _path(text["path"], tensors) if text["version"] == VERSION else None
     policy.close(closed)
+    policy.state = replace(policy.state, step=text.get("step"))
     policy.made_for, policy.certificate = made_for, certificate
     return policy
 

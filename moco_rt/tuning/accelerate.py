@@ -218,11 +218,10 @@ def _take(fast: EarlyExitClassifier, found: Study, chosen: Selection) -> None:
     """Give a model the policy that was chosen of its study."""
     fast.policy = fast.policy.without_exits()
     fast.policy.certificate = chosen.certificate
-    fast.policy.path = CertifiedPath([found.off_ramps[place] for place in chosen.path_places], chosen.path)
-    for place, thresholds in zip(chosen.places, chosen.thresholds, strict=True):
-        ramp = found.off_ramps[place]
-        site = str(ramp.site)
-        fast.add_off_ramp(replace(ramp, thresholds=thresholds, bounds=chosen.bounds(site)), site)
+    ramps = [found.off_ramps[place] for place in chosen.path_places]
+    bounded = [replace(ramp, bounds=chosen.bounds(str(ramp.site))) for ramp in ramps]
+    fast.policy.path = CertifiedPath(bounded, chosen.path)
+    fast.policy.take_step(chosen.path.chosen)
 
 
 def choose_cascade(

@@ -176,7 +176,7 @@ class EarlyExitClassifier(PipelineModel, BackedModule):
         delta: float | None = None,
         seed: int = 0,
     ) -> Monitor:
-        """From now on, run a random share of the rows that left through the full model too, and close exits that err.
+        """From now on, run a random share of the rows that left through the given model too; step back where they err.
 
         For what it takes see `Monitor`, which it returns: `processes` hold the evidence by exit; saved with the model.
         """
@@ -255,16 +255,26 @@ class EarlyExitClassifier(PipelineModel, BackedModule):
         if "given" in self.policy.made_for:
             self._given = [replace(source, subfolder=checkpoints.GIVEN)]
 
-    def _output(self, results: Results, run_full: Callable[[Tensor], Results]) -> EarlyExitOutput:
+    def _answer(
+        self, run: Callable[[Mapping[str, ExitPoint]], Results], run_full: Callable[[Tensor], Results]
+    ) -> EarlyExitOutput:
+        """Run a batch with the policy's exits, and let the monitor look at it.
+
+        Args:
+            run: runs the batch with these exits by site.
+            run_full: the model as it was given on some rows of the batch, by their places: (rows,) int64.
+        """
+        state, exits = self._compiled_policy()
+        results = run(exits)
         if self._monitor is not None:
-            watch(self._monitor, results, run_full)
+            watch(self._monitor, results, run_full, state.step)
         return EarlyExitOutput(results.logits, results.exit_site, results.exit_rule)
 
-    def _compiled_exits(self) -> dict[str, CompiledExitPoint]:
+    def _compiled_policy(self) -> tuple[PolicyState, dict[str, CompiledExitPoint]]:
         policy, device = self.policy, self.device
         state = policy.state
         compiled = self._compiled
         if compiled is None or compiled[0] is not state or compiled[1] != device:
             compiled = (state, device, compile_exits(policy, device))
             self._compiled = compiled
-        return compiled[2]
+        return compiled[0], compiled[2]
