@@ -122,6 +122,6 @@ def fit_off_ramp(
     gain = loss_of_one - loss_of_two
     worth_it = gain.mean() > gain.std() / len(gain) ** 0.5
     layers, logits = (two, logits_of_two) if worth_it else (one, logits_of_one)
-    temperature = fit_temperature(logits.numpy(), softmax(validation.logits, axis=1))
+    temperature = fit_temperature(logits.numpy(), softmax(validation.given, axis=1))
     better = OffRamp.closed(layers, feature=feature, site=site, temperature=temperature)
     return better, OffRamp.closed(one, feature=feature, site=site)

@@ -163,12 +163,12 @@ def test_the_temperature_fits_the_probabilities_of_validation_rows(monkeypatch, 
 
     def recordings(rows, seed, sharp):
         x, probs = teacher(rows, seed=seed, sharp=sharp)
-        return Recordings({"embeddings": np.hstack([x, x])}, np.log(probs), np.ones(rows, np.int64))
+        return Recordings({"embeddings": np.hstack([x, x])}, np.log(probs), np.ones(rows, np.int64), np.log(probs))
 
     validation = recordings(500, 1, sharpness)
     better, simple = fit_off_ramp("embeddings", "cls", recordings(1500, 0, 1.0), validation, seed=0)
     assert simple.temperature == 1.0
     x = validation.feature("embeddings", "cls")
     logits = np.log(answer(better.layers, x))
-    assert better.temperature == pytest.approx(fit_temperature(logits, softmax(validation.logits)), rel=1e-3)
+    assert better.temperature == pytest.approx(fit_temperature(logits, softmax(validation.given)), rel=1e-3)
     assert (better.temperature < 0.5) if sharpness > 1 else (better.temperature > 2)
