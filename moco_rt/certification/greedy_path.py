@@ -159,7 +159,9 @@ def _levels(
     are.
     """
     order = np.argsort(-score, kind="stable")
-    share = (np.arange(1, len(rows) + 1) / len(rows) + np.cumsum(risk[order]) / risk.sum()) / 2
+    rows_so_far, errors_so_far = np.arange(1, len(rows) + 1) / len(rows), np.cumsum(risk[order])
+    weigh = errors_so_far[-1] > 0  # where nothing is promised of any of the rows, no error weighs anything
+    share = (rows_so_far + (errors_so_far / errors_so_far[-1] if weigh else rows_so_far)) / 2
     ends = np.unique(np.searchsorted(share, np.arange(1, count) / count) + 1)
     levels, start = [], 0
     for end in [*ends[ends < len(rows)].tolist(), len(rows)]:

@@ -243,3 +243,30 @@ def test_rows_with_few_scores_leave_by_score():
     shares = {(rounded.exit_of_row(thresholds) == 0).mean() for thresholds in policies}
     assert {0, 1} < shares
     assert len(shares) <= 1 + 2 * len(np.unique(rounded.score))
+
+
+# What errors weigh
+
+
+def test_rows_whose_errors_weigh_more_leave_later():
+    scores = make_scores((2.0,))
+    heavy = np.where(scores.given == 1, 1.9, 0.1)
+    seconds = rising(ROWS, 1)
+    plain = find_path(scores, expected_errors(scores, 2), seconds, 2, POLICIES)
+    weighed = find_path(scores, expected_errors(scores, 2, heavy), seconds, 2, POLICIES, heavy)
+
+    def wrong_of_ones(path):
+        """Share of class 1 that is wrong where half of the rows have left."""
+        place = int(np.searchsorted(-path.seconds, -1.5))
+        wrong = scores.disagrees(scores.exit_of_row(path.thresholds(place)))
+        return wrong[scores.given == 1].mean()
+
+    assert wrong_of_ones(weighed) < wrong_of_ones(plain)
+
+
+def test_where_errors_of_a_class_weigh_nothing_there_is_a_path():
+    scores = make_scores((2.0,))
+    free = (scores.given == 1).astype(float)
+    path = find_path(scores, expected_errors(scores, 2, free), rising(ROWS, 1), 2, POLICIES, free)
+    assert np.isneginf(path.thresholds(len(path.steps))).all()
+    assert np.isfinite(path.errors).all()
