@@ -66,9 +66,9 @@ class GivenForTexts:
     """A classifier of texts."""
 
     def __init__(self, model: Any, tokenizer: Any, columns: str | Sequence[str] | None, max_length: int | None):
-        backend = backend_to_keep(model) if isinstance(model, EarlyExitTextClassificationModel) else "auto"
+        self._backend = backend_to_keep(model) if isinstance(model, EarlyExitTextClassificationModel) else "auto"
         model, tokenizer = unwrap(model, tokenizer)
-        self._model = EarlyExitTextClassificationModel(model, backend=backend)
+        self._model = EarlyExitTextClassificationModel(model, backend=self._backend)
         self._model.check_takes_exits()
         self._model.tokenizer = load_tokenizer(model) if tokenizer is None else tokenizer
         self._columns = columns
@@ -94,7 +94,8 @@ class GivenForTexts:
         model, tokenizer = self._model.model, self._model.tokenizer
         if dtype == "int8":
             model = quantize(model, split.texts[split.fit], tokenizer=tokenizer, max_length=self._max_length)
-        fast = EarlyExitTextClassificationModel(model, dtype=None if dtype == "int8" else dtype)
+        form = None if dtype == "int8" else dtype
+        fast = EarlyExitTextClassificationModel(model, backend=self._backend, dtype=form)
         fast.tokenizer = tokenizer
         return fast
 
@@ -107,9 +108,9 @@ class GivenForImages:
     """A classifier of images."""
 
     def __init__(self, model: Any, image_processor: Any, column: str | None):
-        backend = backend_to_keep(model) if isinstance(model, EarlyExitImageClassificationModel) else "auto"
+        self._backend = backend_to_keep(model) if isinstance(model, EarlyExitImageClassificationModel) else "auto"
         model, processor = unwrap(model, image_processor, "image_processor")
-        self._model = EarlyExitImageClassificationModel(model, backend=backend)
+        self._model = EarlyExitImageClassificationModel(model, backend=self._backend)
         self._model.check_takes_exits()
         self._model.image_processor = load_image_processor(model) if processor is None else processor
         self._column = column
@@ -137,7 +138,8 @@ class GivenForImages:
         model, processor = self._model.model, self._model.image_processor
         if dtype == "int8":
             model = quantize(model, split.texts[split.fit], image_processor=processor)
-        fast = EarlyExitImageClassificationModel(model, dtype=None if dtype == "int8" else dtype)
+        form = None if dtype == "int8" else dtype
+        fast = EarlyExitImageClassificationModel(model, backend=self._backend, dtype=form)
         fast.image_processor = processor
         return fast
 

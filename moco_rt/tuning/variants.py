@@ -1,4 +1,4 @@
-"""Variants: the numeric forms in which a model is tried, and how the fastest that is certified is found among them."""
+"""Variants: the numeric forms in which a model is tried, each studied, the model as it was given first."""
 
 from __future__ import annotations
 

@@ -192,6 +192,13 @@ def test_a_model_with_exits_may_be_given_and_keeps_its_backend(trained, texts):
     assert (fast.model, fast.backend, len(given.policy.exits)) == (model, "reference", 1)
 
 
+def test_a_backend_that_was_asked_for_is_kept_whatever_forms_are_tried(trained, texts):
+    model, tokenizer = trained
+    given = EarlyExitTextClassificationModel(model, backend="reference")
+    fast = accelerate(given, texts[:400], tokenizer=tokenizer, agreement=0.9, dtype="auto")
+    assert (fast.model, fast.backend, fast.policy.certificate.variant) == (model, "reference", "as given")
+
+
 def test_without_labels_there_are_no_accuracies(choose_for):
     certificate = choose_for(0.95).policy.certificate
     assert (certificate.accuracy, certificate.accuracy_full) == (None, None)
