@@ -72,7 +72,7 @@ def save(directory: Path, checkpoint: Checkpoint) -> None:
         ValueError: a rule is a plain callable, which has no form on disk.
     """
     save_policy(checkpoint.policy, directory)
-    if checkpoint.monitor is not None:
+    if checkpoint.monitor is not None and checkpoint.policy.exits:  # it may have stepped back to where there are none
         (directory / _MONITOR).write_text(json.dumps(checkpoint.monitor.state()) + "\n", encoding="utf-8")
     if checkpoint.search_report is not None:
         checkpoint.search_report.save(directory / FINDINGS)
