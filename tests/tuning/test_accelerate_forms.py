@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 import torch
 from certificate_checks import assert_certificate_is_what_it_does
+from form_costs import costs_of_forms
 from split_samples import calibration_places, distinct_reviews
 
 from moco_rt import EarlyExitTextClassificationModel
 from moco_rt._C import can_multiply
 from moco_rt.architectures.conversion import int8_copy
-from moco_rt.policies.fingerprints import numeric_form
 from moco_rt.quantization.hf_quantizer import is_int8
 from moco_rt.studies import study
-from moco_rt.studies.costs import Costs
 from moco_rt.tuning import given as given_module
 from moco_rt.tuning.accelerate import accelerate
 
@@ -25,21 +24,6 @@ pytestmark = pytest.mark.usefixtures("quick_off_ramps")
 
 #: Forms that are tried of a float32 model, in their order.
 FORMS = ["int8", *(["bfloat16"] if can_multiply(torch.bfloat16) else [])]
-
-
-def costs_of_forms(**seconds):
-    """A stand-in for `measure_costs`: seconds of a row by numeric form, 1 where it is not named; half is the head's."""
-
-    def measure(models, rows, off_ramps):  # noqa: ARG001
-        sites = list(dict.fromkeys(off_ramp.site for off_ramp in off_ramps))
-        reach = [(sites.index(off_ramp.site) + 1) / (len(sites) + 1) for off_ramp in off_ramps]
-        unit = np.array([[*reach, 1.0]])
-        none, once = np.full((1, len(reach)), 0.001), np.zeros(len(reach) + 1)
-        return [
-            Costs(np.array([1.0]), seconds.get(numeric_form(model.model), 1.0) * unit, none, once) for model in models
-        ]
-
-    return measure
 
 
 @pytest.fixture
@@ -186,6 +170,7 @@ def test_a_model_in_int8_is_taken_as_it_is(trained, texts):
 # A form that was asked for
 
 
+@pytest.mark.usefixtures("int8_is_fastest")
 def test_the_dtype_that_was_asked_for_is_certified_against_the_given_model(trained, texts, packed_dtype, tmp_path):
     model, tokenizer = trained
     fast = accelerate(model, texts, tokenizer=tokenizer, agreement=0.95, dtype=packed_dtype)
@@ -198,8 +183,8 @@ def test_the_dtype_that_was_asked_for_is_certified_against_the_given_model(train
     assert_same_bits(loaded, fast, texts[:300])
 
 
-def test_int8_that_was_asked_for_is_certified_against_the_given_model(trained, texts, monkeypatch):
-    monkeypatch.setattr(study, "measure_costs", costs_of_forms(int8=0.3))
+@pytest.mark.usefixtures("int8_is_fastest")
+def test_int8_that_was_asked_for_is_certified_against_the_given_model(trained, texts):
     fast = accelerate(trained[0], texts, tokenizer=trained[1], agreement=0.95, dtype="int8")
     assert fast.policy.path.policies.variants == ("as given", "int8")
     # The model as it was given has no exits here: the path begins with it, and goes on in int8.

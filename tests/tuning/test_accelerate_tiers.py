@@ -82,9 +82,10 @@ def costs(quick_off_ramps):  # noqa: ARG001
     """The large one takes a second, any other a tenth of it, whatever this machine's mood; and searches are short."""
 
     def made_up(models, rows, off_ramps):  # noqa: ARG001
+        (model,) = models
         sites = [*dict.fromkeys(off_ramp.site for off_ramp in off_ramps)]
         reach = [(sites.index(off_ramp.site) + 1) / (len(sites) + 1) for off_ramp in off_ramps]
-        seconds = np.array([[*reach, 1.0]]) * getattr(models[0].config, "seconds", 0.1)
+        seconds = np.array([[*reach, 1.0]]) * getattr(model.config, "seconds", 0.1)
         return [Costs(np.array([1.0]), seconds, np.full((1, len(reach)), 0.001), np.zeros(len(reach) + 1))]
 
     with pytest.MonkeyPatch.context() as patch:
