@@ -12,7 +12,7 @@ from transformers import ViTForImageClassification, ViTImageProcessorPil, pipeli
 import moco_rt
 from moco_rt import EarlyExitImageClassificationModel, EarlyExitTextClassificationModel, accelerate, quantize
 from moco_rt.quantization.hf_quantizer import is_int8
-from moco_rt.tuning import study
+from moco_rt.studies import study
 
 pytestmark = pytest.mark.usefixtures("quick_off_ramps")
 
