@@ -131,6 +131,7 @@ def find_path(
         level, rows = steps[best].pop(0)
         moved = rows[exit_of_row[rows] > best[0]]
         counted = float((wrong[best[0], moved] - wrong[exit_of_row[moved], moved]).sum())
+        expected -= float(wrong[-1, moved[exit_of_row[moved] == exits]].sum())
         exit_of_row[moved] = best[0]
         taken.append(best)
         thresholds.append(level)

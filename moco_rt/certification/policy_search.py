@@ -169,7 +169,8 @@ def _fastest_by_error(errors: NDArray[np.float64], seconds: NDArray[np.float64])
     """Return places of policies with ever more errors, each faster than all before it."""
     order = np.lexsort((seconds, errors))
     best = np.minimum.accumulate(seconds[order])
-    front = order[np.flatnonzero(np.append(True, best[1:] < best[:-1]))]
+    # What is faster by less than rounding makes of it is not faster.
+    front = order[np.flatnonzero(np.append(True, best[1:] < (1 - 1e-6) * best[:-1]))]
     levels = _LEAST * _RATIO ** np.arange(int(np.log(_MOST / _LEAST) / np.log(_RATIO)) + 1)
     last = np.searchsorted(errors[front], levels, side="right") - 1  # the fastest up to each level
     return [int(place) for place in front[np.unique(np.append(0, last[last >= 0]))]]

@@ -135,7 +135,8 @@ class PerClass:
         """Return the promise; the log names classes with too few rows, of which then no policy keeps it."""
         counts = self._rows(outcomes_of_nothing.given)
         needed = class_rows_needed(np.array(self.max_disagreement), self.delta)
-        for name, rows, least in zip(class_names, counts, needed, strict=True):
+        names = class_names or [str(c) for c in range(len(counts))]
+        for name, rows, least in zip(names, counts, needed, strict=True):
             if rows < least:
                 _log.warning(
                     "%d distinct calibration rows of class %s can promise nothing: that needs %d at least",

@@ -57,7 +57,7 @@ def test_every_step_loosens_one_threshold(classes):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("classes", [2, 4])
-@pytest.mark.parametrize("wrong_at_end", [0.0])
+@pytest.mark.parametrize("wrong_at_end", [0.0, 0.05])
 def test_a_path_knows_what_its_policies_cost(classes, seed, wrong_at_end):
     rng = np.random.default_rng(seed)
     scores = make_scores((0.5, 1.0, 2.0), classes, seed=seed, wrong_at_end=wrong_at_end)
@@ -164,6 +164,7 @@ def test_what_is_wrong_at_the_end_steers_no_step():
     np.testing.assert_array_equal(one.steps, other.steps)
     np.testing.assert_array_equal(one.levels, other.levels)
     assert other.errors[0] == wrong.wrong[-1].mean()
+    assert other.errors[-1] == pytest.approx(one.errors[-1])  # all have left: nobody gets to the end
 
 
 def test_the_surest_rows_leave_first():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -257,3 +258,29 @@ def test_images_are_watched_against_the_model_that_was_given(tiny_classifier, tm
         watched.predict(pictures, image_processor=processor)
         assert (monitor.processes[0].rows, monitor.processes[0].wrong) == (60, wrong)
         assert isinstance(watched.given, EarlyExitImageClassificationModel)
+
+
+# What else must come back
+
+
+def test_what_prepares_inputs_comes_back_with_it(fast, word_tokenizer, tmp_path):
+    fast.tokenizer = fast.given.tokenizer = word_tokenizer
+    fast.save_pretrained(tmp_path)
+    texts = ["a good film", "bad"]
+    loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
+    assert torch.equal(loaded.given.predict(texts).probs, fast.given.predict(texts).probs)
+
+
+def test_a_folder_that_has_lost_it_says_so(fast, tmp_path, one_line_error):
+    fast.save_pretrained(tmp_path)
+    shutil.rmtree(tmp_path / "given")
+    loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
+    with one_line_error(OSError, "must hold the model as it was given, in given/"):
+        _ = loaded.given
+
+
+def test_a_policy_without_exits_does_not_forget_it(fast, tmp_path):
+    fast.policy = fast.policy.without_exits()
+    fast.save_pretrained(tmp_path)
+    loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
+    assert model_identity(loaded.given.model) == model_identity(fast.given.model)

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from moco_rt._C import Results
-from moco_rt.architectures import IMAGES, Source, check_single_label, find_source, load_model, warn_where_untrained
+from moco_rt.architectures import (
+    IMAGES,
+    Source,
+    check_single_label,
+    find_file,
+    find_source,
+    load_model,
+    warn_where_untrained,
+)
 from moco_rt.architectures.conversion import Dtype, describe
 from moco_rt.architectures.pipelines import PipelineModel
 from moco_rt.architectures.sites import all_sites
@@ -134,15 +142,22 @@ class EarlyExitClassifier(PipelineModel, BackedModule):
         """The model as it was given, whose answers are promised; read from its folder when it is first asked for.
 
         Raises:
+            OSError: the folder is not there any more.
             ValueError: what lies there is another model.
         """
         if not self._given:
             return self
         found = self._given[0]
         if isinstance(found, Source):
-            found = type(self)(load_model(found, images=self.takes == IMAGES))
-            check_made_for(self.policy.made_for.get("given", {}), model_identity(found.model), "the policy")
-            self._given[0] = found
+            found = self._given[0] = self._load_given(found)
+        return found
+
+    def _load_given(self, source: Source) -> Self:
+        if find_file(source, "config.json") is None:
+            raise OSError(f"{source.name} must hold the model as it was given, in {source.subfolder}/ (it is missing)")
+        found = type(self)(load_model(source, images=self.takes == IMAGES))
+        check_made_for(self.policy.made_for.get("given", {}), model_identity(found.model), "the policy")
+        found._find_preparation(replace(source, subfolder=""))
         return found
 
     def take_given(self, model: Self) -> None:
@@ -194,6 +209,8 @@ class EarlyExitClassifier(PipelineModel, BackedModule):
         """
         check_made_for(self.policy.made_for, model_identity(self.model), "the policy")
         self.policy.made_for |= model_identity(self.model)
+        if self._given:
+            self.policy.made_for["given"] = model_identity(self.given.model)
         with checkpoints.replacing(directory) as fresh:
             if self.sites:
                 checkpoints.save(fresh, Checkpoint(self.policy, self._monitor, self.search_report))
