@@ -72,7 +72,7 @@ class CompiledExitPoint:
                     patience=condition.patience,
                 )
                 continue
-            logits = torch.tensor(exit.logits(num_classes))
+            logits = torch.tensor(exit.logits(num_classes), dtype=torch.float32)
             if isinstance(condition, LinearCondition):
                 self._compiled.add_linear(
                     rule_id,
