@@ -86,8 +86,8 @@ def study_forms(
 ) -> list[Study]:
     """Record rows, distil off-ramps from some of them, and time what leaving costs.
 
-    Off-ramps are taught by the first model, on its own rows. The numbers that its other forms compute are so near to
-    them that the same off-ramps serve; what they make of the rows is recorded on each.
+    Off-ramps are taught by the first model, on its own rows, and serve its other forms too, whose numbers are near to
+    its own; what they make of the rows is recorded on each.
 
     Args:
         models: forms of one model, the first as it was given; their exits take no part.
