@@ -125,3 +125,17 @@ def fit_off_ramp(
     temperature = fit_temperature(logits.numpy(), softmax(validation.given, axis=1))
     better = OffRamp.closed(layers, feature=feature, site=site, temperature=temperature)
     return better, OffRamp.closed(one, feature=feature, site=site)
+
+
+def unfitted_off_ramp(site: str, feature: str, hidden_size: int, classes: int) -> OffRamp:
+    """Return an off-ramp of two layers that `fit_off_ramp` could return, all zeros: it costs what that would.
+
+    Args:
+        site: where the off-ramp will stand.
+        feature: `cls` or `cls+mean`.
+        hidden_size: D, of the model.
+        classes: C.
+    """
+    sizes = [hidden_size * (2 if feature == "cls+mean" else 1), _HIDDEN, classes]
+    layers = tuple((np.zeros((o, i), np.float32), np.zeros(o, np.float32)) for i, o in pairwise(sizes))
+    return OffRamp.closed(layers, feature=feature, site=site)

@@ -48,6 +48,11 @@ class Recordings:
         features = {site: values[rows] for site, values in self.features.items()}
         return Recordings(features, self.logits[rows], self.lengths[rows], self.given[rows])
 
+    def copy(self) -> Recordings:
+        """Return a copy, which keeps nothing alive that these are a view of."""
+        features = {site: values.copy() for site, values in self.features.items()}
+        return Recordings(features, self.logits.copy(), self.lengths.copy(), self.given.copy())
+
 
 class _Recorder:
     """A stand-in for the exits of a site: it keeps the feature that they would read and lets no row leave."""
