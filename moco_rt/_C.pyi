@@ -143,10 +143,13 @@ class Results:
 class OffRamp:
     """A small classifier: one layer, or two with a ReLU between, all in float32.
 
-    score: max_prob or entropy, of softmax(logits / temperature).
+    score: max_prob or entropy, of softmax(logits / temperature). With a single output it estimates a number: `logits`.
     """
 
     def __init__(self, layers: Sequence[Affine], *, score: str, temperature: float) -> None: ...
+    def logits(self, x: Tensor) -> Tensor:
+        """(rows, C) float32 on the CPU. x: (rows, inputs); a row has the same bits whatever it is scored with."""
+
     def score(self, x: Tensor) -> Tensor:
         """(2, rows) float32 on the CPU: scores, the higher the surer, and predicted classes. x: (rows, inputs)."""
 

@@ -34,9 +34,11 @@ if TYPE_CHECKING:
     from moco_rt.analysis.frame import MLFrame
     from moco_rt.analysis.rule_finder import AnalyticsEngine, NoSufficientRuleError
     from moco_rt.architectures.pack import pack
+    from moco_rt.architectures.tasks import Ranking
     from moco_rt.cascades.cascade import Cascade
     from moco_rt.cascades.queues import TierError
     from moco_rt.policies.conditions import LinearCondition, LinearRule, OffRamp
+    from moco_rt.ranking.reranker import EarlyExitReranker
     from moco_rt.runtime.classifiers.image import EarlyExitImageClassificationModel
     from moco_rt.runtime.model import EarlyExitTextClassificationModel
     from moco_rt.runtime.outputs import EarlyExitOutput
@@ -54,12 +56,14 @@ _HOMES = {
     "Cascade": "cascades.cascade",
     "EarlyExitImageClassificationModel": "runtime.classifiers.image",
     "EarlyExitOutput": "runtime.outputs",
+    "EarlyExitReranker": "ranking.reranker",
     "EarlyExitTextClassificationModel": "runtime.model",
     "LinearCondition": "policies.conditions",
     "LinearRule": "policies.conditions",
     "MLFrame": "analysis.frame",
     "NoSufficientRuleError": "analysis.rule_finder",
     "OffRamp": "policies.conditions",
+    "Ranking": "architectures.tasks",
     "TierError": "cascades.queues",
     "accelerate": "tuning.accelerate",
     "capture": "analysis.capture",
@@ -72,12 +76,14 @@ __all__ = [
     "Cascade",
     "EarlyExitImageClassificationModel",
     "EarlyExitOutput",
+    "EarlyExitReranker",
     "EarlyExitTextClassificationModel",
     "LinearCondition",
     "LinearRule",
     "MLFrame",
     "NoSufficientRuleError",
     "OffRamp",
+    "Ranking",
     "TierError",
     "accelerate",
     "capture",

@@ -21,6 +21,7 @@ void bind_exits(py::module_& m) {
              return OffRamp(layers, score, temperature);
            })),
            py::arg("layers"), py::kw_only(), py::arg("score"), py::arg("temperature"))
+      .def("logits", guarded([](const OffRamp& ramp, const at::Tensor& x) { return ramp.logits(x); }), py::arg("x"))
       .def("score", guarded([](const OffRamp& ramp, const at::Tensor& x) { return ramp.answer(x).scores; }),
            py::arg("x"));
 

@@ -26,10 +26,11 @@ OffRamp::OffRamp(const std::vector<Affine>& layers, const std::string& score, do
   MOCO_CHECK_VALUE(layers.size() == 1 || layers[1].first.size(1) == layers[0].first.size(0),
                    "OffRamp: the second layer must take what the first gives, ", layers[0].first.size(0), " (got ",
                    layers.back().first.size(1), ")");
-  MOCO_CHECK_VALUE(classes() > 1, "OffRamp: classes must be at least 2 (got ", classes(), ")");
 }
 
 at::Tensor OffRamp::logits(const at::Tensor& x) const {
+  MOCO_CHECK_DTYPE("OffRamp", x, at::kFloat);
+  MOCO_CHECK_SHAPE("OffRamp", x, {x.size(0), inputs()});
   at::Tensor out = x.contiguous();
   for (size_t i = 0; i < weights_.size(); ++i) {
     const bool last = i + 1 == weights_.size();
@@ -48,8 +49,7 @@ at::Tensor OffRamp::logits(const at::Tensor& x) const {
 }
 
 Answers OffRamp::answer(const at::Tensor& x) const {
-  MOCO_CHECK_DTYPE("OffRamp", x, at::kFloat);
-  MOCO_CHECK_SHAPE("OffRamp", x, {x.size(0), inputs()});
+  MOCO_CHECK_VALUE(classes() > 1, "OffRamp: classes must be at least 2 (got ", classes(), ")");
   return scoring_.answer(logits(x));
 }
 

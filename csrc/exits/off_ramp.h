@@ -1,4 +1,5 @@
-// A small classifier on a feature of a row: it predicts a class and scores how sure that is.
+// A small classifier on a feature of a row: it predicts a class and scores how sure that is. One with a single output
+// estimates a number instead.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -22,10 +23,10 @@ class OffRamp {
 
   // x: (rows, inputs) float32. On the CPU a row has the same bits whatever it is scored with.
   Answers answer(const at::Tensor& x) const;
-
- private:
+  // (rows, C) float32 on the CPU, before the temperature.
   at::Tensor logits(const at::Tensor& x) const;
 
+ private:
   std::vector<Affine> weights_;
   std::vector<Linear> packed_;  // on the CPU
   Scoring scoring_;

@@ -12,13 +12,14 @@ from moco_rt.architectures.registry import (
     takes_images,
     warn_where_untrained,
 )
-from moco_rt.architectures.tasks import check_label_names, check_single_label
+from moco_rt.architectures.tasks import Ranking, check_label_names, check_single_label
 from moco_rt.architectures.tokenizers import find_tokenizer, load_classifier, load_tokenizer
 
 __all__ = [
     "IMAGES",
     "TEXTS",
     "Architecture",
+    "Ranking",
     "Source",
     "architecture_of",
     "check_classifier",

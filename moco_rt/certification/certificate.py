@@ -8,6 +8,8 @@ from typing import Any
 
 #: Name of the variant that is the model as it was given.
 GIVEN = "as given"
+#: Names of a single unit, by the plural that certificates store.
+_SINGULAR = {"rows": "row", "queries": "query"}
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class Certificate:
         classes: what is promised of each class, and what was counted; empty: another promise was asked for.
         max_drop: highest share of rows by which the accuracy may fall; None likewise.
         drop_bound: the smallest such share that the calibration rows show; None likewise.
+        units: plural name of what is counted: rows, or queries with their candidates.
+        answer: what must stay the same of each.
     """
 
     alpha: float | None
@@ -92,6 +96,8 @@ class Certificate:
     classes: tuple[ClassPromise, ...] = ()
     max_drop: float | None = None
     drop_bound: float | None = None
+    units: str = "rows"
+    answer: str = "label"
 
     @classmethod
     def of(cls, stored: Mapping[str, Any] | None) -> Certificate | None:
@@ -112,13 +118,15 @@ class Certificate:
         form = "" if self.variant == GIVEN else f" in {self.variant}"
         lines = [
             *self._promised(),
-            f"expected {1e3 * self.seconds:.3f} ms a row{form} instead of {1e3 * self.seconds_full:.3f}: "
-            f"{self.speedup:.2f}x",
+            f"expected {1e3 * self.seconds:.3f} ms a {_SINGULAR[self.units]}{form} "
+            f"instead of {1e3 * self.seconds_full:.3f}: {self.speedup:.2f}x",
         ]
         if self.accuracy is not None and self.accuracy_full is not None:
             lines.append(f"accuracy {self.accuracy:.2%}, without exits {self.accuracy_full:.2%}")
         if not self.exits:
             return "\n".join([*lines, "no exits"])
+        if self.units == "queries":
+            return "\n".join([*lines, *self._candidates()])
         width = max(20, *(len(count.site) + 2 for count in self.exits))
         lines.append(f"{'exit':<{width}}{'class':>6}{'left':>9}{'wrong':>7}{'at most wrong':>15}")
         lines += [
@@ -129,12 +137,20 @@ class Certificate:
         left = sum(count.fired for count in self.exits)
         return "\n".join([*lines, f"{'ran to the end':<{width + 6}}{1 - left / self.rows:>9.1%}"])
 
+    def _candidates(self) -> list[str]:
+        """Return a line for each site where candidates left."""
+        width = max(20, *(len(count.site) + 2 for count in self.exits))
+        return [f"{'exit':<{width}}{'left a query':>13}{'wrong':>7}"] + [
+            f"{count.site:<{width}}{count.fired / self.rows:>13.1f}{count.wrong:>7}" for count in self.exits
+        ]
+
     def _promised(self) -> list[str]:
         """Return the promise in a line, or of each class in one."""
         sure = f"with {1 - self.delta:.0%} confidence"
         if self.alpha is not None:
             return [
-                f"same label as the full model on at least {1 - self.alpha:.2%} of rows, {sure} ({self._counted()})"
+                f"same {self.answer} as the full model for at least {1 - self.alpha:.2%} of {self.units}, {sure} "
+                f"({self._counted()})"
             ]
         if self.max_drop is not None:
             shown = f"; shown: {self.drop_bound:.2%}" if self.drop_bound is not None else ""
@@ -148,7 +164,7 @@ class Certificate:
 
     def _counted(self) -> str:
         if self.rows_in_all is None or self.disagreement_in_all is None:
-            return f"{self.disagreements} of {self.rows:,} calibration rows differ"
+            return f"{self.disagreements} of {self.rows:,} calibration {self.units} differ"
         counted = f"{self.disagreements} of {self.rows:,} distinct calibration rows differ"
         if self.rows_in_all == self.rows:
             return counted

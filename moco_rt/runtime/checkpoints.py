@@ -23,7 +23,10 @@ GIVEN = "given"
 #: A directory that holds it is a cascade's.
 CASCADE = "cascade.json"
 #: Files that another model, or this one in another form, may have left.
-_STALE = (JSON, TENSORS, _MONITOR, FINDINGS, CASCADE, GIVEN, "model*.safetensors", "model.safetensors.index.json")
+_STALE = (
+    *(JSON, TENSORS, _MONITOR, FINDINGS, CASCADE, GIVEN),
+    *("ranking.json", "ranking.safetensors", "model*.safetensors", "model.safetensors.index.json"),
+)
 
 
 @dataclass(frozen=True)

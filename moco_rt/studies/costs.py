@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -71,8 +71,19 @@ class Costs:
         return seconds.T
 
 
+class MakeExits(Protocol):
+    """Makes exit points of a model: one that scores rows and lets none go, and one by which all leave."""
+
+    def __call__(  # noqa: D102
+        self, model: EarlyExitClassifier, *, scoring: OffRamp | None = None, leaving: OffRamp | None = None
+    ) -> Mapping[str, ExitPoint]: ...
+
+
 def measure_costs(
-    models: Sequence[EarlyExitClassifier], rows: Sequence[Any], off_ramps: Sequence[OffRamp]
+    models: Sequence[EarlyExitClassifier],
+    rows: Sequence[Any],
+    off_ramps: Sequence[OffRamp],
+    make_exits: MakeExits | None = None,
 ) -> list[Costs]:
     """Time whole forwards with and without exits: the minimum over interleaved runs, on batches of near-equal length.
 
@@ -83,10 +94,12 @@ def measure_costs(
         models: forms of one model, each on its own backend; they are timed in turns, and score alike.
         rows: tokenised texts, or images, some hundred at least to speak for the lengths.
         off_ramps: E off-ramps in the order of their sites; those that read the same feature are taken to cost alike.
+        make_exits: makes exit points of them; None: those of a policy.
 
     Returns:
         The costs of each of the models.
     """
+    make_exits = make_exits or _exits
     # Off-ramps are of one kind if scoring by them costs the same: they read one feature. Those at the embeddings are a
     # kind of their own, for there the feature is not read off a peek.
     looks = [(off_ramp.feature, off_ramp.site == EMBEDDINGS) for off_ramp in off_ramps]
@@ -104,9 +117,9 @@ def measure_costs(
     #                  next site (or at the end)
     # The run of kind k does what the run that leaves at that next site does (or run 0, for the end), and one scoring
     # more: their difference is the cost of scoring. Taking it from runs 1 .. T leaves the cost of the way.
-    runs = [[{}, *(_exits(model, leaving=off_ramps[place]) for place in timed)] for model in models]
+    runs = [[{}, *(make_exits(model, leaving=off_ramps[place]) for place in timed)] for model in models]
     runs[0] += [
-        _exits(models[0], scoring=scoring, leaving=None if place is None else off_ramps[place])
+        make_exits(models[0], scoring=scoring, leaving=None if place is None else off_ramps[place])
         for scoring, place in zip(first, after, strict=True)
     ]
     row_lengths = models[0].lengths_of(rows)

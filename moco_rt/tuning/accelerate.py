@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypedDict, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
-from moco_rt.architectures import load_tokenizer, unwrap
+from moco_rt.architectures import Ranking, load_tokenizer, unwrap
 from moco_rt.architectures.conversion import Dtype
 from moco_rt.cascades.cascade import Cascade
 from moco_rt.cascades.tier import Tier, TierLike, align_classes, backend_to_keep
-from moco_rt.certification.promises import Promise, make_promise
+from moco_rt.certification.promises import Confident, Promise, make_promise
 from moco_rt.certification.selection import Selection, select
 from moco_rt.inputs.class_numbers import class_numbers
 from moco_rt.inputs.images import Images
@@ -20,14 +20,17 @@ from moco_rt.inputs.texts import TextInput, Texts, list_texts
 from moco_rt.inputs.tokenization import length_limit
 from moco_rt.policies.policy import CertifiedPath
 from moco_rt.quantization.hf_quantizer import is_int8
+from moco_rt.ranking.reranker import EarlyExitReranker
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.classifiers.image import EarlyExitImageClassificationModel
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
 from moco_rt.studies.splits import Split, split_texts
 from moco_rt.studies.study import Study
+from moco_rt.tuning.accelerate_ranking import accelerate_ranking
 from moco_rt.tuning.batch_tokens import tune_batch_tokens
 from moco_rt.tuning.cascade_study import CascadeStudy, build_tiers, study_tiers
 from moco_rt.tuning.given import as_given
+from moco_rt.tuning.options import ImageOptions, RankingOptions, TextOptions
 from moco_rt.tuning.quantize import quantize
 from moco_rt.tuning.search_report import describe_search
 from moco_rt.tuning.variants import DtypeChoice, Variant, study_variants
@@ -36,43 +39,29 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class ImageOptions(TypedDict, total=False):
-    """Keyword arguments of `accelerate`, which says what they mean, for models that take images."""
-
-    promise: str
-    agreement: float | Mapping[str, float] | None
-    max_drop: float | None
-    confidence: float
-    dtype: DtypeChoice | None
-    seed: int
-    calibration: Texts | None
-    labels: Any
-    columns: str | Sequence[str] | None
-
-
-class Options(ImageOptions, total=False):
-    """Those for models that take texts."""
-
-    tokenizer: Any
-    max_length: int | None
-
-
 @overload
 def accelerate(
-    model: torch.nn.Module, inputs: Texts, **options: Unpack[Options]
+    model: torch.nn.Module, inputs: Iterable[Any], *, task: Ranking, **options: Unpack[RankingOptions]
+) -> EarlyExitReranker: ...
+@overload
+def accelerate(
+    model: torch.nn.Module, inputs: Texts, **options: Unpack[TextOptions]
 ) -> EarlyExitTextClassificationModel: ...
 @overload
 def accelerate(
     model: torch.nn.Module, inputs: Images, *, image_processor: Any, **options: Unpack[ImageOptions]
 ) -> EarlyExitImageClassificationModel: ...
 @overload
-def accelerate(model: list[TierLike] | tuple[TierLike, ...], inputs: Texts, **options: Unpack[Options]) -> Cascade: ...
+def accelerate(
+    model: list[TierLike] | tuple[TierLike, ...], inputs: Texts, **options: Unpack[TextOptions]
+) -> Cascade: ...
 def accelerate(
     model: Any,
     inputs: Texts,
     *,
     tokenizer: Any = None,
     image_processor: Any = None,
+    task: Ranking | None = None,
     promise: str = "confident",
     agreement: float | Mapping[str, float] | None = None,
     max_drop: float | None = None,
@@ -108,6 +97,9 @@ def accelerate(
         tokenizer: the model's; None: loaded from where the model came from. Tiers bring their own. What is returned
             carries it.
         image_processor: the same of a model that takes images.
+        task: what "the same answer" means; None: the same label. `Ranking(keep_top=k)`: of a reranker, a model with one
+            label, the same first k of a query's candidates; `inputs`, and `calibration`, are then tuples of a query and
+            its documents, with the scores of the search as a third where they are known.
         promise: what is promised. `"confident"`: of all rows, at least the share `agreement` keeps the label that the
             model as it was given gives. `"per class"`: the same of the rows of each class, whatever share of all rows
             it has. `"accuracy"`: the fast model is right on at most `max_drop` of all rows fewer than the given one,
@@ -142,6 +134,14 @@ def accelerate(
             Unicode, a label is not a class of the model, a share is not inside (0, 1), or an argument belongs to
             another promise.
     """
+    if task is not None:
+        for name, value in (("image_processor", image_processor), ("labels", labels), ("columns", columns)):
+            if value is not None:
+                raise ValueError(f"{name} must be None to rank")
+        if promise != Confident.name:
+            raise ValueError(f"promise must be 'confident' to rank (got {promise!r})")
+        queries = make_promise(promise, agreement, max_drop, confidence, (), seed)
+        return accelerate_ranking(model, inputs, calibration, tokenizer, task, queries, dtype, max_length, seed)
     if promise == "accuracy" and labels is None:
         raise ValueError("labels must be given with promise='accuracy' (got None)")
     if isinstance(model, list | tuple):

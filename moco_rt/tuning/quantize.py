@@ -102,7 +102,8 @@ def _spread(rows: Sequence[Any]) -> list[Any]:
 
 def quantize_on(model: Any, batches: Batches) -> Any:
     """Do what `quantize` does, on texts that are tokenised and padded already, or on images that are prepared."""
-    check_single_label(model.config)
+    if model.config.num_labels != 1:
+        check_single_label(model.config)
     check_quantizable(model)
     model = to_dtype(model, None)
     kind = class_for(model)
@@ -111,8 +112,7 @@ def quantize_on(model: Any, batches: Batches) -> Any:
     def compare(smooth: dict[str, Tensor] | None, keep: Sequence[str] = ()) -> tuple[float, float]:
         """Return the mean squared error of the logits, and the share of labels that stay."""
         logits = _logits(kind(int8_copy(model, smooth, keep)), batches)
-        stay = (logits.argmax(1) == expected.argmax(1)).float().mean()
-        return float((logits - expected).square().mean()), float(stay)
+        return float((logits - expected).square().mean()), _agreement(logits, expected)
 
     smooths: dict[float, dict[str, Tensor] | None] = {0.0: None}
     tries = {0.0: compare(None)}  # before the work: raises where int8 cannot be
@@ -133,6 +133,19 @@ def quantize_on(model: Any, batches: Batches) -> Any:
                 break
         _log.warning("int8: for %.2f%% of labels, in float32 stay %s", 100 * agreement, ", ".join(keep))
     return int8_copy(model, smooths[strength], keep)
+
+
+def _agreement(logits: Tensor, expected: Tensor) -> float:
+    """Return the share of labels that stay; of a model with one label, of pairs of rows whose order stays.
+
+    Args:
+        logits: (rows, C) float32.
+        expected: the same of the model in its own dtype.
+    """
+    if logits.shape[1] > 1:
+        return float((logits.argmax(1) == expected.argmax(1)).float().mean())
+    found, order = (torch.sign(scores - scores.T) for scores in (logits, expected))
+    return float((found == order).float().mean())
 
 
 @torch.no_grad()

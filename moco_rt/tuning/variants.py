@@ -70,7 +70,7 @@ def study_variants(given: Given, dtype: DtypeChoice | None, split: Split, seed: 
 def _other_forms(given: Given, dtype: DtypeChoice | None, split: Split) -> list[EarlyExitClassifier]:
     """Return the model in the dtypes that are tried besides its own."""
     forms = []
-    for form in _dtypes(given.model, dtype):
+    for form in other_dtypes(given.model, dtype):
         try:
             model = given.variant(form, split)
         except ValueError as error:
@@ -85,7 +85,7 @@ def _other_forms(given: Given, dtype: DtypeChoice | None, split: Split) -> list[
     return forms
 
 
-def _dtypes(model: EarlyExitClassifier, dtype: DtypeChoice | None) -> Sequence[Dtype]:
+def other_dtypes(model: EarlyExitClassifier, dtype: DtypeChoice | None) -> Sequence[Dtype]:
     """Return the dtypes to try besides a model's own."""
     own = numeric_form(model.model)
     if dtype is None or is_int8(model.model):

@@ -65,6 +65,24 @@ def test_scores_are_those_of_plain_numpy(device, hidden, classes, score, tempera
     assert_scores(off_ramp, layers, random_rows(50, 37).to(device), score, temperature)
 
 
+@pytest.mark.parametrize("outputs", [1, 2, 3])
+@pytest.mark.parametrize("hidden", [[], [64]], ids=["one layer", "64 units"])
+def test_logits_are_those_of_plain_numpy_and_alone_the_same(hidden, outputs):
+    layers, x = random_layers(37, *hidden, outputs), random_rows(50, 37)
+    off_ramp = OffRamp(layers, score="max_prob", temperature=1.0)
+    expected = x.double()
+    for i, (weight, bias) in enumerate(layers):
+        expected = (expected.relu() if i else expected) @ weight.double().T + bias.double()
+    found = off_ramp.logits(x)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(torch.cat([off_ramp.logits(row[None]) for row in x]), found)
+
+
+def test_a_single_output_is_no_class(one_line_error):
+    with one_line_error(ValueError, "OffRamp: classes must be at least 2 (got 1)"):
+        OffRamp(random_layers(3, 1), score="max_prob", temperature=1.0).score(torch.ones(2, 3))
+
+
 @pytest.mark.parametrize("size", [1, 2, 31, 64, 193, 768, 1536])
 @pytest.mark.parametrize("rows", [1, 2, 33, 300])
 @pytest.mark.parametrize("hidden", [[], [65]], ids=["one layer", "65 units"])
@@ -177,7 +195,6 @@ def test_nan_is_no_score_and_its_neighbours_do_not_notice(score):
             ValueError,
             "the second layer must take what the first gives, 4 (got 5)",
         ),
-        ({"layers": random_layers(3, 1)}, ValueError, "classes must be at least 2 (got 1)"),
     ],
 )
 def test_what_no_off_ramp_can_be_is_refused(one_line_error, changed, kind, words):

@@ -1,0 +1,151 @@
+"""A reranker whose hopeless candidates leave: `python bench/bench_ranking.py`, about twenty minutes.
+
+`minilm-qnli-rank` on `../shared/data/qnli`: 50 candidates a query, with and without the scores of a TF-IDF search.
+1,200 queries to find and certify on (the same first ones for 95% of queries, confidence 95%), the rest to report: share
+of queries whose first candidates stay, and time of all candidates run to the end over that with exits, in turns, in
+each form of the model. The first scores must be the ones without exits, bit for bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+from common import RESULTS, SHARED
+from docs_table import put_into_docs
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from moco_rt import EarlyExitReranker, Ranking, accelerate
+from moco_rt.architectures import load_classifier
+from moco_rt.ranking.candidates import Candidates, list_candidates
+from moco_rt.ranking.ranked import Elimination, Ranked
+
+STORED = RESULTS / "ranking.json"
+KEPT = (1, 3, 10)
+AGREEMENT = 0.95
+FIND = 1200
+LIMIT = 128
+
+
+def queries() -> list[tuple[str, list[str], np.ndarray]]:
+    """Queries in a seeded order, with their candidates and the scores that a TF-IDF search gives these."""
+    folder = SHARED / "data" / "qnli"
+    lines = {
+        name: (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines() for name in ("documents", "queries")
+    }
+    documents = [json.loads(line)["text"] for line in lines["documents"]]
+    asked = [json.loads(line) for line in lines["queries"]]
+    search = TfidfVectorizer(sublinear_tf=True).fit(documents)
+    vectors, wanted = search.transform(documents), search.transform([query["query"] for query in asked])
+    found = []
+    for place in np.random.default_rng(0).permutation(len(asked)):
+        candidates = asked[place]["candidates"]
+        scores = (vectors[candidates] @ wanted[place].T).toarray()[:, 0]
+        found.append((asked[place]["query"], [documents[i] for i in candidates], scores))
+    return found
+
+
+def run_all(fast: EarlyExitReranker, elimination: Elimination, asked: list[Candidates]) -> list[Ranked]:
+    """Every query through the model."""
+    encode = fast.encoder(LIMIT)
+    return [elimination.run(fast, encode, one) for one in asked]
+
+
+def first(ranked: Ranked, exits: int, keep_top: int) -> set[int]:
+    """The first candidates of a query: those that ran to the end, by their scores."""
+    scores = np.where(ranked.exits == exits, ranked.scores, -np.inf)
+    return set(np.argsort(-scores, kind="stable")[:keep_top].tolist())
+
+
+def report(
+    fast: EarlyExitReranker, given: EarlyExitReranker, asked: list[Candidates], keep_top: int, runs: int
+) -> dict:
+    """What becomes of queries that nothing has seen."""
+    policy, nothing = fast.ranking, Elimination([], np.empty(0, np.float32), 1)
+    exits = Elimination(policy.estimates, policy.margins, keep_top)
+    timed = [partial(run_all, given, nothing), partial(run_all, fast, nothing), partial(run_all, fast, exits)]
+    seconds = []
+    for _ in range(runs):
+        of_turn = []
+        for run in timed:
+            start = perf_counter()
+            run(asked)
+            of_turn.append(perf_counter() - start)
+        seconds.append(of_turn)
+    full, own, short = (run(asked) for run in timed)
+    ends = len(policy.estimates)
+    for of_own, of_short in zip(own, short, strict=True):
+        ran = of_short.exits == ends
+        assert np.array_equal(of_own.scores[ran], of_short.scores[ran]), "scores of those that stay must be the model's"
+    same = [first(a, 0, keep_top) == first(b, ends, keep_top) for a, b in zip(full, short, strict=True)]
+    times = np.median(np.array(seconds), axis=0)
+    return {
+        "queries": len(asked),
+        "same": round(float(np.mean(same)), 4),
+        "certified": f"{policy.certificate.disagreements} of {policy.certificate.rows}",
+        "variant": policy.certificate.variant,
+        "over_own_form": round(float(times[1] / times[2]), 3),
+        "over_given": round(float(times[0] / times[2]), 3),
+    }
+
+
+def table(results: dict) -> str:
+    """Make the table of docs/benchmarks.md."""
+    lines = [
+        "| kept | scores of the search | runs in | queries that keep them | over the same form without exits | over the given model |",
+        "|---|---|---|---:|---:|---:|",
+    ]
+    for name, found in results.items():
+        kept, scored, _ = name.split("/")
+        lines.append(
+            f"| first {kept} | {scored} | {found['variant']} | {found['same']:.1%} of {found['queries']} "
+            f"| {found['over_own_form']:.2f}x | {found['over_given']:.2f}x |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--find", type=int, default=FIND, help="queries to find and certify on (%(default)s)")
+    parser.add_argument("--report", type=int, default=402, help="queries to report on, at most (%(default)s)")
+    parser.add_argument("--keep", type=int, nargs="+", default=KEPT)
+    parser.add_argument("--dtypes", nargs="+", default=["given", "auto"])
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=STORED, help="only %(default)s changes docs/")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    model, tokenizer = load_classifier(str(SHARED / "models" / "minilm-qnli-rank"))
+    given = EarlyExitReranker(model)
+    given.tokenizer = tokenizer
+    asked, results = queries(), {}
+    for scored in ("TF-IDF", "none"):
+        inputs = asked if scored == "TF-IDF" else [query[:2] for query in asked]
+        unseen = list_candidates(inputs[options.find : options.find + options.report])
+        for keep_top in options.keep:
+            for dtype in options.dtypes:
+                fast = accelerate(
+                    model,
+                    inputs[: options.find],
+                    tokenizer=tokenizer,
+                    task=Ranking(keep_top),
+                    agreement=AGREEMENT,
+                    max_length=LIMIT,
+                    dtype=None if dtype == "given" else dtype,
+                )
+                print(fast.report(), flush=True)
+                results[f"{keep_top}/{scored}/{dtype}"] = report(fast, given, unseen, keep_top, options.runs)
+                options.out.parent.mkdir(parents=True, exist_ok=True)
+                options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(table(results))
+    if options.out == STORED:
+        put_into_docs("ranking", table(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""EarlyExitReranker: a cross-encoder with one label whose hopeless candidates leave early."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moco_rt.architectures import Source, find_file
+from moco_rt.architectures.conversion import Dtype
+from moco_rt.encoding import EncodedTexts
+from moco_rt.inputs.tokenization import encode, length_limit
+from moco_rt.policies.fingerprints import check_tokenizer, model_identity
+from moco_rt.ranking.candidates import Candidates, make_candidates
+from moco_rt.ranking.policy import JSON, TENSORS, RankingPolicy
+from moco_rt.ranking.ranked import Elimination, Ranked
+from moco_rt.runtime.model import EarlyExitTextClassificationModel
+
+
+class EarlyExitReranker(EarlyExitTextClassificationModel):
+    """A model that scores pairs of a query and a document, and ranks the candidates of a query.
+
+    `predict(pairs)` gives the model's own scores of all pairs. `rank` lets candidates leave between layers as soon as
+    they cannot be among the first, where there is a policy, which `accelerate` finds.
+
+    Args:
+        model: a Hugging Face `...ForSequenceClassification` with one label.
+        backend: see `EarlyExitTextClassificationModel`.
+        dtype: see there.
+
+    Attributes:
+        ranking: its exits; None: all candidates run to the end.
+
+    Raises:
+        TypeError: model is not a sequence classifier.
+        ValueError: it has more than one label, or see `EarlyExitTextClassificationModel`.
+    """
+
+    def __init__(self, model: Any, *, backend: str = "auto", dtype: Dtype | None = None):
+        if getattr(model.config, "num_labels", None) != 1:
+            raise ValueError(f"model must have one label to rank by (got {model.config.num_labels})")
+        super().__init__(model, backend=backend, dtype=dtype)
+        self.ranking: RankingPolicy | None = None
+
+    def rank(
+        self, query: str, documents: Iterable[str], *, top_k: int | None = None, scores: Sequence[float] | None = None
+    ) -> list[dict[str, Any]]:
+        """Rank the candidates of a query, as sentence-transformers' `CrossEncoder.rank` does.
+
+        Args:
+            query: a text.
+            documents: n texts, at least one.
+            top_k: how many to return, at most; None: all.
+            scores: n scores of the search that found them, the higher the better; a policy that was found with such
+                scores needs them.
+
+        Returns:
+            Dicts from the best candidate to the worst: `corpus_id`, its place in `documents`; `score`; and `exit`, the
+            site where it left, or None. Of those that ran to the end, which stand first, the score is the model's own;
+            of the others it is an estimate, on a scale of its own, which orders them as it was when they left.
+
+        Raises:
+            TypeError: a text is something else.
+            ValueError: there is no document, a text is not valid Unicode, top_k is not at least 1, or scores are not
+                one finite number each, or missing where the policy reads them.
+        """
+        candidates = make_candidates(query, documents, scores)
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k must be at least 1 (got {top_k})")
+        ranked = self.rank_candidates(candidates)
+        # A candidate that left later lasted longer; equal ones keep their places.
+        order = np.lexsort((-ranked.scores, -ranked.exits))[:top_k]
+        estimates = [] if self.ranking is None else self.ranking.estimates
+        sites = [*(estimate.site for estimate in estimates), None]  # None: ran to the end
+        return [
+            {"corpus_id": place, "score": float(ranked.scores[place]), "exit": sites[ranked.exits[place]]}
+            for place in order.tolist()
+        ]
+
+    def rank_candidates(self, candidates: Candidates) -> Ranked:
+        """Score the candidates of a query, those leaving early that cannot be among its first ones."""
+        policy = self.ranking
+        if policy is None:
+            return Elimination([], np.empty(0, np.float32), 1).run(self, self.encoder(None), candidates)
+        size = 2 * self.policy.hidden_size
+        reads_scores = any(len(estimate.weight) != size for estimate in policy.estimates)
+        if reads_scores and candidates.retrieved is None:
+            raise ValueError("scores must be given: the policy was found with those of the search (got None)")
+        if not reads_scores:
+            candidates = Candidates(candidates.query, candidates.documents)
+        elimination = Elimination(policy.estimates, policy.margins, policy.keep_top)
+        return elimination.run(self, self.encoder(policy.made_for.get("max_length")), candidates)
+
+    def encoder(self, max_length: int | None) -> Callable[[Sequence[tuple[str, str]]], EncodedTexts]:
+        """Return what tokenises pairs, truncated to at most so many tokens; None: what model and tokenizer allow."""
+        if self.tokenizer is None:
+            raise ValueError("tokenizer must be set on the model to rank texts (got None)")
+        if self.ranking is not None:
+            check_tokenizer(self.ranking.made_for, self.tokenizer)
+        longest = length_limit(self.tokenizer, self.max_seqlen, max_length)
+        return lambda pairs: encode(self.tokenizer, pairs, longest)
+
+    def report(self) -> str:
+        """Return the policy's certificate as a table."""
+        if self.ranking is None or self.ranking.certificate is None:
+            return "no certificate"
+        return self.ranking.certificate.table()
+
+    def _save_preparation(self, directory: Path) -> None:
+        super()._save_preparation(directory)
+        if self.ranking is not None:
+            self.ranking.save(directory)
+
+    def load_policy(self, source: str | Path | Source) -> None:
+        """Take a policy from a directory or by a name on the hub, if there is one; refuses one of another model."""
+        super().load_policy(source)
+        files = [find_file(source, name) for name in (JSON, TENSORS)]
+        if files[0] is not None and files[1] is not None:
+            self.ranking = RankingPolicy.load(files[0], files[1], model_identity(self.model))

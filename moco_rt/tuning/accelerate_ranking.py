@@ -1,0 +1,134 @@
+"""Accelerate a reranker: the query with all its candidates is the unit of everything."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from moco_rt.architectures import Ranking, load_tokenizer, unwrap
+from moco_rt.cascades.tier import backend_to_keep
+from moco_rt.certification.certificate import GIVEN
+from moco_rt.certification.promises import Promise
+from moco_rt.inputs.tokenization import length_limit
+from moco_rt.policies.fingerprints import numeric_form, run_identity
+from moco_rt.ranking.candidates import Candidates, list_candidates
+from moco_rt.ranking.certify import select_margins
+from moco_rt.ranking.policy import RankingPolicy
+from moco_rt.ranking.reranker import EarlyExitReranker
+from moco_rt.ranking.study import study_ranking
+from moco_rt.runtime.model import EarlyExitTextClassificationModel
+from moco_rt.tuning.quantize import quantize
+from moco_rt.tuning.variants import DtypeChoice, other_dtypes
+
+#: Shares of the distinct queries that teach estimates and that order the path; the rest certifies.
+_FIT, _ORDERING = 0.4, 0.2
+#: Share that teaches where the certificate has queries of its own; the rest orders the path.
+_FIT_OF_OTHERS = 0.65
+#: Distinct queries that each of the three jobs needs to make sense at all.
+_FEWEST = 30
+
+_log = logging.getLogger(__name__)
+
+
+def accelerate_ranking(
+    model: Any,
+    inputs: Iterable[Any],
+    calibration: Iterable[Any] | None,
+    tokenizer: Any,
+    task: Ranking,
+    promise: Promise,
+    dtype: DtypeChoice | None,
+    max_length: int | None,
+    seed: int,
+) -> EarlyExitReranker:
+    """Find the fastest way to a reranker's first candidates; arguments as for `accelerate`.
+
+    Args:
+        model: a Hugging Face `...ForSequenceClassification` with one label.
+        inputs: tuples `(query, documents)`, or `(query, documents, scores)` with those of the search.
+        calibration: queries for the certificate alone; None: 40% of the distinct `inputs`.
+        tokenizer: the model's; None: loaded from where the model came from.
+        task: how many candidates must stay the first ones.
+        promise: the share of queries, and the confidence.
+        dtype: see `accelerate`.
+        max_length: in tokens.
+        seed: of the split.
+
+    Raises:
+        TypeError: inputs are not queries with documents.
+        ValueError: the model has not one label, or there are too few distinct queries.
+    """
+    backend = backend_to_keep(model) if isinstance(model, EarlyExitTextClassificationModel) else "auto"
+    model, tokenizer = unwrap(model, tokenizer)
+    given = EarlyExitReranker(model, backend=backend)
+    given.tokenizer = load_tokenizer(model) if tokenizer is None else tokenizer
+    certifying = None if calibration is None else list_candidates(calibration)
+    queries = _split(list_candidates(inputs), certifying, seed)
+    longest = length_limit(given.tokenizer, given.max_seqlen, max_length)
+    forms = _forms(given, dtype, backend, [pair for one in queries[0] for pair in one.pairs], longest)
+    names = [GIVEN, *(numeric_form(form.model) for form in forms[1:])]
+    studies = study_ranking(forms, given.encoder(longest), queries, task.keep_top)
+    policy, certificate = select_margins(studies, names, promise)
+    fast = forms[policy.variant]
+    identity = run_identity(fast.model, given.tokenizer, longest)
+    study = studies[policy.variant]
+    fast.ranking = RankingPolicy(task.keep_top, study.estimates, policy.margins, certificate, identity)
+    if fast is not given:
+        fast.take_given(given)
+    return fast
+
+
+def _forms(
+    given: EarlyExitReranker, dtype: DtypeChoice | None, backend: str, pairs: Sequence[Any], max_length: int
+) -> list[EarlyExitReranker]:
+    """Return the model as it was given, and in the other forms that are tried."""
+    forms = [given]
+    for form in other_dtypes(given, dtype):
+        try:
+            if form == "int8":
+                model = quantize(given.model, pairs, tokenizer=given.tokenizer, max_length=max_length)
+            else:
+                model = given.model
+            fast = EarlyExitReranker(model, backend=backend, dtype=None if form == "int8" else form)
+        except ValueError as error:
+            if dtype != "auto":
+                raise
+            _log.info("%s is not tried: %s", form, error)
+            continue
+        fast.tokenizer = given.tokenizer
+        forms.append(fast)
+    return forms
+
+
+def _split(
+    queries: Sequence[Candidates], calibration: Sequence[Candidates] | None, seed: int
+) -> tuple[list[Candidates], list[Candidates], list[Candidates]]:
+    """Share queries out between the three jobs; those with the same text are one unit, and the first stands for all."""
+    certifying = _distinct(calibration or [], set())
+    others = _distinct(queries, {one.query for one in certifying})
+    shuffled = [others[place] for place in np.random.default_rng(seed).permutation(len(others))]
+    if calibration is None:
+        fit, start = int(_FIT * len(shuffled)), int((_FIT + _ORDERING) * len(shuffled))
+        certifying = shuffled[start:]
+    else:
+        fit, start = int(_FIT_OF_OTHERS * len(shuffled)), len(shuffled)
+    parts = shuffled[:fit], shuffled[fit:start], certifying
+    if min(map(len, parts)) < _FEWEST:
+        got = ", ".join(str(len(part)) for part in parts)
+        raise ValueError(
+            f"inputs must leave at least {_FEWEST} distinct queries to fit, to search and to certify on (got {got})"
+        )
+    return parts
+
+
+def _distinct(queries: Sequence[Candidates], seen: set[str]) -> list[Candidates]:
+    """Return the first of all queries with the same text, without those that were seen elsewhere."""
+    found = []
+    for one in queries:
+        if one.query not in seen:
+            seen.add(one.query)
+            found.append(one)
+    return found

@@ -1,0 +1,168 @@
+"""A reranker: candidates that left, those that stayed, and files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from moco_rt import EarlyExitReranker, EarlyExitTextClassificationModel
+from moco_rt.policies.fingerprints import run_identity
+from moco_rt.ranking import ranked as ranked_module
+from moco_rt.ranking.candidates import make_candidates
+from moco_rt.ranking.elimination import RankScores
+from moco_rt.ranking.estimates import RETRIEVED, ScoreEstimate
+from moco_rt.ranking.policy import RankingPolicy
+from moco_rt.ranking.ranked import ASK_ONLY, Elimination
+
+WORDS = ["a", "the", "film", "good", "bad", "not", "was", "but"]
+SITES = ("embeddings", "encoder.0.attention", "encoder.1.attention")
+
+
+def make_documents(count, seed=0):
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(WORDS, size=rng.integers(1, 20))) for _ in range(count)]
+
+
+def random_policy(keep_top=2, margin=0.5, features=0, sites=SITES, size=64, seed=0):
+    rng = np.random.default_rng(seed)
+    estimates = [ScoreEstimate(site, rng.normal(size=size + features).astype(np.float32) / 8) for site in sites]
+    if features:
+        estimates.insert(0, ScoreEstimate(RETRIEVED, rng.normal(size=features).astype(np.float32)))
+    return RankingPolicy(keep_top, estimates, np.full(len(estimates), margin, np.float32))
+
+
+@pytest.fixture(params=["packed", "reference"])
+def backend(request):
+    return request.param
+
+
+@pytest.fixture
+def make(tiny_bert, word_tokenizer):
+    def make(backend="packed", **options):
+        model = EarlyExitReranker(tiny_bert(3, labels=1), backend=backend, **options)
+        model.tokenizer = word_tokenizer
+        return model
+
+    return make
+
+
+def test_without_a_policy_all_have_the_models_own_scores(make, backend):
+    model, documents = make(backend), make_documents(30)
+    found = model.rank("good film", documents)
+    scores = model.predict([("good film", document) for document in documents]).scores
+    assert [row["corpus_id"] for row in found] == torch.argsort(-scores, stable=True).tolist()
+    exactly = 0 if backend == "packed" else 1e-5  # which pads, and so differs in the last bits
+    assert [row["score"] for row in found] == pytest.approx(sorted(scores.tolist(), reverse=True), abs=exactly)
+    assert {row["exit"] for row in found} == {None}
+
+
+def test_top_k_gives_the_first(make):
+    model, documents = make(), make_documents(30)
+    assert model.rank("film", documents, top_k=4) == model.rank("film", documents)[:4]
+    assert len(model.rank("film", documents[:2], top_k=4)) == 2
+
+
+def test_those_that_stay_have_the_models_bits_and_stand_first(make, backend):
+    model, documents = make(backend), make_documents(40)
+    full = {row["corpus_id"]: row["score"] for row in model.rank("good film", documents)}
+    model.ranking = random_policy()
+    found = model.rank("good film", documents)
+    stayed = [row for row in found if row["exit"] is None]
+    assert 2 <= len(stayed) < 40
+    assert found[: len(stayed)] == stayed
+    exactly = 0 if backend == "packed" else 1e-5
+    assert all(row["score"] == pytest.approx(full[row["corpus_id"]], abs=exactly) for row in stayed)
+    assert sorted(row["corpus_id"] for row in found) == list(range(40))
+    order = [SITES.index(row["exit"]) for row in found[len(stayed) :]]
+    assert order == sorted(order, reverse=True)
+
+
+def test_what_leaves_is_what_recorded_estimates_say(make):
+    """The loop that ranks, and the simulation that search and certificate rest on, do the same."""
+    model, documents = make(), make_documents(40)
+    policy = random_policy(features=4)
+    candidates = make_candidates("good film", documents, np.random.default_rng(1).normal(size=40))
+    encode = model.encoder(None)
+    ask = np.full(4, ASK_ONLY, np.float32)
+    recorded = Elimination(policy.estimates, ask, 2).run(model, encode, candidates)
+    assert (recorded.exits == 4).all()
+    assert np.isfinite(recorded.estimates).all()
+    scores = RankScores(recorded.estimates[:, None], recorded.scores[None], recorded.scores[None], 2)
+    margins = np.quantile(recorded.estimates.max(axis=1, keepdims=True) - recorded.estimates, 0.7, axis=1)
+    margins = margins.astype(np.float32)
+    found = Elimination(policy.estimates, margins, 2).run(model, encode, candidates)
+    np.testing.assert_array_equal(found.exits, scores.exit_of_candidate(margins)[0])
+    assert len(np.unique(found.exits)) > 2
+    assert (found.lengths[found.exits == 0] == 0).all()  # not even tokenised
+
+
+def test_retrieved_scores_that_a_policy_reads_must_be_given(make, one_line_error):
+    model = make()
+    model.ranking = random_policy(features=4)
+    with one_line_error(ValueError, "scores must be given: the policy was found with those of the search (got None)"):
+        model.rank("film", ["a", "b"])
+    model.ranking = random_policy()
+    assert model.rank("film", ["a", "b"], scores=[1.0, 2.0]) == model.rank("film", ["a", "b"])
+
+
+def test_very_many_candidates_are_ranked_piece_by_piece(make, monkeypatch):
+    model, documents = make(), make_documents(40)
+    whole = model.rank("good film", documents)
+    monkeypatch.setattr(ranked_module, "_BATCH_TOKENS", 50)
+    assert model.rank("good film", documents) == whole
+    model.ranking = random_policy()
+    stayed = [row for row in model.rank("good film", documents) if row["exit"] is None]
+    assert len(stayed) >= 2
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_candidates_are_ranked_too(make, count):
+    model = make()
+    model.ranking = random_policy(margin=0.0)
+    assert len(model.rank("film", make_documents(count))) == count
+
+
+def test_a_policy_is_saved_and_loaded_with_the_model(make, tmp_path):
+    model, documents = make(), make_documents(40)
+    model.ranking = random_policy()
+    found = model.rank("good film", documents)
+    model.save_pretrained(tmp_path)
+    loaded = EarlyExitReranker.from_pretrained(tmp_path)
+    assert loaded.rank("good film", documents) == found
+    assert loaded.ranking.keep_top == 2
+    loaded.save_pretrained(tmp_path)  # where it was loaded from
+    assert EarlyExitReranker.from_pretrained(tmp_path).rank("good film", documents) == found
+    model.ranking = None
+    model.save_pretrained(tmp_path)  # takes the old policy away
+    assert EarlyExitReranker.from_pretrained(tmp_path).ranking is None
+
+
+def test_the_policy_of_another_model_is_refused(make, tmp_path, one_line_error, tiny_bert):
+    model = make()
+    model.ranking = random_policy()
+    model.ranking.made_for.update(run_identity(tiny_bert(3, labels=1, seed=5), model.tokenizer, 32))
+    model.save_pretrained(tmp_path)
+    with one_line_error(ValueError, "was made for a model with another weights"):
+        EarlyExitReranker.from_pretrained(tmp_path)
+
+
+def test_a_model_with_more_labels_ranks_nothing(tiny_bert, one_line_error):
+    with one_line_error(ValueError, "model must have one label to rank by (got 2)"):
+        EarlyExitReranker(tiny_bert())
+
+
+def test_without_a_tokenizer_nothing_is_ranked(tiny_bert, one_line_error):
+    with one_line_error(ValueError, "tokenizer must be set on the model to rank texts (got None)"):
+        EarlyExitReranker(tiny_bert(labels=1)).rank("film", ["a"])
+
+
+@pytest.mark.parametrize("top_k", [0, -1])
+def test_top_k_must_be_at_least_1(make, one_line_error, top_k):
+    with one_line_error(ValueError, f"top_k must be at least 1 (got {top_k})"):
+        make().rank("film", ["a"], top_k=top_k)
+
+
+def test_a_plain_model_with_one_label_has_no_exits_as_ever(tiny_bert, one_line_error):
+    with one_line_error(ValueError, "model must choose one label of at least two"):
+        EarlyExitTextClassificationModel(tiny_bert(labels=1)).check_takes_exits()

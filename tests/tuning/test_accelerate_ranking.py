@@ -1,0 +1,118 @@
+"""`accelerate` for rerankers, from queries to a certified policy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from moco_rt import EarlyExitReranker, Ranking, accelerate
+from moco_rt.ranking import study
+
+WORDS = ["a", "the", "film", "good", "bad", "not", "was", "but"]
+
+pytestmark = pytest.mark.usefixtures("quick_off_ramps")
+
+
+def make_queries(count, documents=12, seed=0, scored=False):
+    rng = np.random.default_rng(seed)
+    texts = [" ".join(rng.choice(WORDS, size=rng.integers(2, 14))) for _ in range(count * (documents + 1))]
+    found = []
+    for place in range(count):
+        query = f"{texts.pop()} {' '.join(WORDS[int(digit)] for digit in np.base_repr(place, 8))}"
+        item = query, [texts.pop() for _ in range(documents)]
+        found.append((*item, rng.normal(size=documents)) if scored else item)
+    return found
+
+
+@pytest.fixture(scope="module")
+def model(tiny_bert):
+    return tiny_bert(4, labels=1)
+
+
+@pytest.mark.parametrize("scored", [False, True])
+def test_a_reranker_gets_exits_and_a_certificate(model, word_tokenizer, tmp_path, scored):
+    queries = make_queries(300, scored=scored)
+    fast = accelerate(model, queries, tokenizer=word_tokenizer, task=Ranking(2), agreement=0.8, dtype=None)
+    assert isinstance(fast, EarlyExitReranker)
+    certificate = fast.ranking.certificate
+    assert (certificate.rows, certificate.units) == (120, "queries")
+    assert certificate.alpha == pytest.approx(0.2)
+    assert "first 2 candidates" in fast.report()
+    unseen = make_queries(20, seed=7, scored=scored)
+    plain = EarlyExitReranker(model)
+    plain.tokenizer = word_tokenizer
+    scores = [query[2] if scored else None for query in unseen]
+    found = [fast.rank(*query[:2], top_k=2, scores=of) for query, of in zip(unseen, scores, strict=True)]
+    expected = [plain.rank(*query[:2], top_k=2) for query in unseen]
+    same = [
+        {row["corpus_id"] for row in a} == {row["corpus_id"] for row in b} for a, b in zip(found, expected, strict=True)
+    ]
+    assert np.mean(same) >= 0.6
+    fast.save_pretrained(tmp_path)
+    loaded = EarlyExitReranker.from_pretrained(tmp_path)
+    assert loaded.ranking.certificate == certificate
+    assert [loaded.rank(*query[:2], top_k=2, scores=of) for query, of in zip(unseen, scores, strict=True)] == found
+
+
+def test_forms_are_tried_against_the_given_models_answers(model, word_tokenizer, tmp_path, monkeypatch):
+    real = study.measure_costs
+
+    def faster_in_int8(models, *arguments):
+        from dataclasses import replace
+
+        found = real(models, *arguments)
+        return [found[0], *(replace(found[0], compute=found[0].compute / 5) for _ in found[1:])]
+
+    monkeypatch.setattr(study, "measure_costs", faster_in_int8)
+    queries = make_queries(300)
+    fast = accelerate(model, queries, tokenizer=word_tokenizer, task=Ranking(1), agreement=0.7, dtype="int8")
+    assert fast.ranking.certificate.variant == "int8"
+    fast.save_pretrained(tmp_path)
+    loaded = EarlyExitReranker.from_pretrained(tmp_path)
+    found = loaded.rank(*queries[0])
+    assert found == fast.rank(*queries[0])
+    given = loaded.given.rank(*queries[0])
+    plain = EarlyExitReranker(model)
+    plain.tokenizer = word_tokenizer
+    assert given == plain.rank(*queries[0])
+
+
+def test_queries_of_the_calibration_teach_nothing(model, word_tokenizer):
+    queries, calibration = make_queries(150), make_queries(60, seed=3)
+    fast = accelerate(
+        model,
+        [*queries, *calibration],
+        tokenizer=word_tokenizer,
+        task=Ranking(1),
+        agreement=0.7,
+        dtype=None,
+        calibration=[*calibration, calibration[0]],
+    )
+    assert fast.ranking.certificate.rows == 60
+
+
+@pytest.mark.parametrize(
+    ("changed", "kind", "words"),
+    [
+        ({"inputs": ["a text"]}, TypeError, "inputs must be tuples (query, documents)"),
+        ({"inputs": make_queries(40)}, ValueError, "inputs must leave at least 30 distinct queries"),
+        ({"promise": "per class"}, ValueError, "promise must be 'confident' to rank (got 'per class')"),
+        ({"labels": [0]}, ValueError, "labels must be None to rank"),
+        ({"columns": "text"}, ValueError, "columns must be None to rank"),
+    ],
+)
+def test_what_does_not_fit_is_refused(model, word_tokenizer, one_line_error, changed, kind, words):
+    options = {"inputs": make_queries(120), "tokenizer": word_tokenizer, "task": Ranking(1), **changed}
+    with one_line_error(kind, words):
+        accelerate(model, **options)
+
+
+@pytest.mark.parametrize("keep_top", [0, -1, 2.5, True, "1"])
+def test_keep_top_must_be_a_whole_number(one_line_error, keep_top):
+    with one_line_error(ValueError, f"keep_top must be an integer of at least 1 (got {keep_top!r})"):
+        Ranking(keep_top)
+
+
+def test_a_model_with_two_labels_is_refused(tiny_bert, word_tokenizer, one_line_error):
+    with one_line_error(ValueError, "model must have one label to rank by (got 2)"):
+        accelerate(tiny_bert(), make_queries(120), tokenizer=word_tokenizer, task=Ranking(1))
