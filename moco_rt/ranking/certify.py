@@ -46,7 +46,7 @@ def select_margins(
         delta=promise.delta,
         rows=len(differs),
         disagreements=int(differs.sum()),
-        seconds_full=given.seconds(np.full(len(studies[0].estimates), np.inf, np.float32))[1],
+        seconds_full=_run(given, np.full(len(studies[0].estimates), np.inf, np.float32))[2],
         seconds=seconds,
         exits=_exit_counts(study, exits, promise.delta),
         variant=names[policy.variant],
@@ -57,8 +57,8 @@ def select_margins(
 
 
 def _run(form: RankedForm, margins: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.bool_], float]:
-    exits, seconds = form.seconds(margins)
-    return exits, form.scores.differs(exits), seconds
+    exits = form.scores.exit_of_candidate(margins)
+    return exits, form.scores.differs(exits), form.seconds(margins, exits)
 
 
 def _exit_counts(study: RankingStudy, exits: NDArray[np.int64], delta: float) -> tuple[ExitCount, ...]:
