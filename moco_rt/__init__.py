@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from moco_rt.architectures.pack import pack
     from moco_rt.cascades.cascade import Cascade
     from moco_rt.cascades.queues import TierError
+    from moco_rt.policies.bag_of_tokens import BagOfTokens
     from moco_rt.policies.conditions import LinearCondition, LinearRule, OffRamp
     from moco_rt.runtime.classifiers.image import EarlyExitImageClassificationModel
     from moco_rt.runtime.model import EarlyExitTextClassificationModel
@@ -51,6 +52,7 @@ __version__ = "0.1.0"
 #: neither the search, nor the analytics, nor the libraries that these bring along.
 _HOMES = {
     "AnalyticsEngine": "analysis.rule_finder",
+    "BagOfTokens": "policies.bag_of_tokens",
     "Cascade": "cascades.cascade",
     "EarlyExitImageClassificationModel": "runtime.classifiers.image",
     "EarlyExitOutput": "runtime.outputs",
@@ -69,6 +71,7 @@ _HOMES = {
 
 __all__ = [
     "AnalyticsEngine",
+    "BagOfTokens",
     "Cascade",
     "EarlyExitImageClassificationModel",
     "EarlyExitOutput",

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from moco_rt.architectures.sites import EMBEDDINGS
-from moco_rt.policies.conditions import OffRamp
+from moco_rt.policies.bag_of_tokens import AnyOffRamp
 from moco_rt.policies.policy import Exit
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.exit_points import ExitPoint, compile_exits
@@ -69,16 +69,17 @@ class Costs:
         return seconds.T
 
 
-def measure_costs(model: EarlyExitClassifier, rows: Sequence[Any], off_ramps: Sequence[OffRamp]) -> Costs:
+def measure_costs(model: EarlyExitClassifier, rows: Sequence[Any], off_ramps: Sequence[AnyOffRamp]) -> Costs:
     """Time whole forwards with and without exits: the minimum over interleaved runs, on batches of near-equal length.
 
     Args:
         model: on its own backend and threads.
         rows: tokenised texts, or images, some hundred at least to speak for the lengths.
-        off_ramps: E off-ramps in the order of their sites; those that read the same feature are taken to cost alike.
+        off_ramps: E off-ramps in the order in which a batch meets their sites; those that read the same feature are
+            taken to cost alike.
     """
     # Off-ramps are of one kind if scoring by them costs the same: they read one feature. Those at the embeddings are a
-    # kind of their own, for there the feature is not read off a peek.
+    # kind of their own, for there the feature is not read off a peek. So is a bag of tokens, which alone reads ids.
     looks = [(off_ramp.feature, off_ramp.site == EMBEDDINGS) for off_ramp in off_ramps]
     kinds = sorted(set(looks))
     kind = [kinds.index(look) for look in looks]
@@ -121,7 +122,7 @@ def measure_costs(model: EarlyExitClassifier, rows: Sequence[Any], off_ramps: Se
     )
 
 
-def _next_site(off_ramp: OffRamp, off_ramps: Sequence[OffRamp]) -> int | None:
+def _next_site(off_ramp: AnyOffRamp, off_ramps: Sequence[AnyOffRamp]) -> int | None:
     """Return the index of the first off-ramp at a later site than that of `off_ramp`; None: there is none."""
     sites = [other.site for other in off_ramps]
     place = len(sites) - sites[::-1].index(off_ramp.site)
@@ -129,7 +130,7 @@ def _next_site(off_ramp: OffRamp, off_ramps: Sequence[OffRamp]) -> int | None:
 
 
 def _exits(
-    model: EarlyExitClassifier, *, scoring: OffRamp | None = None, leaving: OffRamp | None = None
+    model: EarlyExitClassifier, *, scoring: AnyOffRamp | None = None, leaving: AnyOffRamp | None = None
 ) -> Mapping[str, ExitPoint]:
     """Compile an off-ramp that scores rows and lets none go, and one by which all leave."""
     policy = model.policy.without_exits()

@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
-from moco_rt.architectures.sites import EMBEDDINGS, attention_site
+from moco_rt.architectures.sites import EMBEDDINGS, TOKENS
 from moco_rt.certification.exit_scores import ExitScores
 from moco_rt.certification.selection import ExitCandidates, RowsInAll, ScoredRows
+from moco_rt.policies.bag_of_tokens import AnyOffRamp, BagOfTokens
 from moco_rt.policies.conditions import OffRamp
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
-from moco_rt.runtime.exit_points import compile_off_ramp
+from moco_rt.runtime.exit_points import compile_bag, compile_off_ramp
 from moco_rt.tuning.costs import Costs, measure_costs
-from moco_rt.tuning.distillation import fit_off_ramp
+from moco_rt.tuning.distillation import fit_bag, fit_off_ramp
 from moco_rt.tuning.recording import Recordings, record
 from moco_rt.tuning.splits import Split
 
@@ -31,7 +33,8 @@ class Study:
     """Off-ramps of one model, the rows of two jobs recorded on it, and the costs of leaving.
 
     Attributes:
-        off_ramps: E off-ramps to choose from, in the order of their sites; no row leaves by them yet.
+        off_ramps: E off-ramps to choose from, in the order in which a batch meets their sites, of models that take
+            texts a bag of tokens first; no row leaves by them yet.
         baseline_off_ramps: those of one layer on the first token, one after each attention, as published methods use.
         ordering: recordings of the rows that order policies.
         calibration: recordings of the rows that certify.
@@ -40,7 +43,7 @@ class Study:
         logits: (N, C) float32 logits of the model on the rows of all three jobs.
     """
 
-    off_ramps: Sequence[OffRamp]
+    off_ramps: Sequence[AnyOffRamp]
     baseline_off_ramps: Sequence[OffRamp]
     ordering: Recordings
     calibration: Recordings
@@ -89,7 +92,8 @@ def study_model(
         for site in tqdm(sites, desc="off-ramps", delay=2, leave=False)
         for feature in _features(site)
     ]
-    off_ramps = [better for better, _ in fitted]
+    bags = [fit_bag(fit_rows, ordering_rows, seed)] if TOKENS in sites else []
+    off_ramps: list[AnyOffRamp] = [*bags, *(better for better, _ in fitted)]
     return Study(
         off_ramps,
         baseline_off_ramps=[simple for _, simple in fitted if simple.feature == "cls"],
@@ -102,26 +106,35 @@ def study_model(
 
 
 def candidate_sites(model: EarlyExitClassifier) -> list[str]:
-    """Return the sites where off-ramps are tried: the embeddings, and a peek after the attention of all layers but one.
+    """Return the sites where off-ramps are tried, in the order in which a batch meets them.
 
-    After the last attention nothing is left to save. A peek after a whole layer would have to run its feed-forward
-    network too, which holds most of a layer's weights.
+    Of texts `tokens`, then the embeddings, and a peek after the attention of all layers but one: after the last nothing
+    is left to save. A peek after a whole layer would have to run its feed-forward network too, which holds most of a
+    layer's weights.
     """
-    layers = len(model.sites) // 2
-    return [EMBEDDINGS, *(attention_site(layer) for layer in range(layers - 1))]
+    attentions = [site for site in model.sites if site.endswith(".attention")]
+    return [*([TOKENS] if TOKENS in model.sites else []), EMBEDDINGS, *attentions[:-1]]
 
 
-def score_exits(off_ramps: Sequence[OffRamp], rows: Recordings) -> ExitScores:
+def score_exits(off_ramps: Sequence[AnyOffRamp], rows: Recordings) -> ExitScores:
     """Score recorded rows by off-ramps, each with its site, with the code that will score them in the model."""
-    cpu = torch.device("cpu")
     scores = np.empty((len(off_ramps), 2, len(rows.lengths)), np.float32)
     for both, off_ramp in zip(scores, off_ramps, strict=True):
-        assert off_ramp.site is not None
-        x = torch.from_numpy(rows.feature(off_ramp.site, off_ramp.feature))
-        both[:] = compile_off_ramp(off_ramp, cpu).score(x).numpy()
+        both[:] = _score(off_ramp, rows).numpy()
     return ExitScores(scores[:, 1].astype(np.int64), scores[:, 0], rows.labels)
+
+
+def _score(off_ramp: AnyOffRamp, rows: Recordings) -> Tensor:
+    """Return scores and predicted classes of recorded rows: (2, N) float32."""
+    if isinstance(off_ramp, BagOfTokens):
+        return compile_bag(off_ramp).score(rows.batch())
+    assert off_ramp.site is not None
+    x = torch.from_numpy(rows.feature(off_ramp.site, off_ramp.feature))
+    return compile_off_ramp(off_ramp, torch.device("cpu")).score(x)
 
 
 def _features(site: str) -> Sequence[str]:
     """Return the features to try at a site. The mean costs time, but before attention all first tokens are equal."""
+    if site == TOKENS:
+        return ()  # nothing is embedded yet: a bag of tokens reads the ids
     return ("cls+mean",) if site == EMBEDDINGS else ("cls", "cls+mean")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from moco_rt import EarlyExitTextClassificationModel
+from moco_rt import BagOfTokens, EarlyExitTextClassificationModel
 from moco_rt.inputs.tokenization import encode
 from moco_rt.policies.conditions import OffRamp
 from moco_rt.tuning import distillation
@@ -130,15 +132,19 @@ def test_labels_of_another_number_are_refused(run, one_line_error, calibration, 
 # Off-ramps
 
 
-@pytest.mark.parametrize(("layers", "expected"), [(1, 1), (2, 2), (3, 3), (6, 6)])
-def test_off_ramps_are_tried_at_the_embeddings_and_at_peeks_over_all_layers_but_the_last(tiny_bert, layers, expected):
+@pytest.mark.parametrize(("layers", "expected"), [(1, 2), (2, 3), (3, 4), (6, 7)])
+def test_off_ramps_are_tried_before_and_at_the_embeddings_and_at_peeks_over_all_layers_but_the_last(
+    tiny_bert, layers, expected
+):
     sites = candidate_sites(EarlyExitTextClassificationModel(tiny_bert(layers)))
-    assert sites == ["embeddings", *(f"encoder.{i}.attention" for i in range(layers - 1))]
+    assert sites == ["tokens", "embeddings", *(f"encoder.{i}.attention" for i in range(layers - 1))]
     assert len(sites) == expected
 
 
 def test_nobody_leaves_by_an_off_ramp_yet(run):
-    off_ramps = run(make_texts(400)).off_ramps
+    bag, *off_ramps = run(make_texts(400)).off_ramps
+    assert isinstance(bag, BagOfTokens)
+    assert np.isposinf(bag.thresholds).all()
     assert [(off_ramp.site, off_ramp.feature) for off_ramp in off_ramps] == [
         ("embeddings", "cls+mean"),
         *((site, feature) for site in SITES[1:] for feature in ("cls", "cls+mean")),
@@ -150,7 +156,8 @@ def test_nobody_leaves_by_an_off_ramp_yet(run):
 
 
 def weights(off_ramps):
-    return [array for off_ramp in off_ramps for layer in off_ramp.layers for array in layer]
+    bag, *others = off_ramps
+    return [bag.table, bag.bias, *(array for off_ramp in others for layer in off_ramp.layers for array in layer)]
 
 
 def test_a_seed_gives_the_same_off_ramps_and_another_seed_others(run):
@@ -176,6 +183,20 @@ def test_off_ramps_learn_the_full_models_labels(run, monkeypatch):
     right = (answers.predicted == rows.labels).mean(axis=1)
     most = np.bincount(rows.labels).max() / len(rows.labels)
     assert right[-1] > most + 0.1
+
+
+def test_a_bag_is_scored_as_the_model_will_score_it(fast, word_tokenizer, run):
+    texts = make_texts(400)
+    found = run(texts)
+    bag, rows = found.off_ramps[0], found.calibration
+    scores = score_exits([bag], rows)
+    order = np.random.default_rng(0).permutation(400)
+    again = EarlyExitTextClassificationModel(fast.model)
+    again.add_off_ramp(replace(bag, thresholds=np.full(3, -np.inf)), "tokens")
+    output = again.predict([texts[i] for i in order[260:]], tokenizer=word_tokenizer, max_length=32)
+    assert (output.exit_site == again.sites.index("tokens")).all()
+    np.testing.assert_array_equal(output.labels, scores.predicted[0])
+    np.testing.assert_allclose(output.probs.max(1).values, scores.score[0], rtol=1e-5)
 
 
 def test_the_costs_are_of_all_off_ramps(run):
