@@ -173,7 +173,7 @@ def _describe(exit: Exit, prefix: str, tensors: dict[str, NDArray[Any]]) -> dict
             **{name: _plain(getattr(condition, name)) for name in named},
         }
     raise ValueError(
-        f"the condition at {exit.site} must be a LinearCondition or an off-ramp to be saved (got a callable)"
+        f"the condition at {exit.site} must be a LinearCondition or an OffRamp to be saved (got a callable)"
     )
 
 

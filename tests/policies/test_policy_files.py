@@ -368,7 +368,7 @@ def test_a_tensor_that_is_missing_is_named(tmp_path, one_line_error):
 
 def test_a_plain_callable_is_refused_before_anything_is_written(tmp_path, one_line_error):
     exits = [*many_exits()[:1], Exit(ATTENTION, 0, lambda x: x[:, 0] > 0, "cls", 0.05)]
-    words = f"the condition at {ATTENTION} must be a LinearCondition or an off-ramp to be saved (got a callable)"
+    words = f"the condition at {ATTENTION} must be a LinearCondition or an OffRamp to be saved (got a callable)"
     with one_line_error(ValueError, words):
         save_policy(policy_of(*exits), tmp_path / "new")
     assert not (tmp_path / "new").exists()

@@ -174,7 +174,7 @@ def test_a_policy_of_a_model_of_another_shape_is_refused(tmp_path, tiny_bert, co
 def test_a_plain_callable_is_refused(tmp_path, tiny_bert, one_line_error):
     fast = make_fast(tiny_bert)
     fast.add_rule(lambda cls: cls[:, 0] > 0, 0, RULE)
-    with one_line_error(ValueError, f"the condition at {RULE} must be a LinearCondition or an off-ramp to be saved"):
+    with one_line_error(ValueError, f"the condition at {RULE} must be a LinearCondition or an OffRamp to be saved"):
         fast.save_pretrained(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
