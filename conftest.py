@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from moco_rt._C import can_multiply
-from moco_rt.tuning import costs, distillation
+from moco_rt.studies import costs, distillation
 
 
 @pytest.fixture(

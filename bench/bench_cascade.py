@@ -25,9 +25,10 @@ from moco_rt import Cascade, EarlyExitTextClassificationModel, quantize
 from moco_rt.architectures import load_classifier
 from moco_rt.cascades.tier import Tier, align_classes
 from moco_rt.certification.exit_scores import ExitScores, last_certified
-from moco_rt.certification.guarantee import Guarantee
+from moco_rt.certification.promises import Confident
 from moco_rt.inputs.batching import by_length, pad
 from moco_rt.inputs.tokenization import encode
+from moco_rt.statistics.guarantee import Guarantee
 from moco_rt.tuning import Split, choose_cascade, split_texts, study_tiers
 
 STORED = RESULTS / "cascade.json"
@@ -74,7 +75,7 @@ class Recipe:
 
     def _certify(self, of: list) -> float:
         score, predicted = self._small.logits(of).softmax(1).max(1)
-        scores = ExitScores(predicted.numpy()[None], score.numpy()[None], self._large.labels(of).numpy())
+        scores = ExitScores.of_labels(predicted.numpy()[None], score.numpy()[None], self._large.labels(of).numpy())
         # From "never" down, in steps that nobody's rows have chosen.
         path = [np.full((1, 2), level, np.float32) for level in [np.inf, *np.linspace(1, 0.5, 2001)]]
         place = last_certified(map(scores.exit_of_row, path), scores, GUARANTEE)
@@ -97,9 +98,10 @@ def certified_cascades(models: list, split: Split, limit: int) -> dict[str, Casc
         return align_classes(made)
 
     found = study_tiers(tiers(), split, 0)
-    exits, ends, _ = found.groups()
-    kinds = {"exits": [exits], "cascade": [ends], "found": found.groups()}
-    return {kind: choose_cascade(tiers(), found, split, GUARANTEE, groups) for kind, groups in kinds.items()}
+    exits, ends, _ = found.candidates.groups
+    kinds = {"exits": [exits], "cascade": [ends], "found": None}
+    promise = Confident(GUARANTEE)
+    return {kind: choose_cascade(tiers(), found, split, promise, groups) for kind, groups in kinds.items()}
 
 
 def run(name: str, rows: int, find_rows: int | None, repetitions: int) -> dict:

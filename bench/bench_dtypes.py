@@ -19,14 +19,15 @@ from docs_table import put_into_docs
 
 from moco_rt import EarlyExitTextClassificationModel, quantize
 from moco_rt.architectures import load_classifier
-from moco_rt.certification.guarantee import Guarantee
+from moco_rt.certification.promises import Confident
 from moco_rt.inputs.batching import length_sorted_batches
 from moco_rt.inputs.tokenization import encode
 from moco_rt.runtime.exit_points import compile_exits
+from moco_rt.statistics.guarantee import Guarantee
 from moco_rt.tuning import choose, split_texts, study_model
 
 STORED = RESULTS / "dtypes.json"
-GUARANTEE = Guarantee.of_agreement(0.99, CONFIDENCE)
+PROMISE = Confident(Guarantee.of_agreement(0.99, CONFIDENCE))
 
 
 def run(name: str, rows: int, find_rows: int | None) -> dict:
@@ -42,7 +43,7 @@ def run(name: str, rows: int, find_rows: int | None) -> dict:
         if dtype == "int8":
             in_dtype = quantize(model, split.texts[split.fit], tokenizer=tokenizer, max_length=limit)
         fast = EarlyExitTextClassificationModel(in_dtype, dtype=asked)
-        choose(fast, study_model(fast, split, seed=0), GUARANTEE)
+        choose(fast, study_model(fast, split, seed=0), PROMISE)
         variants[f"{dtype}"] = partial(fast.run, {})
         variants[f"{dtype} + exits"] = partial(fast.run, compile_exits(fast.policy, fast.device))
     batches, order = length_sorted_batches(tokenizer, texts(report, rows), limit, BATCH_ROWS)

@@ -27,12 +27,13 @@ from numpy.typing import NDArray
 from moco_rt import EarlyExitTextClassificationModel
 from moco_rt.architectures import load_classifier
 from moco_rt.certification.exit_scores import last_certified
-from moco_rt.certification.guarantee import Guarantee
+from moco_rt.certification.promises import Confident
 from moco_rt.inputs.batching import length_sorted_batches
 from moco_rt.inputs.tokenization import encode
 from moco_rt.policies.bag_of_tokens import AnyOffRamp
 from moco_rt.policies.policy import Exit
 from moco_rt.runtime.exit_points import ExitPoint, compile_exits
+from moco_rt.statistics.guarantee import Guarantee
 from moco_rt.tuning import (
     Baseline,
     Recordings,
@@ -78,7 +79,7 @@ def texts(path: str, rows: int | None) -> list:
 
 def certified_search(model: EarlyExitTextClassificationModel, found: Study, level: float) -> list[AnyOffRamp]:
     """Give the model the policy that our search finds and the calibration rows certify; return its off-ramps."""
-    choose(model, found, Guarantee.of_agreement(level, CONFIDENCE))
+    choose(model, found, Confident(Guarantee.of_agreement(level, CONFIDENCE)))
     return [exit.condition for exit in model.policy.exits]
 
 
@@ -185,7 +186,7 @@ def run(name: str, rows: int, find_rows: int | None) -> dict:
     results = {method: {} for method in (OURS, *methods)}
     for ((method, level), off_ramps), times in zip(policies.items(), measured[1:], strict=True):
         results[method][str(level)] = {**times, "agreement": agreement(off_ramps, recorded)}
-    choose(fast, found, Guarantee.of_agreement(0.99, CONFIDENCE))
+    choose(fast, found, Confident(Guarantee.of_agreement(0.99, CONFIDENCE)))
     return {
         "rows": len(order),
         "reported_rows": len(recorded.lengths),

@@ -34,7 +34,8 @@ LIBRARIES = {"Hugging Face": "0", "tokie": "1"}
 def make_policy(directory: Path) -> None:
     model, tokenizer = load_classifier(str(SHARED / "models" / MODEL))
     texts = [row["text"] for row in read_jsonl(SHARED / "data" / "imdb/unlabelled.jsonl", None)]
-    options: dict[str, Any] = {"tokenizer": tokenizer, "max_length": MAX_LENGTH, "agreement": AGREEMENT}
+    # In the model's own dtype, so that what tokenising takes can be compared from one machine to another.
+    options: dict[str, Any] = {"tokenizer": tokenizer, "max_length": MAX_LENGTH, "agreement": AGREEMENT, "dtype": None}
     moco_rt.accelerate(model, texts, **options).save_pretrained(directory)
 
 

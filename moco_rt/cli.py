@@ -12,7 +12,19 @@ import typer
 from safetensors import SafetensorError
 from typer.core import TyperCommand
 
-from moco_rt.cli_options import Agreement, DtypeOption, MaxLength, check_directory, say_lines
+from moco_rt.cli_options import (
+    Agreement,
+    AutoDtypeName,
+    DtypeOption,
+    MaxDrop,
+    MaxLength,
+    PromisedAgreement,
+    PromiseName,
+    PromiseOption,
+    check_directory,
+    parse_agreement,
+    say_lines,
+)
 from moco_rt.inputs.file_formats import Columns, FileFormat
 
 # What commands run on is imported inside them: help and completion must not wait for transformers and the search.
@@ -107,9 +119,13 @@ def accelerate(
         Path | None,
         typer.Option(help="texts, or images, for the certificate alone (35% of --data)", show_default=False),
     ] = None,
-    agreement: Agreement = 0.99,
+    promise: PromiseOption = PromiseName.CONFIDENT,
+    agreement: PromisedAgreement = None,
+    max_drop: MaxDrop = None,
     confidence: Annotated[float, typer.Option(help="with which that must hold")] = 0.95,
-    dtype: DtypeOption = None,
+    dtype: Annotated[
+        AutoDtypeName, typer.Option(help="to compute in; auto: whatever is fastest of what is certified")
+    ] = AutoDtypeName.AUTO,
     max_length: MaxLength = None,
     seed: Annotated[int, typer.Option(help="of the split of the texts and of the off-ramps")] = 0,
     kind: _Format = None,
@@ -120,11 +136,19 @@ def accelerate(
     """Find the fastest policy of exits that can be certified."""
     check_directory(out)
     columns = Columns(text_column, text2_column, label_column)
+    wish: dict[str, Any] = {
+        "promise": promise.value,
+        "agreement": parse_agreement(agreement),
+        "max_drop": max_drop,
+        "confidence": confidence,
+        "dtype": dtype.choice,
+        "seed": seed,
+    }
     if data.is_dir():
         from moco_rt import cli_images
 
         cli_images.check_no_text_options(kind, columns, max_length)
-        print(cli_images.accelerate(model, data, out, calibration, agreement, confidence, dtype, seed))
+        print(cli_images.accelerate(model, data, out, calibration, wish))
         return
     from moco_rt.architectures import load_classifier
     from moco_rt.inputs.labels import true_classes
@@ -141,10 +165,7 @@ def accelerate(
         given,
         [row.text for row in rows],
         tokenizer=tokenizer if one else None,
-        agreement=agreement,
-        confidence=confidence,
-        dtype=None if dtype is None else dtype.dtype,
-        seed=seed,
+        **wish,
         calibration=None if kept_apart is None else [row.text for row in kept_apart],
         labels=true_classes(rows if kept_apart is None else kept_apart, last.config),
         max_length=max_length,

@@ -33,12 +33,16 @@ def accelerate(
     folder: Path,
     out: Path,
     calibration: Path | None,
-    agreement: float,
-    confidence: float,
-    dtype: DtypeName | None,
-    seed: int,
+    wish: dict[str, Any],
 ) -> str:
     """Find a policy on the images of a folder, write the model and return what is promised.
+
+    Args:
+        models: the model's name, in a list.
+        folder: the images.
+        out: directory to write to.
+        calibration: a folder of images for the certificate alone; None: some of `folder`.
+        wish: what is asked for, as keyword arguments of `moco_rt.accelerate`.
 
     Raises:
         ValueError: there are several models, and whatever `moco_rt.accelerate` refuses.
@@ -52,10 +56,7 @@ def accelerate(
         model,
         images,
         image_processor=load_image_processor(model),
-        agreement=agreement,
-        confidence=confidence,
-        dtype=_dtype(dtype),
-        seed=seed,
+        **wish,
         calibration=kept_apart,
         labels=_true_classes(images if kept_apart is None else kept_apart, model.config),
     )

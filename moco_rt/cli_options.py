@@ -12,6 +12,7 @@ import typer
 # Torch is imported where it is needed: help and completion must not wait for it.
 if TYPE_CHECKING:
     from moco_rt.architectures.conversion import Dtype
+    from moco_rt.tuning.variants import DtypeChoice
 
 
 class DtypeName(str, Enum):
@@ -29,9 +30,59 @@ class DtypeName(str, Enum):
         return "int8" if self is DtypeName.INT8 else {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.value]
 
 
+class AutoDtypeName(str, Enum):
+    """A number format to compute in, or all that the processor has kernels for."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    INT8 = "int8"
+
+    @property
+    def choice(self) -> DtypeChoice:
+        """The same, as the library takes it."""
+        return "auto" if self is AutoDtypeName.AUTO else DtypeName(self.value).dtype
+
+
+class PromiseName(str, Enum):
+    """A promise to choose."""
+
+    CONFIDENT = "confident"
+    PER_CLASS = "per class"
+    ACCURACY = "accuracy"
+
+
 DtypeOption = Annotated[DtypeName | None, typer.Option(help="to compute in; the model's where none is given")]
 MaxLength = Annotated[int | None, typer.Option(help="in tokens; what the model allows where none is given")]
 Agreement = Annotated[float, typer.Option(help="share of labels to keep")]
+PromiseOption = Annotated[
+    PromiseName,
+    typer.Option(help="about all rows; about the rows of each class; or about accuracy, by the data's labels"),
+]
+PromisedAgreement = Annotated[
+    str | None,
+    typer.Option(help="share of labels to keep (0.99); with 'per class' also toxic=0.99,hate=0.98", show_default=False),
+]
+MaxDrop = Annotated[
+    float | None, typer.Option(help="with 'accuracy': share of rows that it may fall by", show_default=False)
+]
+
+
+def parse_agreement(agreement: str | None) -> float | dict[str, float] | None:
+    """Return the agreement that was asked for as `accelerate` takes it.
+
+    Raises:
+        ValueError: it is neither a number nor classes with numbers.
+    """
+    if agreement is None:
+        return None
+    try:
+        if "=" not in agreement:
+            return float(agreement)
+        pairs = [part.rpartition("=") for part in agreement.split(",")]
+        return {name.strip(): float(share) for name, _, share in pairs}
+    except ValueError:
+        raise ValueError(f"agreement must be a number, or class=number,... (got {agreement!r})") from None
 
 
 def check_directory(out: Path) -> None:

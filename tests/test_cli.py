@@ -60,7 +60,7 @@ def test_accelerate_prints_what_it_promises_and_writes_a_model_that_keeps_it(sav
     arguments = ["accelerate", "--model", saved, "--data", str(data), "--agreement", "0.9", "--out", str(tmp_path)]
     assert cli.main(arguments) == 0
     fast = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
-    assert capsys.readouterr().out == fast.policy.certificate.table() + "\n"
+    assert capsys.readouterr().out == fast.report() + "\n"
     assert fast.policy.certificate.alpha == pytest.approx(0.1)
     assert fast.policy.certificate.rows == 208  # 35% of 600, copies of a text on one side
 

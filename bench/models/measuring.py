@@ -35,7 +35,8 @@ def check_saved(model: EarlyExitClassifier, case: Case, found: Prediction) -> No
 
 def measure(name: str, case: Case, agreement: float, count: int) -> str:
     """Return the row of the table: exits are found at an agreement, on so many of the case's rows."""
-    fast = moco_rt.accelerate(case.model, case.search_rows[:count], agreement=agreement, **case.options)
+    # In the model's own dtype: the table is about exits.
+    fast = moco_rt.accelerate(case.model, case.search_rows[:count], agreement=agreement, dtype=None, **case.options)
     plain = type(fast)(case.model)
     expected, found = (each.predict(case.report_rows, **case.options) for each in (plain, fast))
     check_saved(fast, case, found)

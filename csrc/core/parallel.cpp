@@ -79,6 +79,17 @@ void parallel_tasks(int64_t tasks, int64_t flops, c10::function_ref<void(int64_t
   share_out(tasks, std::min({loop_threads() - 1, tasks - 1, worth}), f);
 }
 
+std::vector<Range> shrinking_ranges(int64_t items, int64_t least, int64_t most) {
+  const int64_t threads = loop_threads();
+  std::vector<Range> ranges;
+  for (int64_t first = 0; first < items; first = ranges.back().last) {
+    const int64_t left = items - first;
+    const int64_t share = threads == 1 ? most : std::clamp(left / (2 * threads), least, most);
+    ranges.push_back({first, std::min(items, first + share)});
+  }
+  return ranges;
+}
+
 int64_t loop_threads() { return ThreadPool::inside() ? 1 : std::min<int64_t>(at::get_num_threads(), allowed_cores()); }
 
 int64_t parallel_threads() {

@@ -5,6 +5,7 @@
 #include <c10/util/FunctionRef.h>
 
 #include <cstdint>
+#include <vector>
 
 namespace moco {
 
@@ -22,6 +23,10 @@ void parallel_ranges(int64_t first, int64_t last, int64_t grain, c10::function_r
 // f(task) for every task in [0, tasks), each on whichever thread is free next; on the calling thread alone where
 // `flops` of work in all are too few to wake another. An exception of f is thrown again.
 void parallel_tasks(int64_t tasks, int64_t flops, c10::function_ref<void(int64_t)> f);
+
+// Successive ranges of so many items, each for one task of a loop: of `most` items at first, then of ever fewer, down
+// to `least`, so that the threads come to an end together (guided self-scheduling, Polychronopoulos and Kuck 1987).
+std::vector<Range> shrinking_ranges(int64_t items, int64_t least, int64_t most);
 
 // How many threads a parallel loop of this thread may have: as many as torch's, but no more than there are cores to run
 // them, and inside another loop one. Torch cannot be asked whether somebody has set its number or it is the default,

@@ -201,8 +201,9 @@ int64_t Exits::apply(PackedBatch& batch, Results& results, Streaks& streaks,
     }
   }
   if (row_ids.empty()) return 0;
-  results.write_exits(row_ids, site_, rule_ids,
-                      round_logits(at::tensor(logits).view({-1, classes_}), classes, results.logits().scalar_type()));
+  results.write_exits(
+      row_ids, site_, rule_ids,
+      round_logits(at::tensor(logits, at::kFloat).view({-1, classes_}), classes, results.logits().scalar_type()));
   batch.compact(keep);
   return std::ssize(row_ids);
 }

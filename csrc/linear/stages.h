@@ -66,13 +66,11 @@ void run_stages(int64_t tokens, Widths widths, std::initializer_list<Stage<T>> s
   }
   int64_t flops = 0;
   for (const Stage<T>& stage : stages) flops += stage.flops;
-  // Many tokens: chunks of about four tiles, as equal as they can be. A chunk reads all weights of the layer once; with
-  // four tiles that is seldom enough (12 x 768: 4% faster than with one, no slower than with eight).
-  const int64_t rounds = (tiles + 4 * threads - 1) / (4 * threads);
-  const int64_t tasks = std::min(tiles, threads * rounds);
-  parallel_tasks(tasks, flops, [&](int64_t task) {
-    const Range range{task * tiles / tasks * Linear::kTile,
-                      std::min(tokens, (task + 1) * tiles / tasks * Linear::kTile)};
+  // Many tokens: chunks of four tiles at most. A chunk reads all weights of the layer once; with four tiles that is
+  // seldom enough (12 x 768: 4% faster than with one, no slower than with eight).
+  const std::vector<Range> chunks = shrinking_ranges(tiles, 1, 4);
+  parallel_tasks(static_cast<int64_t>(chunks.size()), flops, [&](int64_t task) {
+    const Range range = Linear::tokens_of(chunks[static_cast<size_t>(task)], tokens);
     const StageBuffers<T> own = buffers(range.size());
     for (const Stage<T>& stage : stages) {
       if (stage.panels.size() > 0) stage.run(range, stage.panels, own);

@@ -17,17 +17,22 @@ constexpr int64_t kThreadTokens = 128;
 constexpr int64_t kSharedTokens = 1024;
 constexpr int64_t kChunksPerThread = 3;  // at least, for a thread that comes late to do less
 
-// The rows in chunks of so many tokens at most, or of one row.
-std::vector<Range> chunks_of_rows(const std::vector<int32_t>& cu_seqlens, int64_t tokens) {
+// The rows in chunks, each of whole rows that end nearest to where a range of tokens does.
+std::vector<Range> chunks_of_rows(const std::vector<int32_t>& cu_seqlens, const std::vector<Range>& ranges) {
   std::vector<Range> chunks;
-  const auto rows = static_cast<int64_t>(cu_seqlens.size()) - 1;
-  const auto start = [&](int64_t row) { return cu_seqlens[static_cast<size_t>(row)]; };
-  for (int64_t first = 0; first < rows; first = chunks.back().last) {
-    int64_t last = first + 1;
-    while (last < rows && start(last + 1) - start(first) <= tokens) ++last;
-    chunks.push_back({first, last});
+  auto first = cu_seqlens.begin();
+  for (const Range& range : ranges) {
+    auto last = std::lower_bound(first, cu_seqlens.end(), range.last);
+    if (last > first && range.last - *(last - 1) < *last - range.last) --last;
+    if (last > first) chunks.push_back({first - cu_seqlens.begin(), last - cu_seqlens.begin()});
+    first = last;
   }
   return chunks;
+}
+
+// The rows in chunks of about kSharedTokens.
+std::vector<Range> shared_chunks(const std::vector<int32_t>& cu_seqlens) {
+  return chunks_of_rows(cu_seqlens, shrinking_ranges(cu_seqlens.back(), kSharedTokens, kSharedTokens));
 }
 
 // The weights, if they fit each other.
@@ -83,10 +88,11 @@ void SelfAttention::run(T* hidden, const std::vector<int32_t>& cu_seqlens) const
     const int32_t* start = &cu_seqlens[static_cast<size_t>(rows.first)];
     run_rows(hidden + *start * D_, start, rows.size());
   };
-  const std::vector<Range> chunks = chunks_of_rows(cu_seqlens, kThreadTokens);
+  const std::vector<Range> chunks =
+      chunks_of_rows(cu_seqlens, shrinking_ranges(cu_seqlens.back(), Linear::kTile, kThreadTokens));
   const auto count = static_cast<int64_t>(chunks.size());
   if (count < kChunksPerThread * loop_threads()) {
-    for (const Range& rows : chunks_of_rows(cu_seqlens, kSharedTokens)) run_chunk(rows);
+    for (const Range& rows : shared_chunks(cu_seqlens)) run_chunk(rows);
   } else {
     parallel_tasks(count, std::numeric_limits<int64_t>::max(),
                    [&](int64_t i) { run_chunk(chunks[static_cast<size_t>(i)]); });
@@ -113,7 +119,7 @@ void SelfAttention::run_pooled(const T* hidden, const std::vector<int32_t>& cu_s
   const int64_t ld = layout_.width();
   const int64_t size = layout_.queries();
   const QueryRange queries{pooled};
-  for (const Range& chunk : chunks_of_rows(cu_seqlens, kSharedTokens)) {
+  for (const Range& chunk : shared_chunks(cu_seqlens)) {
     const int32_t* start = &cu_seqlens[static_cast<size_t>(chunk.first)];
     const int64_t rows = chunk.size();
     const int64_t tokens = start[rows] - start[0];

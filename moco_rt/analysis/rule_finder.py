@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from moco_rt.analysis.columns import PackedColumn
-from moco_rt.certification.bounds import allowed_errors, neyman_pearson_threshold, rows_needed, wrong_exit_bound
-from moco_rt.certification.guarantee import Guarantee
 from moco_rt.policies.conditions import LinearCondition, LinearRule, check_feature
+from moco_rt.statistics.bounds import allowed_errors, neyman_pearson_threshold, rows_needed, wrong_exit_bound
+from moco_rt.statistics.guarantee import Guarantee
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -35,17 +35,24 @@ class Source:
         revision: branch, tag or commit on the hub; None: the main branch.
         token: for the hub; None: the one that `hf auth login` stored.
         local_files_only: take nothing but what was downloaded before.
+        subfolder: folder inside the directory, or inside the model's repository.
     """
 
     name: str
     revision: str | None = None
     token: str | bool | None = None
     local_files_only: bool = False
+    subfolder: str = ""
 
     @property
     def options(self) -> dict[str, Any]:
         """The other fields as keyword arguments of transformers and huggingface_hub."""
-        return {"revision": self.revision, "token": self.token, "local_files_only": self.local_files_only}
+        return {
+            "revision": self.revision,
+            "token": self.token,
+            "local_files_only": self.local_files_only,
+            "subfolder": self.subfolder,
+        }
 
 
 def find_source(source: Source) -> Source:
@@ -114,9 +121,9 @@ def holds_images_model(name: str | Path) -> bool:
 def find_file(source: str | Path | Source, file: str) -> Path | None:
     """Return the path of a file that lies with a model, in a directory or on the hub; None where there is none."""
     found = source if isinstance(source, Source) else Source(str(source))
-    directory = Path(found.name)
-    if directory.is_dir():
-        return directory / file if (directory / file).is_file() else None
+    if Path(found.name).is_dir():
+        path = Path(found.name) / found.subfolder / file
+        return path if path.is_file() else None
     try:
         return Path(hf_hub_download(found.name, file, **found.options))
     except (EntryNotFoundError, LocalEntryNotFoundError):

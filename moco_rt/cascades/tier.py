@@ -100,8 +100,7 @@ class Tier:
         made_for = model.policy.made_for
         check_tokenizer(made_for, tokenizer)
         limit = made_for.get("max_length") if max_length is None else max_length
-        names = tuple(str(model.config.id2label[c]) for c in range(model.config.num_labels))
-        return cls(model, tokenizer, length_limit(tokenizer, model.max_seqlen, limit), names)
+        return cls(model, tokenizer, length_limit(tokenizer, model.max_seqlen, limit), model.class_names)
 
     def tokenises_like(self, other: Tier) -> bool:
         """Return True if both tiers make the same tokens of any text, so that one can reuse the other's."""

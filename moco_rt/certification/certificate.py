@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+#: Name of the variant that is the model as it was given.
+GIVEN = "as given"
+
 
 @dataclass(frozen=True)
 class ExitCount:
@@ -29,14 +32,32 @@ class ExitCount:
 
 
 @dataclass(frozen=True)
-class Certificate:
-    """P(label differs from the full model's) <= alpha, with confidence 1 - delta, on rows like the calibration rows.
-
-    The unit that is counted is the distinct row: rows that the tokenizer turns into equal tokens count once, for the
-    copies of a row say nothing new. What the copies weigh is shown beside it (`disagreement_in_all`).
+class ClassPromise:
+    """One class under the promise `per class`: of the rows to which the given model gives it.
 
     Attributes:
-        alpha: highest share of rows whose label may differ.
+        predicted_class: the class.
+        alpha: highest share of its rows that may get another answer; None: nothing is promised.
+        rows: distinct calibration rows of the class.
+        disagreements: those of them whose answer differs.
+    """
+
+    predicted_class: int
+    alpha: float | None
+    rows: int
+    disagreements: int
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A promise about rows like the calibration rows, and the counts that show it, with confidence 1 - delta.
+
+    Confident: P(the answer differs from that of the model as it was given) <= alpha. Other promises have fields of
+    their own. The unit that is counted is the distinct row: rows that the tokenizer turns into equal tokens count
+    once, for the copies of a row say nothing new. What the copies weigh stands beside it (`disagreement_in_all`).
+
+    Attributes:
+        alpha: highest share of rows whose answer may differ; None: another promise was asked for.
         delta: the chance, over the choice of calibration rows, that the promise does not hold.
         rows: distinct calibration rows.
         disagreements: distinct calibration rows whose label differs.
@@ -48,9 +69,14 @@ class Certificate:
         accuracy: the same with exits.
         rows_in_all: calibration rows with their copies; None: found before rows were compared (version 1 on disk).
         disagreement_in_all: share of all calibration rows, copies included, whose label differs; None likewise.
+        variant: name of the variant that is run; the answers that count are those of the model as it was given.
+        promise: its name, see `promises`.
+        classes: what is promised of each class, and what was counted; empty: another promise was asked for.
+        max_drop: highest share of rows by which the accuracy may fall; None likewise.
+        drop_bound: the smallest such share that the calibration rows show; None likewise.
     """
 
-    alpha: float
+    alpha: float | None
     delta: float
     rows: int
     disagreements: int
@@ -61,6 +87,11 @@ class Certificate:
     accuracy: float | None = None
     rows_in_all: int | None = None
     disagreement_in_all: float | None = None
+    variant: str = GIVEN
+    promise: str = "confident"
+    classes: tuple[ClassPromise, ...] = ()
+    max_drop: float | None = None
+    drop_bound: float | None = None
 
     @classmethod
     def of(cls, stored: Mapping[str, Any] | None) -> Certificate | None:
@@ -68,7 +99,8 @@ class Certificate:
         if stored is None:
             return None
         counts = tuple(ExitCount(**count) for count in stored["exits"])
-        return cls(**{**stored, "exits": counts})
+        classes = tuple(ClassPromise(**promised) for promised in stored.get("classes", ()))
+        return cls(**{**stored, "exits": counts, "classes": classes})
 
     @property
     def speedup(self) -> float:
@@ -77,10 +109,11 @@ class Certificate:
 
     def table(self) -> str:
         """Return the promise, and the counts by exit and class, as aligned text."""
+        form = "" if self.variant == GIVEN else f" in {self.variant}"
         lines = [
-            f"same label as the full model on at least {1 - self.alpha:.2%} of rows, with {1 - self.delta:.0%} "
-            f"confidence ({self._counted()})",
-            f"expected {1e3 * self.seconds:.3f} ms a row instead of {1e3 * self.seconds_full:.3f}: {self.speedup:.2f}x",
+            *self._promised(),
+            f"expected {1e3 * self.seconds:.3f} ms a row{form} instead of {1e3 * self.seconds_full:.3f}: "
+            f"{self.speedup:.2f}x",
         ]
         if self.accuracy is not None and self.accuracy_full is not None:
             lines.append(f"accuracy {self.accuracy:.2%}, without exits {self.accuracy_full:.2%}")
@@ -95,6 +128,23 @@ class Certificate:
         ]
         left = sum(count.fired for count in self.exits)
         return "\n".join([*lines, f"{'ran to the end':<{width + 6}}{1 - left / self.rows:>9.1%}"])
+
+    def _promised(self) -> list[str]:
+        """Return the promise in a line, or of each class in one."""
+        sure = f"with {1 - self.delta:.0%} confidence"
+        if self.alpha is not None:
+            return [
+                f"same label as the full model on at least {1 - self.alpha:.2%} of rows, {sure} ({self._counted()})"
+            ]
+        if self.max_drop is not None:
+            shown = f"; shown: {self.drop_bound:.2%}" if self.drop_bound is not None else ""
+            return [f"accuracy lower by at most {self.max_drop:.2%} of rows, {sure}{shown} ({self._counted()})"]
+        return [f"of the rows to which the full model gives a class, {sure} ({self._counted()}):"] + [
+            f"  class {promised.predicted_class}: "
+            + ("nothing promised" if promised.alpha is None else f"at least {1 - promised.alpha:.2%} keep it")
+            + f" ({promised.disagreements} of {promised.rows:,} differ)"
+            for promised in self.classes
+        ]
 
     def _counted(self) -> str:
         if self.rows_in_all is None or self.disagreement_in_all is None:

@@ -8,54 +8,87 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moco_rt.certification.bounds import fixed_sequence, upper_bound
 from moco_rt.certification.certificate import ExitCount
-from moco_rt.certification.guarantee import Guarantee
+from moco_rt.statistics.bounds import fixed_sequence, upper_bound
+from moco_rt.statistics.guarantee import Guarantee
 
 
 @dataclass(frozen=True)
 class ExitScores:
-    """Predictions and scores of E exits on n rows, exits in the order in which a row meets them.
+    """Scores of E exits on n rows, exits in the order in which a row meets them, and what each way out comes to.
+
+    What "the same answer" means is the task's affair: here a way out is right or wrong. The last way out, after the E
+    exits, is to run to the end, which is never wrong where the model that runs is the one that was given.
 
     Attributes:
-        predicted: (E, n) int64 classes that the exits predict.
+        group: (E, n) int64, which of an exit's thresholds the row must pass: the class that it predicts.
         score: (E, n) float32, the higher the surer.
-        label: (n,) int64 labels of the full model.
+        wrong: (E + 1, n) bool, whether the row's answer, by way out, differs from that of the given model.
+        labels: (E + 1, n) int64, the row's label by way out; None: the task has none.
+        given: (n,) int64 labels of the given model; None likewise.
     """
 
-    predicted: NDArray[np.int64]
+    group: NDArray[np.int64]
     score: NDArray[np.float32]
-    label: NDArray[np.int64]
+    wrong: NDArray[np.bool_]
+    labels: NDArray[np.int64] | None = None
+    given: NDArray[np.int64] | None = None
+
+    @classmethod
+    def of_labels(
+        cls,
+        predicted: NDArray[np.int64],
+        score: NDArray[np.float32],
+        given: NDArray[np.int64],
+        full: NDArray[np.int64] | None = None,
+    ) -> ExitScores:
+        """Build the scores of exits that settle one label of many.
+
+        Args:
+            predicted: (E, n) classes that the exits predict.
+            score: (E, n).
+            given: (n,) labels of the given model.
+            full: (n,) labels of the model that runs, to its end; None: those of the given model.
+        """
+        labels = np.vstack([predicted, given if full is None else full])
+        return cls(predicted, score, labels != given, labels, given)
+
+    @property
+    def rows(self) -> int:
+        """Number of rows, n."""
+        return len(self.wrong[-1])
 
     def exit_of_row(self, thresholds: NDArray[np.float32], patience: int = 1) -> NDArray[np.int64]:
         """Return the index of the exit by which each row leaves: (n,) int64; E: it runs to the end.
 
         Args:
-            thresholds: (E, C) float32, by exit and predicted class: what the score must exceed.
+            thresholds: (E, G) float32, by exit and group: what the score must exceed.
             patience: how many exits in a row, the one taken included, must have predicted the same class.
         """
-        fires = self.score > np.take_along_axis(thresholds, self.predicted, axis=1)
+        fires = self.score > np.take_along_axis(thresholds, self.group, axis=1)
         if patience > 1:
-            streak = np.ones_like(self.predicted)
+            streak = np.ones_like(self.group)
             for site in range(1, len(streak)):
-                streak[site] += np.where(self.predicted[site] == self.predicted[site - 1], streak[site - 1], 0)
+                streak[site] += np.where(self.group[site] == self.group[site - 1], streak[site - 1], 0)
             fires &= streak >= patience
         left: NDArray[np.int64] = np.vstack([fires, np.ones(fires.shape[1], bool)]).argmax(axis=0)
         return left
 
-    def label_of_row(self, exit_of_row: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the label that each row gets when it leaves by these exits: (n,) int64."""
-        labels: NDArray[np.int64] = np.vstack([self.predicted, self.label])[exit_of_row, np.arange(len(exit_of_row))]
-        return labels
+    def label_of_row(self, exit_of_row: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Return the label that each row gets when it leaves by these exits: (n,) int64; None: the task has none."""
+        return None if self.labels is None else self.labels[exit_of_row, np.arange(len(exit_of_row))]
 
     def disagrees(self, exit_of_row: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return which rows, leaving by these exits, get another label than the full model's: (n,) bool."""
-        wrong: NDArray[np.bool_] = self.label_of_row(exit_of_row) != self.label
+        """Return which rows, leaving by these exits, get another answer than the given model's: (n,) bool."""
+        wrong: NDArray[np.bool_] = self.wrong[exit_of_row, np.arange(len(exit_of_row))]
         return wrong
 
     def at(self, places: Sequence[int]) -> ExitScores:
         """Return the same of some of the exits, by their indices."""
-        return ExitScores(self.predicted[list(places)], self.score[list(places)], self.label)
+        chosen = list(places)
+        ways = [*chosen, -1]
+        labels = None if self.labels is None else self.labels[ways]
+        return ExitScores(self.group[chosen], self.score[chosen], self.wrong[ways], labels, self.given)
 
 
 def last_certified(exits_of_policies: Iterable[NDArray[np.int64]], scores: ExitScores, guarantee: Guarantee) -> int:
@@ -67,7 +100,7 @@ def last_certified(exits_of_policies: Iterable[NDArray[np.int64]], scores: ExitS
         guarantee: the statement to be shown.
     """
     disagreements = np.array([scores.disagrees(exit_of_row).sum() for exit_of_row in exits_of_policies])
-    return fixed_sequence(disagreements, len(scores.label), guarantee)
+    return fixed_sequence(disagreements, scores.rows, guarantee)
 
 
 def count_exits(
@@ -86,7 +119,7 @@ def count_exits(
     counted = []
     for place, site in enumerate(sites):
         for c in range(thresholds.shape[1]):
-            left = (exits == place) & (scores.predicted[place] == c)
+            left = (exits == place) & (scores.group[place] == c)
             if left.any():
                 counted.append((site, c, int(left.sum()), int(wrong[left].sum())))
     each = 1 - delta / max(1, thresholds.size)

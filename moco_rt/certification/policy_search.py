@@ -1,23 +1,30 @@
-"""Search for one ordered path of policies, from "no row leaves" to the fastest; a certificate is looked for along it.
+"""Search for one path of policies, from "nothing changes" to the fastest; a certificate is looked for along it.
 
-It knows only scores of rows at every exit, the full model's labels, and the seconds that each way out costs.
+The path is made once for all wishes. Sets of exits that are best at some share of differing answers take part with all
+their policies, of every variant of the model; those policies stay that are faster than any with fewer errors. The path
+is thin: behind a policy stands one with a few per cent more errors, for every policy on the way is a test, and one that
+fails by chance ends the sequence (Laufer-Goldshtein et al., "Efficiently Controlling Multiple Risks with Pareto
+Testing", arXiv:2210.07913).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moco_rt.certification.calibration import wrong_curve
 from moco_rt.certification.exit_scores import ExitScores
+from moco_rt.certification.greedy_path import GreedyPath, expected_errors, find_path
 
-#: About how many policies a path has, shared by all thresholds: a step may add no more errors than a certificate can
-#: tell apart. Fewer are enough to compare choices of off-ramps.
-_POLICIES, _FEWER = 4000, 1000
+#: Shares of differing answers at which sets of exits are compared: a path is to be fast at all of them.
+_AIMS = np.array([0.003, 0.01, 0.02, 0.03, 0.05, 0.08])
+#: About how many policies a set's own path has: on the path itself, and where sets are compared.
+_POLICIES, _FEWER = 4000, 400
+#: Errors of the path's policies: the fewest and the most, and how many times more a policy has than the one before.
+_LEAST, _MOST, _RATIO = 2e-4, 0.3, 1.03
 
 
 class Timing(Protocol):
@@ -28,178 +35,142 @@ class Timing(Protocol):
         ...
 
 
-def expected_errors(scores: ExitScores, num_classes: int) -> NDArray[np.float64]:
-    """Estimate the chance that a row's prediction is wrong, by exit: (E, n); 0 where the score is not finite.
+@dataclass(frozen=True)
+class ExitsToSearch:
+    """E exits of one variant of a model, scored on the n rows that order policies.
 
-    One logistic curve over the score for each exit and class smooths it: raw counts of the few errors among the
-    surest rows would be noise. A row whose score is not finite cannot leave, so its chance does not matter.
-
-    Args:
-        scores: those of the ordering rows.
-        num_classes: C.
-    """
-    risk = np.zeros(scores.score.shape)
-    for exit, (predicted, score) in enumerate(zip(scores.predicted, scores.score, strict=True)):
-        for c in range(num_classes):
-            rows = np.flatnonzero((predicted == c) & np.isfinite(score))
-            if len(rows):
-                risk[exit, rows] = wrong_curve(score[rows], scores.label[rows] != c)
-    return risk
-
-
-def find_path(
-    scores: ExitScores,
-    risk: NDArray[np.float64],
-    seconds: NDArray[np.float64],
-    num_classes: int,
-    policies: int = _POLICIES,
-) -> list[NDArray[np.float32]]:
-    """Build thresholds of ever faster policies, greedily: next comes the step that saves most time per error added.
-
-    A step lowers one threshold, of one exit and class. Rows that leave earlier than before trade one exit's chance of
-    an error for another's.
-
-    Args:
-        scores: those of the rows that order the path; the certificate must come from other rows.
-        risk: (E, n), see `expected_errors`.
-        seconds: (n, E + 1), cost of each row by the exit where it leaves; last: it runs to the end.
-        num_classes: C.
-        policies: about how many policies to build.
-
-    Returns:
-        (E, C) float32 thresholds of each policy; each differs from the one before in one entry at most.
-    """
-    exits, n = scores.score.shape
-    levels = max(10, policies // (exits * num_classes))
-    risk = np.vstack([risk, np.zeros(n)])  # a row that runs to the end is never wrong
-    thresholds = np.full((exits, num_classes), np.inf, np.float32)
-    steps: dict[tuple[int, int], list[tuple[np.float32, NDArray[np.int64]]]] = {}
-    for exit in range(exits):
-        for c in range(num_classes):
-            rows = np.flatnonzero((scores.predicted[exit] == c) & np.isfinite(scores.score[exit]))
-            if len(rows) == 0:
-                continue
-            steps[exit, c] = _levels(rows, scores.score[exit, rows], risk[exit, rows], levels)
-    exit_of_row = np.full(n, exits)
-    path = [thresholds.copy()]
-
-    def worth(key: tuple[int, int]) -> float:
-        """Seconds saved per error added by the next step of an exit and class."""
-        rows = steps[key][0][1]
-        rows = rows[exit_of_row[rows] > key[0]]
-        saved = float((seconds[rows, exit_of_row[rows]] - seconds[rows, key[0]]).sum())
-        added = float((risk[key[0], rows] - risk[exit_of_row[rows], rows]).sum())
-        return saved / max(added, 1e-9)
-
-    # Lazy greedy. The worth of a step depends only on its own rows and on where these leave at present. A step of exit
-    # e and class c moves some rows, and each moved row is part of the steps of just one class at every exit: the class
-    # that the exit predicts for it. Only those (exit, class) pairs, and the pair whose next step is a new one, can
-    # have another worth now; all others keep theirs.
-    worths = {key: worth(key) for key in steps}
-    while worths:
-        best = max(worths, key=lambda key: worths[key])
-        threshold, rows = steps[best].pop(0)
-        thresholds[best] = threshold
-        path.append(thresholds.copy())
-        moved = rows[exit_of_row[rows] > best[0]]
-        exit_of_row[moved] = best[0]
-        if not steps[best]:
-            del steps[best], worths[best]
-        touched = {(exit, c) for exit in range(exits) for c in np.unique(scores.predicted[exit, moved]).tolist()}
-        for key in {best, *touched} & steps.keys():
-            worths[key] = worth(key)
-    return path
-
-
-def search(
-    scores: ExitScores,
-    sites: Sequence[str],
-    costs: Timing,
-    lengths: NDArray[np.int64],
-    max_disagreement: float,
-    num_classes: int,
-    groups: Sequence[Sequence[int]] | None = None,
-) -> tuple[list[int], list[NDArray[np.float32]]]:
-    """Choose the off-ramps that pay, at most one at each site, and build the path of policies over them.
-
-    A local search over sets of off-ramps: it starts with the best single one; each step adds, swaps or removes one and
-    keeps the change that cuts the expected time at a disagreement of max_disagreement most. An off-ramp that saves
-    little is dropped because it costs every row that reaches it.
-
-    Args:
-        scores: those of E off-ramps on the rows that order the path.
-        sites: site of each off-ramp.
+    Attributes:
+        scores: on those rows.
+        sites: name of each exit's site; of the exits at one site at most one is chosen.
         costs: cost of leaving by them.
         lengths: (n,) tokens of the rows, in whatever form `costs` takes them.
-        max_disagreement: share of labels that may differ on these rows.
-        num_classes: C.
-        groups: sets of off-ramps; the best choice within any of them is where the search over their union starts.
-            None: one set of all off-ramps.
+        num_groups: G, thresholds of an exit.
+        groups: sets of exits; the best choice within any of them is where the search over their union starts. None:
+            one set of all exits.
+        weights: (n,) what a changed answer of each row weighs, 1 on average; None: all weigh 1.
+    """
+
+    scores: ExitScores
+    sites: Sequence[str]
+    costs: Timing
+    lengths: NDArray[np.int64]
+    num_groups: int
+    groups: Sequence[Sequence[int]] | None = None
+    weights: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True)
+class PathPolicy:
+    """A policy of the path.
+
+    Attributes:
+        variant: index of the variant that it runs.
+        places: k indices of the exits by which rows leave, ascending.
+        thresholds: (k, G) float32.
+        error: estimated share of rows that get another answer, weighted.
+        seconds: estimated mean seconds of a row.
+    """
+
+    variant: int
+    places: list[int]
+    thresholds: NDArray[np.float32]
+    error: float
+    seconds: float
+
+
+def search(variants: Sequence[ExitsToSearch]) -> list[PathPolicy]:
+    """Make the path of policies over all variants of a model.
+
+    Args:
+        variants: those to choose from; the first is the model as it was given.
 
     Returns:
-        Indices of the chosen off-ramps, at least one, and thresholds (chosen, C) of ever faster policies.
+        Policies with ever more estimated errors, each faster than all before; the first changes nothing.
     """
-    risk = expected_errors(scores, num_classes)
+    policies = [_unchanged(variants[0])]
+    useful: dict[tuple[str, ...], list[list[int]]] = {}
+    for number, exits in enumerate(variants):
+        risk = expected_errors(exits.scores, exits.num_groups, exits.weights)
+        sites = tuple(exits.sites)
+        if sites not in useful:  # forms of one model have the same exits, and what is useful in one is in the other
+            useful[sites] = _useful_sets(exits, risk)
+        for chosen in useful[sites]:
+            path = _path(exits, risk, chosen, _POLICIES)
+            for place in _fastest_by_error(path.errors, path.seconds):
+                policies.append(_policy(number, chosen, path, place))
+    errors, seconds = (np.array(values) for values in zip(*((p.error, p.seconds) for p in policies), strict=True))
+    places = _fastest_by_error(errors, seconds)
+    return [policies[place] for place in (places if places[0] == 0 else [0, *places])]
 
-    def fastest(choices: list[list[int]]) -> tuple[float, list[int]]:
-        times = [
-            _time_along(scores.at(some), risk[some], costs.seconds(lengths, some), max_disagreement, num_classes)
-            for some in choices
-        ]
-        return min(zip(times, choices, strict=True), default=(math.inf, []))
 
-    def climb(best: tuple[float, list[int]], among: set[int]) -> tuple[float, list[int]]:
-        while (better := fastest(_neighbours(best[1], sites, among)))[0] < best[0]:
-            best = better
-        return best
+def _useful_sets(exits: ExitsToSearch, risk: NDArray[np.float64]) -> list[list[int]]:
+    """Choose the sets of exits that are fastest at some share of differing answers, no exits at all among them.
 
-    within = [set(group) for group in groups or [range(len(sites))]]
-    best = min(climb((math.inf, []), group) for group in within)
-    chosen = (best if len(within) == 1 else climb(best, set().union(*within)))[1]
-    return chosen, find_path(scores.at(chosen), risk[chosen], costs.seconds(lengths, chosen), num_classes)
+    A local search for each share: it starts with the best single exit; each step adds, swaps or removes one and keeps
+    the change that cuts the expected time most. An exit that saves little is dropped because it costs every row that
+    reaches it.
+    """
+    known: dict[tuple[int, ...], NDArray[np.float64]] = {(): np.full(len(_AIMS), np.inf)}
+
+    def times(chosen: list[int]) -> NDArray[np.float64]:
+        """Return mean seconds of a row where a set's path reaches each of the shares, (aims,)."""
+        key = tuple(chosen)
+        if key not in known:
+            path = _path(exits, risk, chosen, _FEWER)
+            known[key] = np.interp(_AIMS, np.maximum.accumulate(path.errors), path.seconds)
+        return known[key]
+
+    def climb(chosen: list[int], among: set[int], aim: int) -> list[int]:
+        while True:
+            neighbours = _neighbours(chosen, exits.sites, among)
+            better = min(neighbours, key=lambda some: times(some)[aim], default=chosen)
+            if times(better)[aim] >= times(chosen)[aim]:
+                return chosen
+            chosen = better
+
+    within = [set(group) for group in exits.groups or [range(len(exits.sites))]]
+    everything = set().union(*within)
+    useful: list[list[int]] = [[]]
+    starts: list[list[int]] = [[] for _ in within]
+    for aim in range(len(_AIMS)):
+        starts = [climb(start, group, aim) for start, group in zip(starts, within, strict=True)]
+        best = climb(min(starts, key=lambda some: times(some)[aim]), everything, aim)
+        if best not in useful:
+            useful.append(best)
+    return useful
 
 
 def _neighbours(chosen: list[int], sites: Sequence[str], among: set[int]) -> list[list[int]]:
-    """List the choices of off-ramps, at most one at each site, that differ from a choice at one site."""
+    """List the choices of exits, at most one at each site, that differ from a choice at one site."""
     without = {site: [place for place in chosen if sites[place] != site] for site in sites}
     choices = [*without.values(), *(sorted([*without[sites[place]], place]) for place in sorted(among))]
     return [choice for choice in choices if choice and choice != chosen]
 
 
-def _time_along(
-    scores: ExitScores,
-    risk: NDArray[np.float64],
-    seconds: NDArray[np.float64],
-    max_disagreement: float,
-    num_classes: int,
-) -> float:
-    """Return the mean seconds of a row where the path reaches max_disagreement, interpolated between two policies."""
-    rows = np.arange(len(seconds))
-    error, time = 0.0, float(seconds[:, -1].mean())
-    for thresholds in find_path(scores, risk, seconds, num_classes, _FEWER):
-        exits = scores.exit_of_row(thresholds)
-        before, error = (error, time), float(scores.disagrees(exits).mean())
-        time = float(seconds[rows, exits].mean())
-        if error > max_disagreement:
-            return float(np.interp(max_disagreement, [before[0], error], [before[1], time]))
-    return time
+def _path(exits: ExitsToSearch, risk: NDArray[np.float64], chosen: list[int], policies: int) -> GreedyPath:
+    seconds = exits.costs.seconds(exits.lengths, chosen)
+    return find_path(exits.scores.at(chosen), risk[chosen], seconds, exits.num_groups, policies, exits.weights)
 
 
-def _levels(
-    rows: NDArray[np.int64], score: NDArray[np.float32], risk: NDArray[np.float64], count: int
-) -> list[tuple[np.float32, NDArray[np.int64]]]:
-    """Return about `count` thresholds from "never" to "always", each with the rows that it adds to those above it.
+def _unchanged(given: ExitsToSearch) -> PathPolicy:
+    """Return the policy by which every row runs to the end of the model as it was given."""
+    seconds = float(given.costs.seconds(given.lengths, []).mean())
+    return PathPolicy(0, [], np.empty((0, given.num_groups), np.float32), float(given.scores.wrong[-1].mean()), seconds)
 
-    Every step adds equally much to the share of rows plus the share of expected errors: steps are fine where errors
-    are.
-    """
-    order = np.argsort(-score, kind="stable")
-    share = (np.arange(1, len(rows) + 1) / len(rows) + np.cumsum(risk[order]) / risk.sum()) / 2
-    ends = np.unique(np.searchsorted(share, np.arange(1, count) / count) + 1)
-    levels, start = [], 0
-    for end in [*ends[ends < len(rows)].tolist(), len(rows)]:
-        last = end == len(rows)
-        between = np.float32(-np.inf) if last else (score[order[end - 1]] + score[order[end]]) / np.float32(2)
-        levels.append((between, rows[order[start:end]]))
-        start = end
-    return levels
+
+def _policy(variant: int, chosen: list[int], path: GreedyPath, place: int) -> PathPolicy:
+    thresholds = path.thresholds(place)
+    used = np.flatnonzero(~np.isposinf(thresholds).all(axis=1))  # no row leaves by the others: they are not asked
+    places = [chosen[exit] for exit in used]
+    return PathPolicy(variant, places, thresholds[used], float(path.errors[place]), float(path.seconds[place]))
+
+
+def _fastest_by_error(errors: NDArray[np.float64], seconds: NDArray[np.float64]) -> list[int]:
+    """Return places of policies with ever more errors, each faster than all before it."""
+    order = np.lexsort((seconds, errors))
+    best = np.minimum.accumulate(seconds[order])
+    # What is faster by less than rounding makes of it is not faster.
+    front = order[np.flatnonzero(np.append(True, best[1:] < (1 - 1e-6) * best[:-1]))]
+    levels = _LEAST * _RATIO ** np.arange(int(np.log(_MOST / _LEAST) / np.log(_RATIO)) + 1)
+    last = np.searchsorted(errors[front], levels, side="right") - 1  # the fastest up to each level
+    return [int(place) for place in front[np.unique(np.append(0, last[last >= 0]))]]

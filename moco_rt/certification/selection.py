@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moco_rt.certification.bounds import allowed_errors, least_disagreement, rows_needed
-from moco_rt.certification.certificate import Certificate
-from moco_rt.certification.exit_scores import ExitScores, count_exits, last_certified
-from moco_rt.certification.guarantee import Guarantee
+from moco_rt.certification.certificate import GIVEN, Certificate
+from moco_rt.certification.exit_scores import ExitScores, count_exits
 from moco_rt.certification.policy_path import PolicyPath
-from moco_rt.certification.policy_search import Timing, search
+from moco_rt.certification.policy_search import ExitsToSearch, PathPolicy, Timing, search
+from moco_rt.certification.promises import Outcomes, Promise
 
 _log = logging.getLogger(__name__)
 
@@ -48,14 +48,47 @@ class RowsInAll:
         """Return the share of all rows whose distinct row has a flag; flags: (n,)."""
         return float(flags[self.distinct].mean())
 
-    def accuracy(self, predicted: NDArray[np.int64]) -> float | None:
+    def drop(self, given: NDArray[np.int64] | None, fast: NDArray[np.int64] | None) -> NDArray[np.float64]:
+        """Return by how much one model is right more often than another, the mean over the copies of each row: (n,).
+
+        Args:
+            given: (n,) labels of the one; true classes must be known.
+            fast: (n,) labels of the other.
+        """
+        assert self.labels is not None
+        assert given is not None
+        assert fast is not None
+        of_copies = (given[self.distinct] == self.labels).astype(int) - (fast[self.distinct] == self.labels)
+        copies = np.bincount(self.distinct, minlength=len(given))
+        return np.bincount(self.distinct, of_copies, minlength=len(given)) / np.maximum(1, copies)
+
+    def accuracy(self, predicted: NDArray[np.int64] | None) -> float | None:
         """Return the share of all rows whose distinct row got the true class, (n,) predicted; None without labels."""
-        return None if self.labels is None else float((predicted[self.distinct] == self.labels).mean())
+        if self.labels is None or predicted is None:
+            return None
+        return float((predicted[self.distinct] == self.labels).mean())
+
+
+@dataclass(frozen=True)
+class CalibrationRun:
+    """The n calibration rows under a policy.
+
+    Attributes:
+        exits: (n,) int64, place among the policy's exits of the one by which each row leaves.
+        differs: (n,) bool, whether its answer is another than from the model as it was given.
+        labels: (n,) int64 labels; None: the task has none.
+        seconds: (n,) float64.
+    """
+
+    exits: NDArray[np.int64]
+    differs: NDArray[np.bool_]
+    labels: NDArray[np.int64] | None
+    seconds: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class ExitCandidates:
-    """E exits to choose from, in the order in which rows meet them, scored on the rows of two jobs.
+    """E exits of one variant of a model, or of a cascade, in the order in which rows meet them, scored on two jobs.
 
     Attributes:
         sites: name of each exit's site; of the exits at one site at most one is chosen.
@@ -63,7 +96,9 @@ class ExitCandidates:
         ordering: rows that order policies.
         calibration: rows that nothing has looked at yet.
         calibration_in_all: the calibration rows with their copies and, where known, true classes.
-        num_classes: C.
+        num_groups: G, thresholds of an exit: one for each class.
+        variant: name of the variant.
+        groups: sets of exits where a search may start, see `ExitsToSearch`; None: one of them all.
     """
 
     sites: Sequence[str]
@@ -71,7 +106,26 @@ class ExitCandidates:
     ordering: ScoredRows
     calibration: ScoredRows
     calibration_in_all: RowsInAll
-    num_classes: int
+    num_groups: int
+    variant: str = GIVEN
+    groups: Sequence[Sequence[int]] | None = None
+
+    def without_exits(self) -> ExitCandidates:
+        """Return the same with no exits to choose from."""
+        ordering, calibration = (replace(rows, scores=rows.scores.at([])) for rows in (self.ordering, self.calibration))
+        return replace(self, sites=[], ordering=ordering, calibration=calibration, groups=None)
+
+    def to_search(self, weights: NDArray[np.float64] | None) -> ExitsToSearch:
+        """Return what a search may see: the rows that order policies; weights: (n,), see `Promise.weights`."""
+        rows = self.ordering
+        return ExitsToSearch(rows.scores, self.sites, self.costs, rows.lengths, self.num_groups, self.groups, weights)
+
+    def run(self, policy: PathPolicy) -> CalibrationRun:
+        """Return what the calibration rows do under a policy of this variant."""
+        scores = self.calibration.scores.at(policy.places)
+        exits = scores.exit_of_row(policy.thresholds)
+        seconds = self.costs.seconds(self.calibration.lengths, policy.places)[np.arange(len(exits)), exits]
+        return CalibrationRun(exits, scores.disagrees(exits), scores.label_of_row(exits), seconds)
 
 
 @dataclass(frozen=True)
@@ -79,13 +133,16 @@ class Selection:
     """The chosen exits, k of them, and the path that the choice was certified along.
 
     Attributes:
-        places: indices of the chosen exits among the candidates.
-        thresholds: (k, C) float32.
+        variant: index of the variant that is run.
+        places: indices of the chosen exits among the variant's candidates.
+        thresholds: (k, G) float32.
         certificate: the promise.
-        path_places: indices of the exits that the path is about; `places` are some of them, those that rows leave by.
+        path_places: indices of the variant's exits that the path is about, in the order of its thresholds; `places`
+            are some of them.
         path: all policies that were tried, with their counts and times.
     """
 
+    variant: int
     places: list[int]
     thresholds: NDArray[np.float32]
     certificate: Certificate
@@ -102,67 +159,59 @@ class Selection:
         return bounds
 
 
-def select(
-    candidates: ExitCandidates, guarantee: Guarantee, groups: Sequence[Sequence[int]] | None = None
-) -> Selection:
+def select(variants: Sequence[ExitCandidates], promise: Promise, class_names: Sequence[str] = ()) -> Selection:
     """Search a path on the ordering rows, certify a policy of it on the calibration rows, and count its exits.
 
-    With too few rows for the guarantee it promises what they can show, and says in the log how many are needed. Where
-    no exit pays, or none can be certified, none is chosen, and the log says so.
+    With too few rows for the promise it promises what they can show, and says in the log how many are needed. Where
+    nothing pays, or nothing can be certified, the model is left as it is, and the log says so.
 
     Args:
-        candidates: the exits to choose from.
-        guarantee: the statement to be shown.
-        groups: see `search`.
+        variants: the exits to choose from, by variant; the first is the model that was given.
+        promise: the statement to be shown.
+        class_names: for the log.
     """
-    rows = len(candidates.calibration.scores.label)
-    guarantee = what_can_be_certified(guarantee, rows)
-    aim = allowed_errors(rows, guarantee) / rows
-    chosen, thresholds_of_path = search(
-        candidates.ordering.scores,
-        candidates.sites,
-        candidates.costs,
-        candidates.ordering.lengths,
-        aim,
-        candidates.num_classes,
-        groups,
-    )
-    scores = candidates.calibration.scores.at(chosen)
-    seconds = candidates.costs.seconds(candidates.calibration.lengths, chosen)
-    disagreements, mean_seconds = trace(map(scores.exit_of_row, thresholds_of_path), scores, seconds)
-    certified = max(0, last_certified(map(scores.exit_of_row, thresholds_of_path), scores, guarantee))
+    first = variants[0]
+    weights = promise.weights(first.ordering.scores.given)
+    policies = search([candidates.to_search(weights) for candidates in variants])
+    runs = [variants[policy.variant].run(policy) for policy in policies]
+    given, in_all = first.calibration.scores.given, first.calibration_in_all
+    drop = None if in_all.labels is None else np.array([in_all.drop(given, run.labels) for run in runs])
+    outcomes = Outcomes(np.array([run.differs for run in runs]), given, drop)
+    promise = promise.for_rows(outcomes, class_names)
+    seconds = np.array([run.seconds.mean() for run in runs])
+    certified = max(0, promise.last(outcomes))
     # The sequence was ordered on other rows and every test up to `certified` passed: with confidence 1 - delta all
     # policies of that prefix keep the guarantee at once. So any of them may be taken by whatever the same rows say of
     # its time: that choice adds no further test.
-    taken = int(mean_seconds[: certified + 1].argmin())
-    path = PolicyPath.of(thresholds_of_path, disagreements, mean_seconds, rows, certified, taken)
-    thresholds = thresholds_of_path[taken]
-    used = np.flatnonzero(~np.isposinf(thresholds).all(axis=1))  # no row leaves by the others: they are not asked
-    places, thresholds = [chosen[place] for place in used], thresholds[used]
-    certificate = _certify(candidates, places, thresholds, guarantee)
-    if places and certificate.seconds >= certificate.seconds_full:
-        places, thresholds, path = [], thresholds[:0], replace(path, chosen=0)
-        certificate = _certify(candidates, places, thresholds, guarantee)
-    if not places:
-        agreement = 100 * guarantee.agreement
-        _log.warning("no exits: none was certified for an agreement of %.2f%% and saved time", agreement)
-    return Selection(places, thresholds, certificate, chosen, path)
-
-
-def what_can_be_certified(guarantee: Guarantee, rows: int) -> Guarantee:
-    """Return the guarantee, or where so many distinct rows cannot show it the strictest one that they can."""
-    needed = rows_needed(guarantee)
-    if rows >= needed:
-        return guarantee
-    weaker = replace(guarantee, max_disagreement=least_disagreement(rows, guarantee.delta))
-    _log.warning(
-        "%d distinct calibration rows cannot certify an agreement of %.2f%%: that needs %d at least; certifying %.2f%%",
-        rows,
-        100 * guarantee.agreement,
-        needed,
-        100 * weaker.agreement,
+    taken = int(seconds[: certified + 1].argmin())
+    policy = policies[taken]
+    own = [other for other in policies if other.variant == policy.variant]
+    path_places = sorted({place for other in own for place in other.places})
+    path = PolicyPath(
+        tuple(candidates.variant for candidates in variants),
+        np.array([other.variant for other in policies]),
+        np.array([_among(path_places, other, policy.variant, variants) for other in policies]),
+        outcomes.differs.sum(axis=1),
+        seconds,
+        outcomes.differs.shape[1],
+        certified,
+        taken,
     )
-    return weaker
+    if taken == 0:
+        _log.warning("the model is left as it is: nothing else kept the promise on the calibration rows and saved time")
+    certificate = _certify(variants, policy, runs[taken], promise, promise.stated(outcomes, taken))
+    return Selection(policy.variant, policy.places, policy.thresholds, certificate, path_places, path)
+
+
+def _among(
+    path_places: Sequence[int], policy: PathPolicy, variant: int, variants: Sequence[ExitCandidates]
+) -> NDArray[np.float32]:
+    """Return a policy's thresholds by the path's exits, (E, G); infinite throughout if it is of another variant."""
+    thresholds = np.full((len(path_places), variants[variant].num_groups), np.inf, np.float32)
+    if policy.variant == variant:
+        for place, levels in zip(policy.places, policy.thresholds, strict=True):
+            thresholds[path_places.index(place)] = levels
+    return thresholds
 
 
 def trace(
@@ -184,23 +233,28 @@ def trace(
 
 
 def _certify(
-    candidates: ExitCandidates, places: Sequence[int], thresholds: NDArray[np.float32], guarantee: Guarantee
+    variants: Sequence[ExitCandidates],
+    policy: PathPolicy,
+    run: CalibrationRun,
+    promise: Promise,
+    stated: Mapping[str, Any],
 ) -> Certificate:
-    """Count what happens to the calibration rows when they leave by some exits with thresholds (places, C)."""
-    scores, in_all = candidates.calibration.scores.at(places), candidates.calibration_in_all
-    exits = scores.exit_of_row(thresholds)
-    wrong = scores.disagrees(exits)
-    seconds = candidates.costs.seconds(candidates.calibration.lengths, places)
+    """Count what the calibration rows did under the policy that was taken; stated: what is promised of it."""
+    candidates, given = variants[policy.variant], variants[0]
+    scores, in_all = candidates.calibration.scores.at(policy.places), candidates.calibration_in_all
+    sites = [candidates.sites[place] for place in policy.places]
     return Certificate(
-        alpha=guarantee.max_disagreement,
-        delta=guarantee.delta,
-        rows=len(exits),
-        disagreements=int(wrong.sum()),
-        seconds_full=float(candidates.costs.seconds(candidates.calibration.lengths, []).mean()),
-        seconds=float(seconds[np.arange(len(exits)), exits].mean()),
-        exits=count_exits(scores, thresholds, [candidates.sites[place] for place in places], guarantee.delta),
-        accuracy_full=in_all.accuracy(scores.label),
-        accuracy=in_all.accuracy(scores.label_of_row(exits)),
+        **stated,
+        delta=promise.delta,
+        rows=len(run.exits),
+        disagreements=int(run.differs.sum()),
+        seconds_full=float(given.costs.seconds(given.calibration.lengths, []).mean()),
+        seconds=float(run.seconds.mean()),
+        exits=count_exits(scores, policy.thresholds, sites, promise.delta),
+        accuracy_full=in_all.accuracy(scores.given),
+        accuracy=in_all.accuracy(run.labels),
         rows_in_all=len(in_all.distinct),
-        disagreement_in_all=in_all.share(wrong),
+        disagreement_in_all=in_all.share(run.differs),
+        variant=candidates.variant,
+        promise=promise.name,
     )

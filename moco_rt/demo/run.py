@@ -114,7 +114,7 @@ def run(
         task: what to run.
         out: a directory, made if need be.
         agreement: share of rows that keep the full model's label, with confidence 95%.
-        dtype: what both compute in; None: the model's own dtype.
+        dtype: what the fast one computes in; None: the model's own dtype.
         max_length: in tokens; None: what the model allows.
 
     Raises:
@@ -126,7 +126,7 @@ def run(
     longest = length_limit(task.tokenizer, model.max_seqlen, max_length)
     batches, order = length_sorted_batches(task.tokenizer, task.test_texts, longest, _BATCH_ROWS, model.device)
     labels = None if task.test_labels is None else np.array(task.test_labels)[order]
-    comparison = compare(EarlyExitTextClassificationModel(model.model), model, batches, labels)
+    comparison = compare(EarlyExitTextClassificationModel(model.given.model), model, batches, labels)
     out.mkdir(parents=True, exist_ok=True)
     assert model.policy.certificate is not None
     assert model.search_report is not None

@@ -27,7 +27,7 @@ class SearchReport:
         paths: method -> (policies, 2): expected seconds of a row, and share of rows whose label is not the full
             model's, from the slowest policy to the fastest.
         chosen: (2,) the same of the certified policy.
-        alpha: highest share of differing labels that the certificate allows.
+        alpha: highest share of differing labels that the certificate allows; None: it promises something else.
         exits: (n,) index in `sites` of the exit of each row; E: it runs to the end.
         lengths: (n,) tokens.
         labels: (n,) labels of the full model.
@@ -42,7 +42,7 @@ class SearchReport:
     seconds_full: float
     paths: Mapping[str, NDArray[np.float64]]
     chosen: NDArray[np.float64]
-    alpha: float
+    alpha: float | None
     exits: NDArray[np.int64]
     lengths: NDArray[np.int64]
     labels: NDArray[np.int64]

@@ -1,7 +1,13 @@
-"""Monitor: runs some of the rows that left through the full model too, and closes exits that err too often."""
+"""Monitor: runs some of the rows that left through the model as it was given too, and makes the policy safer.
+
+Where an exit errs too often, the policy steps back along its certified path, to one that errs less. Exits that were
+added by hand have no path: they are closed. The evidence is counts, and counts add: what several processes have seen
+can be merged.
+"""
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,24 +18,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from moco_rt.certification.bounds import upper_bound
-from moco_rt.certification.e_process import EProcess
 from moco_rt.policies.policy import Policy
+from moco_rt.statistics.bounds import upper_bound
+from moco_rt.statistics.e_process import EProcess
 
 if TYPE_CHECKING:
     from moco_rt._C import Results
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Alarm:
-    """An exit that was closed.
+    """An exit that errs more often than promised.
 
     Attributes:
-        exit: its place in `policy.exits`.
+        exit: its place in `policy.exits`, as they were.
         site: where it stands.
         rows: rows that left there and were checked.
-        wrong: those of them whose label is not the full model's.
+        wrong: those of them whose label is not that of the model as it was given.
         level: the promised share of wrong rows.
+        step: index on the certified path of the policy that is in use from now on; None: the exit was closed.
     """
 
     exit: int
@@ -37,15 +46,18 @@ class Alarm:
     rows: int
     wrong: int
     level: float
+    step: int | None = None
 
 
 class Monitor:
     """The evidence against every exit of a policy; threads may share it.
 
+    Evidence is about the policy in use: after a step along the path it begins anew.
+
     Args:
-        policy: the policy whose exits are watched, and closed.
+        policy: the policy whose exits are watched.
         rate: share of the rows that leave which are checked, inside (0, 1].
-        on_alarm: called when an exit has been closed.
+        on_alarm: called when the policy has become safer.
         delta: chance of a false alarm, ever, of any exit; None: that of the certificate, 0.05 without one.
         seed: of the choice of rows.
 
@@ -76,7 +88,12 @@ class Monitor:
         self._on_alarm = on_alarm
         self._random = np.random.default_rng(seed)
         self._counting = threading.Lock()
-        self.processes = [EProcess(level) for level in promised_error_rates(policy)]
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin with no evidence against the exits in use."""
+        self.step = self._policy.step
+        self.processes = [EProcess(level) for level in promised_error_rates(self._policy)]
 
     def __getstate__(self) -> dict[str, Any]:
         """The state without its lock, which a copy makes anew."""
@@ -92,22 +109,29 @@ class Monitor:
         with self._counting:
             return left[self._random.random(len(left)) < self.rate]
 
-    def record_checks(self, exit_rule: NDArray[np.int64], wrong: NDArray[np.bool_]) -> None:
-        """Record checked rows, and close exits with too much evidence against them.
+    def record_checks(self, exit_rule: NDArray[np.int64], wrong: NDArray[np.bool_], step: int | None = None) -> None:
+        """Record checked rows, and make the policy safer where there is too much evidence against an exit.
 
         Args:
             exit_rule: (rows,) the exit that each row took.
-            wrong: (rows,) bool, True where the full model disagrees.
+            wrong: (rows,) bool, True where the model as it was given disagrees.
+            step: of the policy that the rows met; what is not the one in use any more is not counted.
         """
-        for place in np.unique(exit_rule).tolist():
-            of_exit = wrong[exit_rule == place]
+        counts = {place: wrong[exit_rule == place] for place in np.unique(exit_rule).tolist()}
+        self._add({place: (int(of_exit.sum()), len(of_exit)) for place, of_exit in counts.items()}, step)
+
+    def _add(self, counts: Mapping[int, tuple[int, int]], step: int | None) -> None:
+        """Add wrong and all checked rows, by exit, and tell of every alarm."""
+        for place, (wrong, rows) in counts.items():
             with self._counting:
-                alarm = self._count(place, int(of_exit.sum()), len(of_exit))
+                if self.step != self._policy.step:  # somebody has set another step
+                    self._begin()
+                alarm = self._count(place, wrong, rows) if step == self.step else None
             if alarm is not None and self._on_alarm is not None:
                 self._on_alarm(alarm)
 
     def _count(self, place: int, wrong: int, rows: int) -> Alarm | None:
-        """Count rows that left by an exit, and close it where there is enough evidence against it."""
+        """Count rows that left by an exit, and make the policy safer where there is enough evidence against it."""
         levels = promised_error_rates(self._policy)[len(self.processes) :]  # of exits that were added since
         self.processes += [EProcess(level) for level in levels]
         process = self.processes[place]
@@ -115,33 +139,62 @@ class Monitor:
         policy = self._policy.state
         if place in policy.closed or process.evidence < len(policy.exits) / self.delta:
             return None
-        self._policy.close([place])
-        return Alarm(place, policy.exits[place].site, process.rows, process.wrong, process.level)
+        step = self._policy.safer_step()
+        site, wrong, rows = policy.exits[place].site, process.wrong, process.rows
+        if step is None:
+            self._policy.close([place])
+            _log.warning("%s errs more often than promised (%d of %d rows): it is closed", site, wrong, rows)
+        else:
+            self._policy.take_step(step)
+            self._begin()
+            _log.warning("%s errs more often than promised (%d of %d rows): back to step %d", site, wrong, rows, step)
+        return Alarm(place, site, rows, wrong, process.level, step)
+
+    def merge(self, state: Mapping[str, Any]) -> None:
+        """Add what a monitor of the same policy has seen in another process since it began: its `state`, once each.
+
+        A process that has stepped back further is followed; what one has seen of a policy that is not in use here any
+        more is left out.
+
+        Raises:
+            ValueError: the state is of more exits than the policy has, or of a step that its path does not have.
+        """
+        step = state.get("step")
+        if step is not None and self._policy.step is not None and step < self._policy.step:
+            self._policy.take_step(step)
+        if step != self._policy.step:
+            return
+        if len(state["rows"]) > len(self._policy.exits):
+            raise ValueError(f"state must be of {len(self._policy.exits)} exits at most (got {len(state['rows'])})")
+        self._add(dict(enumerate(zip(state["wrong"], state["rows"], strict=True))), step)
 
     def state(self) -> dict[str, Any]:
         """Return the counts that a later monitor of the same policy goes on from: plain numbers, for JSON."""
         counts = {"rows": [p.rows for p in self.processes], "wrong": [p.wrong for p in self.processes]}
-        return {"rate": self.rate, "delta": self.delta, **counts}
+        return {"rate": self.rate, "delta": self.delta, "step": self.step, **counts}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned.
+        """Go on from what `state` returned; of another step than the policy's nothing is taken.
 
         Raises:
             ValueError: the state has more exits than the policy.
         """
+        if state.get("step", self.step) != self.step:
+            return
         if len(state["rows"]) > len(self.processes):
             raise ValueError(f"state must be of {len(self.processes)} exits at most (got {len(state['rows'])})")
         for process, rows, wrong in zip(self.processes, state["rows"], state["wrong"], strict=False):
             process.rows, process.wrong = rows, wrong
 
 
-def watch(monitor: Monitor, results: Results, run_full: Callable[[Tensor], Results]) -> None:
-    """Run some of the rows that left through the full model, and let a monitor record them.
+def watch(monitor: Monitor, results: Results, run_full: Callable[[Tensor], Results], step: int | None) -> None:
+    """Run some of the rows that left through the model as it was given, and let a monitor record them.
 
     Args:
         monitor: draws the rows.
         results: those of a batch.
-        run_full: the model without exits on some rows of the batch, by their places: (rows,) int64.
+        run_full: that model on some rows of the batch, by their places: (rows,) int64.
+        step: of the policy that the batch met.
     """
     exit_rule = results.exit_rule.cpu().numpy()
     places = monitor.sample_rows(exit_rule)
@@ -150,7 +203,7 @@ def watch(monitor: Monitor, results: Results, run_full: Callable[[Tensor], Resul
     rows = torch.from_numpy(places).to(results.logits.device)
     full = run_full(rows)
     wrong = full.logits.argmax(dim=1) != results.logits[rows].argmax(dim=1)
-    monitor.record_checks(exit_rule[places], wrong.cpu().numpy())
+    monitor.record_checks(exit_rule[places], wrong.cpu().numpy(), step)
 
 
 def promised_error_rates(policy: Policy) -> list[float]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from moco_rt.certification.certificate import Certificate
 from moco_rt.certification.policy_path import PolicyPath
@@ -61,6 +63,17 @@ class CertifiedPath:
     off_ramps: Sequence[AnyOffRamp]
     policies: PolicyPath
 
+    def possible_steps(self) -> list[int]:
+        """Return the indices of the policies that run the variant which was chosen, in their order."""
+        variant = self.policies.variant
+        return [int(step) for step in np.flatnonzero(variant == variant[self.policies.chosen])]
+
+    def exits(self, step: int) -> tuple[Exit, ...]:
+        """Return the exits of a policy, by its index on the path."""
+        ramps = zip(self.off_ramps, self.policies.thresholds[step], strict=True)
+        used = [(ramp, levels) for ramp, levels in ramps if not np.isposinf(levels).all()]
+        return tuple(Exit.of(replace(ramp, thresholds=levels), str(ramp.site)) for ramp, levels in used)
+
 
 #: Held while a policy is changed; readers take its state, which never changes.
 _CHANGING = threading.Lock()
@@ -73,10 +86,13 @@ class PolicyState:
     Attributes:
         exits: all of them, in the order they were added.
         closed: places in `exits` by which no row leaves any more.
+        step: index on the certified path of the policy that these exits are; None: there is no path, or exits were
+            added by hand since.
     """
 
     exits: tuple[Exit, ...] = ()
     closed: frozenset[int] = frozenset()
+    step: int | None = None
 
     def at(self, site: str) -> list[tuple[int, Exit]]:
         """The open exits of a site with their places in `exits`, in their order: the first that fires wins."""
@@ -119,6 +135,41 @@ class Policy:
         """Places in `exits` by which no row leaves any more; see `close`."""
         return self.state.closed
 
+    @property
+    def step(self) -> int | None:
+        """Index on the certified path of the policy in use; None: it is not one of the path's."""
+        return self.state.step
+
+    def take_step(self, step: int) -> None:
+        """Put another policy of the certified path in place of the exits that there are.
+
+        Args:
+            step: its index on the path: lower ones are safer and slower.
+
+        Raises:
+            ValueError: there is no path, or the policy there is of another variant of the model, which this is not.
+        """
+        if self.path is None:
+            raise ValueError(f"step must be of a certified path, which the policy has not (got {step})")
+        if step not in (possible := self.path.possible_steps()):
+            raise ValueError(f"step must be one of {', '.join(map(str, possible))} (got {step})")
+        exits = self.path.exits(step)
+        with _CHANGING:
+            self.state = PolicyState(exits, step=step)
+
+    def safer_step(self) -> int | None:
+        """Return the step to go back to where the one in use errs too often; None: there is no safer one.
+
+        It is the fastest that changed at most half as many answers of the calibration rows, and failing that the safest
+        of all: next to a policy of the path stands one that is hardly safer.
+        """
+        if self.path is None or self.step is None:
+            return None
+        counts = self.path.policies.disagreements
+        safer = [step for step in self.path.possible_steps() if step < self.step]
+        enough = [step for step in safer if 2 * counts[step] <= counts[self.step]]
+        return max(enough) if enough else min(safer, default=None)
+
     def without_exits(self, made_for: dict[str, Any] | None = None) -> Policy:
         """Return a policy of the same model, without exits."""
         policy = Policy(self.sites, self.num_classes, self.hidden_size)
@@ -154,7 +205,8 @@ class Policy:
     def close(self, places: Iterable[int]) -> None:
         """Let no row leave any more by the exits at these places in `exits`."""
         with _CHANGING:
-            self.state = PolicyState(self.state.exits, self.state.closed | frozenset(places))
+            state = self.state
+            self.state = PolicyState(state.exits, state.closed | frozenset(places), state.step)
 
     def at(self, site: str) -> list[tuple[int, Exit]]:
         """Return what `PolicyState.at` returns of the exits as they are now."""

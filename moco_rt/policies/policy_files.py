@@ -1,14 +1,15 @@
 """A policy on disk: `policy.json`, which a person can read, and `policy.safetensors` with the tensors. No pickle.
 
-Version 2 names what the policy is about (task, numeric form, variant, promise) and holds the whole certified path.
-Version 1, which is still read, had neither; its fingerprints were weaker, and are checked as they were made.
+Version 3 names what the policy is about (task, numeric form, variant, promise) and holds the whole certified path.
+Version 2, which is still read, had another kind of path, which is left behind; version 1 had neither, and its
+fingerprints were weaker: they are checked as they were made.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from moco_rt.certification.certificate import Certificate
+from moco_rt.certification.certificate import GIVEN, Certificate
 from moco_rt.certification.policy_path import PolicyPath
 from moco_rt.policies.bag_of_tokens import TOKENS, AnyOffRamp, BagOfTokens
 from moco_rt.policies.conditions import LinearCondition, OffRamp
@@ -24,12 +25,12 @@ from moco_rt.policies.fingerprints import check_made_for
 from moco_rt.policies.manifest import read_manifest, read_tensors, whole
 from moco_rt.policies.policy import CertifiedPath, Exit, Policy
 
-FORMAT, VERSION = "moco_rt policy", 2
+FORMAT, VERSION = "moco_rt policy", 3
 JSON, TENSORS = "policy.json", "policy.safetensors"
 #: What a policy of this version of moco_rt can be about; later ones may know more.
-_ABOUT = {"task": "single_label", "variant": "full", "promise": "confident"}
+_KNOWN = {"task": ("single_label",), "promise": ("confident", "per class", "accuracy")}
 #: Tensors of a certified path.
-_PATH_TENSORS = ("steps", "levels", "disagreements", "seconds")
+_PATH_TENSORS = ("variant", "thresholds", "disagreements", "seconds")
 
 
 def save_policy(policy: Policy, directory: str | Path) -> None:
@@ -43,7 +44,9 @@ def save_policy(policy: Policy, directory: str | Path) -> None:
     text = {
         "format": FORMAT,
         "version": VERSION,
-        **_ABOUT,
+        "task": "single_label",
+        "variant": GIVEN if policy.certificate is None else policy.certificate.variant,
+        "promise": "confident" if policy.certificate is None else policy.certificate.promise,
         "dtype": policy.made_for.get("dtype"),
         "sites": policy.sites,
         "num_classes": policy.num_classes,
@@ -51,6 +54,7 @@ def save_policy(policy: Policy, directory: str | Path) -> None:
         "made_for": {name: value for name, value in policy.made_for.items() if name != "dtype"},
         "exits": exits,
         "closed": sorted(policy.closed),
+        "step": policy.step,
         "certificate": None if policy.certificate is None else asdict(policy.certificate),
         "path": None if policy.path is None else _describe_path(policy.path, tensors),
     }
@@ -71,7 +75,7 @@ def load_policy(json_file: str | Path, tensors_file: str | Path, expected: Polic
     Raises:
         ValueError: a file is broken, of another format or version, or of another model.
     """
-    text = read_manifest(json_file, FORMAT, (1, VERSION))
+    text = read_manifest(json_file, FORMAT, (1, 2, VERSION))
     tensors = read_tensors(tensors_file)
     with whole(json_file):
         _check_shapes(text, expected, json_file)
@@ -82,8 +86,9 @@ def load_policy(json_file: str | Path, tensors_file: str | Path, expected: Polic
     with whole(tensors_file):
         for place, about in descriptions:
             policy.add(_exit(about, f"exits.{place}", tensors))
-        policy.path = _path(text.get("path"), tensors)
+        policy.path = _path(text["path"], tensors) if text["version"] == VERSION else None
     policy.close(closed)
+    policy.state = replace(policy.state, step=text.get("step"))
     policy.made_for, policy.certificate = made_for, certificate
     return policy
 
@@ -99,9 +104,10 @@ def _made_for(text: Mapping[str, Any], expected: Policy, name: str | Path) -> di
             del made_for["sampled_weights"]
             made_for |= {key: value for key, value in expected.made_for.items() if key != "sampled_weights"}
         return made_for
-    for field, known in _ABOUT.items():
-        if text[field] != known:
-            raise ValueError(f"{name} must have {field} {known!r}, which this moco_rt knows (got {text[field]!r})")
+    for field, known in _KNOWN.items():
+        if text[field] not in known:
+            readable = " or ".join(map(repr, known))
+            raise ValueError(f"{name} must have {field} {readable}, which this moco_rt knows (got {text[field]!r})")
     if text["dtype"] is not None:  # first, for another dtype has other weights too
         made_for = {"dtype": text["dtype"], **made_for}
     check_made_for(made_for, expected.made_for, name)
@@ -125,7 +131,7 @@ def _describe_path(path: CertifiedPath, tensors: dict[str, NDArray[Any]]) -> dic
     exits = [Exit.of(ramp, str(ramp.site)) for ramp in path.off_ramps]
     return {
         "exits": [_describe(exit, f"path.exits.{place}", tensors) for place, exit in enumerate(exits)],
-        "shape": policies.shape,
+        "variants": policies.variants,
         "rows": policies.rows,
         "certified": policies.certified,
         "chosen": policies.chosen,
@@ -135,11 +141,9 @@ def _describe_path(path: CertifiedPath, tensors: dict[str, NDArray[Any]]) -> dic
 def _path(about: Mapping[str, Any] | None, tensors: Mapping[str, NDArray[Any]]) -> CertifiedPath | None:
     if about is None:
         return None
-    exits, classes = about["shape"]
     counted = {name: tensors[f"path.{name}"] for name in _PATH_TENSORS}
-    policies = PolicyPath(
-        (exits, classes), **counted, rows=about["rows"], certified=about["certified"], chosen=about["chosen"]
-    )
+    variants, rows, certified, chosen = (about[name] for name in ("variants", "rows", "certified", "chosen"))
+    policies = PolicyPath(tuple(variants), **counted, rows=rows, certified=certified, chosen=chosen)
     ramps = [_exit(exit, f"path.exits.{place}", tensors).condition for place, exit in enumerate(about["exits"])]
     return CertifiedPath([ramp for ramp in ramps if isinstance(ramp, AnyOffRamp)], policies)
 

@@ -43,7 +43,7 @@ def draw_paths(findings: SearchReport) -> Figure:
     """Agreement against time: all policies of all methods, and the chosen one."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    highest = max(4 * findings.alpha, 0.01)
+    highest = max(4 * (findings.chosen[1] if findings.alpha is None else findings.alpha), 0.01)
     for i, (method, path) in enumerate(findings.paths.items()):
         near = path[path[:, 1] <= highest]
         colour, width = COLOURS[i % len(COLOURS)], 2.5 if i == 0 else 1.2
@@ -61,7 +61,8 @@ def draw_paths(findings: SearchReport) -> Figure:
     axes.scatter(
         [100 * findings.chosen[1]], [1e3 * findings.chosen[0]], s=90, facecolors="none", edgecolors="black", zorder=5
     )
-    axes.axvline(100 * findings.alpha, color="#888888", linestyle="--", linewidth=1)
+    if findings.alpha is not None:
+        axes.axvline(100 * findings.alpha, color="#888888", linestyle="--", linewidth=1)
     axes.axhline(1e3 * findings.seconds_full, color="#888888", linewidth=1)
     full = 1e3 * findings.seconds_full
     axes.text(1.0, full, "without exits", transform=axes.get_yaxis_transform(), va="bottom", ha="right")

@@ -18,10 +18,12 @@ from moco_rt.policies.policy_files import JSON, TENSORS, load_policy, save_polic
 _MONITOR = "monitor.json"
 #: The report of the search, of which `moco-rt report` makes a page.
 FINDINGS = "findings.safetensors"
+#: The folder of the model as it was given, beside another form of it.
+GIVEN = "given"
 #: A directory that holds it is a cascade's.
 CASCADE = "cascade.json"
 #: Files that another model, or this one in another form, may have left.
-_STALE = (JSON, TENSORS, _MONITOR, FINDINGS, CASCADE, "model*.safetensors", "model.safetensors.index.json")
+_STALE = (JSON, TENSORS, _MONITOR, FINDINGS, CASCADE, GIVEN, "model*.safetensors", "model.safetensors.index.json")
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,12 @@ def replacing(directory: str | Path) -> Iterator[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".saving-", dir=directory) as fresh:
         yield Path(fresh)
-        written = [path for path in Path(fresh).iterdir() if path.is_file()]
+        written = list(Path(fresh).iterdir())
+        old = Path(fresh) / ".old"  # removed with the directory that it is in
+        old.mkdir()
         for stale in {path for pattern in _STALE for path in directory.glob(pattern)}:
-            if stale.name not in {path.name for path in written}:
-                stale.unlink()
+            if stale.is_dir() or stale.name not in {path.name for path in written}:
+                stale.replace(old / stale.name)
         for path in written:
             path.replace(directory / path.name)
 
@@ -68,7 +72,7 @@ def save(directory: Path, checkpoint: Checkpoint) -> None:
         ValueError: a rule is a plain callable, which has no form on disk.
     """
     save_policy(checkpoint.policy, directory)
-    if checkpoint.monitor is not None:
+    if checkpoint.monitor is not None and checkpoint.policy.exits:  # it may have stepped back to where there are none
         (directory / _MONITOR).write_text(json.dumps(checkpoint.monitor.state()) + "\n", encoding="utf-8")
     if checkpoint.search_report is not None:
         checkpoint.search_report.save(directory / FINDINGS)

@@ -81,13 +81,14 @@ class EarlyExitTextClassificationModel(EarlyExitClassifier):
             attention_mask = torch.ones_like(input_ids)
         check_inputs(input_ids, attention_mask, token_type_ids, self.max_seqlen, self.device)
         inputs = ModelInputs(input_ids, attention_mask, token_type_ids)
-        results = self.run(self._compiled_exits(), *inputs)
-        return self._output(results, lambda rows: self.run({}, *inputs.take(rows)))
+        return self._answer(lambda exits: self.run(exits, *inputs), lambda rows: self.given.run({}, *inputs.take(rows)))
 
     def forward_packed(self, rows: EncodedTexts) -> EarlyExitOutput:
         """Classify texts as `encode` returns them, each with at least one token, as `forward` does padded ones."""
-        results = self.run_packed(self._compiled_exits(), rows)
-        return self._output(results, lambda places: self.run_packed({}, rows.take(places.cpu().numpy())))
+        return self._answer(
+            lambda exits: self.run_packed(exits, rows),
+            lambda places: self.given.run_packed({}, rows.take(places.cpu().numpy())),
+        )
 
     def predict(
         self,

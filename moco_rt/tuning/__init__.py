@@ -5,29 +5,36 @@ study a model once and choose several policies from it:
 
     split = split_texts(texts, encode, calibration=..., seed=0)
     found = study_model(fast, split, seed=0)         # or study_tiers(tiers, split, seed=0)
-    choose(fast, found, Guarantee(0.01, 0.05))       # or choose_cascade(tiers, found, split, guarantee, groups)
+    choose(fast, found, Confident(Guarantee(0.01, 0.05)))  # or choose_cascade(tiers, found, split, promise, groups)
+    variants = study_variants(as_given(model, ...), "auto", split, seed=0)   # all numeric forms, see `choose_variant`
     all_baselines(found)                             # published methods on the same rows, see `score_exits`
 """
 
-from moco_rt.tuning.accelerate import choose, choose_cascade
-from moco_rt.tuning.baselines import Baseline, all_baselines
+from moco_rt.studies.baselines import Baseline, all_baselines
+from moco_rt.studies.recording import Recordings, record
+from moco_rt.studies.splits import Split, split_texts
+from moco_rt.studies.study import Study, candidate_sites, score_exits, study_model
+from moco_rt.tuning.accelerate import choose, choose_cascade, choose_variant
 from moco_rt.tuning.cascade_study import study_tiers
-from moco_rt.tuning.recording import Recordings, record
-from moco_rt.tuning.splits import Split, split_texts
-from moco_rt.tuning.study import Study, candidate_sites, score_exits, study_model
+from moco_rt.tuning.given import as_given
+from moco_rt.tuning.variants import Variant, study_variants
 
 __all__ = [
     "Baseline",
     "Recordings",
     "Split",
     "Study",
+    "Variant",
     "all_baselines",
+    "as_given",
     "candidate_sites",
     "choose",
     "choose_cascade",
+    "choose_variant",
     "record",
     "score_exits",
     "split_texts",
     "study_model",
     "study_tiers",
+    "study_variants",
 ]

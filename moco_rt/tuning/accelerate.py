@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict, overload
 
 import torch
 
-from moco_rt.architectures import load_image_processor, load_tokenizer, takes_images, unwrap
+from moco_rt.architectures import load_tokenizer, unwrap
 from moco_rt.architectures.conversion import Dtype
 from moco_rt.cascades.cascade import Cascade
 from moco_rt.cascades.tier import Tier, TierLike, align_classes, backend_to_keep
-from moco_rt.certification.guarantee import Guarantee
+from moco_rt.certification.promises import Promise, make_promise
 from moco_rt.certification.selection import Selection, select
 from moco_rt.inputs.class_numbers import class_numbers
-from moco_rt.inputs.images import Images, check_column, first_of_equal_images, list_images
+from moco_rt.inputs.images import Images
 from moco_rt.inputs.texts import TextInput, Texts, list_texts
 from moco_rt.inputs.tokenization import length_limit
-from moco_rt.policies.fingerprints import image_run_identity, run_identity
 from moco_rt.policies.policy import CertifiedPath
 from moco_rt.quantization.hf_quantizer import is_int8
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.classifiers.image import EarlyExitImageClassificationModel
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
+from moco_rt.studies.splits import Split, split_texts
+from moco_rt.studies.study import Study
 from moco_rt.tuning.batch_tokens import tune_batch_tokens
 from moco_rt.tuning.cascade_study import CascadeStudy, build_tiers, study_tiers
+from moco_rt.tuning.given import as_given
 from moco_rt.tuning.quantize import quantize
 from moco_rt.tuning.search_report import describe_search
-from moco_rt.tuning.splits import Split, split_texts
-from moco_rt.tuning.study import Study, study_model
+from moco_rt.tuning.variants import DtypeChoice, Variant, study_variants
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -38,9 +39,11 @@ if TYPE_CHECKING:
 class ImageOptions(TypedDict, total=False):
     """Keyword arguments of `accelerate`, which says what they mean, for models that take images."""
 
-    agreement: float
+    promise: str
+    agreement: float | Mapping[str, float] | None
+    max_drop: float | None
     confidence: float
-    dtype: Dtype | None
+    dtype: DtypeChoice | None
     seed: int
     calibration: Texts | None
     labels: Any
@@ -56,34 +59,38 @@ class Options(ImageOptions, total=False):
 
 @overload
 def accelerate(
-    model: torch.nn.Module, texts: Texts, **options: Unpack[Options]
+    model: torch.nn.Module, inputs: Texts, **options: Unpack[Options]
 ) -> EarlyExitTextClassificationModel: ...
 @overload
 def accelerate(
-    model: torch.nn.Module, texts: Images, *, image_processor: Any, **options: Unpack[ImageOptions]
+    model: torch.nn.Module, inputs: Images, *, image_processor: Any, **options: Unpack[ImageOptions]
 ) -> EarlyExitImageClassificationModel: ...
 @overload
-def accelerate(model: list[TierLike] | tuple[TierLike, ...], texts: Texts, **options: Unpack[Options]) -> Cascade: ...
+def accelerate(model: list[TierLike] | tuple[TierLike, ...], inputs: Texts, **options: Unpack[Options]) -> Cascade: ...
 def accelerate(
     model: Any,
-    texts: Texts,
+    inputs: Texts,
     *,
     tokenizer: Any = None,
     image_processor: Any = None,
-    agreement: float = 0.99,
+    promise: str = "confident",
+    agreement: float | Mapping[str, float] | None = None,
+    max_drop: float | None = None,
     confidence: float = 0.95,
-    dtype: Dtype | None = None,
+    dtype: DtypeChoice | None = "auto",
     seed: int = 0,
     calibration: Texts | None = None,
     labels: Any = None,
     max_length: int | None = None,
     columns: str | Sequence[str] | None = None,
 ) -> EarlyExitClassifier | Cascade:
-    """Find the fastest policy of exits whose disagreement with the full model is certified.
+    """Find the fastest way to the answers of a model, changed for a certified share of rows at most.
 
-    Off-ramps learn the model's own probabilities at every layer; a search orders policies from "no row leaves" to the
-    fastest by the time they save on this machine for each label that changes; on rows that neither has seen, Learn-
-    then-Test with fixed-sequence testing (arXiv:2110.01052) picks the last one that holds. The model is not changed.
+    The promise is about the model as it was given, in its own dtype, whatever runs in its place. Off-ramps learn its
+    probabilities at every layer. A search makes one path of policies, over all numeric forms that are tried, from
+    "nothing changes" to the fastest: each is faster than all with fewer changed answers. On rows that nothing has seen,
+    Learn-then-Test with fixed-sequence testing (arXiv:2110.01052) finds how far along it the promise holds, and the
+    fastest policy up to there is taken: to ask for less never gives a slower one. The model is not changed.
 
     Texts that the tokenizer turns into equal tokens (for a cascade the last tier's) are one unit: they are used for
     one of the three jobs only, and count once in the certificate. For a cascade, the first of them stands for the
@@ -94,141 +101,134 @@ def accelerate(
             models around it, of which model and backend are used, and no exits; or tiers of a cascade, see `Cascade`,
             from the fastest to the one whose labels count: exits inside tiers and the hand-over between them are then
             chosen together, and tiers that save no time are left out.
-        texts: texts, pairs, or rows with named columns, in whatever holds them (see `list_texts`), like those it will
+        inputs: texts, pairs, or rows with named columns, in whatever holds them (see `list_texts`), like those it will
             meet; labels are not needed. Texts that the model was fine-tuned on would make it look surer than it is:
             certify on others, see `calibration`. For a model that takes them, images, see its `predict`: they are
             opened several times, so paths take least memory, and those with equal pixels are one unit.
         tokenizer: the model's; None: loaded from where the model came from. Tiers bring their own. What is returned
             carries it.
         image_processor: the same of a model that takes images.
-        agreement: the share of rows that must keep the full model's label.
-        confidence: the probability, over the choice of calibration texts, with which this must hold.
-        dtype: compute in this dtype; None: the model's. `"int8"`: on the copy that `quantize` makes with the texts that
-            off-ramps learn from; the full model whose labels are promised is then that copy.
+        promise: what is promised. `"confident"`: of all rows, at least the share `agreement` keeps the label that the
+            model as it was given gives. `"per class"`: the same of the rows of each class, whatever share of all rows
+            it has. `"accuracy"`: the fast model is right on at most `max_drop` of all rows fewer than the given one,
+            by `labels`; labels may change in both directions.
+        agreement: that share; None: 0.99. With `"per class"` also a dict from names of classes to shares: nothing is
+            then promised of the others.
+        max_drop: a share of rows, 0.01 is one point of accuracy; with `"accuracy"` alone.
+        confidence: the probability, over the choice of calibration rows, with which this must hold.
+        dtype: `"auto"`: the model's own and all others that this processor has kernels for are tried, and what is
+            fastest of all that is certified runs; tiers of a cascade run in their own. None: the model's own. Any
+            other: that one, and where it cannot be certified the model as it was given, without exits. `"int8"` is
+            the copy that `quantize` makes with the rows that off-ramps learn from.
         seed: of the split of the texts and of the off-ramps.
-        calibration: texts for the certificate alone; None: 35% of the distinct `texts` are kept apart for it. Texts
+        calibration: texts for the certificate alone; None: 35% of the distinct `inputs` are kept apart for it. Texts
             that stand in both certify only.
-        labels: true classes of the calibration texts, or of `texts` where there are none: class numbers from 0, or the
+        labels: true classes of the calibration texts, or of `inputs` where there are none: class numbers from 0, or the
             model's names of classes, in a list, array, tensor or series (taken by position). They add accuracies to
-            the certificate, over all calibration texts with their copies.
+            the certificate, over all calibration texts with their copies; `"accuracy"` needs them.
         max_length: in tokens; None: what model and tokenizer allow.
-        columns: names the column of `texts` and `calibration` that holds the text, or the two that hold a pair; None:
+        columns: names the column of `inputs` and `calibration` that holds the text, or the two that hold a pair; None:
             `text`, and where there is one `text2` or `text_pair`; of images `image` or `img`.
 
     Returns:
         The model with its policy; `.policy.certificate` says what is promised, of a cascade `.certificate`. With too
         few distinct rows for the agreement that was asked for it promises what they can show, and says in the log how
-        many are needed; where no exit pays, or none can be certified, it has none, and says so.
+        many are needed; where nothing pays, or nothing can be certified, it is the model as it was given, and says so.
 
     Raises:
-        TypeError: model is not a classifier of texts or images, texts is a single text or holds something else, or
+        TypeError: model is not a classifier of texts or images, inputs is a single text or holds something else, or
             labels are not a sequence.
         ValueError: it does not choose one label of at least two, there are too few distinct texts, one is not valid
-            Unicode, a label is not a class of the model, or a share is not inside (0, 1).
+            Unicode, a label is not a class of the model, a share is not inside (0, 1), or an argument belongs to
+            another promise.
     """
-    guarantee = Guarantee.of_agreement(agreement, confidence)
-    if not isinstance(model, list | tuple) and takes_images(unwrap(model)[0]):
-        if tokenizer is not None or max_length is not None:
-            raise ValueError("tokenizer and max_length must be None: the model takes images")
-        column = check_column(columns)
-        return _accelerate_on_images(model, texts, image_processor, guarantee, dtype, calibration, labels, seed, column)
-    if image_processor is not None:
-        raise ValueError("image_processor must be None: the model takes texts")
-    texts = list_texts(texts, columns)
-    calibration = None if calibration is None else list_texts(calibration, columns)
+    if promise == "accuracy" and labels is None:
+        raise ValueError("labels must be given with promise='accuracy' (got None)")
     if isinstance(model, list | tuple):
-        if tokenizer is not None:
-            raise ValueError("tokenizer must be None: tiers bring their own")
-        tiers = align_classes([_prepare_tier(tier, dtype, max_length) for tier in model])
-    else:
-        tiers = align_classes([_prepare(model, tokenizer, dtype, max_length)])
-    last = tiers[-1]
-    numbers = None if labels is None else class_numbers(labels, last.class_names or ())
-    split = split_texts(texts, last.encode, calibration=calibration, labels=numbers, seed=seed)
+        for name, value in (("tokenizer", tokenizer), ("image_processor", image_processor)):
+            if value is not None:
+                raise ValueError(f"{name} must be None: tiers take texts, and bring their own tokenizers")
+        form = None if dtype == "auto" else dtype
+        tiers = align_classes([_prepare_tier(tier, form, max_length) for tier in model])
+        wish = make_promise(promise, agreement, max_drop, confidence, tiers[-1].class_names or (), seed)
+        return _accelerate_tiers(tiers, inputs, calibration, labels, columns, wish, form, seed)
+    given = as_given(model, tokenizer, image_processor, columns, max_length)
+    wish = make_promise(promise, agreement, max_drop, confidence, given.model.class_names, seed)
+    split = given.split(inputs, calibration, labels, seed)
+    variants = study_variants(given, dtype, split, seed)
+    fast = choose_variant(variants, wish)
+    fast.policy.made_for |= given.identity(fast)
+    if fast is not given.model:
+        fast.take_given(given.model)
+    return fast
+
+
+def _accelerate_tiers(
+    tiers: list[Tier],
+    inputs: Texts,
+    calibration: Texts | None,
+    labels: Any,
+    columns: str | Sequence[str] | None,
+    promise: Promise,
+    dtype: Dtype | None,
+    seed: int,
+) -> Cascade:
+    """Do what `accelerate` does, for aligned tiers of a cascade."""
+    texts = list_texts(inputs, columns)
+    split = split_texts(
+        texts,
+        tiers[-1].encode,
+        calibration=None if calibration is None else list_texts(calibration, columns),
+        labels=None if labels is None else class_numbers(labels, tiers[-1].class_names or ()),
+        seed=seed,
+    )
     if dtype == "int8":
         tiers = [_in_int8(tier, split.texts[split.fit]) for tier in tiers]
-    if isinstance(model, list | tuple):
-        return choose_cascade(tiers, study_tiers(tiers, split, seed), split, guarantee)
-    fast: EarlyExitTextClassificationModel = tiers[-1].model
-    _certify(fast, split, guarantee, seed)
-    fast.policy.made_for |= run_identity(fast.model, last.tokenizer, last.max_length)
-    return fast
+    return choose_cascade(tiers, study_tiers(tiers, split, seed), split, promise)
 
 
-def _accelerate_on_images(
-    model: Any,
-    images: Images,
-    image_processor: Any,
-    guarantee: Guarantee,
-    dtype: Dtype | None,
-    calibration: Images | None,
-    labels: Any,
-    seed: int,
-    column: str | None,
-) -> EarlyExitImageClassificationModel:
-    """Do what `accelerate` does, for a model that takes images."""
-    taken = list_images(images, column)
-    certifying = None if calibration is None else list_images(calibration, column)
-    fast = _prepare_for_images(model, image_processor, dtype)
-    names = [str(fast.config.id2label[c]) for c in range(fast.config.num_labels)]
-    split = split_texts(
-        taken,
-        list,
-        calibration=certifying,
-        labels=None if labels is None else class_numbers(labels, names),
-        seed=seed,
-        find_equals=lambda rows: first_of_equal_images(rows, fast.config.num_channels),
-        of="image",
-    )
-    if dtype == "int8" and not is_int8(fast.model):
-        copy = quantize(fast.model, split.texts[split.fit], image_processor=fast.image_processor)
-        fast = _prepare_for_images(copy, fast.image_processor, None)
-    _certify(fast, split, guarantee, seed)
-    fast.policy.made_for |= image_run_identity(fast.model, fast.image_processor)
-    return fast
+def choose_variant(variants: Sequence[Variant], promise: Promise) -> EarlyExitClassifier:
+    """Return the model of the variant that is fastest of all that is certified, with its policy and the report.
+
+    Args:
+        variants: those that were studied, the first the model as it was given.
+        promise: the statement to be shown.
+    """
+    chosen = select([variant.candidates for variant in variants], promise, variants[0].model.class_names)
+    variant = variants[chosen.variant]
+    _take(variant.model, variant.study, chosen)
+    variant.model.search_report = describe_search(variant.model, variant.study, chosen)
+    return variant.model
 
 
-def _prepare_for_images(model: Any, image_processor: Any, dtype: Dtype | None) -> EarlyExitImageClassificationModel:
-    """Return a model as it will run, with its image processor; int8 waits for the images that it learns from."""
-    backend = backend_to_keep(model) if isinstance(model, EarlyExitImageClassificationModel) else "auto"
-    model, processor = unwrap(model, image_processor, "image_processor")
-    fast = EarlyExitImageClassificationModel(model, backend=backend, dtype=None if dtype == "int8" else dtype)
-    fast.check_takes_exits()
-    fast.image_processor = load_image_processor(model) if processor is None else processor
-    return fast
-
-
-def _certify(fast: EarlyExitClassifier, split: Split, guarantee: Guarantee, seed: int) -> None:
-    """Give a model the fastest policy that is certified on a split, and the report of the search."""
-    found = study_model(fast, split, seed=seed)
-    chosen = choose(fast, found, guarantee)
-    fast.search_report = describe_search(fast, found, chosen)
-
-
-def choose(fast: EarlyExitClassifier, found: Study, guarantee: Guarantee) -> Selection:
+def choose(fast: EarlyExitClassifier, found: Study, promise: Promise) -> Selection:
     """Give a model the fastest policy that a study certifies, in place of the one that it has.
 
     Args:
         fast: the model that was studied.
         found: the study.
-        guarantee: the statement to be shown.
+        promise: the statement to be shown.
     """
-    chosen = select(found.candidates(), guarantee)
+    chosen = select([found.candidates()], promise, fast.class_names)
+    _take(fast, found, chosen)
+    return chosen
+
+
+def _take(fast: EarlyExitClassifier, found: Study, chosen: Selection) -> None:
+    """Give a model the policy that was chosen of its study."""
     fast.policy = fast.policy.without_exits()
     fast.policy.certificate = chosen.certificate
-    fast.policy.path = CertifiedPath([found.off_ramps[place] for place in chosen.path_places], chosen.path)
-    for place, thresholds in zip(chosen.places, chosen.thresholds, strict=True):
-        ramp = found.off_ramps[place]
-        site = str(ramp.site)
-        fast.add_off_ramp(replace(ramp, thresholds=thresholds, bounds=chosen.bounds(site)), site)
-    return chosen
+    ramps = [found.off_ramps[place] for place in chosen.path_places]
+    bounded = [replace(ramp, bounds=chosen.bounds(str(ramp.site))) for ramp in ramps]
+    fast.policy.path = CertifiedPath(bounded, chosen.path)
+    fast.policy.take_step(chosen.path.chosen)
 
 
 def choose_cascade(
     tiers: Sequence[Tier],
     found: CascadeStudy,
     split: Split,
-    guarantee: Guarantee,
+    promise: Promise,
     groups: Sequence[Sequence[int]] | None = None,
 ) -> Cascade:
     """Build the fastest certified cascade of exits, of tiers, or of both.
@@ -237,10 +237,12 @@ def choose_cascade(
         tiers: the aligned tiers that were studied; their models get exits.
         found: the study.
         split: its texts.
-        guarantee: the statement to be shown.
-        groups: sets of ways out, see `search`; None: `found.groups()`. Benchmarks compare exits alone and tiers alone.
+        promise: the statement to be shown.
+        groups: sets of ways out, see `ExitsToSearch`; None: the study's. Benchmarks compare exits alone and tiers
+            alone.
     """
-    chosen = select(found.candidates, guarantee, groups or found.groups())
+    candidates = found.candidates if groups is None else replace(found.candidates, groups=groups)
+    chosen = select([candidates], promise, tiers[-1].class_names or ())
     used, certificate = build_tiers(tiers, found, chosen)
     return Cascade.of(tune_batch_tokens(used, split.texts[split.ordering]), certificate)
 

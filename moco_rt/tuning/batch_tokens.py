@@ -11,7 +11,7 @@ from moco_rt.cascades.tier import Tier
 from moco_rt.encoding import Encoded
 from moco_rt.inputs.batching import by_tokens
 from moco_rt.inputs.texts import TextInput
-from moco_rt.tuning.timing import fastest, seconds_of
+from moco_rt.studies.timing import fastest, seconds_of
 
 #: Sizes to choose from.
 _CANDIDATES = (2048, 8192, 32_768)

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from moco_rt.cascades.tier import Tier, top_class
-from moco_rt.certification.calibration import fit_temperature
 from moco_rt.certification.certificate import Certificate
 from moco_rt.certification.exit_scores import ExitScores
 from moco_rt.certification.selection import ExitCandidates, ScoredRows, Selection
@@ -21,11 +20,12 @@ from moco_rt.inputs.batching import BATCH_TOKENS
 from moco_rt.inputs.texts import TextInput
 from moco_rt.policies.bag_of_tokens import AnyOffRamp
 from moco_rt.policies.fingerprints import run_identity
-from moco_rt.tuning.costs import Costs
-from moco_rt.tuning.recording import Recordings
-from moco_rt.tuning.splits import Split
-from moco_rt.tuning.study import Study, score_exits, study_model
-from moco_rt.tuning.timing import fastest, seconds_of
+from moco_rt.statistics.calibration import fit_temperature
+from moco_rt.studies.costs import Costs
+from moco_rt.studies.recording import Recordings
+from moco_rt.studies.splits import Split
+from moco_rt.studies.study import Study, score_exits, study_model
+from moco_rt.studies.timing import fastest, seconds_of
 
 #: Texts that a function, or a tokenizer, is timed on, and the runs of which the fastest counts.
 _TIMED, _RUNS = 512, 3
@@ -109,13 +109,6 @@ class CascadeStudy:
     candidates: ExitCandidates
     temperatures: Sequence[float]
 
-    def groups(self) -> list[list[int]]:
-        """Return where a search may start: the last tier's exits, all tiers' ends, all ways (indices of each)."""
-        last = self.ways[-1].tier
-        exits = [place for place, way in enumerate(self.ways) if way.tier == last]
-        ends = [place for place, way in enumerate(self.ways) if way.off_ramp is None]
-        return [exits, ends, [*range(len(self.ways))]]
-
 
 def study_tiers(tiers: Sequence[Tier], split: Split, seed: int) -> CascadeStudy:
     """Record texts on all tiers, fit exits and temperatures to the last tier's answers, and time what leaving costs.
@@ -153,7 +146,8 @@ def study_tiers(tiers: Sequence[Tier], split: Split, seed: int) -> CascadeStudy:
         ordering=scored([found.ordering for found in studies], split.ordering),
         calibration=scored([found.calibration for found in studies], split.calibration),
         calibration_in_all=split.calibration_in_all,
-        num_classes=teacher.shape[1],
+        num_groups=teacher.shape[1],
+        groups=_starts(ways),
     )
     return CascadeStudy(ways, candidates, temperatures)
 
@@ -169,7 +163,7 @@ def build_tiers(tiers: Sequence[Tier], found: CascadeStudy, chosen: Selection) -
     last = len(tiers) - 1
     used = sorted({found.ways[place].tier for place in chosen.places} | {last})
     # A tier that is used for its exits alone hands all other rows over.
-    thresholds = {number: np.full(found.candidates.num_classes, np.inf, np.float32) for number in used if number < last}
+    thresholds = {number: np.full(found.candidates.num_groups, np.inf, np.float32) for number in used if number < last}
     for number in used:
         tier = tiers[number]
         if tier.tokenizer is not None:
@@ -196,6 +190,14 @@ def build_tiers(tiers: Sequence[Tier], found: CascadeStudy, chosen: Selection) -
         for number in used
     ]
     return built, replace(chosen.certificate, exits=exits)
+
+
+def _starts(ways: Sequence[WayOut]) -> list[list[int]]:
+    """Return where a search may start: the last tier's exits, all tiers' ends, all ways (indices of each)."""
+    last = ways[-1].tier
+    exits = [place for place, way in enumerate(ways) if way.tier == last]
+    ends = [place for place, way in enumerate(ways) if way.off_ramp is None]
+    return [exits, ends, [*range(len(ways))]]
 
 
 def seconds_of_text(work: Callable[[list[TextInput]], Any], texts: Sequence[TextInput]) -> float:
@@ -227,7 +229,7 @@ def _study_tier(tier: Tier, last: Tier, split: Split, seed: int, teacher: NDArra
     answers = [tier.answer([split.texts[i] for i in places]) for places in tier.batches(split.texts)]
     logits = torch.cat([answer.logits for answer in answers]).numpy()
     seconds = seconds_of_text(tier.answer, split.texts[: split.calibration_start][-_TIMED:])
-    rows_seen = Recordings({}, teacher, np.zeros(len(split.texts), np.int64))
+    rows_seen = Recordings({}, logits, np.zeros(len(split.texts), np.int64), teacher)
     return Study(
         [],
         [],
@@ -272,7 +274,7 @@ def _score_ways(
             score, label = ends[way.tier]
         else:
             inside = score_exits([way.off_ramp], recordings[way.tier])
-            score, label = inside.score[0], _class_permutation(tiers[way.tier])[inside.predicted[0]]
+            score, label = inside.score[0], _class_permutation(tiers[way.tier])[inside.group[0]]
         scores.append(score)
         predicted.append(label)
-    return ExitScores(np.array(predicted), np.array(scores), ends[-1][1])
+    return ExitScores.of_labels(np.array(predicted), np.array(scores), ends[-1][1])

@@ -9,8 +9,8 @@ from moco_rt.certification.selection import Selection, trace
 from moco_rt.policies.conditions import OffRamp
 from moco_rt.policies.findings import SAMPLE, SearchReport
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
-from moco_rt.tuning.baselines import all_baselines
-from moco_rt.tuning.study import Study, score_exits
+from moco_rt.studies.baselines import all_baselines
+from moco_rt.studies.study import Study, score_exits
 
 
 def describe_search(model: EarlyExitClassifier, found: Study, chosen: Selection) -> SearchReport:
@@ -36,7 +36,7 @@ def describe_search(model: EarlyExitClassifier, found: Study, chosen: Selection)
         exits=scores.exit_of_row(chosen.thresholds),
         lengths=rows.lengths,
         labels=rows.labels,
-        predicted=scores.predicted,
+        predicted=scores.group,
         scores=scores.score,
         sample=np.empty((0, 1), np.float32) if last is None else rows.feature(str(last.site), last.feature)[:SAMPLE],
     )
@@ -51,5 +51,5 @@ def _baseline_paths(found: Study) -> dict[str, NDArray[np.float64]]:
         scores = score_exits(baseline.off_ramps, found.calibration)
         seconds = found.costs.seconds(found.calibration.lengths, [places[ramp.site] for ramp in baseline.off_ramps])
         disagreements, mean_seconds = trace(baseline.exits_of_policies(scores), scores, seconds)
-        paths[name] = np.column_stack([mean_seconds, disagreements / len(scores.label)])
+        paths[name] = np.column_stack([mean_seconds, disagreements / scores.rows])
     return paths

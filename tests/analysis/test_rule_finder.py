@@ -13,8 +13,8 @@ from moco_rt._C import Exits, PackedBatch, Results
 from moco_rt.analysis.columns import Column, PackedColumn
 from moco_rt.analysis.frame import MLFrame
 from moco_rt.analysis.rule_finder import AnalyticsEngine, NoSufficientRuleError
-from moco_rt.certification.bounds import allowed_errors, wrong_exit_bound
-from moco_rt.certification.guarantee import Guarantee
+from moco_rt.statistics.bounds import allowed_errors, wrong_exit_bound
+from moco_rt.statistics.guarantee import Guarantee
 
 SITE = "encoder.0.output"
 

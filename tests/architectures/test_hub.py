@@ -55,7 +55,7 @@ def test_the_revision_and_the_token_are_handed_on(answer, monkeypatch):
     assert "/some/model/resolve/abc/config.json" in url
     assert options["token"] == "secret"
     assert find_file(source, "policy.json") is None
-    options = {"revision": "abc", "token": "secret", "local_files_only": False}
+    options = {"revision": "abc", "token": "secret", "local_files_only": False, "subfolder": ""}
     assert downloaded == [("some/model", "policy.json", options)]
 
 

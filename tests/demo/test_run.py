@@ -105,9 +105,12 @@ def test_model_and_data_go_together(capsys):
 
 
 @pytest.mark.parametrize("agreement", [0.0, 1.0, 2.0, -0.1])
-def test_an_agreement_that_is_no_share_is_refused_before_anything_is_run(agreement, tmp_path):
+def test_an_agreement_that_is_no_share_is_refused_before_anything_is_run(
+    agreement, tmp_path, tiny_bert, word_tokenizer
+):
     with pytest.raises(ValueError, match=rf"agreement must be inside \(0, 1\) \(got {agreement}\)"):
-        demo.run(demo.Task(None, None, [], [], None), tmp_path, agreement=agreement)
+        demo.run(demo.Task(tiny_bert(), word_tokenizer, [], [], None), tmp_path, agreement=agreement)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_embedded_model_is_trained_once(tmp_path, monkeypatch):

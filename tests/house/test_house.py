@@ -16,16 +16,19 @@ MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path
 
 #: The rooms, each with the rooms that it may import. A room stands below all that it imports.
 ROOMS = {
-    "certification": (),
+    "statistics": (),
+    "certification": ("statistics",),
     "quantization": (),
     "encoding": (),
     "inputs": ("encoding",),
     "architectures": ("quantization",),
-    "policies": ("certification", "quantization", "inputs"),
+    "policies": ("certification", "statistics", "quantization", "inputs"),
     "runtime": ("architectures", "policies", "inputs", "encoding", "quantization"),
     "cascades": ("runtime", "policies", "architectures", "inputs", "encoding", "certification", "quantization"),
-    "analysis": ("architectures", "policies", "inputs", "encoding", "certification", "quantization"),
+    "analysis": ("architectures", "policies", "inputs", "encoding", "statistics", "quantization"),
+    "studies": ("runtime", "policies", "architectures", "inputs", "encoding", "certification", "statistics"),
     "tuning": (
+        "studies",
         "cascades",
         "runtime",
         "policies",
@@ -33,6 +36,7 @@ ROOMS = {
         "inputs",
         "encoding",
         "certification",
+        "statistics",
         "quantization",
     ),
     "reports": ("runtime", "policies", "analysis", "certification"),
@@ -43,10 +47,25 @@ ROOMS = {
 #: Modules that stand in no room: the command line, the package's start, and faces that only re-export.
 ABOVE = {"__init__", "__main__", "cli", "cli_images", "cli_options", "fork", "torch_early_exit_models", "ml_frame"}
 
+#: Rooms that know nothing of models.
+NUMBERS = ("statistics", "certification")
 #: Whole rooms, or single modules, that may name a library; nobody else may.
 MAY_IMPORT = {
-    "moco_rt._C": ("architectures", "runtime", "analysis.capture", "tuning.recording", "fork", "__init__"),
-    "torch": (*(room for room in ROOMS if room != "certification"), "__init__", "cli_options", "fork"),
+    "moco_rt._C": (
+        "architectures",
+        "runtime",
+        "analysis.capture",
+        "studies.recording",
+        "tuning.variants",
+        "fork",
+        "__init__",
+    ),
+    "torch": (
+        *(room for room in ROOMS if room not in ("statistics", "certification")),
+        "__init__",
+        "cli_options",
+        "fork",
+    ),
     "sklearn": ("analysis", "reports"),
     "matplotlib": ("analysis", "reports"),
     "igraph": ("analysis", "reports"),

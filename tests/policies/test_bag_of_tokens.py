@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from safetensors.numpy import load_file
 from moco_rt.architectures.sites import all_sites, exit_sites
 from moco_rt.certification.policy_path import PolicyPath
 from moco_rt.policies.bag_of_tokens import AnyOffRamp, BagOfTokens
-from moco_rt.policies.conditions import LinearCondition
+from moco_rt.policies.conditions import LinearCondition, OffRamp
 from moco_rt.policies.policy import CertifiedPath, Exit, Policy
 from moco_rt.policies.policy_files import JSON, TENSORS, load_policy, save_policy
 
@@ -133,23 +132,45 @@ def test_the_file_says_which_kind_it_is(tmp_path):
     assert exit == {"kind": "bag_of_tokens", "site": "tokens", "temperature": 1 / 3, "table": "exits.0.table"}
 
 
-def test_exit_and_path_share_one_table_on_disk_and_after_it(tmp_path):
+def with_path(step):
+    """A policy on a path of four steps: nothing leaves, two off-ramps, one of them a bag, and the bag alone."""
     closed = BagOfTokens.closed(RNG.normal(size=(BUCKETS, CLASSES)), np.zeros(CLASSES), 1.5)
-    saved = policy_with(replace(closed, thresholds=np.full(CLASSES, 0.9), bounds=np.full(CLASSES, 0.1)))
-    thresholds = [np.full((1, CLASSES), np.inf, np.float32)]
-    saved.path = CertifiedPath([closed], PolicyPath.of(thresholds, np.array([0]), np.array([1.0]), 700, 0, 0))
+    layers = ((np.ones((CLASSES, HIDDEN)), np.zeros(CLASSES)),)
+    ramp = OffRamp.closed(layers, feature="cls", site="encoder.0.attention")
+    thresholds = np.full((4, 2, CLASSES), np.inf, np.float32)
+    thresholds[1, 1] = thresholds[2] = thresholds[3, 0] = 0.9
+    made = policy()
+    path = PolicyPath(("as given",), np.zeros(4, int), thresholds, np.arange(4), np.ones(4), 700, 3, step)
+    made.path = CertifiedPath([closed, ramp], path)
+    made.take_step(step)
+    return made
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_exit_and_path_share_one_table_on_disk_and_after_it(tmp_path, step):
+    saved = with_path(step)
     found = round_trip(saved, tmp_path / "first")
     tables = [name for name in load_file(tmp_path / "first" / TENSORS) if name.endswith("table")]
-    assert tables == ["exits.0.table"]
-    (ramp,) = found.path.off_ramps
-    assert ramp.table.tobytes() == closed.table.tobytes()
-    assert np.isposinf(ramp.thresholds).all()
+    assert tables == ["exits.0.table" if step > 1 else "path.exits.0.table"]
+    closed, ramp = found.path.off_ramps[0], saved.path.off_ramps[0]
+    assert closed.table.tobytes() == ramp.table.tobytes()
+    assert np.isposinf(closed.thresholds).all()
     save_policy(found, tmp_path / "second")
     for file in (JSON, TENSORS):
         assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
 
 
-@pytest.mark.parametrize("version", [1, 2])
+def test_steps_of_a_loaded_path_bring_a_bag_and_take_it_away(tmp_path):
+    found = round_trip(with_path(3), tmp_path)
+    for step, sites in enumerate([[], ["encoder.0.attention"], ["tokens", "encoder.0.attention"], ["tokens"]]):
+        found.take_step(step)
+        assert [exit.site for exit in found.exits] == sites
+    bag = found.exits[0].condition
+    assert bag.table is found.path.off_ramps[0].table
+    np.testing.assert_array_equal(bag.thresholds, np.full(CLASSES, 0.9, np.float32))
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_files_that_are_older_than_the_site_load_with_their_numbers(tmp_path, version):
     """They name all sites but `tokens`, of models that take texts too."""
     saved = policy(of_texts=False)

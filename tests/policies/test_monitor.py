@@ -17,16 +17,17 @@ from moco_rt import EarlyExitTextClassificationModel
 from moco_rt.architectures import load_classifier
 from moco_rt.architectures.sites import EMBEDDINGS, all_sites
 from moco_rt.certification.certificate import Certificate, ExitCount
-from moco_rt.certification.e_process import EProcess
-from moco_rt.certification.guarantee import Guarantee
+from moco_rt.certification.promises import Confident
 from moco_rt.inputs.tokenization import encode
 from moco_rt.policies.conditions import OffRamp
 from moco_rt.policies.monitor import Alarm, Monitor
 from moco_rt.policies.policy import Exit, Policy
+from moco_rt.statistics.e_process import EProcess
+from moco_rt.statistics.guarantee import Guarantee
+from moco_rt.studies.costs import Costs
+from moco_rt.studies.splits import split_texts
+from moco_rt.studies.study import study_model
 from moco_rt.tuning.accelerate import choose
-from moco_rt.tuning.costs import Costs
-from moco_rt.tuning.splits import split_texts
-from moco_rt.tuning.study import study_model
 
 HIDDEN = 32
 SITES = ("encoder.0.attention", "encoder.1.attention")
@@ -178,7 +179,7 @@ def test_a_later_monitor_goes_on_from_the_state():
     see(first, [True, False, False, True], exit=0)
     see(first, [False] * 7, exit=1)
     state = json.loads(json.dumps(first.state()))
-    assert state == {"rate": 0.25, "delta": 0.05, "rows": [4, 7], "wrong": [2, 0]}
+    assert state == {"rate": 0.25, "delta": 0.05, "step": None, "rows": [4, 7], "wrong": [2, 0]}
     second.restore(state)
     assert second.state() == state
     assert [p.evidence for p in second.processes] == [p.evidence for p in first.processes]
@@ -329,7 +330,7 @@ def test_exits_stay_open_on_texts_like_those_they_know_and_close_on_those_of_ano
     costs = Costs(
         np.array([128.0]), np.array([[*reach, 1.0]]), np.full((1, len(reach)), 0.01), np.zeros(len(reach) + 1)
     )
-    choose(fast, replace(found, costs=costs), Guarantee(0.02, 0.05))
+    choose(fast, replace(found, costs=costs), Confident(Guarantee(0.02, 0.05)))
     assert fast.policy.exits
     reviews = read("imdb/test.jsonl", 20_000)
     monitor = fast.monitor(rate=0.01, on_alarm=lambda alarm: pytest.fail(str(alarm)))
@@ -342,4 +343,4 @@ def test_exits_stay_open_on_texts_like_those_they_know_and_close_on_those_of_ano
     fast.monitor(rate=0.2, on_alarm=alarms.append)
     fast.predict(drifted, tokenizer=tokenizer, max_length=128)
     assert alarms
-    assert fast.policy.closed == {alarm.exit for alarm in alarms}
+    assert fast.policy.step == alarms[-1].step < fast.policy.path.policies.chosen

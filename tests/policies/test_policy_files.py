@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 import stat
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from moco_rt import EarlyExitTextClassificationModel
 from moco_rt.architectures.sites import all_sites
-from moco_rt.certification.certificate import Certificate, ExitCount
+from moco_rt.certification.certificate import Certificate, ClassPromise, ExitCount
 from moco_rt.certification.policy_path import PolicyPath
 from moco_rt.policies.conditions import LinearCondition, OffRamp
 from moco_rt.policies.fingerprints import fingerprint
@@ -161,6 +162,7 @@ def test_many_exits_come_back_in_their_order(tmp_path):
 
 
 COUNTS = (ExitCount(ATTENTION, 1, 900, 2, 0.7e-2), ExitCount(OUTPUT, 0, 5, 0, 0.4))
+CLASS_PROMISES = (ClassPromise(0, 0.01, 200, 1), ClassPromise(1, None, 80, 3), ClassPromise(2, 0.1 / 3, 20, 0))
 CERTIFICATE = Certificate(0.01, 1 - 0.95, 5000, 17, 0.1 + 0.2, 1e-3 / 3, COUNTS)
 
 
@@ -171,8 +173,11 @@ CERTIFICATE = Certificate(0.01, 1 - 0.95, 5000, 17, 0.1 + 0.2, 1e-3 / 3, COUNTS)
         CERTIFICATE,
         Certificate(0.02, 0.1, 300, 0, 1.0, 1.0, (), accuracy_full=0.91, accuracy=0.9),
         Certificate(0.02, 0.1, 300, 4, 1.0, 0.5, COUNTS, rows_in_all=900, disagreement_in_all=0.1 / 3),
+        Certificate(0.02, 0.1, 300, 4, 1.0, 0.5, COUNTS, variant="int8+bfloat16"),
+        Certificate(None, 0.1, 300, 4, 1.0, 0.5, COUNTS, promise="per class", classes=CLASS_PROMISES),
+        Certificate(None, 0.1, 300, 4, 1.0, 0.5, COUNTS, promise="accuracy", max_drop=0.1 / 7, drop_bound=0.0103),
     ],
-    ids=["none", "exits", "accuracy", "copies"],
+    ids=["none", "exits", "accuracy", "copies", "variant", "promise per class", "promise of accuracy"],
 )
 def test_a_certificate_comes_back(tmp_path, certificate):
     policy = policy_of(*many_exits()[:1])
@@ -230,51 +235,71 @@ def test_the_file_can_be_read_by_a_person_and_holds_no_code(tmp_path):
     assert not any(file.stat().st_mode & stat.S_IXUSR for file in tmp_path.iterdir())
 
 
-# Version 2
+# Version 3
 
 
 def certified_path():
-    """A path over two off-ramps, of which the second is not in the policy that was chosen."""
-    thresholds = [np.full((2, CLASSES), np.inf, np.float32) for _ in range(4)]
-    thresholds[1][0, 1] = thresholds[2][0, 1] = thresholds[3][0, 1] = 0.9
-    thresholds[2][1, 2] = thresholds[3][1, 2] = 0.75
-    thresholds[3][1, 2] = -np.inf
+    """A path over two forms of a model, and two off-ramps of which the second is not in the policy that was chosen."""
+    thresholds = np.full((5, 2, CLASSES), np.inf, np.float32)
+    thresholds[2:, 0, 1] = 0.9
+    thresholds[3:, 1, 2] = 0.75
+    thresholds[4, 1, 2] = -np.inf
     ramps = [OffRamp.closed(make_off_ramp().layers, feature="cls+mean", site=site) for site in (ATTENTION, OUTPUT)]
-    policies = PolicyPath.of(thresholds, np.array([0, 3, 4, 90]), np.array([4.0, 3.0, 2.5, 1 / 3]), 700, 2, 1)
-    return thresholds, CertifiedPath(ramps, policies)
+    disagreements, seconds = np.array([0, 3, 4, 8, 90]), np.array([4.0, 3.0, 2.5, 1 / 3, 0.1])
+    variants = ("as given", "int8")
+    return CertifiedPath(
+        ramps, PolicyPath(variants, np.array([0, 0, 1, 1, 1]), thresholds, disagreements, seconds, 700, 3, 2)
+    )
 
 
 def test_the_whole_certified_path_comes_back(tmp_path):
-    thresholds, path = certified_path()
+    path = certified_path()
     policy = policy_of(Exit.of(make_off_ramp(), ATTENTION))
     policy.path = path
     found = round_trip(policy, tmp_path).path
-    for place, expected in enumerate(thresholds):
-        assert_same_bits(found.policies.thresholds(place), expected)
-    np.testing.assert_array_equal(found.policies.disagreements, path.policies.disagreements)
-    np.testing.assert_array_equal(found.policies.seconds, path.policies.seconds)
-    assert (found.policies.rows, found.policies.certified, found.policies.chosen) == (700, 2, 1)
+    assert_same_bits(found.policies.thresholds, path.policies.thresholds)
+    for name in ("variant", "disagreements", "seconds"):
+        values, expected = getattr(found.policies, name), getattr(path.policies, name)
+        assert values.dtype == expected.dtype
+        np.testing.assert_array_equal(values, expected)
+    assert found.policies.variants == ("as given", "int8")
+    assert (found.policies.rows, found.policies.certified, found.policies.chosen) == (700, 3, 2)
     assert [ramp.site for ramp in found.off_ramps] == [ATTENTION, OUTPUT]
     for ramp, expected in zip(found.off_ramps, path.off_ramps, strict=True):
         assert_same_bits(ramp.layers[0][0], expected.layers[0][0])
 
 
-def test_the_file_says_what_the_policy_is_about(tmp_path):
+@pytest.mark.parametrize("off_ramps", [0, 2])
+def test_a_path_whose_policies_have_no_exits_comes_back(tmp_path, off_ramps):
+    ramps = certified_path().off_ramps[:off_ramps]
+    thresholds = np.full((1, off_ramps, CLASSES), np.inf, np.float32)
+    policy = empty()
+    policy.path = CertifiedPath(
+        ramps, PolicyPath(("as given",), np.zeros(1, int), thresholds, np.zeros(1, int), np.ones(1), 300, 0, 0)
+    )
+    found = round_trip(policy, tmp_path).path
+    assert len(found.off_ramps) == off_ramps
+    assert_same_bits(found.policies.thresholds, thresholds)
+
+
+@pytest.mark.parametrize("variant", [None, "as given", "int8"])
+def test_the_file_says_what_the_policy_is_about(tmp_path, variant):
     policy = policy_of(*many_exits()[:1])
     policy.made_for = {"dtype": "bfloat16", "weights": "w"}
+    policy.certificate = None if variant is None else replace(CERTIFICATE, variant=variant)
     save_policy(policy, tmp_path)
     text = json.loads((tmp_path / JSON).read_text(encoding="utf-8"))
     about = {name: text[name] for name in ("task", "dtype", "variant", "promise", "path")}
     assert about == {
         "task": "single_label",
         "dtype": "bfloat16",
-        "variant": "full",
+        "variant": variant or "as given",
         "promise": "confident",
         "path": None,
     }
 
 
-@pytest.mark.parametrize("field", ["task", "variant", "promise"])
+@pytest.mark.parametrize("field", ["task", "promise"])
 def test_what_a_later_moco_rt_may_write_is_refused_by_name(tmp_path, one_line_error, field):
     save_policy(empty(), tmp_path)
     edit(tmp_path / JSON, **{field: "ranking"})
@@ -282,14 +307,48 @@ def test_what_a_later_moco_rt_may_write_is_refused_by_name(tmp_path, one_line_er
         load_policy(tmp_path / JSON, tmp_path / TENSORS, empty())
 
 
-# Version 1
+# Versions 1 and 2
+
+DATA = Path(__file__).parent / "data"
 
 
 @pytest.fixture
 def old(tmp_path):
     """A copy of a folder that version 0.1 has written."""
-    shutil.copytree(Path(__file__).parent / "data" / "policy-v1", tmp_path / "old")
+    shutil.copytree(DATA / "policy-v1", tmp_path / "old")
     return tmp_path / "old"
+
+
+@pytest.fixture
+def older_path(old):
+    """The same model with a policy of version 2, which has a path of the kind of those days."""
+    shutil.copytree(DATA / "policy-v2", old, dirs_exist_ok=True)
+    text = json.loads((old / JSON).read_text(encoding="utf-8"))
+    assert (text["version"], text["variant"], text["path"]["rows"]) == (2, "full", 525)
+    return old
+
+
+def test_a_policy_of_version_2_answers_as_it_did_without_its_path(older_path, word_tokenizer, tmp_path):
+    fast = EarlyExitTextClassificationModel.from_pretrained(older_path)
+    found = fast.predict(make_texts(40), tokenizer=word_tokenizer)
+    before = json.loads((older_path / "answers.json").read_text())
+    assert found.labels.tolist() == before["labels"]
+    assert found.exit_rule.tolist() == before["exit_rule"]
+    certificate = fast.policy.certificate
+    assert (certificate.rows, certificate.disagreements, certificate.variant) == (525, 39, "as given")
+    assert fast.policy.path is None
+    fast.save_pretrained(tmp_path / "new")
+    text = json.loads((tmp_path / "new" / JSON).read_text(encoding="utf-8"))
+    assert (text["version"], text["variant"], text["path"]) == (VERSION, "as given", None)
+    again = EarlyExitTextClassificationModel.from_pretrained(tmp_path / "new")
+    assert again.policy.certificate == certificate
+    assert again.policy.made_for == fast.policy.made_for
+
+
+def test_a_policy_of_version_2_is_bound_to_its_model(older_path, tiny_bert, one_line_error):
+    other = EarlyExitTextClassificationModel(tiny_bert(3, hidden=16, labels=3, seed=1))
+    with one_line_error(ValueError, "was made for a model with another weights: "):
+        other.load_policy(older_path)
 
 
 def make_texts(count):
@@ -312,7 +371,7 @@ def test_a_policy_of_version_1_answers_as_it_did(old, word_tokenizer):
     assert fast.policy.path is None
 
 
-def test_a_policy_of_version_1_becomes_one_of_version_2(old, word_tokenizer, tmp_path):
+def test_a_policy_of_version_1_becomes_one_of_today(old, word_tokenizer, tmp_path):
     fast = EarlyExitTextClassificationModel.from_pretrained(old)
     fast.save_pretrained(tmp_path / "new")
     text = json.loads((tmp_path / "new" / JSON).read_text(encoding="utf-8"))
@@ -377,9 +436,9 @@ def test_a_plain_callable_is_refused_before_anything_is_written(tmp_path, one_li
 @pytest.mark.parametrize(
     ("changes", "got"),
     [
-        ({"version": 3}, "'moco_rt policy', version 3"),
+        ({"version": 4}, "'moco_rt policy', version 4"),
         ({"version": "1"}, "'moco_rt policy', version '1'"),
-        ({"format": "bert"}, "'bert', version 2"),
+        ({"format": "bert"}, "'bert', version 3"),
         ({"format": None, "version": None}, "None, version None"),
     ],
     ids=str,
@@ -387,14 +446,14 @@ def test_a_plain_callable_is_refused_before_anything_is_written(tmp_path, one_li
 def test_other_formats_and_versions_are_refused(tmp_path, one_line_error, changes, got):
     save_policy(empty(), tmp_path)
     edit(tmp_path / JSON, **changes)
-    with one_line_error(ValueError, f"{tmp_path / JSON} must be a moco_rt policy of version 1 or 2 (got {got})"):
+    with one_line_error(ValueError, f"{tmp_path / JSON} must be a moco_rt policy of version 1 or 2 or 3 (got {got})"):
         load_policy(tmp_path / JSON, tmp_path / TENSORS, empty())
 
 
 def test_a_json_file_of_something_else_is_refused(tmp_path, one_line_error):
     save_policy(empty(), tmp_path)
     (tmp_path / JSON).write_text("{}")
-    with one_line_error(ValueError, "must be a moco_rt policy of version 1 or 2 (got None, version None)"):
+    with one_line_error(ValueError, "must be a moco_rt policy of version 1 or 2 or 3 (got None, version None)"):
         load_policy(tmp_path / JSON, tmp_path / TENSORS, empty())
 
 

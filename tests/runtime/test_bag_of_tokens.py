@@ -28,8 +28,10 @@ from moco_rt import (
 )
 from moco_rt._C import PackedBatch, start_profile, stop_profile
 from moco_rt.architectures import sites
+from moco_rt.certification.policy_path import PolicyPath
 from moco_rt.encoding import EncodedTexts
 from moco_rt.policies import bag_of_tokens
+from moco_rt.policies.policy import CertifiedPath
 from moco_rt.runtime.exit_points import compile_bag
 
 LENGTHS = [9, 1, 17, 33, 4, 60, 2, 15, 16, 40, *range(5, 19)]
@@ -244,4 +246,21 @@ def test_a_monitor_closes_a_bag_that_errs(model, inputs):
     for _ in range(20):
         fast(**inputs)
     assert fast.policy.closed == {0}
+    assert (fast(**inputs).exit_site == -1).all()
+
+
+@backends
+def test_a_monitor_steps_back_to_a_policy_without_the_bag(model, inputs, backend):
+    bag, alarms = make_bag(rows_of(inputs), 1.0, seed=3), []
+    thresholds = np.full((2, 1, 3), np.inf, np.float32)
+    thresholds[1] = -np.inf  # all rows leave
+    path = PolicyPath(("as given",), np.zeros(2, int), thresholds, np.array([0, 5]), np.array([2.0, 1.0]), 1000, 1, 1)
+    fast = EarlyExitTextClassificationModel(model, backend=backend)
+    fast.policy.path = CertifiedPath([BagOfTokens.closed(bag.table, bag.bias, bag.temperature)], path)
+    fast.policy.take_step(1)
+    fast.monitor(rate=1.0, on_alarm=alarms.append)
+    for _ in range(20):
+        fast(**inputs)
+    assert [(alarm.site, alarm.step) for alarm in alarms] == [("tokens", 0)]
+    assert (fast.policy.step, fast.policy.exits) == (0, ())
     assert (fast(**inputs).exit_site == -1).all()

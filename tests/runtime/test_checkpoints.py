@@ -19,6 +19,7 @@ from moco_rt.inputs.tokenizer_identity import legacy_tokenizer_fingerprint, toke
 from moco_rt.policies.conditions import OffRamp
 from moco_rt.policies.findings import SearchReport
 from moco_rt.policies.fingerprints import fingerprint, model_identity
+from moco_rt.policies.policy import PolicyState
 from moco_rt.policies.policy_files import JSON, TENSORS
 
 INPUTS = make_inputs([5, 9, 3, 12, 7, 1, 20, 4] * 3, pairs=True)
@@ -191,7 +192,15 @@ def test_a_monitor_goes_on_where_it_was(tmp_path, tiny_bert):
     again = tmp_path / "again"
     loaded.save_pretrained(again)
     state = json.loads((again / "monitor.json").read_text())
-    assert state == monitor.state() == {"rate": 0.5, "delta": 0.05, "rows": [9, 4], "wrong": [0, 0]}
+    assert state == monitor.state() == {"rate": 0.5, "delta": 0.05, "step": None, "rows": [9, 4], "wrong": [0, 0]}
+
+
+def test_a_monitor_of_a_policy_that_has_no_exits_left_is_not_saved(tmp_path, tiny_bert):
+    saved = make_fast(tiny_bert)
+    saved.monitor(rate=0.5)
+    saved.policy.state = PolicyState()
+    saved.save_pretrained(tmp_path)
+    assert EarlyExitTextClassificationModel.from_pretrained(tmp_path)._monitor is None
 
 
 def test_a_loaded_model_goes_on_watching_and_closes_exits(tmp_path, tiny_bert):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from form_costs import costs_of_forms
 from image_samples import make_image_classifier, make_lit_pictures, train_image_classifier
 from transformers import ViTForImageClassification, ViTImageProcessorPil, pipeline
 
 import moco_rt
 from moco_rt import EarlyExitImageClassificationModel, EarlyExitTextClassificationModel, accelerate, quantize
 from moco_rt.quantization.hf_quantizer import is_int8
+from moco_rt.studies import study
 
 pytestmark = pytest.mark.usefixtures("quick_off_ramps")
 
@@ -74,15 +76,32 @@ def test_it_saves_with_its_certificate_and_its_processor(fast, lit, tmp_path, on
         again.predict(lit[0], image_processor=other)
 
 
-def test_int8_learns_from_the_images_and_is_certified_on_itself(trained, processor, lit):
-    fast = accelerate(
-        trained, [np.asarray(each) for each in lit[0]], image_processor=processor, dtype="int8", agreement=0.9, seed=1
-    )
+def test_int8_learns_from_the_images_and_is_certified_against_the_given_model(trained, processor, lit, monkeypatch):
+    monkeypatch.setattr(study, "measure_costs", costs_of_forms(int8=0.3))
+    arrays = [np.asarray(each) for each in lit[0]]
+    fast = accelerate(trained, arrays, image_processor=processor, dtype="int8", agreement=0.9, seed=1)
     assert is_int8(fast.model)
-    assert fast.policy.made_for["dtype"] == "int8"
+    assert fast.policy.made_for["dtype"] == fast.policy.certificate.variant == "int8"
+    assert fast.given.model is trained
     assert not is_int8(trained)
-    full = EarlyExitImageClassificationModel(fast.model).predict(lit[0], image_processor=processor)
+    full = EarlyExitImageClassificationModel(trained).predict(lit[0], image_processor=processor)
     assert (fast.predict(lit[0]).labels == full.labels).float().mean() > 0.85
+
+
+def test_of_images_too_the_fastest_form_runs_and_comes_back_with_the_given_model(
+    trained, processor, lit, calibration, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(study, "measure_costs", costs_of_forms(int8=0.3, bfloat16=0.5))
+    pictures = calibration[0]
+    fast = accelerate(trained, lit[0], image_processor=processor, agreement=0.9, calibration=pictures)
+    certificate = fast.policy.certificate
+    assert (certificate.variant, fast.given.model) == ("int8", trained)
+    given = EarlyExitImageClassificationModel(trained).predict(pictures, image_processor=processor)
+    assert certificate.disagreements == int((fast.predict(pictures).labels != given.labels).sum())
+    fast.save_pretrained(tmp_path)
+    again = EarlyExitImageClassificationModel.from_pretrained(tmp_path)
+    assert torch.equal(again.predict(lit[0]).probs, fast.predict(lit[0]).probs)
+    assert torch.equal(again.given.predict(pictures, image_processor=processor).probs, given.probs)
 
 
 def test_quantize_keeps_the_labels(trained, processor, lit):

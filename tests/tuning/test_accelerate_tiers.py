@@ -20,11 +20,12 @@ from moco_rt.certification import policy_search
 from moco_rt.demo.classifier import train_classifier
 from moco_rt.demo.corpus import make_corpus
 from moco_rt.policies.bag_of_tokens import AnyOffRamp
-from moco_rt.tuning import cascade_study, distillation
+from moco_rt.studies import distillation
+from moco_rt.studies.costs import Costs
+from moco_rt.studies.splits import split_texts
+from moco_rt.tuning import cascade_study
 from moco_rt.tuning.accelerate import accelerate
 from moco_rt.tuning.cascade_study import WayOut, study_tiers
-from moco_rt.tuning.costs import Costs
-from moco_rt.tuning.splits import split_texts
 
 TEXTS = 600
 
@@ -81,14 +82,15 @@ def word_counts(corpus):
 def costs(quick_off_ramps):  # noqa: ARG001
     """The large one takes a second, any other a tenth of it, whatever this machine's mood; and searches are short."""
 
-    def made_up(model, rows, off_ramps):  # noqa: ARG001
+    def made_up(models, rows, off_ramps):  # noqa: ARG001
+        (model,) = models
         sites = [*dict.fromkeys(off_ramp.site for off_ramp in off_ramps)]
         reach = [(sites.index(off_ramp.site) + 1) / (len(sites) + 1) for off_ramp in off_ramps]
         seconds = np.array([[*reach, 1.0]]) * getattr(model.config, "seconds", 0.1)
-        return Costs(np.array([1.0]), seconds, np.full((1, len(reach)), 0.001), np.zeros(len(reach) + 1))
+        return [Costs(np.array([1.0]), seconds, np.full((1, len(reach)), 0.001), np.zeros(len(reach) + 1))]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("moco_rt.tuning.study.measure_costs", made_up)
+        patch.setattr("moco_rt.studies.study.measure_costs", made_up)
         patch.setattr(cascade_study, "seconds_of_text", lambda work, texts: 1e-6)  # noqa: ARG005
         patch.setattr(distillation, "_FEWEST_STEPS", 30)
         patch.setattr(policy_search, "_POLICIES", 1000)
@@ -213,10 +215,11 @@ def test_all_tiers_speak_of_the_last_ones_classes(small, large, texts):
     assert studies[1].temperatures == pytest.approx(studies[0].temperatures)
     for job in ("ordering", "calibration"):
         one, other = (getattr(found.candidates, job).scores for found in studies)
-        np.testing.assert_array_equal(one.label, other.label)
-        np.testing.assert_array_equal(one.predicted[end], other.predicted[end])
+        np.testing.assert_array_equal(one.given, other.given)
+        np.testing.assert_array_equal(one.group[end], other.group[end])
         np.testing.assert_allclose(one.score[end], other.score[end], atol=1e-5)
-        agree = (other.predicted == other.label).mean(axis=1)
+        assert not one.wrong[-1].any()  # who runs to the end of the last tier is never wrong
+        agree = 1 - other.wrong.mean(axis=1)
         assert (agree[[place for place, way in enumerate(ways) if way.off_ramp is not None]] > 0.6).all()
 
 
@@ -272,7 +275,7 @@ def test_the_same_seed_leads_to_the_same_cascade(found, small, large, texts):
 
 
 def test_a_tokenizer_beside_tiers_is_refused(small, large, texts, one_line_error):
-    with one_line_error(ValueError, "tokenizer must be None: tiers bring their own"):
+    with one_line_error(ValueError, "tokenizer must be None: tiers take texts, and bring their own tokenizers"):
         accelerate([small, large], texts, tokenizer=large[1])
 
 

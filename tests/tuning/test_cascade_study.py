@@ -8,15 +8,15 @@ from scipy.special import softmax
 from tier_samples import count_words, make_texts
 
 from moco_rt.cascades.tier import Tier, align_classes
-from moco_rt.certification.calibration import fit_temperature
 from moco_rt.certification.certificate import Certificate, ExitCount
 from moco_rt.certification.exit_scores import ExitScores
 from moco_rt.certification.policy_path import PolicyPath
 from moco_rt.certification.selection import ExitCandidates, RowsInAll, ScoredRows, Selection
 from moco_rt.policies.conditions import OffRamp
+from moco_rt.statistics.calibration import fit_temperature
+from moco_rt.studies.costs import Costs
+from moco_rt.studies.splits import split_texts
 from moco_rt.tuning.cascade_study import CascadeCosts, CascadeStudy, WayOut, build_tiers, study_tiers
-from moco_rt.tuning.costs import Costs
-from moco_rt.tuning.splits import split_texts
 
 
 def flat(reach, ask=0.001, once=0.0):
@@ -27,7 +27,9 @@ def flat(reach, ask=0.001, once=0.0):
     )
 
 
-NO_PATH = PolicyPath.of([np.full((1, 2), np.inf, np.float32)], np.zeros(1, int), np.ones(1), 50, 0, 0)
+NO_PATH = PolicyPath(
+    ("as given",), np.zeros(1, int), np.full((1, 1, 2), np.inf, np.float32), np.zeros(1, int), np.ones(1), 50, 0, 0
+)
 
 # What leaving costs
 
@@ -88,7 +90,8 @@ def test_tokenising_is_paid_for_by_the_tiers_that_are_used():
 
 def study_of_nobody(ways, temperatures, classes):
     """Of no row at all, by tiers of these temperatures."""
-    nobody = ExitScores(np.empty((len(ways), 0), int), np.empty((len(ways), 0), np.float32), np.empty(0, int))
+    none = np.empty((len(ways), 0), int)
+    nobody = ExitScores.of_labels(none, none.astype(np.float32), np.empty(0, int))
     lengths = np.empty((len(temperatures), 0), int)
     costs = CascadeCosts(ways, [], [], np.empty((0, 0), bool))
     rows = ScoredRows(nobody, lengths)
@@ -115,7 +118,7 @@ def test_tiers_that_are_not_used_are_dropped_and_the_others_counted_anew(tiny_be
         ExitCount("tier 2 embeddings", 1, 5, 0, 0.4),
     )
     thresholds = np.array([[0.5, 0.6, 0.7], [0.8, np.inf, 0.9], [-np.inf, 0.1, 0.2]], np.float32)
-    selection = Selection([2, 3, 4], thresholds, Certificate(0.1, 0.05, 50, 2, 2.0, 1.0, counts), [2, 3, 4], NO_PATH)
+    selection = Selection(0, [2, 3, 4], thresholds, Certificate(0.1, 0.05, 50, 2, 2.0, 1.0, counts), [2, 3, 4], NO_PATH)
     used, certificate = build_tiers(tiers, study_of_nobody(ways, [5.0, 3.0, 1.0], classes=3), selection)
     assert [tier.model for tier in used] == [tier.model for tier in tiers[1:]]
     assert [(c.site, c.predicted_class) for c in certificate.exits] == [
@@ -143,7 +146,7 @@ def test_a_tier_that_is_used_for_its_exits_alone_hands_over_all_others(tiny_bert
     ramp = OffRamp.closed(((np.ones((2, 64)), np.zeros(2)),), feature="cls+mean", site="embeddings")
     ways = [WayOut(0, ramp), WayOut(0, None)]
     certificate = Certificate(0.1, 0.05, 50, 2, 2.0, 1.0, ())
-    selection = Selection([0], np.full((1, 2), 0.9, np.float32), certificate, [0], NO_PATH)
+    selection = Selection(0, [0], np.full((1, 2), 0.9, np.float32), certificate, [0], NO_PATH)
     used, _ = build_tiers(tiers, study_of_nobody(ways, [1.0, 1.0], classes=2), selection)
     assert [tier.model for tier in used] == [tier.model for tier in tiers]
     assert used[0].thresholds.isposinf().all()
@@ -168,7 +171,7 @@ def test_ways_out_stand_in_the_order_in_which_rows_meet_them(tiny_bert, word_tok
     found = study_tiers(tiers, split_texts(make_texts(600), tiers[-1].encode), seed=0)
     assert list(found.candidates.sites)[:2] == ["tier 0 end", "tier 1 tokens"]
     assert [way.tier for way in found.ways] == sorted(way.tier for way in found.ways)
-    exits, ends, all_ways = found.groups()
+    exits, ends, all_ways = found.candidates.groups
     assert {(found.ways[place].tier, found.ways[place].off_ramp is None) for place in exits} == {(2, False)}
     assert [found.candidates.sites[place] for place in ends] == ["tier 0 end", "tier 1 end"]
     assert all_ways == list(range(len(found.ways)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from moco_rt._C import Results
-from moco_rt.architectures import IMAGES, Source, check_single_label, find_source, load_model, warn_where_untrained
+from moco_rt.architectures import (
+    IMAGES,
+    Source,
+    check_single_label,
+    find_file,
+    find_source,
+    load_model,
+    warn_where_untrained,
+)
 from moco_rt.architectures.conversion import Dtype, describe
 from moco_rt.architectures.pipelines import PipelineModel
 from moco_rt.architectures.sites import exit_sites
@@ -59,6 +68,7 @@ class EarlyExitClassifier(PipelineModel, BackedModule):
             self._module_paths = architecture.module_paths
         self.policy = Policy(self.sites, model.config.num_labels, getattr(model.config, "hidden_size", 0))
         self.search_report: SearchReport | None = None  # of the search for its policy
+        self._given: list[Self | Source] = []  # in a list, lest torch takes it for a part of this module
         self._monitor: Monitor | None = None
         self._compiled: tuple[PolicyState, torch.device, dict[str, CompiledExitPoint]] | None = None
 
@@ -123,6 +133,39 @@ class EarlyExitClassifier(PipelineModel, BackedModule):
         if isinstance(self._backend, WholeBackend):
             raise ValueError(f"exits need the backend packed or reference (got whole, because {self._backend.reason})")
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the C classes by their number."""
+        return tuple(str(self.config.id2label[c]) for c in range(self.config.num_labels))
+
+    @property
+    def given(self) -> Self:
+        """The model as it was given, whose answers are promised; read from its folder when it is first asked for.
+
+        Raises:
+            OSError: the folder is not there any more.
+            ValueError: what lies there is another model.
+        """
+        if not self._given:
+            return self
+        found = self._given[0]
+        if isinstance(found, Source):
+            found = self._given[0] = self._load_given(found)
+        return found
+
+    def _load_given(self, source: Source) -> Self:
+        if find_file(source, "config.json") is None:
+            raise OSError(f"{source.name} must hold the model as it was given, in {source.subfolder}/ (it is missing)")
+        found = type(self)(load_model(source, images=self.takes == IMAGES))
+        check_made_for(self.policy.made_for.get("given", {}), model_identity(found.model), "the policy")
+        found._find_preparation(replace(source, subfolder=""))
+        return found
+
+    def take_given(self, model: Self) -> None:
+        """Remember the model as it was given, another form of which this one is."""
+        self._given = [model]
+        self.policy.made_for["given"] = model_identity(model.model)
+
     def lengths_of(self, rows: Sequence[Any]) -> NDArray[np.int64]:
         """Return how many tokens each of N rows has: (N,) int64."""
         raise NotImplementedError
@@ -149,7 +192,7 @@ class EarlyExitClassifier(PipelineModel, BackedModule):
         delta: float | None = None,
         seed: int = 0,
     ) -> Monitor:
-        """From now on, run a random share of the rows that left through the full model too, and close exits that err.
+        """From now on, run a random share of the rows that left through the given model too; step back where they err.
 
         For what it takes see `Monitor`, which it returns: `processes` hold the evidence by exit; saved with the model.
         """
@@ -167,11 +210,15 @@ class EarlyExitClassifier(PipelineModel, BackedModule):
         """
         check_made_for(self.policy.made_for, model_identity(self.model), "the policy")
         self.policy.made_for |= model_identity(self.model)
+        if self._given:
+            self.policy.made_for["given"] = model_identity(self.given.model)
         with checkpoints.replacing(directory) as fresh:
             if self.sites:
                 checkpoints.save(fresh, Checkpoint(self.policy, self._monitor, self.search_report))
             self.model.save_pretrained(fresh)
             self._save_preparation(fresh)
+            if self._given:
+                self.given.model.save_pretrained(fresh / checkpoints.GIVEN)
 
     def _save_preparation(self, directory: Path) -> None:
         """Write what prepares the model's inputs, where it carries that."""
@@ -223,17 +270,29 @@ class EarlyExitClassifier(PipelineModel, BackedModule):
             self.check_takes_exits()
         found = checkpoints.load(source, self.policy.without_exits(loading_identity(self.model)))
         self.policy, self._monitor, self.search_report = found.policy, found.monitor, found.search_report
+        if "given" in self.policy.made_for:
+            self._given = [replace(source, subfolder=checkpoints.GIVEN)]
 
-    def _output(self, results: Results, run_full: Callable[[Tensor], Results]) -> EarlyExitOutput:
+    def _answer(
+        self, run: Callable[[Mapping[str, ExitPoint]], Results], run_full: Callable[[Tensor], Results]
+    ) -> EarlyExitOutput:
+        """Run a batch with the policy's exits, and let the monitor look at it.
+
+        Args:
+            run: runs the batch with these exits by site.
+            run_full: the model as it was given on some rows of the batch, by their places: (rows,) int64.
+        """
+        state, exits = self._compiled_policy()
+        results = run(exits)
         if self._monitor is not None:
-            watch(self._monitor, results, run_full)
+            watch(self._monitor, results, run_full, state.step)
         return EarlyExitOutput(results.logits, results.exit_site, results.exit_rule)
 
-    def _compiled_exits(self) -> dict[str, CompiledExitPoint]:
+    def _compiled_policy(self) -> tuple[PolicyState, dict[str, CompiledExitPoint]]:
         policy, device = self.policy, self.device
         state = policy.state
         compiled = self._compiled
         if compiled is None or compiled[0] is not state or compiled[1] != device:
             compiled = (state, device, compile_exits(policy, device))
             self._compiled = compiled
-        return compiled[2]
+        return compiled[0], compiled[2]

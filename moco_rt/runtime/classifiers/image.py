@@ -69,8 +69,10 @@ class EarlyExitImageClassificationModel(EarlyExitClassifier):
             ValueError: wrong shape or device, or no image.
         """
         check_images(pixel_values, self.image_size, self.device)
-        results = self.run_images(self._compiled_exits(), pixel_values)
-        return self._output(results, lambda rows: self.run_images({}, pixel_values[rows]))
+        return self._answer(
+            lambda exits: self.run_images(exits, pixel_values),
+            lambda rows: self.given.run_images({}, pixel_values[rows]),
+        )
 
     def predict(self, images: Images, *, image_processor: Any = None, column: str | None = None) -> Prediction:
         """Label images: opened in the background while others are computed, a progress bar for long work.

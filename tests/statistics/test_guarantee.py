@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from moco_rt.certification.guarantee import Guarantee
+from moco_rt.statistics.guarantee import Guarantee
 
 
 def test_shares_and_their_complements():

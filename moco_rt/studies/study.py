@@ -13,16 +13,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from moco_rt.architectures.sites import EMBEDDINGS, TOKENS
+from moco_rt.certification.certificate import GIVEN
 from moco_rt.certification.exit_scores import ExitScores
 from moco_rt.certification.selection import ExitCandidates, RowsInAll, ScoredRows
 from moco_rt.policies.bag_of_tokens import AnyOffRamp, BagOfTokens
 from moco_rt.policies.conditions import OffRamp
+from moco_rt.policies.fingerprints import numeric_form
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.exit_points import compile_bag, compile_off_ramp
-from moco_rt.tuning.costs import Costs, measure_costs
-from moco_rt.tuning.distillation import fit_bag, fit_off_ramp
-from moco_rt.tuning.recording import Recordings, record
-from moco_rt.tuning.splits import Split
+from moco_rt.studies.costs import Costs, measure_costs
+from moco_rt.studies.distillation import fit_bag, fit_off_ramp
+from moco_rt.studies.recording import Recordings, record
+from moco_rt.studies.splits import Split
 
 #: Rows whose lengths costs are measured at.
 _COST_ROWS = 2000
@@ -56,13 +58,13 @@ class Study:
         """Site of each of the off-ramps."""
         return [str(off_ramp.site) for off_ramp in self.off_ramps]
 
-    def candidates(self) -> ExitCandidates:
-        """Score all rows by all off-ramps: the form that `select` takes."""
+    def candidates(self, variant: str = GIVEN) -> ExitCandidates:
+        """Score all rows by all off-ramps: the form that `select` takes. variant: its name."""
         ordering, calibration = (
             ScoredRows(score_exits(self.off_ramps, rows), rows.lengths) for rows in (self.ordering, self.calibration)
         )
         classes = self.calibration.logits.shape[1]
-        return ExitCandidates(self.sites, self.costs, ordering, calibration, self.calibration_in_all, classes)
+        return ExitCandidates(self.sites, self.costs, ordering, calibration, self.calibration_in_all, classes, variant)
 
 
 def study_model(
@@ -73,19 +75,37 @@ def study_model(
     rows: Sequence[Any] | None = None,
     teacher: NDArray[np.float32] | None = None,
 ) -> Study:
+    """Study one model, see `study_forms`."""
+    return study_forms([model], split, seed=seed, rows=rows, teacher=teacher)[0]
+
+
+def study_forms(
+    models: Sequence[EarlyExitClassifier],
+    split: Split,
+    *,
+    seed: int,
+    rows: Sequence[Any] | None = None,
+    teacher: NDArray[np.float32] | None = None,
+) -> list[Study]:
     """Record rows, distil off-ramps from some of them, and time what leaving costs.
 
+    Off-ramps are taught by the first model, on its own rows, and serve its other forms too, whose numbers are near to
+    its own; what they make of the rows is recorded on each.
+
     Args:
-        model: the model; its exits take no part.
+        models: forms of one model, the first as it was given; their exits take no part.
         split: the rows of the three jobs.
         seed: of the off-ramps.
-        rows: the split's N texts as this model's tokenizer tokenises them; None: `split.rows`.
-        teacher: (N, C) logits that off-ramps learn and whose labels count; None: the model's own.
+        rows: the split's N texts as the models' tokenizer tokenises them; None: `split.rows`.
+        teacher: (N, C) logits that off-ramps learn and whose labels count; None: the first model's own.
+
+    Returns:
+        A study of each of the models.
     """
     rows = split.rows if rows is None else rows
-    sites = candidate_sites(model)
-    recorded = record(model, rows, sites)
-    taught = recorded if teacher is None else replace(recorded, logits=teacher)
+    sites = candidate_sites(models[0])
+    recorded = record(models[0], rows, sites)
+    taught = recorded if teacher is None else replace(recorded, given=teacher)
     fit_rows, ordering_rows = taught.take(split.fit), taught.take(split.ordering)
     fitted = [
         fit_off_ramp(site, feature, fit_rows, ordering_rows, seed)
@@ -94,13 +114,31 @@ def study_model(
     ]
     bags = [fit_bag(fit_rows, ordering_rows, seed)] if TOKENS in sites else []
     off_ramps: list[AnyOffRamp] = [*bags, *(better for better, _ in fitted)]
-    return Study(
+    costs = measure_costs(models, rows[: split.calibration_start][-_COST_ROWS:], off_ramps)
+    given = Study(
         off_ramps,
         baseline_off_ramps=[simple for _, simple in fitted if simple.feature == "cls"],
         ordering=ordering_rows,
         calibration=taught.take(split.calibration),
         calibration_in_all=split.calibration_in_all,
-        costs=measure_costs(model, rows[: split.calibration_start][-_COST_ROWS:], off_ramps),
+        costs=costs[0],
+        logits=recorded.logits,
+    )
+    others = zip(models[1:], costs[1:], strict=True)
+    return [given, *(_study_form(model, given, rows, split, cost) for model, cost in others)]
+
+
+def _study_form(model: EarlyExitClassifier, given: Study, rows: Sequence[Any], split: Split, costs: Costs) -> Study:
+    """Study another form of a model with the off-ramps of the first; rows that train off-ramps are not run."""
+    compared = rows[split.ordering_start :]
+    recorded = record(model, compared, sorted(set(given.sites)), desc=f"record {numeric_form(model.model)}")
+    recorded = replace(recorded, given=given.logits[split.ordering_start :])
+    calibration_start = split.calibration_start - split.ordering_start
+    return replace(
+        given,
+        ordering=recorded.take(slice(0, calibration_start)),
+        calibration=recorded.take(slice(calibration_start, len(compared))),
+        costs=costs,
         logits=recorded.logits,
     )
 
@@ -121,7 +159,7 @@ def score_exits(off_ramps: Sequence[AnyOffRamp], rows: Recordings) -> ExitScores
     scores = np.empty((len(off_ramps), 2, len(rows.lengths)), np.float32)
     for both, off_ramp in zip(scores, off_ramps, strict=True):
         both[:] = _score(off_ramp, rows).numpy()
-    return ExitScores(scores[:, 1].astype(np.int64), scores[:, 0], rows.labels)
+    return ExitScores.of_labels(scores[:, 1].astype(np.int64), scores[:, 0], rows.labels, rows.logits.argmax(axis=1))
 
 
 def _score(off_ramp: AnyOffRamp, rows: Recordings) -> Tensor:

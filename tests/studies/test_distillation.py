@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from moco_rt.certification.calibration import fit_temperature
 from moco_rt.encoding import EncodedTexts
-from moco_rt.tuning import distillation
-from moco_rt.tuning.distillation import distill, fit_bag, fit_off_ramp
-from moco_rt.tuning.recording import Recordings
+from moco_rt.statistics.calibration import fit_temperature
+from moco_rt.studies import distillation
+from moco_rt.studies.distillation import distill, fit_bag, fit_off_ramp
+from moco_rt.studies.recording import Recordings
 
 one_and_two_layers = pytest.mark.parametrize("hidden", [0, 16], ids=["one layer", "two layers"])
 
@@ -164,14 +164,14 @@ def test_the_temperature_fits_the_probabilities_of_validation_rows(monkeypatch, 
 
     def recordings(rows, seed, sharp):
         x, probs = teacher(rows, seed=seed, sharp=sharp)
-        return Recordings({"embeddings": np.hstack([x, x])}, np.log(probs), np.ones(rows, np.int64))
+        return Recordings({"embeddings": np.hstack([x, x])}, np.log(probs), np.ones(rows, np.int64), np.log(probs))
 
     validation = recordings(500, 1, sharpness)
     better, simple = fit_off_ramp("embeddings", "cls", recordings(1500, 0, 1.0), validation, seed=0)
     assert simple.temperature == 1.0
     x = validation.feature("embeddings", "cls")
     logits = np.log(answer(better.layers, x))
-    assert better.temperature == pytest.approx(fit_temperature(logits, softmax(validation.logits)), rel=1e-3)
+    assert better.temperature == pytest.approx(fit_temperature(logits, softmax(validation.given)), rel=1e-3)
     assert (better.temperature < 0.5) if sharpness > 1 else (better.temperature > 2)
 
 
@@ -189,7 +189,7 @@ def reviews(rows, seed=0, classes=2, sharp=2.0):
         for c in range(classes):
             pairs = ((ids[:-1] == c) & (ids[1:] >= 30)).sum()
             logits[place, c] = sharp * ((ids % 10 == c).sum() + 2 * pairs) / len(ids) ** 0.5
-    return Recordings({}, logits, lengths, tokens)
+    return Recordings({}, logits, lengths, logits, tokens)
 
 
 def answers_of_bag(bag, rows):
@@ -231,7 +231,8 @@ def test_a_bags_temperature_fits_the_probabilities_of_validation_rows():
 @pytest.mark.parametrize(("classes", "buckets"), [(2, 2**18), (16, 2**18), (17, 2**17), (150, 2**14), (1000, 2**12)])
 def test_the_table_takes_at_most_16_mib(classes, buckets):
     tokens = reviews(2).tokens
-    rows = Recordings({}, np.eye(classes, dtype=np.float32)[:2], tokens.lengths, tokens)
+    logits = np.eye(classes, dtype=np.float32)[:2]
+    rows = Recordings({}, logits, tokens.lengths, logits, tokens)
     bag = fit_bag(rows, rows, 0)
     assert len(bag.table) == buckets
     assert bag.table.nbytes <= 2**24

@@ -14,10 +14,10 @@ from scipy.special import softmax
 from torch import Tensor
 from torch.nn.functional import relu
 
-from moco_rt.certification.calibration import fit_temperature
 from moco_rt.policies.bag_of_tokens import BagOfTokens
 from moco_rt.policies.conditions import Layers, OffRamp
-from moco_rt.tuning.recording import Recordings
+from moco_rt.statistics.calibration import fit_temperature
+from moco_rt.studies.recording import Recordings
 
 _BATCH_ROWS = 256
 #: Epochs over many rows; with few rows there are more, until so many steps are taken.
@@ -116,7 +116,7 @@ def fit_off_ramp(
         validation: recordings to compare and to calibrate on.
         seed: of the initial weights and the order of rows.
     """
-    probs = softmax(rows.logits, axis=1)
+    probs = softmax(rows.given, axis=1)
     x, held_out = rows.feature(site, feature), torch.from_numpy(validation.feature(site, feature))
     labels = torch.from_numpy(validation.labels)
     one, two = (distill(x, probs, hidden=hidden, seed=seed) for hidden in (0, _HIDDEN))
@@ -127,7 +127,7 @@ def fit_off_ramp(
     gain = loss_of_one - loss_of_two
     worth_it = gain.mean() > gain.std() / len(gain) ** 0.5
     layers, logits = (two, logits_of_two) if worth_it else (one, logits_of_one)
-    temperature = fit_temperature(logits.numpy(), softmax(validation.logits, axis=1))
+    temperature = fit_temperature(logits.numpy(), softmax(validation.given, axis=1))
     better = OffRamp.closed(layers, feature=feature, site=site, temperature=temperature)
     return better, OffRamp.closed(one, feature=feature, site=site)
 
@@ -145,7 +145,7 @@ def fit_bag(rows: Recordings, validation: Recordings, seed: int) -> BagOfTokens:
         validation: recordings with token ids; the temperature fits the full model's probabilities of these rows best.
         seed: of the order of rows.
     """
-    probs = softmax(rows.logits, axis=1).astype(np.float32)
+    probs = softmax(rows.given, axis=1).astype(np.float32)
     buckets = _most_buckets(probs.shape[1])
     table = torch.zeros(buckets, probs.shape[1], dtype=torch.float32, requires_grad=True)
     bias = torch.from_numpy(np.log(np.maximum(probs.mean(axis=0), 1e-6))).requires_grad_()
@@ -167,7 +167,7 @@ def fit_bag(rows: Recordings, validation: Recordings, seed: int) -> BagOfTokens:
                 optimiser.step()
         with torch.no_grad():
             logits = _bag_logits(table, bias, *validation.ngrams(slice(None), buckets))
-    temperature = fit_temperature(logits.numpy(), softmax(validation.logits, axis=1))
+    temperature = fit_temperature(logits.numpy(), softmax(validation.given, axis=1))
     return BagOfTokens.closed(table.detach().numpy(), bias.detach().numpy(), temperature)
 
 

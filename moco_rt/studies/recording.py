@@ -25,20 +25,22 @@ class Recordings:
 
     Attributes:
         features: site -> feature `cls+mean`, (N, 2 * D) float32.
-        logits: (N, C) float32 logits of the full model.
+        logits: (N, C) float32 logits of the model that was recorded, run to its end.
         lengths: (N,) int64 tokens.
+        given: (N, C) float32 logits of the model whose answers count: often the same one.
         tokens: the rows' token ids, as a batch has them at the site `tokens`; None: not recorded.
     """
 
     features: dict[str, NDArray[np.float32]]
     logits: NDArray[np.float32]
     lengths: NDArray[np.int64]
+    given: NDArray[np.float32]
     tokens: EncodedTexts | None = None
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """The full model's labels: (N,) int64."""
-        labels: NDArray[np.int64] = self.logits.argmax(axis=1)
+        """Labels of the model whose answers count: (N,) int64."""
+        labels: NDArray[np.int64] = self.given.argmax(axis=1)
         return labels
 
     def feature(self, site: str, name: str) -> NDArray[np.float32]:
@@ -67,7 +69,7 @@ class Recordings:
         """Return some of the rows, as views."""
         features = {site: values[rows] for site, values in self.features.items()}
         tokens = None if self.tokens is None else self.tokens[rows]
-        return Recordings(features, self.logits[rows], self.lengths[rows], tokens)
+        return Recordings(features, self.logits[rows], self.lengths[rows], self.given[rows], tokens)
 
 
 class _Recorder:
@@ -131,4 +133,4 @@ def record(model: EarlyExitClassifier, rows: Sequence[Any], sites: Sequence[str]
             results = model.run_batch(recorders, model.batch_of([rows[i] for i in places]))
             logits[places] = results.logits.to("cpu", torch.float32).numpy()
             progress.update(len(places))
-    return Recordings(features, logits, lengths, None if tokens is None else tokens.rows())
+    return Recordings(features, logits, lengths, logits, None if tokens is None else tokens.rows())

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from moco_rt.certification.bounds import fixed_sequence
-from moco_rt.certification.guarantee import Guarantee
-from moco_rt.tuning.splits import first_of_equals, split_texts
+from moco_rt.statistics.bounds import fixed_sequence
+from moco_rt.statistics.guarantee import Guarantee
+from moco_rt.studies.splits import first_of_equals, split_texts
 
 
 def tokenise(texts):

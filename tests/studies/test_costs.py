@@ -8,8 +8,8 @@ import pytest
 from moco_rt import BagOfTokens, EarlyExitTextClassificationModel
 from moco_rt.architectures.sites import all_sites
 from moco_rt.policies.conditions import OffRamp
-from moco_rt.tuning import timing
-from moco_rt.tuning.costs import Costs, measure_costs
+from moco_rt.studies import timing
+from moco_rt.studies.costs import Costs, measure_costs
 
 LAYERS = 3
 
@@ -77,7 +77,7 @@ def make_off_ramp(site, feature="cls"):
 def test_measured_costs_are_not_negative_and_of_ascending_lengths(tiny_bert, backend, sites, features):
     model = EarlyExitTextClassificationModel(tiny_bert(LAYERS, labels=3), backend=backend)
     off_ramps = [make_off_ramp(site, feature) for site in sites for feature in features]
-    costs = measure_costs(model, make_rows(np.random.default_rng(1).integers(1, 60, 100)), off_ramps)
+    costs = measure_costs([model], make_rows(np.random.default_rng(1).integers(1, 60, 100)), off_ramps)[0]
     timed = len(costs.lengths)
     assert costs.compute.shape == (timed, len(off_ramps) + 1)
     assert costs.scoring.shape == (timed, len(off_ramps))
@@ -95,7 +95,7 @@ def test_measured_costs_are_not_negative_and_of_ascending_lengths(tiny_bert, bac
 def test_off_ramps_that_look_at_the_same_cost_the_same_to_ask(tiny_bert, feature):
     model = EarlyExitTextClassificationModel(tiny_bert(LAYERS, labels=3))
     off_ramps = [make_off_ramp(site, feature) for site in ("encoder.0.attention", "encoder.1.attention")]
-    costs = measure_costs(model, make_rows([5] * 64), off_ramps)
+    costs = measure_costs([model], make_rows([5] * 64), off_ramps)[0]
     np.testing.assert_array_equal(costs.scoring[:, 0], costs.scoring[:, 1])
     assert costs.fixed[0] == costs.fixed[1]
 
@@ -103,7 +103,7 @@ def test_off_ramps_that_look_at_the_same_cost_the_same_to_ask(tiny_bert, feature
 @pytest.mark.parametrize("lengths", [[7], [5] * 100, [1, 60], [3, 3, 9]], ids=["one", "alike", "two", "three"])
 def test_rows_may_be_few_or_all_alike(tiny_bert, lengths):
     model = EarlyExitTextClassificationModel(tiny_bert(LAYERS, labels=3))
-    costs = measure_costs(model, make_rows(lengths), [make_off_ramp("embeddings")])
+    costs = measure_costs([model], make_rows(lengths), [make_off_ramp("embeddings")])[0]
     of_rows = costs.seconds(np.array(lengths), [0])
     assert of_rows.shape == (len(lengths), 2)
     assert np.isfinite(of_rows).all()
@@ -151,7 +151,7 @@ def test_costs_are_those_of_the_clock(tiny_bert, monkeypatch, lengths):
         ("encoder.0.attention", "cls"),
         ("encoder.1.attention", "cls+mean"),
     ]
-    costs = measure_costs(clock, make_rows(lengths), [make_off_ramp(*look) for look in looks])
+    costs = measure_costs([clock], make_rows(lengths), [make_off_ramp(*look) for look in looks])[0]
     per_token = [REACH[site] for site, _ in looks] + [REACH[None]]
     np.testing.assert_allclose(costs.compute, costs.lengths[:, None] * per_token, rtol=1e-6)
     np.testing.assert_allclose(costs.scoring, costs.lengths[:, None] * [LOOK[look] for _, look in looks], rtol=1e-6)
@@ -162,5 +162,5 @@ def test_costs_are_those_of_the_clock(tiny_bert, monkeypatch, lengths):
 def test_lengths_ascend_where_few_rows_are_of_many_lengths(tiny_bert):
     model = EarlyExitTextClassificationModel(tiny_bert(LAYERS, labels=3))
     lengths = (np.linspace(0, 1, 60) ** 3 * 50 + 1).astype(int)
-    costs = measure_costs(model, make_rows(lengths), [make_off_ramp("encoder.0.attention")])
+    costs = measure_costs([model], make_rows(lengths), [make_off_ramp("encoder.0.attention")])[0]
     assert (np.diff(costs.lengths) >= 0).all()

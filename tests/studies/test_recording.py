@@ -10,7 +10,7 @@ from transformers import LlamaForSequenceClassification
 from moco_rt import EarlyExitTextClassificationModel, LinearCondition
 from moco_rt.architectures.sites import all_sites
 from moco_rt.inputs import batching
-from moco_rt.tuning.recording import record
+from moco_rt.studies.recording import record
 
 LAYERS = 3
 SITES = all_sites(LAYERS)

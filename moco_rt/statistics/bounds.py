@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtr, betaincinv  # scipy.stats wraps these and takes a second to import
 
-from moco_rt.certification.guarantee import Guarantee
+from moco_rt.statistics.guarantee import Guarantee
 
 
 def rows_needed(guarantee: Guarantee) -> int:
@@ -109,5 +109,9 @@ def fixed_sequence(disagreements: NDArray[np.integer], rows: int, guarantee: Gua
         guarantee: the statement to be shown.
     """
     p_values = bdtr(np.asarray(disagreements, dtype=float), rows, guarantee.max_disagreement)
-    passed = p_values <= guarantee.delta
+    return last_passed(p_values <= guarantee.delta)
+
+
+def last_passed(passed: NDArray[np.bool_]) -> int:
+    """Return the index of the last policy before the first that fails, (policies,) bool; -1: the first one fails."""
     return len(passed) - 1 if passed.all() else int(passed.argmin()) - 1

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from moco_rt.certification.e_process import EProcess
+from moco_rt.statistics.e_process import EProcess
 
 BETS = (0.5, 1, 2, 5, 10, 20, 50, 100)
 

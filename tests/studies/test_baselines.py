@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from moco_rt.architectures.sites import EMBEDDINGS, attention_site
-from moco_rt.certification.bounds import rows_needed
 from moco_rt.certification.exit_scores import ExitScores
-from moco_rt.certification.guarantee import Guarantee
 from moco_rt.certification.selection import RowsInAll
 from moco_rt.policies.conditions import OffRamp
-from moco_rt.tuning import baselines
-from moco_rt.tuning.baselines import all_baselines, deebert, one_sided_rules, pabee, right_tool
-from moco_rt.tuning.costs import Costs
-from moco_rt.tuning.recording import Recordings
-from moco_rt.tuning.study import Study, score_exits
+from moco_rt.statistics.bounds import rows_needed
+from moco_rt.statistics.guarantee import Guarantee
+from moco_rt.studies import baselines
+from moco_rt.studies.baselines import all_baselines, deebert, one_sided_rules, pabee, right_tool
+from moco_rt.studies.costs import Costs
+from moco_rt.studies.recording import Recordings
+from moco_rt.studies.study import Study, score_exits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -48,7 +48,7 @@ def make_recording(rows, classes=2, seed=0, sites=SITES):
         features[site] = x
     logits = rng.normal(0, 0.1, (rows, classes)).astype(np.float32)
     logits[np.arange(rows), label] += 3
-    return Recordings(features, logits, rng.integers(5, 50, rows))
+    return Recordings(features, logits, rng.integers(5, 50, rows), given=logits)
 
 
 def make_study(classes=2, sites=SITES):
@@ -108,7 +108,7 @@ def test_off_ramps_are_of_one_layer_on_the_first_token_and_let_nobody_leave_yet(
 @pytest.mark.parametrize("name", NAMES)
 def test_off_ramps_know_what_they_were_taught(study, found, name):
     answers = score_exits(found[name].off_ramps, study.calibration)
-    right = (answers.predicted == answers.label).mean(axis=1)
+    right = 1 - answers.wrong[:-1].mean(axis=1)
     assert right[-1] > max(right[0], 0.75)
 
 
@@ -167,7 +167,7 @@ def test_pabee_goes_from_more_layers_than_there_are_to_the_first():
     assert all(np.isneginf(thresholds).all() for thresholds in preset.thresholds)
     leaving = preset.exits_of_policies(answers)
     assert (leaving[-1] == 0).all()
-    agree = (answers.predicted == answers.predicted[0]).all(axis=0)
+    agree = (answers.group == answers.group[0]).all(axis=0)
     assert ((leaving[1] == 5) == agree).all()  # who needs all six layers to agree leaves at the last
     assert ((leaving[1] == 6) == ~agree).all()
 
@@ -186,7 +186,7 @@ def test_thresholds_of_moco_fall_at_every_site_for_every_class():
 def test_moco_has_as_many_policies_as_its_rows_can_bear(rows):
     label = np.arange(rows) % 2
     score = np.random.default_rng(0).random((1, rows)).astype(np.float32)
-    preset = one_sided_rules([make_off_ramp()], ExitScores(label[None], score, label))
+    preset = one_sided_rules([make_off_ramp()], ExitScores.of_labels(label[None], score, label))
     errors = np.geomspace(1e-4, 0.2, 200)
     bearable = [error for error in errors if rows_needed(Guarantee(error, 1 - 0.95)) <= rows // 2]
     assert len(preset.thresholds) == 1 + len(bearable)
@@ -197,7 +197,7 @@ def make_answers(rng, rows, sites=2):
     """Two classes of which one is rarer and harder; wrong answers may be sure."""
     label = (rng.random(rows) < 0.3).astype(np.int64)
     evidence = rng.normal(0, 1, (sites, rows)) + np.where(label == 1, 0.6, -1.2)
-    return ExitScores((evidence > 0).astype(np.int64), np.abs(evidence).astype(np.float32), label)
+    return ExitScores.of_labels((evidence > 0).astype(np.int64), np.abs(evidence).astype(np.float32), label)
 
 
 def test_rules_of_moco_keep_their_error_on_rows_of_other_classes(monkeypatch):
@@ -212,8 +212,8 @@ def test_rules_of_moco_keep_their_error_on_rows_of_other_classes(monkeypatch):
         for i, error in enumerate(errors):
             for site in range(2):
                 for c in range(2):
-                    fires = (everyone.predicted[site] == c) & (everyone.score[site] > preset.thresholds[i + 1][site, c])
-                    broken[i, site, c] += fires[everyone.label != c].mean() > error
+                    fires = (everyone.group[site] == c) & (everyone.score[site] > preset.thresholds[i + 1][site, c])
+                    broken[i, site, c] += fires[everyone.given != c].mean() > error
     assert (broken / draws <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / draws)).all()
     # At the lower error not more careful than it must be.
     assert (broken[0] > 0).all()

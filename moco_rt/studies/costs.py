@@ -16,10 +16,12 @@ from moco_rt.policies.bag_of_tokens import AnyOffRamp
 from moco_rt.policies.policy import Exit
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.exit_points import ExitPoint, compile_exits
-from moco_rt.tuning.timing import fastest, seconds_of
+from moco_rt.studies.timing import fastest, seconds_of
 
 #: Lengths are timed at these shares of the rows; costs in between are interpolated.
 _SHARES = (0.02, 0.25, 0.5, 0.75, 0.98)
+#: Sites after an attention of which the way there is timed, at most.
+_TIMED_SITES = 4
 #: Rows that share the fixed cost of a batch.
 _BATCH_ROWS = 64
 #: Tokens of a timed batch at most: of long rows fewer are timed.
@@ -27,7 +29,7 @@ _BATCH_TOKENS = 4096
 #: A second batch, this many times smaller, separates per-row from per-batch cost.
 _FEWER = 4
 #: Runs of each forward at least and at most; between these, as many as fit into so many seconds.
-_FEWEST_RUNS, _MOST_RUNS, _SECONDS = 3, 20, 0.6
+_FEWEST_RUNS, _MOST_RUNS, _SECONDS = 3, 20, 0.3
 
 
 @dataclass(frozen=True)
@@ -69,57 +71,103 @@ class Costs:
         return seconds.T
 
 
-def measure_costs(model: EarlyExitClassifier, rows: Sequence[Any], off_ramps: Sequence[AnyOffRamp]) -> Costs:
+def measure_costs(
+    models: Sequence[EarlyExitClassifier], rows: Sequence[Any], off_ramps: Sequence[AnyOffRamp]
+) -> list[Costs]:
     """Time whole forwards with and without exits: the minimum over interleaved runs, on batches of near-equal length.
 
+    Of many sites after an attention some are timed, and a straight line over the layers is drawn through them: layers
+    are alike, and what several timings agree on is less noisy than each of them.
+
     Args:
-        model: on its own backend and threads.
+        models: forms of one model, each on its own backend; they are timed in turns, and score alike.
         rows: tokenised texts, or images, some hundred at least to speak for the lengths.
         off_ramps: E off-ramps in the order in which a batch meets their sites; those that read the same feature are
             taken to cost alike.
+
+    Returns:
+        The costs of each of the models.
     """
     # Off-ramps are of one kind if scoring by them costs the same: they read one feature. Those at the embeddings are a
     # kind of their own, for there the feature is not read off a peek. So is a bag of tokens, which alone reads ids.
     looks = [(off_ramp.feature, off_ramp.site == EMBEDDINGS) for off_ramp in off_ramps]
     kinds = sorted(set(looks))
-    kind = [kinds.index(look) for look in looks]
+    kind = np.array([kinds.index(look) for look in looks], np.int64)
     # A kind is timed by its first off-ramp, which scores all rows and lets none go; all leave at the next site, for
     # beside a short forward a small part is seen best.
     first = [off_ramps[looks.index(look)] for look in kinds]
     after = [_next_site(scoring, off_ramps) for scoring in first]
-    # Variants of a forward, which are the columns of all times below, 1 + E + K of them:
+    timed = _timed_places(off_ramps, after)
+    # The runs of a model, and columns of its times:
     #   0              no exits
-    #   1 .. E         all rows leave by off-ramp e: the way there, and being scored by it
-    #   E + 1 .. E + K all rows are scored by the first off-ramp of kind k, and leave at the next site (or at the end)
-    # The forward of kind k does what the forward that leaves at that next site does (column 1 + after[k], or 0 for the
-    # end), and one scoring more: their difference is the cost of scoring. Taking it from columns 1 .. E leaves the
-    # cost of the way.
-    variants = [{}, *(_exits(model, leaving=off_ramp) for off_ramp in off_ramps)]
-    variants += [
-        _exits(model, scoring=scoring, leaving=None if place is None else off_ramps[place])
+    #   1 .. T         all rows leave by the off-ramp timed[t - 1]: the way there, and being scored by it
+    #   T + 1 .. T + K of the first model alone: all rows are scored by the first off-ramp of kind k, and leave at the
+    #                  next site (or at the end)
+    # The run of kind k does what the run that leaves at that next site does (or run 0, for the end), and one scoring
+    # more: their difference is the cost of scoring. Taking it from runs 1 .. T leaves the cost of the way.
+    runs = [[{}, *(_exits(model, leaving=off_ramps[place]) for place in timed)] for model in models]
+    runs[0] += [
+        _exits(models[0], scoring=scoring, leaving=None if place is None else off_ramps[place])
         for scoring, place in zip(first, after, strict=True)
     ]
-    row_lengths = model.lengths_of(rows)
+    row_lengths = models[0].lengths_of(rows)
     by_length = np.argsort(row_lengths, kind="stable")
     alike = row_lengths.min() == row_lengths.max()  # as those of images are
     places = [_around(by_length, row_lengths, share) for share in ((0.5,) if alike else _SHARES)]
-    batches = [[rows[place] for place in some] for some in places]
     lengths = np.array([np.mean(row_lengths[some]) for some in places])
-    each, once = (np.array(part) for part in zip(*(_time(model, variants, batch) for batch in batches), strict=True))
     order = np.argsort(lengths)  # batches of few rows, and of fewer the longer they are, overlap
-    each, once = each[order], np.median(once, axis=0)
+    by_batch = [_time(models, runs, [rows[place] for place in places[batch]]) for batch in order]
+    each = [np.array([batch[number][0] for batch in by_batch]) for number in range(len(models))]
+    once = [np.median([batch[number][1] for batch in by_batch], axis=0) for number in range(len(models))]
 
-    scored = slice(1 + len(off_ramps), None)
-    unscored = [0 if place is None else 1 + place for place in after]
-    scoring_each = np.maximum(each[:, scored] - each[:, unscored], 0)[:, kind]
-    scoring_once = np.maximum(once[scored] - once[unscored], 0)[kind]
-    leave, full = each[:, 1 : 1 + len(off_ramps)], each[:, :1]
-    return Costs(
-        lengths[order],
-        np.hstack([np.maximum(leave - scoring_each, 0), full]),
-        scoring_each,
-        np.append(scoring_once, max(once[0], 0)) / _BATCH_ROWS,
-    )
+    leaving, scored = slice(1, 1 + len(timed)), slice(1 + len(timed), None)
+    unscored = [0 if place is None else 1 + timed.index(place) for place in after]
+    scoring_each = np.maximum(each[0][:, scored] - each[0][:, unscored], 0)
+    scoring_once = np.maximum(once[0][scored] - once[0][unscored], 0)
+    return [
+        Costs(
+            lengths[order],
+            np.hstack([_ways(of_model[:, leaving] - scoring_each[:, kind[timed]], timed, off_ramps), of_model[:, :1]]),
+            scoring_each[:, kind],
+            np.append(scoring_once[kind], max(fixed[0], 0)) / _BATCH_ROWS,
+        )
+        for of_model, fixed in zip(each, once, strict=True)
+    ]
+
+
+def _timed_places(off_ramps: Sequence[AnyOffRamp], after: Sequence[int | None]) -> list[int]:
+    """Return places of the off-ramps by which rows leave in timed runs, ascending: the first of each timed site.
+
+    Those are all sites, but of the ones after an attention no more than `_TIMED_SITES`, evenly spread, and `after`.
+    """
+    sites = [str(off_ramp.site) for off_ramp in off_ramps]
+    first = sorted({sites.index(site) for site in sites})
+    attention = [place for place in first if _layer(sites[place]) is not None]
+    spread = {attention[i] for i in np.linspace(0, len(attention) - 1, min(_TIMED_SITES, len(attention)), dtype=int)}
+    return sorted({*(set(first) - set(attention)), *spread, *(place for place in after if place is not None)})
+
+
+def _ways(seconds: NDArray[np.float64], timed: Sequence[int], off_ramps: Sequence[AnyOffRamp]) -> NDArray[np.float64]:
+    """Return the seconds of the way to every off-ramp, (k, E), from those to some of them, (k, T)."""
+    sites = [str(off_ramp.site) for off_ramp in off_ramps]
+    layers = [(column, layer) for column, place in enumerate(timed) if (layer := _layer(sites[place])) is not None]
+    line = None
+    if len(layers) > 1:
+        numbers = np.array([layer for _, layer in layers])
+        line = np.polynomial.polynomial.polyfit(numbers, seconds[:, [column for column, _ in layers]].T, 1)
+    columns = []
+    for site in sites:
+        if line is not None and (layer := _layer(site)) is not None:
+            columns.append(line[0] + line[1] * layer)
+        else:
+            columns.append(seconds[:, [sites[place] for place in timed].index(site)])
+    ways: NDArray[np.float64] = np.maximum(np.array(columns).T, 0).reshape(len(seconds), len(sites))
+    return ways
+
+
+def _layer(site: str) -> int | None:
+    """Return the number of the layer after whose attention a site is; None: it is elsewhere."""
+    return int(site.split(".")[1]) if site.endswith(".attention") else None
 
 
 def _next_site(off_ramp: AnyOffRamp, off_ramps: Sequence[AnyOffRamp]) -> int | None:
@@ -150,24 +198,29 @@ def _around(by_length: NDArray[np.int64], lengths: NDArray[np.int64], share: flo
 
 
 def _time(
-    model: EarlyExitClassifier, variants: Sequence[Mapping[str, ExitPoint]], batch: Sequence[Any]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return seconds by variant, (variants,) each: those of one row, and the fixed ones of the batch.
+    models: Sequence[EarlyExitClassifier], runs: Sequence[Sequence[Mapping[str, ExitPoint]]], batch: Sequence[Any]
+) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Return, of each model, seconds by run, (runs,) each: those of one row, and the fixed ones of the batch.
 
     A batch of a single row has no smaller one: all its time counts as that row's.
     """
     few = batch[::_FEWER]
     timers = [
-        partial(seconds_of, partial(_forward, model, exits, together))
-        for together in (model.batch_of(batch), model.batch_of(few))
-        for exits in variants
+        partial(seconds_of, partial(_forward, model, exits, model.batch_of(together)))
+        for model, of_model in zip(models, runs, strict=True)
+        for together in (batch, few)
+        for exits in of_model
     ]
     times = fastest(timers, fewest=_FEWEST_RUNS, most=_MOST_RUNS, budget=_SECONDS)
-    many_seconds, few_seconds = times.reshape(2, len(variants))
-    if len(few) == len(batch):
-        return many_seconds, np.zeros_like(many_seconds)
-    each = np.maximum(many_seconds - few_seconds, 0) / (len(batch) - len(few))
-    return each, many_seconds - len(batch) * each
+    ends = np.cumsum([2 * len(of_model) for of_model in runs])
+    found = []
+    for many_seconds, few_seconds in (part.reshape(2, -1) for part in np.split(times, ends[:-1])):
+        if len(few) == len(batch):
+            found.append((many_seconds, np.zeros_like(many_seconds)))
+            continue
+        each = np.maximum(many_seconds - few_seconds, 0) / (len(batch) - len(few))
+        found.append((each, many_seconds - len(batch) * each))
+    return found
 
 
 def _forward(model: EarlyExitClassifier, exits: Mapping[str, ExitPoint], batch: Any) -> None:

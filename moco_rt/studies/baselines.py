@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from moco_rt.certification.bounds import neyman_pearson_threshold, rows_needed
-from moco_rt.certification.calibration import fit_temperature
 from moco_rt.certification.exit_scores import ExitScores
-from moco_rt.certification.guarantee import Guarantee
 from moco_rt.policies.conditions import OffRamp
-from moco_rt.tuning.recording import Recordings
-from moco_rt.tuning.study import Study, score_exits
+from moco_rt.statistics.bounds import neyman_pearson_threshold, rows_needed
+from moco_rt.statistics.calibration import fit_temperature
+from moco_rt.statistics.guarantee import Guarantee
+from moco_rt.studies.recording import Recordings
+from moco_rt.studies.study import Study, score_exits
 
 _POLICIES = 200
 
@@ -104,15 +104,16 @@ def one_sided_rules(off_ramps: Sequence[OffRamp], scores: ExitScores) -> Baselin
     classes = off_ramps[0].num_classes
     thresholds = [np.full((len(off_ramps), classes), np.inf, np.float32)]
     delta = 1 - 0.95
-    fewest = min(int((scores.label != c).sum()) for c in range(classes))
+    assert scores.given is not None  # off-ramps settle labels
+    fewest = min(int(np.count_nonzero(scores.given != c)) for c in range(classes))
     errors = np.geomspace(1e-4, 0.2, _POLICIES)
     for error in errors[[rows_needed(Guarantee(float(error), delta)) <= fewest for error in errors]]:
         rules = np.empty_like(thresholds[0])
         for site in range(len(off_ramps)):
             for c in range(classes):
-                other = scores.label != c
+                other = scores.given != c
                 # A rule of class c never fires on rows that the off-ramp takes for another class.
-                score = np.where(scores.predicted[site] == c, scores.score[site], -np.inf)[other]
+                score = np.where(scores.group[site] == c, scores.score[site], -np.inf)[other]
                 rules[site, c] = neyman_pearson_threshold(score, Guarantee(float(error), delta))
         thresholds.append(rules)
     return Baseline(off_ramps, thresholds, [1] * len(thresholds))

@@ -11,10 +11,10 @@ import torch
 from moco_rt import BagOfTokens, EarlyExitTextClassificationModel
 from moco_rt.inputs.tokenization import encode
 from moco_rt.policies.conditions import OffRamp
-from moco_rt.tuning import distillation
-from moco_rt.tuning.recording import Recordings, record
-from moco_rt.tuning.splits import split_texts
-from moco_rt.tuning.study import candidate_sites, score_exits, study_model
+from moco_rt.studies import distillation, study
+from moco_rt.studies.recording import Recordings, record
+from moco_rt.studies.splits import split_texts
+from moco_rt.studies.study import candidate_sites, score_exits, study_forms, study_model
 
 WORDS = ["a", "the", "film", "good", "bad", "not", "was", "but"]
 SITES = ["embeddings", "encoder.0.attention", "encoder.1.attention"]
@@ -180,7 +180,7 @@ def test_off_ramps_learn_the_full_models_labels(run, monkeypatch):
     found = run(make_texts(2000))  # with half of them the last off-ramp is at the bound
     rows = found.calibration
     answers = score_exits(found.off_ramps, rows)
-    right = (answers.predicted == rows.labels).mean(axis=1)
+    right = 1 - answers.wrong[:-1].mean(axis=1)
     most = np.bincount(rows.labels).max() / len(rows.labels)
     assert right[-1] > most + 0.1
 
@@ -195,8 +195,59 @@ def test_a_bag_is_scored_as_the_model_will_score_it(fast, word_tokenizer, run):
     again.add_off_ramp(replace(bag, thresholds=np.full(3, -np.inf)), "tokens")
     output = again.predict([texts[i] for i in order[260:]], tokenizer=word_tokenizer, max_length=32)
     assert (output.exit_site == again.sites.index("tokens")).all()
-    np.testing.assert_array_equal(output.labels, scores.predicted[0])
+    np.testing.assert_array_equal(output.labels, scores.group[0])
     np.testing.assert_allclose(output.probs.max(1).values, scores.score[0], rtol=1e-5)
+
+
+def test_off_ramps_learn_what_the_teacher_says(fast, word_tokenizer):
+    """A teacher that says the same of all rows has off-ramps that do."""
+    split = split_texts(make_texts(400), lambda some: encode(word_tokenizer, some, 32))
+    found = study_model(fast, split, seed=0, teacher=np.tile(np.float32([0, 4, 0]), (400, 1)))
+    assert set(found.ordering.labels.tolist()) == {1}
+    assert set(found.ordering.logits.argmax(1).tolist()) > {1}
+    scores = score_exits(found.off_ramps, found.calibration)
+    assert not scores.wrong[:-1].any()
+    np.testing.assert_array_equal(scores.wrong[-1], found.calibration.logits.argmax(1) != 1)
+
+
+# Another form of the model
+
+
+def test_another_form_is_studied_with_the_off_ramps_of_the_model_as_it_was_given(fast, tiny_bert, word_tokenizer):
+    texts = make_texts(400)
+    split = split_texts(texts, lambda some: encode(word_tokenizer, some, 32))
+    other = EarlyExitTextClassificationModel(tiny_bert(3, labels=3, seed=1))  # far from it, so that it shows
+    given, found = study_forms([fast, other], split, seed=0)
+    assert all(own is ramp for own, ramp in zip(found.off_ramps, given.off_ramps, strict=True))
+    assert found.calibration_in_all is given.calibration_in_all
+    order = np.random.default_rng(0).permutation(400)
+    for job, places in ((found.ordering, order[200:260]), (found.calibration, order[260:])):
+        assert_recorded(job, other, word_tokenizer, [texts[i] for i in places])
+    for job, expected in ((found.ordering, given.ordering), (found.calibration, given.calibration)):
+        np.testing.assert_array_equal(job.given, expected.logits)
+        scores = score_exits(found.off_ramps, job)
+        np.testing.assert_array_equal(scores.wrong[-1], job.logits.argmax(1) != expected.labels)
+        assert scores.wrong[-1].any()
+    assert found.costs is not given.costs
+    assert found.candidates("other").variant == "other"
+
+
+def test_forms_share_one_bag_which_says_the_same_in_all_of_them(fast, tiny_bert, word_tokenizer, monkeypatch):
+    """It reads ids, which no form changes."""
+    fitted = []
+    fit_bag = distillation.fit_bag
+    monkeypatch.setattr(study, "fit_bag", lambda *options: fitted.append(fit_bag(*options)) or fitted[-1])
+    split = split_texts(make_texts(400), lambda some: encode(word_tokenizer, some, 32))
+    other = EarlyExitTextClassificationModel(tiny_bert(3, labels=3, seed=1))
+    studies = study_forms([fast, other], split, seed=0)
+    (bag,) = fitted
+    given, found = (each.candidates().calibration.scores for each in studies)
+    assert all(each.off_ramps[0] is bag and each.sites.count("tokens") == 1 for each in studies)
+    np.testing.assert_array_equal(given.score[0], found.score[0])
+    np.testing.assert_array_equal(given.group[0], found.group[0])
+
+
+# What they cost
 
 
 def test_the_costs_are_of_all_off_ramps(run):
@@ -218,7 +269,8 @@ def test_costs_are_timed_on_rows_that_certify_nothing(run):
 def test_off_ramps_are_asked_one_by_one_as_numpy_would():
     rng = np.random.default_rng(0)
     features = {site: rng.normal(size=(40, 12)).astype(np.float32) for site in SITES[:2]}
-    recording = Recordings(features, rng.normal(size=(40, 3)).astype(np.float32), np.full(40, 9))
+    logits, given = rng.normal(size=(2, 40, 3)).astype(np.float32)
+    recording = Recordings(features, logits, np.full(40, 9), given)
     layers = [((rng.normal(size=(3, size)), rng.normal(size=3)),) for size in (6, 12)]
     never = [np.inf] * 3, [0.1] * 3
     off_ramps = [
@@ -226,14 +278,16 @@ def test_off_ramps_are_asked_one_by_one_as_numpy_would():
         OffRamp(layers[1], *never, score="entropy", temperature=2.0, site=SITES[0]),
     ]
     answers = score_exits(off_ramps, recording)
-    assert (answers.predicted.shape, answers.score.shape) == ((2, 40), (2, 40))
-    assert (answers.predicted.dtype, answers.score.dtype) == (np.int64, np.float32)
-    np.testing.assert_array_equal(answers.label, recording.labels)
+    assert (answers.group.shape, answers.score.shape, answers.wrong.shape) == ((2, 40), (2, 40), (3, 40))
+    assert (answers.group.dtype, answers.score.dtype) == (np.int64, np.float32)
+    np.testing.assert_array_equal(answers.given, given.argmax(1))
+    np.testing.assert_array_equal(answers.labels, [*answers.group, logits.argmax(1)])
+    np.testing.assert_array_equal(answers.wrong, answers.labels != given.argmax(1))
     for place, (x, temperature) in enumerate(((features[SITES[1]][:, :6], 1.0), (features[SITES[0]], 2.0))):
         ((weight, bias),) = layers[place]
         probs = torch.from_numpy((x @ weight.T + bias) / temperature).softmax(1)
         highest, negative_entropy = probs.max(1).values, (probs * probs.log()).sum(1)
-        np.testing.assert_array_equal(answers.predicted[place], probs.argmax(1).numpy())
+        np.testing.assert_array_equal(answers.group[place], probs.argmax(1).numpy())
         np.testing.assert_allclose(answers.score[place], (highest, negative_entropy)[place], rtol=0, atol=1e-5)
 
 
@@ -246,7 +300,7 @@ def test_an_off_ramp_has_two_layers_where_one_is_not_enough(bent, layers, monkey
         x = rng.normal(size=(rows, 8)).astype(np.float32)
         sure = (x[:, 0] * x[:, 1] if bent else x[:, 0]) + rng.normal(size=rows)  # what the feature does not tell
         logits = np.column_stack([np.zeros(rows), 2 * sure]).astype(np.float32)
-        return Recordings({SITES[1]: x}, logits, np.full(rows, 9))
+        return Recordings({SITES[1]: x}, logits, np.full(rows, 9), given=logits)
 
     better, one = distillation.fit_off_ramp(SITES[1], "cls+mean", recording(2000), recording(500), seed=0)
     assert (len(better.layers), len(one.layers)) == (layers, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from moco_rt.tuning.timing import fastest, seconds_of
+from moco_rt.studies.timing import fastest, seconds_of
 
 
 def fake(*seconds):

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import numpy as np
 import pytest
+from rates import at_most
 from scipy.stats import beta, binom, norm
 
-from moco_rt.certification.bounds import (
+from moco_rt.statistics.bounds import (
     allowed_errors,
     fixed_sequence,
     lower_bound,
@@ -16,14 +16,9 @@ from moco_rt.certification.bounds import (
     upper_bound,
     wrong_exit_bound,
 )
-from moco_rt.certification.guarantee import Guarantee
+from moco_rt.statistics.guarantee import Guarantee
 
 REPEATS = 2000
-
-
-def at_most(delta, repeats=REPEATS):
-    """A rate that a promise broken with probability delta exceeds in about one run of a thousand."""
-    return delta + 3 * math.sqrt(delta * (1 - delta) / repeats)
 
 
 # How many rows, how many errors
@@ -125,10 +120,10 @@ def test_threshold_keeps_its_promise_as_often_as_it_says(rows, max_error, confid
         [neyman_pearson_threshold(scores, Guarantee(max_error, 1 - confidence)) for scores in uniform]
     )
     broken = (exceeding > max_error).mean()
-    assert broken <= at_most(1 - confidence)
+    assert broken <= at_most(1 - confidence, REPEATS)
     # And no more careful than it must be: the rank decides how often exactly.
     exact = binom.cdf(allowed_errors(rows, Guarantee(max_error, 1 - confidence)), rows, max_error)
-    assert broken == pytest.approx(exact, abs=at_most(exact) - exact)
+    assert broken == pytest.approx(exact, abs=at_most(exact, REPEATS) - exact)
 
 
 @pytest.mark.parametrize("levels", [2, 10, 50])
@@ -139,7 +134,7 @@ def test_ties_break_the_promise_no_more_often(levels):
     assert (
         (scores > thresholds[:, None]).sum(axis=1) <= allowed_errors(rows, Guarantee(max_error, 1 - confidence))
     ).all()
-    assert ((levels - 1 - thresholds) / levels > max_error).mean() <= at_most(1 - confidence)
+    assert ((levels - 1 - thresholds) / levels > max_error).mean() <= at_most(1 - confidence, REPEATS)
 
 
 def test_threshold_of_equal_scores_is_that_score():
@@ -191,7 +186,7 @@ def test_wrong_exit_bound_holds_as_often_as_it_says(distance, others, confidence
         bound = wrong_exit_bound(errors, other_rows, hits, rows - other_rows, confidence)
         wrong, right = others * norm.sf(threshold), (1 - others) * norm.sf(threshold - distance)
         broken += wrong / (wrong + right) > bound
-    assert broken / REPEATS <= at_most(1 - confidence)
+    assert broken / REPEATS <= at_most(1 - confidence, REPEATS)
 
 
 # Along a path of policies

@@ -1,0 +1,153 @@
+"""The model as it was given, ready to be studied: the ways in which texts and images differ, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moco_rt.architectures import load_image_processor, load_tokenizer, takes_images, unwrap
+from moco_rt.architectures.conversion import Dtype
+from moco_rt.cascades.tier import backend_to_keep
+from moco_rt.inputs.class_numbers import class_numbers
+from moco_rt.inputs.images import check_column, first_of_equal_images, list_images
+from moco_rt.inputs.texts import list_texts
+from moco_rt.inputs.tokenization import encode, length_limit
+from moco_rt.policies.fingerprints import image_run_identity, run_identity
+from moco_rt.runtime.classifiers.base import EarlyExitClassifier
+from moco_rt.runtime.classifiers.image import EarlyExitImageClassificationModel
+from moco_rt.runtime.model import EarlyExitTextClassificationModel
+from moco_rt.studies.splits import Split, split_texts
+from moco_rt.tuning.quantize import quantize
+
+
+class Given(Protocol):
+    """A classifier as it was given, and how its rows are made."""
+
+    @property
+    def model(self) -> EarlyExitClassifier:
+        """The classifier in its own dtype, without exits, carrying what prepares its inputs."""
+        ...
+
+    def split(self, inputs: Any, calibration: Any, labels: Any, seed: int) -> Split:
+        """Share inputs out between the three jobs of a search; for arguments and errors see `accelerate`."""
+        ...
+
+    def variant(self, dtype: Dtype, split: Split) -> EarlyExitClassifier:
+        """Return the model in another numeric form; int8 learns from the rows that train off-ramps."""
+        ...
+
+    def identity(self, model: EarlyExitClassifier) -> dict[str, Any]:
+        """Describe all that a certificate about a variant rests on."""
+        ...
+
+
+def as_given(
+    model: Any, tokenizer: Any, image_processor: Any, columns: str | Sequence[str] | None, max_length: int | None
+) -> Given:
+    """Return a classifier ready to be studied; arguments as for `accelerate`.
+
+    Raises:
+        TypeError: it is no classifier of texts or images.
+        ValueError: exits can settle nothing in it, or an argument is one of the other kind of model.
+    """
+    if takes_images(unwrap(model)[0]):
+        if tokenizer is not None or max_length is not None:
+            raise ValueError("tokenizer and max_length must be None: the model takes images")
+        return GivenForImages(model, image_processor, check_column(columns))
+    if image_processor is not None:
+        raise ValueError("image_processor must be None: the model takes texts")
+    return GivenForTexts(model, tokenizer, columns, max_length)
+
+
+class GivenForTexts:
+    """A classifier of texts."""
+
+    def __init__(self, model: Any, tokenizer: Any, columns: str | Sequence[str] | None, max_length: int | None):
+        self._backend = backend_to_keep(model) if isinstance(model, EarlyExitTextClassificationModel) else "auto"
+        model, tokenizer = unwrap(model, tokenizer)
+        self._model = EarlyExitTextClassificationModel(model, backend=self._backend)
+        self._model.check_takes_exits()
+        self._model.tokenizer = load_tokenizer(model) if tokenizer is None else tokenizer
+        self._columns = columns
+        self._max_length = length_limit(self._model.tokenizer, self._model.max_seqlen, max_length)
+
+    @property
+    def model(self) -> EarlyExitClassifier:
+        """The classifier in its own dtype, without exits, with its tokenizer."""
+        return self._model
+
+    def split(self, inputs: Any, calibration: Any, labels: Any, seed: int) -> Split:
+        """Share texts out; those with equal tokens are one unit."""
+        return split_texts(
+            list_texts(inputs, self._columns),
+            lambda texts: encode(self._model.tokenizer, texts, self._max_length),
+            calibration=None if calibration is None else list_texts(calibration, self._columns),
+            labels=_numbers(labels, self._model),
+            seed=seed,
+        )
+
+    def variant(self, dtype: Dtype, split: Split) -> EarlyExitClassifier:
+        """Return the model in another numeric form."""
+        model, tokenizer = self._model.model, self._model.tokenizer
+        if dtype == "int8":
+            model = quantize(model, split.texts[split.fit], tokenizer=tokenizer, max_length=self._max_length)
+        form = None if dtype == "int8" else dtype
+        fast = EarlyExitTextClassificationModel(model, backend=self._backend, dtype=form)
+        fast.tokenizer = tokenizer
+        return fast
+
+    def identity(self, model: EarlyExitClassifier) -> dict[str, Any]:
+        """Describe model, tokenizer and the longest text."""
+        return run_identity(model.model, self._model.tokenizer, self._max_length)
+
+
+class GivenForImages:
+    """A classifier of images."""
+
+    def __init__(self, model: Any, image_processor: Any, column: str | None):
+        self._backend = backend_to_keep(model) if isinstance(model, EarlyExitImageClassificationModel) else "auto"
+        model, processor = unwrap(model, image_processor, "image_processor")
+        self._model = EarlyExitImageClassificationModel(model, backend=self._backend)
+        self._model.check_takes_exits()
+        self._model.image_processor = load_image_processor(model) if processor is None else processor
+        self._column = column
+
+    @property
+    def model(self) -> EarlyExitClassifier:
+        """The classifier in its own dtype, without exits, with its image processor."""
+        return self._model
+
+    def split(self, inputs: Any, calibration: Any, labels: Any, seed: int) -> Split:
+        """Share images out; those with equal pixels are one unit."""
+        channels = self._model.config.num_channels
+        return split_texts(
+            list_images(inputs, self._column),
+            list,
+            calibration=None if calibration is None else list_images(calibration, self._column),
+            labels=_numbers(labels, self._model),
+            seed=seed,
+            find_equals=lambda rows: first_of_equal_images(rows, channels),
+            of="image",
+        )
+
+    def variant(self, dtype: Dtype, split: Split) -> EarlyExitClassifier:
+        """Return the model in another numeric form."""
+        model, processor = self._model.model, self._model.image_processor
+        if dtype == "int8":
+            model = quantize(model, split.texts[split.fit], image_processor=processor)
+        form = None if dtype == "int8" else dtype
+        fast = EarlyExitImageClassificationModel(model, backend=self._backend, dtype=form)
+        fast.image_processor = processor
+        return fast
+
+    def identity(self, model: EarlyExitClassifier) -> dict[str, Any]:
+        """Describe model and image processor."""
+        return image_run_identity(model.model, self._model.image_processor)
+
+
+def _numbers(labels: Any, model: EarlyExitClassifier) -> NDArray[np.int64] | None:
+    """Return true classes as numbers; None stays None."""
+    return None if labels is None else class_numbers(labels, model.class_names)
