@@ -132,6 +132,20 @@ def fit_off_ramp(
     return better, OffRamp.closed(one, feature=feature, site=site)
 
 
+def unfitted_off_ramp(site: str, feature: str, hidden_size: int, classes: int) -> OffRamp:
+    """Return an off-ramp of two layers that `fit_off_ramp` could return, all zeros: it costs what that would.
+
+    Args:
+        site: where the off-ramp will stand.
+        feature: `cls` or `cls+mean`.
+        hidden_size: D, of the model.
+        classes: C.
+    """
+    sizes = [hidden_size * (2 if feature == "cls+mean" else 1), _HIDDEN, classes]
+    layers = tuple((np.zeros((o, i), np.float32), np.zeros(o, np.float32)) for i, o in pairwise(sizes))
+    return OffRamp.closed(layers, feature=feature, site=site)
+
+
 def fit_bag(rows: Recordings, validation: Recordings, seed: int) -> BagOfTokens:
     """Fit a bag of tokens that predicts a model's probabilities from token ids; no row leaves by it yet.
 
@@ -169,6 +183,12 @@ def fit_bag(rows: Recordings, validation: Recordings, seed: int) -> BagOfTokens:
             logits = _bag_logits(table, bias, *validation.ngrams(slice(None), buckets))
     temperature = fit_temperature(logits.numpy(), softmax(validation.given, axis=1))
     return BagOfTokens.closed(table.detach().numpy(), bias.detach().numpy(), temperature)
+
+
+def unfitted_bag(classes: int) -> BagOfTokens:
+    """Return a bag of tokens as `fit_bag` could return it, all zeros: it costs what that would. classes: C."""
+    table = np.zeros((_most_buckets(classes), classes), np.float32)
+    return BagOfTokens.closed(table, np.zeros(classes, np.float32), 1.0)
 
 
 def _most_buckets(num_classes: int) -> int:

@@ -71,6 +71,12 @@ class Recordings:
         tokens = None if self.tokens is None else self.tokens[rows]
         return Recordings(features, self.logits[rows], self.lengths[rows], self.given[rows], tokens)
 
+    def copy(self) -> Recordings:
+        """Return a copy, which keeps nothing alive that these are a view of."""
+        features = {site: values.copy() for site, values in self.features.items()}
+        tokens = None if self.tokens is None else self.tokens.take(np.arange(len(self.tokens)))
+        return Recordings(features, self.logits.copy(), self.lengths.copy(), self.given.copy(), tokens)
+
 
 class _Recorder:
     """A stand-in for the exits of a site: it keeps the feature that they would read and lets no row leave."""

@@ -22,7 +22,7 @@ from moco_rt.policies.fingerprints import numeric_form
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.exit_points import compile_bag, compile_off_ramp
 from moco_rt.studies.costs import Costs, measure_costs
-from moco_rt.studies.distillation import fit_bag, fit_off_ramp
+from moco_rt.studies.distillation import fit_bag, fit_off_ramp, unfitted_bag, unfitted_off_ramp
 from moco_rt.studies.recording import Recordings, record
 from moco_rt.studies.splits import Split
 
@@ -87,10 +87,11 @@ def study_forms(
     rows: Sequence[Any] | None = None,
     teacher: NDArray[np.float32] | None = None,
 ) -> list[Study]:
-    """Record rows, distil off-ramps from some of them, and time what leaving costs.
+    """Record rows on each form, distil off-ramps from some of them, and time what leaving costs.
 
-    Off-ramps are taught by the first model, on its own rows, and serve its other forms too, whose numbers are near to
-    its own; what they make of the rows is recorded on each.
+    Every form has off-ramps of its own, which read its own features: in int8 those differ enough that off-ramps of the
+    model as it was given would err much more often. All learn the answers of the first model. A bag of tokens reads ids
+    alone: all forms have the same.
 
     Args:
         models: forms of one model, the first as it was given; their exits take no part.
@@ -104,43 +105,50 @@ def study_forms(
     """
     rows = split.rows if rows is None else rows
     sites = candidate_sites(models[0])
-    recorded = record(models[0], rows, sites)
-    taught = recorded if teacher is None else replace(recorded, given=teacher)
-    fit_rows, ordering_rows = taught.take(split.fit), taught.take(split.ordering)
+    costs = measure_costs(models, rows[: split.calibration_start][-_COST_ROWS:], _unfitted(models[0], sites))
+    studies: list[Study] = []
+    bags: list[BagOfTokens] = []
+    for model, of_model in zip(models, costs, strict=True):
+        recorded = record(model, rows, sites, desc=f"record {numeric_form(model.model)}")
+        teacher = recorded.logits if teacher is None else teacher
+        recorded = replace(recorded, given=teacher)
+        bags = bags if studies else _fit_bags(recorded, split, seed)
+        studies.append(_study_recorded(recorded, split, of_model, seed, bags))
+        del recorded  # features take much memory: of all rows only those of one form are held at a time
+    return studies
+
+
+def _fit_bags(recorded: Recordings, split: Split, seed: int) -> list[BagOfTokens]:
+    """Fit the bag of tokens that all forms share, for it reads nothing that they compute; none where no ids are."""
+    if recorded.tokens is None:
+        return []
+    return [fit_bag(recorded.take(split.fit), recorded.take(split.ordering), seed)]
+
+
+def _study_recorded(recorded: Recordings, split: Split, costs: Costs, seed: int, bags: Sequence[BagOfTokens]) -> Study:
+    """Distil off-ramps from the rows that train them, and keep the rows of the other two jobs."""
+    fit_rows, ordering_rows = recorded.take(split.fit), recorded.take(split.ordering)
     fitted = [
         fit_off_ramp(site, feature, fit_rows, ordering_rows, seed)
-        for site in tqdm(sites, desc="off-ramps", delay=2, leave=False)
+        for site in tqdm(recorded.features, desc="off-ramps", delay=2, leave=False)
         for feature in _features(site)
     ]
-    bags = [fit_bag(fit_rows, ordering_rows, seed)] if TOKENS in sites else []
-    off_ramps: list[AnyOffRamp] = [*bags, *(better for better, _ in fitted)]
-    costs = measure_costs(models, rows[: split.calibration_start][-_COST_ROWS:], off_ramps)
-    given = Study(
-        off_ramps,
+    return Study(
+        off_ramps=[*bags, *(better for better, _ in fitted)],
         baseline_off_ramps=[simple for _, simple in fitted if simple.feature == "cls"],
-        ordering=ordering_rows,
-        calibration=taught.take(split.calibration),
+        ordering=ordering_rows.copy(),
+        calibration=recorded.take(split.calibration).copy(),
         calibration_in_all=split.calibration_in_all,
-        costs=costs[0],
-        logits=recorded.logits,
-    )
-    others = zip(models[1:], costs[1:], strict=True)
-    return [given, *(_study_form(model, given, rows, split, cost) for model, cost in others)]
-
-
-def _study_form(model: EarlyExitClassifier, given: Study, rows: Sequence[Any], split: Split, costs: Costs) -> Study:
-    """Study another form of a model with the off-ramps of the first; rows that train off-ramps are not run."""
-    compared = rows[split.ordering_start :]
-    recorded = record(model, compared, sorted(set(given.sites)), desc=f"record {numeric_form(model.model)}")
-    recorded = replace(recorded, given=given.logits[split.ordering_start :])
-    calibration_start = split.calibration_start - split.ordering_start
-    return replace(
-        given,
-        ordering=recorded.take(slice(0, calibration_start)),
-        calibration=recorded.take(slice(calibration_start, len(compared))),
         costs=costs,
         logits=recorded.logits,
     )
+
+
+def _unfitted(model: EarlyExitClassifier, sites: Sequence[str]) -> list[AnyOffRamp]:
+    """Return off-ramps like those that will be fitted, to time what leaving by them costs."""
+    size, classes = model.policy.hidden_size, model.policy.num_classes
+    bags = [unfitted_bag(classes)] if TOKENS in sites else []
+    return [*bags, *(unfitted_off_ramp(site, feature, size, classes) for site in sites for feature in _features(site))]
 
 
 def candidate_sites(model: EarlyExitClassifier) -> list[str]:

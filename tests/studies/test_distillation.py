@@ -11,7 +11,7 @@ import torch
 from moco_rt.encoding import EncodedTexts
 from moco_rt.statistics.calibration import fit_temperature
 from moco_rt.studies import distillation
-from moco_rt.studies.distillation import distill, fit_bag, fit_off_ramp
+from moco_rt.studies.distillation import distill, fit_bag, fit_off_ramp, unfitted_bag
 from moco_rt.studies.recording import Recordings
 
 one_and_two_layers = pytest.mark.parametrize("hidden", [0, 16], ids=["one layer", "two layers"])
@@ -236,6 +236,7 @@ def test_the_table_takes_at_most_16_mib(classes, buckets):
     bag = fit_bag(rows, rows, 0)
     assert len(bag.table) == buckets
     assert bag.table.nbytes <= 2**24
+    assert unfitted_bag(classes).table.shape == bag.table.shape
 
 
 @pytest.mark.parametrize("rows", [1, 2, 128, 129])

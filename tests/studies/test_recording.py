@@ -140,6 +140,8 @@ def test_token_ids_are_recorded_in_the_order_of_the_rows(model, monkeypatch, bac
     some = recorded.take(slice(2, 6))
     assert [row["input_ids"].tolist() for row in some.tokens] == [row["input_ids"] for row in rows[2:6]]
     assert some.batch().ids.tolist() == [token for row in rows[2:6] for token in row["input_ids"]]
+    assert some.copy().batch().ids.tolist() == some.batch().ids.tolist()
+    assert not np.shares_memory(some.copy().tokens.ids, recorded.tokens.ids)
     assert recorded.batch(np.array([5, 1])).ids.tolist() == rows[5]["input_ids"] + rows[1]["input_ids"]
 
 

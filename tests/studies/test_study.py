@@ -175,6 +175,11 @@ def test_off_ramps_do_not_see_the_rows_that_certify_them(run):
         np.testing.assert_array_equal(array, same)
 
 
+def test_features_of_rows_that_trained_off_ramps_are_not_kept(run):
+    found = run(make_texts(400))
+    assert all(values.base is None for job in (found.ordering, found.calibration) for values in job.features.values())
+
+
 def test_off_ramps_learn_the_full_models_labels(run, monkeypatch):
     monkeypatch.setattr(distillation, "_FEWEST_STEPS", 600)
     found = run(make_texts(2000))  # with half of them the last off-ramp is at the bound
@@ -213,12 +218,18 @@ def test_off_ramps_learn_what_the_teacher_says(fast, word_tokenizer):
 # Another form of the model
 
 
-def test_another_form_is_studied_with_the_off_ramps_of_the_model_as_it_was_given(fast, tiny_bert, word_tokenizer):
+def test_another_form_has_off_ramps_of_its_own_that_learn_the_given_models_answers(fast, tiny_bert, word_tokenizer):
     texts = make_texts(400)
     split = split_texts(texts, lambda some: encode(word_tokenizer, some, 32))
     other = EarlyExitTextClassificationModel(tiny_bert(3, labels=3, seed=1))  # far from it, so that it shows
     given, found = study_forms([fast, other], split, seed=0)
-    assert all(own is ramp for own, ramp in zip(found.off_ramps, given.off_ramps, strict=True))
+    alone = study_model(other, split, seed=0, teacher=given.logits)
+    assert found.off_ramps[0] is given.off_ramps[0]
+    own_weights, same_weights, given_weights = (weights(each.off_ramps) for each in (found, alone, given))
+    for own, same in zip(own_weights, same_weights, strict=True):
+        np.testing.assert_array_equal(own, same)
+    for own, other_ones in zip(own_weights[2:], given_weights[2:], strict=True):  # behind the bag
+        assert own.shape != other_ones.shape or (own != other_ones).any()
     assert found.calibration_in_all is given.calibration_in_all
     order = np.random.default_rng(0).permutation(400)
     for job, places in ((found.ordering, order[200:260]), (found.calibration, order[260:])):
