@@ -30,7 +30,7 @@ from moco_rt.certification.exit_scores import last_certified
 from moco_rt.certification.promises import Confident
 from moco_rt.inputs.batching import length_sorted_batches
 from moco_rt.inputs.tokenization import encode
-from moco_rt.policies.conditions import OffRamp
+from moco_rt.policies.bag_of_tokens import AnyOffRamp
 from moco_rt.policies.policy import Exit
 from moco_rt.runtime.exit_points import ExitPoint, compile_exits
 from moco_rt.statistics.guarantee import Guarantee
@@ -77,13 +77,13 @@ def texts(path: str, rows: int | None) -> list:
     return [(row["text"], row["text2"]) if "text2" in row else row["text"] for row in found]
 
 
-def certified_search(model: EarlyExitTextClassificationModel, found: Study, level: float) -> list[OffRamp]:
+def certified_search(model: EarlyExitTextClassificationModel, found: Study, level: float) -> list[AnyOffRamp]:
     """Give the model the policy that our search finds and the calibration rows certify; return its off-ramps."""
     choose(model, found, Confident(Guarantee.of_agreement(level, CONFIDENCE)))
     return [exit.condition for exit in model.policy.exits]
 
 
-def certified_baseline(found: Study, baseline: Baseline, level: float) -> list[OffRamp]:
+def certified_baseline(found: Study, baseline: Baseline, level: float) -> list[AnyOffRamp]:
     """Return the off-ramps of the fastest policy along a baseline's path that the calibration rows certify."""
     scores = score_exits(baseline.off_ramps, found.calibration)
     exits = baseline.exits_of_policies(scores)
@@ -97,7 +97,7 @@ def certified_baseline(found: Study, baseline: Baseline, level: float) -> list[O
     ]
 
 
-def compiled(model: EarlyExitTextClassificationModel, off_ramps: Sequence[OffRamp]) -> Exits:
+def compiled(model: EarlyExitTextClassificationModel, off_ramps: Sequence[AnyOffRamp]) -> Exits:
     """Off-ramps as the model runs them."""
     policy = model.policy.without_exits()
     for off_ramp in off_ramps:
@@ -105,7 +105,7 @@ def compiled(model: EarlyExitTextClassificationModel, off_ramps: Sequence[OffRam
     return compile_exits(policy, model.device)
 
 
-def agreement(off_ramps: Sequence[OffRamp], rows: Recordings) -> float:
+def agreement(off_ramps: Sequence[AnyOffRamp], rows: Recordings) -> float:
     """Share of recorded rows that keep the full model's label."""
     if not off_ramps:
         return 1.0

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from moco_rt import EarlyExitTextClassificationModel, LinearCondition, OffRamp
+from moco_rt import BagOfTokens, EarlyExitTextClassificationModel, LinearCondition, OffRamp
 from moco_rt._C import start_profile, stop_profile
+from moco_rt.architectures.sites import TOKENS, all_sites
 from moco_rt.runtime import packed
 from moco_rt.tuning import candidate_sites
 
@@ -52,16 +53,17 @@ def shares(model: EarlyExitTextClassificationModel, rows: int, tokens: int, forw
 
 
 def add_rules(fast: EarlyExitTextClassificationModel) -> None:
-    """At every site but the last, behind which there is nothing to save."""
-    for site in fast.sites[:-1]:
+    """At every site with hidden states but the last, behind which there is nothing to save."""
+    for site in all_sites(fast.config.num_hidden_layers)[:-1]:
         fast.add_rule(LinearCondition(np.zeros(fast.config.hidden_size, np.float32), 0.0, 1.0, bound=0.01), 0, site)
 
 
 def add_off_ramps(fast: EarlyExitTextClassificationModel) -> None:
-    """Wherever `accelerate` tries them, on the first token beside the mean."""
+    """Wherever `accelerate` tries them, on the first token beside the mean; on the token ids a bag."""
     size = (fast.config.num_labels, 2 * fast.config.hidden_size)
     layer = (np.zeros(size, np.float32), np.zeros(size[0], np.float32))
-    for site in candidate_sites(fast):
+    fast.add_off_ramp(BagOfTokens.closed(np.zeros((2**18, size[0])), layer[1], 1.0), TOKENS)
+    for site in candidate_sites(fast)[1:]:
         fast.add_off_ramp(OffRamp.closed((layer,), feature="cls+mean", site=site), site)
 
 

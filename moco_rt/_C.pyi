@@ -90,6 +90,16 @@ class PackedBatch:
     def row_ids(self) -> Tensor:
         """(rows) int32 on the CPU: the place of each row in the batch as it came in."""
 
+    def take_ids(self, input_ids: Tensor, token_type_ids: Tensor | None) -> None:
+        """Takes the ids by which tokens are embedded, and their segments: (rows, S) or, end to end, (total_tokens).
+
+        The batch keeps and compacts them until it is embedded.
+        """
+
+    @property
+    def ids(self) -> Tensor:
+        """(total_tokens) int64 on the CPU; ValueError before take_ids and after the batch was embedded."""
+
     @property
     def hidden(self) -> Tensor:
         """(total_tokens, D), a view: the next unpad or compact writes over it."""
@@ -153,6 +163,23 @@ class OffRamp:
     def score(self, x: Tensor) -> Tensor:
         """(2, rows) float32 on the CPU: scores, the higher the surer, and predicted classes. x: (rows, inputs)."""
 
+class BagOfTokens:
+    """A classifier of rows by their token ids: bias + sum over n-grams of table[bucket] / sqrt(their number).
+
+    table: (buckets, C) float32, buckets a power of two. bias: (C) float32. The score is max_prob, of
+    softmax(logits / temperature).
+    """
+
+    def __init__(self, table: Tensor, bias: Tensor, *, temperature: float) -> None: ...
+    def score(self, batch: PackedBatch) -> Tensor:
+        """(2, rows) float32: scores, and predicted classes, of a batch that holds ids."""
+
+def ngram_buckets(batch: PackedBatch, buckets: int) -> Tensor:
+    """The buckets of the n-grams of all rows, end to end: int64, 2 n - 1 of a row of n tokens.
+
+    For every token its own bucket and, but for the first of a row, that of the pair with the token before it.
+    """
+
 class Exits:
     """The exits of one site, the site-th of the model.
 
@@ -181,6 +208,12 @@ class Exits:
 
         patience: so many off-ramps in a row, this one included, must predict that class. thresholds: (C), by predicted
         class.
+        """
+
+    def add_bag(self, rule_id: int, *, bag: BagOfTokens, thresholds: Sequence[float]) -> None:
+        """Fires where the score is above the threshold of the predicted class; rows leave with its log-probabilities.
+
+        The batch must hold ids. thresholds: (C), by predicted class.
         """
 
     def add_callable(self, rule_id: int, logits: Tensor) -> None:
@@ -366,8 +399,11 @@ class TransformerClassifier:
     def num_classes(self) -> int: ...
     @property
     def dtype(self) -> torch.dtype: ...
-    def embed(self, batch: PackedBatch, input_ids: Tensor, token_type_ids: Tensor | None) -> None:
-        """Hidden states of the batch from integer input_ids and token_type_ids: (rows, S), or (total_tokens)."""
+    def check_ids(self, batch: PackedBatch) -> None:
+        """IndexError where the batch's ids are not in the model's tables, as `embed` raises it."""
+
+    def embed(self, batch: PackedBatch) -> None:
+        """Hidden states of the batch from the ids that it took; it then holds them no more."""
 
     def embed_images(self, batch: PackedBatch, pixel_values: Tensor) -> None:
         """Hidden states of the batch from pixel_values: (rows, channels, height, width) floating point.

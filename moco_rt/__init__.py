@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from moco_rt.architectures.tasks import Ranking
     from moco_rt.cascades.cascade import Cascade
     from moco_rt.cascades.queues import TierError
+    from moco_rt.policies.bag_of_tokens import BagOfTokens
     from moco_rt.policies.conditions import LinearCondition, LinearRule, OffRamp
     from moco_rt.ranking.reranker import EarlyExitReranker
     from moco_rt.runtime.classifiers.image import EarlyExitImageClassificationModel
@@ -53,6 +54,7 @@ __version__ = "0.1.0"
 #: neither the search, nor the analytics, nor the libraries that these bring along.
 _HOMES = {
     "AnalyticsEngine": "analysis.rule_finder",
+    "BagOfTokens": "policies.bag_of_tokens",
     "Cascade": "cascades.cascade",
     "EarlyExitImageClassificationModel": "runtime.classifiers.image",
     "EarlyExitOutput": "runtime.outputs",
@@ -73,6 +75,7 @@ _HOMES = {
 
 __all__ = [
     "AnalyticsEngine",
+    "BagOfTokens",
     "Cascade",
     "EarlyExitImageClassificationModel",
     "EarlyExitOutput",

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <limits>
 #include <numeric>
+#include <utility>
 
 #include "batch/features.h"
 #include "batch/runs.h"
@@ -14,6 +15,20 @@
 #include "core/profile.h"
 
 namespace moco {
+
+namespace {
+
+// The ids of the runs alone, which move forward.
+void move_ids(std::vector<int64_t>& ids, const Runs& runs) {
+  int64_t* const data = ids.data();
+  int64_t* end = data;
+  for (size_t r = 0; r < runs.length.size(); ++r) {
+    end = std::copy_n(data + runs.source[r], runs.length[r], data + runs.target[r]);
+  }
+  ids.resize(static_cast<size_t>(end - data));
+}
+
+}  // namespace
 
 PackedBatch::PackedBatch(const at::Tensor& attention_mask, PooledToken pooled) : pooled_(pooled) {
   const Timed timed(ProfileSection::kExtension);
@@ -68,6 +83,43 @@ int64_t PackedBatch::max_seqlen() const {
   int64_t longest = 0;
   for (size_t r = 0; r < row_ids_.size(); ++r) longest = std::max(longest, length(r));
   return longest;
+}
+
+// ids (rows, S), or (T) as they are.
+std::vector<int64_t> PackedBatch::packed(const at::Tensor& ids) const {
+  const at::Tensor host = ids.to(at::kCPU, at::kLong).contiguous();
+  const int64_t* from = host.const_data_ptr<int64_t>();
+  if (host.dim() == 1) return {from, from + host.numel()};
+  std::vector<int64_t> out;
+  out.reserve(static_cast<size_t>(total_tokens()));
+  for (size_t r = 0; r < row_ids_.size(); ++r) {
+    const int64_t* row = from + static_cast<int64_t>(r) * host.size(1);
+    out.insert(out.end(), row, row + length(r));
+  }
+  return out;
+}
+
+void PackedBatch::take_ids(const at::Tensor& input_ids, const std::optional<at::Tensor>& token_type_ids) {
+  const Timed timed(ProfileSection::kExtension);
+  const bool end_to_end = input_ids.dim() == 1 && input_ids.size(0) == total_tokens();
+  MOCO_CHECK_VALUE(
+      end_to_end || (input_ids.dim() == 2 && input_ids.size(0) == rows() && input_ids.size(1) >= max_seqlen()),
+      "take_ids: input_ids must have shape (", rows(), ", at least ", max_seqlen(), ") or (", total_tokens(), ") (got ",
+      input_ids.sizes(), ")");
+  MOCO_CHECK_VALUE(!token_type_ids || token_type_ids->sizes() == input_ids.sizes(),
+                   "take_ids: token_type_ids must have shape ", input_ids.sizes(), " like input_ids (got ",
+                   token_type_ids->sizes(), ")");
+  ids_ = TokenIds{packed(input_ids), token_type_ids ? packed(*token_type_ids) : std::vector<int64_t>{}};
+}
+
+const TokenIds& PackedBatch::ids() const {
+  MOCO_CHECK_VALUE(ids_, "PackedBatch: ids must be given by take_ids first (got none)");
+  return *ids_;
+}
+
+TokenIds PackedBatch::release_ids() {
+  ids();
+  return *std::exchange(ids_, std::nullopt);
 }
 
 at::Tensor PackedBatch::hidden() const {
@@ -164,6 +216,10 @@ void PackedBatch::compact(const std::vector<bool>& keep) {
     row_ids.push_back(row_ids_[r]);
   }
   if (buffer_.defined()) move_tokens(buffer_, buffer_, runs);
+  if (ids_) {
+    move_ids(ids_->word, runs);
+    if (!ids_->type.empty()) move_ids(ids_->type, runs);
+  }
   if (kept_mean_.defined())
     kept_mean_ = kept_mean_.index_select(0, at::tensor(kept).to(kept_mean_.device(), /*non_blocking=*/true));
   cu_seqlens_ = std::move(cu_seqlens);

@@ -3,7 +3,10 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <optional>
 #include <vector>
+
+#include "batch/token_ids.h"
 
 namespace moco {
 
@@ -27,6 +30,13 @@ class PackedBatch {
   const std::vector<int32_t>& cu_seqlens() const { return cu_seqlens_; }
   // (rows): the place of each row in the batch as it came in.
   const std::vector<int32_t>& row_ids() const { return row_ids_; }
+  // Takes the ids by which tokens will be embedded, and the segments that they belong to. Both: (rows, at least S) or,
+  // end to end, (T), of any integer type. They are kept, and compacted, until `release_ids`.
+  void take_ids(const at::Tensor& input_ids, const std::optional<at::Tensor>& token_type_ids);
+  const TokenIds& ids() const;
+  TokenIds release_ids();
+
+  bool has_hidden() const { return buffer_.defined(); }
   at::Tensor hidden() const;  // (T, D), a view
 
   // Room for hidden states (T, D), not initialised. The buffer of an earlier call is used again where it is large
@@ -55,11 +65,13 @@ class PackedBatch {
 
  private:
   int64_t length(size_t row) const { return cu_seqlens_[row + 1] - cu_seqlens_[row]; }
+  std::vector<int64_t> packed(const at::Tensor& ids) const;
   PackedBatch() = default;
 
   PooledToken pooled_ = PooledToken::kFirst;
   std::vector<int32_t> cu_seqlens_;
   std::vector<int32_t> row_ids_;
+  std::optional<TokenIds> ids_;
   at::Tensor buffer_;     // (capacity >= T, D); undefined before the first unpad
   at::Tensor kept_mean_;  // (rows, D) float32; undefined before the first keep_mean
 };

@@ -50,6 +50,11 @@ void bind_batch(py::module_& m) {
       .def_property_readonly("max_seqlen", &PackedBatch::max_seqlen)
       .def_property_readonly("cu_seqlens", guarded([](const PackedBatch& b) { return at::tensor(b.cu_seqlens()); }))
       .def_property_readonly("row_ids", guarded([](const PackedBatch& b) { return at::tensor(b.row_ids()); }))
+      .def("take_ids", guarded([](PackedBatch& b, const at::Tensor& input_ids, const std::optional<at::Tensor>& types) {
+             b.take_ids(input_ids, types);
+           }),
+           py::arg("input_ids"), py::arg("token_type_ids"))
+      .def_property_readonly("ids", guarded([](const PackedBatch& b) { return at::tensor(b.ids().word); }))
       .def_property_readonly("hidden", guarded([](const PackedBatch& b) { return b.hidden(); }))
       .def("unpad", guarded([](PackedBatch& b, const at::Tensor& padded) { b.unpad(padded); }), py::arg("padded"))
       .def("pad", guarded([](const PackedBatch& b) { return b.pad(); }))

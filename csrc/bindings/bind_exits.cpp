@@ -1,4 +1,5 @@
 // OffRamp and Exits for Python.
+#include <ATen/ops/tensor.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/utils/pybind.h>
 
@@ -25,6 +26,17 @@ void bind_exits(py::module_& m) {
       .def("score", guarded([](const OffRamp& ramp, const at::Tensor& x) { return ramp.answer(x).scores; }),
            py::arg("x"));
 
+  py::class_<BagOfTokens>(m, "BagOfTokens")
+      .def(py::init(guarded([](const at::Tensor& table, const at::Tensor& bias, double temperature) {
+             return BagOfTokens(table, bias, temperature);
+           })),
+           py::arg("table"), py::arg("bias"), py::kw_only(), py::arg("temperature"))
+      .def("score", guarded([](const BagOfTokens& bag, const PackedBatch& batch) { return bag.answer(batch).scores; }),
+           py::arg("batch"));
+  m.def("ngram_buckets",
+        guarded([](const PackedBatch& batch, int64_t buckets) { return at::tensor(ngram_buckets(batch, buckets)); }),
+        py::arg("batch"), py::arg("buckets"));
+
   py::class_<Exits>(m, "Exits")
       .def(py::init(guarded(
                [](int64_t site, int64_t classes, bool count_streaks) { return Exits(site, classes, count_streaks); })),
@@ -42,6 +54,10 @@ void bind_exits(py::module_& m) {
            }),
            py::arg("rule_id"), py::kw_only(), py::arg("feature"), py::arg("off_ramp"), py::arg("thresholds"),
            py::arg("patience"))
+      .def("add_bag", guarded([](Exits& e, int64_t rule_id, const BagOfTokens& bag, std::vector<float> thresholds) {
+             e.add_bag(rule_id, bag, std::move(thresholds));
+           }),
+           py::arg("rule_id"), py::kw_only(), py::arg("bag"), py::arg("thresholds"))
       .def("add_callable",
            guarded([](Exits& e, int64_t rule_id, const at::Tensor& logits) { e.add_callable(rule_id, logits); }),
            py::arg("rule_id"), py::arg("logits"))

@@ -151,10 +151,10 @@ void bind_transformer(py::module_& m) {
       .def_property_readonly("num_layers", &TransformerClassifier::num_layers)
       .def_property_readonly("num_classes", &TransformerClassifier::num_classes)
       .def_property_readonly("dtype", &TransformerClassifier::dtype)
-      .def("embed",
-           guarded([](const TransformerClassifier& e, PackedBatch& batch, const at::Tensor& input_ids,
-                      const std::optional<at::Tensor>& token_type_ids) { e.embed(batch, input_ids, token_type_ids); }),
-           py::arg("batch"), py::arg("input_ids"), py::arg("token_type_ids"))
+      .def("embed", guarded([](const TransformerClassifier& e, PackedBatch& batch) { e.embed(batch); }),
+           py::arg("batch"))
+      .def("check_ids", guarded([](const TransformerClassifier& e, const PackedBatch& batch) { e.check_ids(batch); }),
+           py::arg("batch"))
       .def("embed_images",
            guarded([](const TransformerClassifier& e, PackedBatch& batch, const at::Tensor& pixel_values) {
              e.embed_images(batch, pixel_values);

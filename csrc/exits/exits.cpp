@@ -66,6 +66,13 @@ void Exits::add_off_ramp(int64_t rule_id, const std::string& feature, OffRamp of
        .patience = patience});
 }
 
+void Exits::add_bag(int64_t rule_id, BagOfTokens bag, std::vector<float> thresholds) {
+  MOCO_CHECK_VALUE(bag.classes() == classes_ && std::ssize(thresholds) == classes_,
+                   "Exits: bag and thresholds must have ", classes_, " classes (got ", bag.classes(), " and ",
+                   thresholds.size(), ")");
+  add({.id = rule_id, .thresholds = std::move(thresholds), .bag = std::move(bag)});
+}
+
 void Exits::add_callable(int64_t rule_id, const at::Tensor& logits) {
   add({.id = rule_id, .thresholds = {0.5F}, .logits = constant(logits)});
 }
@@ -120,11 +127,11 @@ void Exits::linear_score(const Rule& rule, const PackedBatch& batch, Pooled& poo
 
 // Scores are on the device of the batch.
 Exits::Scores Exits::scores(const PackedBatch& batch, const std::vector<at::Tensor>& fires) const {
-  const auto is_callable = [](const Rule& rule) { return !rule.feature; };
+  const auto is_callable = [](const Rule& rule) { return !rule.feature && !rule.bag; };
   MOCO_CHECK_VALUE(std::ssize(fires) == std::count_if(rules_.begin(), rules_.end(), is_callable),
                    "Exits: fires must hold one answer for each callable (got ", fires.size(), ")");
-  const at::Tensor scores =
-      at::zeros({std::ssize(rules_), 2, batch.rows()}, batch.hidden().options().dtype(at::kFloat));
+  const auto options = batch.has_hidden() ? batch.hidden().options() : at::TensorOptions();
+  const at::Tensor scores = at::zeros({std::ssize(rules_), 2, batch.rows()}, options.dtype(at::kFloat));
   std::vector<at::Tensor> log_probs(rules_.size());
   Pooled pooled;
   auto next = fires.begin();
@@ -138,6 +145,10 @@ Exits::Scores Exits::scores(const PackedBatch& batch, const std::vector<at::Tens
       both.copy_(answers.scores, /*non_blocking=*/true);
       log_probs[r] = answers.log_probs;
       score.add_(nan_where_broken(x));  // a ReLU may swallow it
+    } else if (rule.bag) {
+      const Answers answers = rule.bag->answer(batch);
+      both.copy_(answers.scores, /*non_blocking=*/true);
+      log_probs[r] = answers.log_probs;
     } else if (rule.feature) {
       linear_score(rule, batch, pooled, score);
     } else {
@@ -147,6 +158,7 @@ Exits::Scores Exits::scores(const PackedBatch& batch, const std::vector<at::Tens
       score.copy_(answer, /*non_blocking=*/true);
     }
   }
+  if (!batch.has_hidden()) return {scores, log_probs};
   // A NaN that the last sub-layer made in one token has not reached the pooled token yet: only the row's mean shows it.
   at::Tensor& mean = pooled[{Feature::kMean, batch.hidden().size(1)}];
   if (!mean.defined()) mean = moco::pool(batch, Feature::kMean, 0);

@@ -11,6 +11,7 @@
 #include "batch/features.h"
 #include "batch/packed_batch.h"
 #include "batch/results.h"
+#include "exits/bag_of_tokens.h"
 #include "exits/off_ramp.h"
 #include "exits/streaks.h"
 
@@ -31,6 +32,9 @@ class Exits {
   // thresholds: (C), by predicted class.
   void add_off_ramp(int64_t rule_id, const std::string& feature, OffRamp off_ramp, std::vector<float> thresholds,
                     int64_t patience);
+  // A bag of tokens, before the rows are embedded: fires where its score is above the threshold of the class it
+  // predicts. Rows leave with its own log-probabilities. thresholds: (C), by predicted class.
+  void add_bag(int64_t rule_id, BagOfTokens bag, std::vector<float> thresholds);
   // A rule of the caller's own: it fires where the answer given to apply says so. logits: (C), with which rows leave.
   void add_callable(int64_t rule_id, const at::Tensor& logits);
 
@@ -44,20 +48,21 @@ class Exits {
   struct Rule {
     int64_t id;
     std::vector<float> thresholds;        // (1) or (C)
-    std::vector<float> logits = {};       // (C) that rows leave with; none: the off-ramp's own
-    std::optional<Feature> feature = {};  // none: the score is the caller's answer
+    std::vector<float> logits = {};       // (C) that rows leave with; none: the off-ramp's or the bag's own
+    std::optional<Feature> feature = {};  // none: the score is a bag's, or the caller's answer
     at::Tensor weight = {};               // of a linear rule
     float bias = 0;
     std::optional<OffRamp> off_ramp = {};
     int64_t patience = 1;
+    std::optional<BagOfTokens> bag = {};
   };
   // Features that several rules read, by feature and size.
   using Pooled = std::map<std::pair<Feature, int64_t>, at::Tensor>;
 
   // What the rules say of a batch's rows.
   struct Scores {
-    at::Tensor scores;                  // (rules, 2, rows) float32: scores and, of off-ramps, predicted classes
-    std::vector<at::Tensor> log_probs;  // of each off-ramp's rule (rows, C) float32 on the CPU
+    at::Tensor scores;                  // (rules, 2, rows) float32: scores and, where there are several, classes
+    std::vector<at::Tensor> log_probs;  // of each off-ramp's or bag's rule (rows, C) float32 on the CPU
   };
 
   void add(Rule rule);

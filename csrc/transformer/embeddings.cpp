@@ -57,31 +57,25 @@ Embeddings::Embeddings(EmbeddingSpec spec, int64_t D, at::ScalarType dtype)
   }
 }
 
-Embeddings::Ids Embeddings::look_up(const PackedBatch& batch, const at::Tensor& words,
-                                    const std::optional<at::Tensor>& types) const {
-  Ids ids;
-  const bool packed = words.dim() == 1;
-  const int64_t* word = words.const_data_ptr<int64_t>();
-  for (int64_t row = 0; row < batch.rows(); ++row) {
-    const auto r = static_cast<size_t>(row);
-    const int64_t tokens = batch.cu_seqlens()[r + 1] - batch.cu_seqlens()[r];
-    const int64_t first = packed ? batch.cu_seqlens()[r] : row * words.size(1);
-    const auto copy = [&](const int64_t* from, std::vector<int64_t>& to) {
-      to.insert(to.end(), from + first, from + first + tokens);
-    };
-    copy(word, ids.word);
-    if (types) copy(types->const_data_ptr<int64_t>(), ids.type);
+void Embeddings::check(const TokenIds& ids) const {
+  check_ids("input_ids", ids.word, spec_.words.size(0));
+  if (spec_.types) check_ids("token_type_ids", ids.type, spec_.types->size(0));
+}
+
+Embeddings::Ids Embeddings::look_up(const std::vector<int32_t>& cu_seqlens, TokenIds tokens) const {
+  check(tokens);
+  Ids ids{std::move(tokens.word), {}, std::move(tokens.type)};
+  ids.position.reserve(ids.word.size());
+  for (size_t r = 0; r + 1 < cu_seqlens.size(); ++r) {
     int64_t position = spec_.padding_idx.value_or(-1);
-    for (int64_t t = 0; t < tokens; ++t) {
-      const bool counts = word[first + t] != spec_.padding_idx;
+    for (auto t = static_cast<size_t>(cu_seqlens[r]); t < static_cast<size_t>(cu_seqlens[r + 1]); ++t) {
+      const bool counts = ids.word[t] != spec_.padding_idx;
       if (counts) ++position;
       ids.position.push_back(counts ? position : *spec_.padding_idx);
     }
   }
-  if (!types) ids.type.assign(ids.word.size(), 0);
-  check_ids("input_ids", ids.word, spec_.words.size(0));
+  if (!spec_.types || ids.type.empty()) ids.type.assign(ids.word.size(), 0);
   if (spec_.positions) check_ids("position", ids.position, spec_.positions->size(0));
-  if (spec_.types) check_ids("token_type_ids", ids.type, spec_.types->size(0));
   return ids;
 }
 

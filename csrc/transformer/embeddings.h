@@ -8,7 +8,7 @@
 #include <optional>
 #include <vector>
 
-#include "batch/packed_batch.h"
+#include "batch/token_ids.h"
 #include "linear/linear.h"
 #include "transformer/norm.h"
 #include "transformer/spec.h"
@@ -20,14 +20,15 @@ class Embeddings {
   // D: the size of the hidden states.
   Embeddings(EmbeddingSpec spec, int64_t D, at::ScalarType dtype);
 
-  bool has_types() const { return spec_.types.has_value(); }
+  // Refuses ids that the tables do not have.
+  void check(const TokenIds& ids) const;
 
   // The rows that a batch's tokens look up in the tables. word, position and type: by token.
   struct Ids {
     std::vector<int64_t> word, position, type;
   };
-  // words, types: (rows, S) or, end to end, (T), int64 on the CPU; refuses ids that the tables do not have.
-  Ids look_up(const PackedBatch& batch, const at::Tensor& words, const std::optional<at::Tensor>& types) const;
+  // cu_seqlens: (rows + 1), where each row begins; refuses ids, and rows too long, that the tables do not have.
+  Ids look_up(const std::vector<int32_t>& cu_seqlens, TokenIds tokens) const;
 
   // hidden = norm(words + types + positions), norm and projection where there are. hidden: (tokens, D)
   template <typename T>

@@ -76,25 +76,19 @@ void TransformerClassifier::with_dtype(const F& f) const {
   dtype_ == at::kFloat ? f(float{}) : f(bfloat16{});
 }
 
-void TransformerClassifier::embed(PackedBatch& batch, const at::Tensor& input_ids,
-                                  const std::optional<at::Tensor>& token_type_ids) const {
-  const Timed timed(ProfileSection::kExtension);
+const Embeddings& TransformerClassifier::embeddings() const {
   MOCO_CHECK_VALUE(embeddings_, "embed: the model must take texts (got one that takes images)");
-  const bool packed = input_ids.dim() == 1 && input_ids.size(0) == batch.total_tokens();
-  MOCO_CHECK_VALUE(
-      packed || (input_ids.dim() == 2 && input_ids.size(0) == batch.rows() && input_ids.size(1) >= batch.max_seqlen()),
-      "embed: input_ids must have shape (", batch.rows(), ", at least ", batch.max_seqlen(), ") or (",
-      batch.total_tokens(), ") (got ", input_ids.sizes(), ")");
-  const auto host = [&](const at::Tensor& ids) { return ids.to(at::kCPU, at::kLong).contiguous(); };
-  std::optional<at::Tensor> types;
-  if (token_type_ids && embeddings_->has_types()) {
-    MOCO_CHECK_VALUE(token_type_ids->sizes() == input_ids.sizes(), "embed: token_type_ids must have shape ",
-                     input_ids.sizes(), " like input_ids (got ", token_type_ids->sizes(), ")");
-    types = host(*token_type_ids);
-  }
-  const Embeddings::Ids ids = embeddings_->look_up(batch, host(input_ids), types);
+  return *embeddings_;
+}
+
+void TransformerClassifier::check_ids(const PackedBatch& batch) const { embeddings().check(batch.ids()); }
+
+void TransformerClassifier::embed(PackedBatch& batch) const {
+  const Timed timed(ProfileSection::kExtension);
+  const Embeddings& tables = embeddings();
+  const Embeddings::Ids ids = tables.look_up(batch.cu_seqlens(), batch.release_ids());
   const at::Tensor hidden = batch.allocate(D_, at::TensorOptions().dtype(dtype_));
-  with_dtype([&]<typename T>(T) { embeddings_->run(ids, data<T>(hidden)); });
+  with_dtype([&]<typename T>(T) { tables.run(ids, data<T>(hidden)); });
 }
 
 void TransformerClassifier::embed_images(PackedBatch& batch, const at::Tensor& pixel_values) const {

@@ -36,8 +36,10 @@ class TransformerClassifier {
   // Whether `classify` reads no token but the pooled one.
   bool reads_one_token() const { return head_.pooling() == Pooling::kToken; }
 
-  // Hidden states of the batch from input_ids and token_type_ids: (rows, S) or, end to end, (T), integer.
-  void embed(PackedBatch& batch, const at::Tensor& input_ids, const std::optional<at::Tensor>& token_type_ids) const;
+  // Refuses a batch with ids that the tables do not have, as `embed` does: for rows that may leave before.
+  void check_ids(const PackedBatch& batch) const;
+  // Hidden states of the batch from the ids that it holds, which it then holds no more.
+  void embed(PackedBatch& batch) const;
   // The same from pixel_values (rows, channels, height, width), where the model takes images. Every row has all patches
   // of its image and the tokens before them.
   void embed_images(PackedBatch& batch, const at::Tensor& pixel_values) const;
@@ -52,6 +54,7 @@ class TransformerClassifier {
   at::Tensor classify(const PackedBatch& batch) const;
 
  private:
+  const Embeddings& embeddings() const;
   const Layer& layer(int64_t i) const;
   void check(const PackedBatch& batch) const;
   template <typename F>

@@ -58,6 +58,11 @@ class Architecture(Protocol):
         """The device of the weights."""
         ...
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of hidden states and logits."""
+        ...
+
     def real_tokens(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Ids and mask, (rows, S) each, padded on the right, without tokens that no answer depends on."""
         ...

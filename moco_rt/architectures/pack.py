@@ -109,7 +109,8 @@ class _PackedForward:
     def _hidden(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """Hidden states (rows, S, D), zeros in the place of padding."""
         batch = PackedBatch(attention_mask)
-        self._encoder.embed(batch, input_ids, token_type_ids)
+        batch.take_ids(input_ids, token_type_ids)
+        self._encoder.embed(batch)
         for layer in range(self._encoder.num_layers):
             self._encoder.attention(layer, batch)
             self._encoder.feed_forward(layer, batch)

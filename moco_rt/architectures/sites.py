@@ -1,9 +1,11 @@
 """The places where rows may leave, and their names.
 
-`embeddings`, then for every layer i from 0 `encoder.{i}.attention` (after the attention sub-layer with its
-residual and LayerNorm) and `encoder.{i}.output` (after the feed-forward sub-layer with its own).
+`tokens` (before anything is embedded, in models that take texts), `embeddings`, then for every layer i from 0
+`encoder.{i}.attention` (after the attention sub-layer with its residual and LayerNorm) and `encoder.{i}.output` (after
+the feed-forward sub-layer with its own).
 """
 
+TOKENS = "tokens"
 EMBEDDINGS = "embeddings"
 
 
@@ -23,8 +25,16 @@ def layer_sites(layer: int) -> tuple[str, str]:
 
 
 def all_sites(num_layers: int) -> tuple[str, ...]:
-    """The sites of a model in the order a batch meets them; `exit_site` numbers are places in this tuple."""
+    """The sites where there are hidden states, in the order a batch meets them."""
     return (EMBEDDINGS, *(site for layer in range(num_layers) for site in layer_sites(layer)))
+
+
+def exit_sites(num_layers: int, *, of_texts: bool) -> tuple[str, ...]:
+    """The sites of a model; `exit_site` numbers are places in this tuple.
+
+    `tokens`, which a batch meets first, stands last: the numbers of the others are older than that site.
+    """
+    return (*all_sites(num_layers), TOKENS) if of_texts else all_sites(num_layers)
 
 
 def sites_that_read_mean(site: str) -> tuple[str, ...]:

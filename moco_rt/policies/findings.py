@@ -33,7 +33,8 @@ class SearchReport:
         labels: (n,) labels of the full model.
         predicted: (E, n) class that each off-ramp predicts.
         scores: (E, n) score of that prediction.
-        sample: (at most 1,000, size), the feature of the first rows at the policy's last site.
+        sample: (at most 1,000, size), the feature of the first rows at the policy's last site; (0, 1) where no off-ramp
+            of the policy reads one.
     """
 
     sites: Sequence[str]

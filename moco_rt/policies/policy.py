@@ -11,6 +11,7 @@ import numpy as np
 
 from moco_rt.certification.certificate import Certificate
 from moco_rt.certification.policy_path import PolicyPath
+from moco_rt.policies.bag_of_tokens import TOKENS, AnyOffRamp, BagOfTokens
 from moco_rt.policies.conditions import Condition, LinearCondition, OffRamp, check_feature, exit_logits
 
 
@@ -21,9 +22,9 @@ class Exit:
     Attributes:
         site: canonical name, see `moco_rt.architectures.sites`.
         predicted_class: the class that rows leave with; None: the one that the off-ramp predicts.
-        condition: a `LinearCondition`, an `OffRamp`, or any callable on features (rows, size) that returns a bool mask
-            (rows,).
-        feature: `cls`, `mean`, `flat` or `cls+mean`.
+        condition: a `LinearCondition`, an `OffRamp`, a `BagOfTokens`, or any callable on features (rows, size) that
+            returns a bool mask (rows,).
+        feature: `cls`, `mean`, `flat` or `cls+mean`; of a bag of tokens `ids`.
         bound: upper bound on the share of wrong labels among the rows that meet the condition. Measured over all rows;
             behind other exits only harder rows arrive: pass a bound measured on those. For an off-ramp, the highest of
             its bounds.
@@ -31,12 +32,12 @@ class Exit:
 
     site: str
     predicted_class: int | None
-    condition: Condition | OffRamp
+    condition: Condition | AnyOffRamp
     feature: str
     bound: float
 
     @classmethod
-    def of(cls, off_ramp: OffRamp, site: str) -> Exit:
+    def of(cls, off_ramp: AnyOffRamp, site: str) -> Exit:
         """Build the exit of an off-ramp at a site."""
         return cls(site, None, off_ramp, off_ramp.feature, float(off_ramp.bounds.max()))
 
@@ -59,7 +60,7 @@ class CertifiedPath:
         policies: thresholds, counts and times of all policies.
     """
 
-    off_ramps: Sequence[OffRamp]
+    off_ramps: Sequence[AnyOffRamp]
     policies: PolicyPath
 
     def possible_steps(self) -> list[int]:
@@ -179,9 +180,12 @@ class Policy:
         """Append an exit; raises ValueError where it does not fit the model, and changes nothing then."""
         if exit.site not in self.sites:
             raise ValueError(f"site must be one of {', '.join(self.sites)} (got {exit.site!r})")
-        if exit.site == self.sites[-1]:
+        if exit.site == [site for site in self.sites if site != TOKENS][-1]:
             raise ValueError(f"site must have a layer left to save (got {exit.site!r}, the last)")
-        if isinstance(exit.condition, OffRamp):
+        if (exit.site == TOKENS) != isinstance(exit.condition, BagOfTokens):
+            kind = type(exit.condition).__name__
+            raise ValueError(f"a BagOfTokens, and nothing else, must stand at {TOKENS} (got {kind} at {exit.site})")
+        if isinstance(exit.condition, AnyOffRamp):
             if exit.condition.num_classes != self.num_classes:
                 raise ValueError(
                     f"off-ramp must have the model's {self.num_classes} classes (got {exit.condition.num_classes})"
@@ -193,15 +197,8 @@ class Policy:
             raise ValueError(
                 f"bound must be inside (0, {highest:.3g}), or another class would be likelier (got {exit.bound})"
             )
-        check_feature(exit.feature)
-        if isinstance(exit.condition, LinearCondition | OffRamp):
-            self._check_fit(exit.condition, exit)
-        elif not callable(exit.condition):
-            raise TypeError(f"condition must be callable (got {type(exit.condition).__name__})")
-        elif exit.feature == "flat":
-            raise ValueError(
-                "feature must be cls or mean for a plain callable: the width of flat depends on the batch (got flat)"
-            )
+        if not isinstance(exit.condition, BagOfTokens):
+            self._check_feature(exit)
         with _CHANGING:
             self.state = PolicyState((*self.state.exits, exit), self.state.closed)
 
@@ -214,6 +211,17 @@ class Policy:
     def at(self, site: str) -> list[tuple[int, Exit]]:
         """Return what `PolicyState.at` returns of the exits as they are now."""
         return self.state.at(site)
+
+    def _check_feature(self, exit: Exit) -> None:
+        check_feature(exit.feature)
+        if isinstance(exit.condition, LinearCondition | OffRamp):
+            self._check_fit(exit.condition, exit)
+        elif not callable(exit.condition):
+            raise TypeError(f"condition must be callable (got {type(exit.condition).__name__})")
+        elif exit.feature == "flat":
+            raise ValueError(
+                "feature must be cls or mean for a plain callable: the width of flat depends on the batch (got flat)"
+            )
 
     def _check_fit(self, condition: LinearCondition | OffRamp, exit: Exit) -> None:
         site = exit.site

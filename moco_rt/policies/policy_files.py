@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 
 from moco_rt.certification.certificate import GIVEN, Certificate
 from moco_rt.certification.policy_path import PolicyPath
+from moco_rt.policies.bag_of_tokens import TOKENS, AnyOffRamp, BagOfTokens
 from moco_rt.policies.conditions import LinearCondition, OffRamp
 from moco_rt.policies.fingerprints import check_made_for
 from moco_rt.policies.manifest import read_manifest, read_tensors, whole
@@ -117,6 +118,8 @@ def _check_shapes(text: Mapping[str, Any], expected: Policy, name: str | Path) -
     for what in ("sites", "num_classes", "hidden_size"):
         own = getattr(expected, what)
         found = tuple(text[what]) if what == "sites" else text[what]
+        if what == "sites" and TOKENS in own and TOKENS not in found:
+            found = (*found, TOKENS)  # the file is older than that site
         if found != own:
             raise ValueError(f"{name} must be of a model with {what} {own} (got {found})")
 
@@ -142,7 +145,7 @@ def _path(about: Mapping[str, Any] | None, tensors: Mapping[str, NDArray[Any]]) 
     variants, rows, certified, chosen = (about[name] for name in ("variants", "rows", "certified", "chosen"))
     policies = PolicyPath(tuple(variants), **counted, rows=rows, certified=certified, chosen=chosen)
     ramps = [_exit(exit, f"path.exits.{place}", tensors).condition for place, exit in enumerate(about["exits"])]
-    return CertifiedPath([ramp for ramp in ramps if isinstance(ramp, OffRamp)], policies)
+    return CertifiedPath([ramp for ramp in ramps if isinstance(ramp, AnyOffRamp)], policies)
 
 
 def _describe(exit: Exit, prefix: str, tensors: dict[str, NDArray[Any]]) -> dict[str, Any]:
@@ -155,6 +158,14 @@ def _describe(exit: Exit, prefix: str, tensors: dict[str, NDArray[Any]]) -> dict
         tensors[f"{prefix}.bounds"] = np.ascontiguousarray(condition.bounds)
         named = ("score", "temperature", "feature", "patience")
         return {"kind": "off_ramp", "site": exit.site, **{name: _plain(getattr(condition, name)) for name in named}}
+    if isinstance(condition, BagOfTokens):
+        for name in ("bias", "thresholds", "bounds"):
+            tensors[f"{prefix}.{name}"] = np.ascontiguousarray(getattr(condition, name))
+        # The table is large, and the path's bag has the same as the exit's.
+        table = next((name for name, stored in tensors.items() if stored is condition.table), f"{prefix}.table")
+        tensors[table] = condition.table
+        temperature = _plain(condition.temperature)
+        return {"kind": "bag_of_tokens", "site": exit.site, "temperature": temperature, "table": table}
     if isinstance(condition, LinearCondition):
         tensors[f"{prefix}.weight"] = condition.weight
         named = ("bias", "threshold", "bound", "feature")
@@ -183,5 +194,9 @@ def _exit(about: Mapping[str, Any], prefix: str, tensors: Mapping[str, NDArray[A
         )
         thresholds, bounds = tensors[f"{prefix}.thresholds"], tensors[f"{prefix}.bounds"]
         return Exit.of(OffRamp(layers, thresholds, bounds, **options), about["site"])
+    if about["kind"] == "bag_of_tokens":
+        bias, thresholds, bounds = (tensors[f"{prefix}.{name}"] for name in ("bias", "thresholds", "bounds"))
+        bag = BagOfTokens(tensors[about["table"]], bias, thresholds, bounds, about["temperature"])
+        return Exit.of(bag, about["site"])
     condition = LinearCondition(tensors[f"{prefix}.weight"], **options)
     return Exit(about["site"], about["predicted_class"], condition, condition.feature, about["exit_bound"])

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from moco_rt._C import PackedBatch, Results
-from moco_rt.policies.conditions import OffRamp
+from moco_rt.architectures.sites import TOKENS
+from moco_rt.policies.bag_of_tokens import AnyOffRamp
 from moco_rt.policies.fingerprints import numeric_form
 from moco_rt.ranking.candidates import Candidates
 from moco_rt.ranking.elimination import RankScores
@@ -62,7 +63,7 @@ def study_ranking(
     """
     teaching, compared = _teaching(queries[0]), [*queries[1], *queries[2]]
     pairs = encode([pair for candidates in teaching for pair in candidates.pairs])
-    sites = candidate_sites(models[0])
+    sites = [site for site in candidate_sites(models[0]) if site != TOKENS]  # which says nothing of a pair
     retrieved = teaching[0].retrieved is not None
     costs = measure_costs(
         models,
@@ -155,7 +156,7 @@ class _LeavePoint:
 
 
 def _all_leave(
-    model: EarlyExitClassifier, *, scoring: OffRamp | None = None, leaving: OffRamp | None = None
+    model: EarlyExitClassifier, *, scoring: AnyOffRamp | None = None, leaving: AnyOffRamp | None = None
 ) -> Mapping[str, ExitPoint]:
     """Return exit points for `measure_costs`."""
     weight = np.zeros(2 * model.policy.hidden_size, np.float32)

@@ -37,17 +37,20 @@ def report_page(name: str, certificate: Certificate, findings: SearchReport) -> 
         pictures += [
             (draw_exits_by_length(findings), "Where rows leave, by their length in tokens."),
             (draw_reliability(findings), "How often an off-ramp is right, where it says it is this sure."),
-            (
-                draw_knn_graph(
-                    findings.sample,
-                    np.array(findings.class_names)[findings.labels[: len(findings.sample)]],
-                    k=15,
-                    title=f"{findings.sites[-1]}: 15 nearest neighbours",
-                    target="label",
-                ),
-                "Rows as the last off-ramp sees them; neighbours are connected.",
-            ),
         ]
+        if len(findings.sample):  # there is none where rows leave by a bag of tokens alone
+            pictures += [
+                (
+                    draw_knn_graph(
+                        findings.sample,
+                        np.array(findings.class_names)[findings.labels[: len(findings.sample)]],
+                        k=15,
+                        title=f"{findings.sites[-1]}: 15 nearest neighbours",
+                        target="label",
+                    ),
+                    "Rows as the last off-ramp sees them; neighbours are connected.",
+                ),
+            ]
     template = Template(_TEMPLATE.read_text(encoding="utf-8"), autoescape=True, trim_blocks=True)
     shown = [{"text": text, "png": _png(figure)} for figure, text in pictures]
     page: str = template.render(name=name, table=certificate.table(), pictures=shown)

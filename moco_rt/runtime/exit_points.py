@@ -8,9 +8,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from moco_rt._C import BagOfTokens as CompiledBag
 from moco_rt._C import Exits, PackedBatch, Results
 from moco_rt._C import OffRamp as CompiledOffRamp
 from moco_rt.architectures.sites import sites_that_read_mean
+from moco_rt.policies.bag_of_tokens import AnyOffRamp, BagOfTokens
 from moco_rt.policies.conditions import LinearCondition, OffRamp
 from moco_rt.policies.policy import Exit, Policy
 
@@ -72,6 +74,9 @@ class CompiledExitPoint:
                     patience=condition.patience,
                 )
                 continue
+            if isinstance(condition, BagOfTokens):
+                self._compiled.add_bag(rule_id, bag=compile_bag(condition), thresholds=condition.thresholds.tolist())
+                continue
             logits = torch.tensor(exit.logits(num_classes), dtype=torch.float32)
             if isinstance(condition, LinearCondition):
                 self._compiled.add_linear(
@@ -99,6 +104,11 @@ def compile_off_ramp(off_ramp: OffRamp, device: torch.device) -> CompiledOffRamp
     return CompiledOffRamp(layers, score=off_ramp.score, temperature=off_ramp.temperature)
 
 
+def compile_bag(bag: BagOfTokens) -> CompiledBag:
+    """The bag of tokens as the extension scores it, always on the CPU: with the same bits for a row in any batch."""
+    return CompiledBag(torch.from_numpy(bag.table), torch.from_numpy(bag.bias), temperature=bag.temperature)
+
+
 def compile_exits(policy: Policy, device: torch.device) -> dict[str, CompiledExitPoint]:
     """The open exits of every site that has any."""
     state = policy.state  # others may close exits meanwhile
@@ -113,7 +123,7 @@ def compile_exits(policy: Policy, device: torch.device) -> dict[str, CompiledExi
 
 def _fires(exit: Exit, feature: torch.Tensor) -> torch.Tensor:
     """Call a user's condition on features (rows, size) and check its mask: (rows,) bool."""
-    assert not isinstance(exit.condition, OffRamp)
+    assert not isinstance(exit.condition, AnyOffRamp)
     answer: Any = exit.condition(feature)
     must = f"the condition at {exit.site} must return a bool mask of shape ({len(feature)},)"
     if not isinstance(answer, torch.Tensor | np.ndarray | list):

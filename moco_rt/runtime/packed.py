@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from moco_rt._C import PackedBatch, Results, TransformerClassifier
-from moco_rt.architectures.sites import EMBEDDINGS, attention_site, output_site
+from moco_rt.architectures.sites import EMBEDDINGS, TOKENS, attention_site, output_site
 from moco_rt.runtime.exit_points import ExitPoint, needs_mean_before
 
 
@@ -37,8 +37,15 @@ def forward(
     Raises:
         IndexError: a token, its type or its position is not in the model's tables.
     """
-    encoder.embed(batch, input_ids, token_type_ids)
-    return _from_embeddings(encoder, exits, batch)
+    batch.take_ids(input_ids, token_type_ids)
+    results = _results(encoder, batch)
+    if TOKENS in exits:
+        encoder.check_ids(batch)  # a row that leaves is not embedded, and would never be refused
+        _leave(exits[TOKENS], batch, results)
+        if batch.rows == 0:
+            return results
+    encoder.embed(batch)
+    return _from_embeddings(encoder, exits, batch, results)
 
 
 def forward_images(
@@ -54,11 +61,16 @@ def forward_images(
     """
     batch = PackedBatch.of_lengths(torch.full((len(pixel_values),), tokens))
     encoder.embed_images(batch, pixel_values)
-    return _from_embeddings(encoder, exits, batch)
+    return _from_embeddings(encoder, exits, batch, _results(encoder, batch))
 
 
-def _from_embeddings(encoder: TransformerClassifier, exits: Mapping[str, ExitPoint], batch: PackedBatch) -> Results:
-    results = Results(batch.rows, encoder.num_classes, dtype=encoder.dtype, device=torch.device("cpu"))
+def _results(encoder: TransformerClassifier, batch: PackedBatch) -> Results:
+    return Results(batch.rows, encoder.num_classes, dtype=encoder.dtype, device=torch.device("cpu"))
+
+
+def _from_embeddings(
+    encoder: TransformerClassifier, exits: Mapping[str, ExitPoint], batch: PackedBatch, results: Results
+) -> Results:
     if needs_mean_before(EMBEDDINGS, exits):
         batch.keep_mean()
     _leave(exits.get(EMBEDDINGS), batch, results)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from moco_rt._C import PackedBatch, Results
 from moco_rt.architectures import Architecture
+from moco_rt.architectures.sites import TOKENS
 from moco_rt.runtime.exit_points import ExitPoint, needs_mean_before
 
 
@@ -37,7 +38,18 @@ def forward(
         token_type_ids: (B, S) int64 or None.
     """
     input_ids, attention_mask = architecture.real_tokens(input_ids, attention_mask)
-    return _from_embeddings(architecture, exits, architecture.embed(input_ids, token_type_ids), attention_mask)
+    batch, results = _begin(architecture, attention_mask)
+    if TOKENS in exits:
+        batch.take_ids(input_ids, token_type_ids)
+        left = exits[TOKENS].apply(batch, results)
+        if batch.rows == 0:
+            return results
+        if left:
+            stay = batch.row_ids.to(input_ids.device, torch.long)
+            input_ids, attention_mask = (each[stay, : batch.max_seqlen] for each in (input_ids, attention_mask))
+            token_type_ids = None if token_type_ids is None else token_type_ids[stay, : batch.max_seqlen]
+    hidden = architecture.embed(input_ids, token_type_ids)
+    return _from_embeddings(architecture, exits, hidden, attention_mask, batch, results)
 
 
 def forward_images(architecture: Architecture, exits: Mapping[str, ExitPoint], pixel_values: Tensor) -> Results:
@@ -49,15 +61,25 @@ def forward_images(architecture: Architecture, exits: Mapping[str, ExitPoint], p
         pixel_values: (B, channels, height, width) floating point.
     """
     hidden = architecture.embed(pixel_values, None)
-    return _from_embeddings(architecture, exits, hidden, hidden.new_ones(hidden.shape[:2], dtype=torch.long))
+    attention_mask = hidden.new_ones(hidden.shape[:2], dtype=torch.long)
+    return _from_embeddings(architecture, exits, hidden, attention_mask, *_begin(architecture, attention_mask))
+
+
+def _begin(architecture: Architecture, attention_mask: Tensor) -> tuple[PackedBatch, Results]:
+    """A batch of rows that have neither ids nor hidden states yet, and results that none of them has yet."""
+    batch = PackedBatch(attention_mask, pooled=architecture.pooled_token)
+    return batch, Results(batch.rows, architecture.num_classes, dtype=architecture.dtype, device=architecture.device)
 
 
 def _from_embeddings(
-    architecture: Architecture, exits: Mapping[str, ExitPoint], hidden: Tensor, attention_mask: Tensor
+    architecture: Architecture,
+    exits: Mapping[str, ExitPoint],
+    hidden: Tensor,
+    attention_mask: Tensor,
+    batch: PackedBatch,
+    results: Results,
 ) -> Results:
-    batch = PackedBatch(attention_mask, pooled=architecture.pooled_token)
     mask = architecture.context(attention_mask, hidden)
-    results = Results(batch.rows, architecture.num_classes, dtype=hidden.dtype, device=hidden.device)
     for site, run in architecture.steps():
         if needs_mean_before(site, exits):
             batch.unpad(hidden)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from moco_rt.architectures.sites import EMBEDDINGS
-from moco_rt.policies.conditions import OffRamp
+from moco_rt.policies.bag_of_tokens import AnyOffRamp
 from moco_rt.policies.policy import Exit
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.exit_points import ExitPoint, compile_exits
@@ -75,14 +75,14 @@ class MakeExits(Protocol):
     """Makes exit points of a model: one that scores rows and lets none go, and one by which all leave."""
 
     def __call__(  # noqa: D102
-        self, model: EarlyExitClassifier, *, scoring: OffRamp | None = None, leaving: OffRamp | None = None
+        self, model: EarlyExitClassifier, *, scoring: AnyOffRamp | None = None, leaving: AnyOffRamp | None = None
     ) -> Mapping[str, ExitPoint]: ...
 
 
 def measure_costs(
     models: Sequence[EarlyExitClassifier],
     rows: Sequence[Any],
-    off_ramps: Sequence[OffRamp],
+    off_ramps: Sequence[AnyOffRamp],
     make_exits: MakeExits | None = None,
 ) -> list[Costs]:
     """Time whole forwards with and without exits: the minimum over interleaved runs, on batches of near-equal length.
@@ -93,7 +93,8 @@ def measure_costs(
     Args:
         models: forms of one model, each on its own backend; they are timed in turns, and score alike.
         rows: tokenised texts, or images, some hundred at least to speak for the lengths.
-        off_ramps: E off-ramps in the order of their sites; those that read the same feature are taken to cost alike.
+        off_ramps: E off-ramps in the order in which a batch meets their sites; those that read the same feature are
+            taken to cost alike.
         make_exits: makes exit points of them; None: those of a policy.
 
     Returns:
@@ -101,7 +102,7 @@ def measure_costs(
     """
     make_exits = make_exits or _exits
     # Off-ramps are of one kind if scoring by them costs the same: they read one feature. Those at the embeddings are a
-    # kind of their own, for there the feature is not read off a peek.
+    # kind of their own, for there the feature is not read off a peek. So is a bag of tokens, which alone reads ids.
     looks = [(off_ramp.feature, off_ramp.site == EMBEDDINGS) for off_ramp in off_ramps]
     kinds = sorted(set(looks))
     kind = np.array([kinds.index(look) for look in looks], np.int64)
@@ -147,7 +148,7 @@ def measure_costs(
     ]
 
 
-def _timed_places(off_ramps: Sequence[OffRamp], after: Sequence[int | None]) -> list[int]:
+def _timed_places(off_ramps: Sequence[AnyOffRamp], after: Sequence[int | None]) -> list[int]:
     """Return places of the off-ramps by which rows leave in timed runs, ascending: the first of each timed site.
 
     Those are all sites, but of the ones after an attention no more than `_TIMED_SITES`, evenly spread, and `after`.
@@ -159,7 +160,7 @@ def _timed_places(off_ramps: Sequence[OffRamp], after: Sequence[int | None]) -> 
     return sorted({*(set(first) - set(attention)), *spread, *(place for place in after if place is not None)})
 
 
-def _ways(seconds: NDArray[np.float64], timed: Sequence[int], off_ramps: Sequence[OffRamp]) -> NDArray[np.float64]:
+def _ways(seconds: NDArray[np.float64], timed: Sequence[int], off_ramps: Sequence[AnyOffRamp]) -> NDArray[np.float64]:
     """Return the seconds of the way to every off-ramp, (k, E), from those to some of them, (k, T)."""
     sites = [str(off_ramp.site) for off_ramp in off_ramps]
     layers = [(column, layer) for column, place in enumerate(timed) if (layer := _layer(sites[place])) is not None]
@@ -182,7 +183,7 @@ def _layer(site: str) -> int | None:
     return int(site.split(".")[1]) if site.endswith(".attention") else None
 
 
-def _next_site(off_ramp: OffRamp, off_ramps: Sequence[OffRamp]) -> int | None:
+def _next_site(off_ramp: AnyOffRamp, off_ramps: Sequence[AnyOffRamp]) -> int | None:
     """Return the index of the first off-ramp at a later site than that of `off_ramp`; None: there is none."""
     sites = [other.site for other in off_ramps]
     place = len(sites) - sites[::-1].index(off_ramp.site)
@@ -190,7 +191,7 @@ def _next_site(off_ramp: OffRamp, off_ramps: Sequence[OffRamp]) -> int | None:
 
 
 def _exits(
-    model: EarlyExitClassifier, *, scoring: OffRamp | None = None, leaving: OffRamp | None = None
+    model: EarlyExitClassifier, *, scoring: AnyOffRamp | None = None, leaving: AnyOffRamp | None = None
 ) -> Mapping[str, ExitPoint]:
     """Compile an off-ramp that scores rows and lets none go, and one by which all leave."""
     policy = model.policy.without_exits()

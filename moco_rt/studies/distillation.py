@@ -14,6 +14,7 @@ from scipy.special import softmax
 from torch import Tensor
 from torch.nn.functional import relu
 
+from moco_rt.policies.bag_of_tokens import BagOfTokens
 from moco_rt.policies.conditions import Layers, OffRamp
 from moco_rt.statistics.calibration import fit_temperature
 from moco_rt.studies.recording import Recordings
@@ -23,6 +24,10 @@ _BATCH_ROWS = 256
 _EPOCHS, _FEWEST_STEPS = 6, 600
 #: Hidden units of an off-ramp with two layers.
 _HIDDEN = 64
+#: Buckets of a bag of tokens at most, and bytes of its table at most.
+_BUCKETS, _TABLE_BYTES = 2**18, 2**24
+#: The same for bags of tokens, and how far the first step may move a row's logits.
+_BAG_BATCH_ROWS, _BAG_EPOCHS, _BAG_FEWEST_STEPS, _BAG_STEP = 128, 6, 200, 2.0
 
 
 def distill(x: NDArray[np.float32], probs: NDArray[np.float32], *, hidden: int, seed: int) -> Layers:
@@ -139,3 +144,60 @@ def unfitted_off_ramp(site: str, feature: str, hidden_size: int, classes: int) -
     sizes = [hidden_size * (2 if feature == "cls+mean" else 1), _HIDDEN, classes]
     layers = tuple((np.zeros((o, i), np.float32), np.zeros(o, np.float32)) for i, o in pairwise(sizes))
     return OffRamp.closed(layers, feature=feature, site=site)
+
+
+def fit_bag(rows: Recordings, validation: Recordings, seed: int) -> BagOfTokens:
+    """Fit a bag of tokens that predicts a model's probabilities from token ids; no row leaves by it yet.
+
+    Minimises the cross-entropy with the model's probabilities, as `distill` does, by Adagrad (Duchi et al., JMLR 2011)
+    from a table of zeros: rare n-grams, which are most, learn at a rate of their own. Measured on SST-2 and IMDB with
+    500 to 40,000 rows, it settles at least as many fresh rows as Adam, with weight decay or without, and going on costs
+    it none of them. Deterministic for a seed.
+
+    Args:
+        rows: recordings with token ids, to learn from.
+        validation: recordings with token ids; the temperature fits the full model's probabilities of these rows best.
+        seed: of the order of rows.
+    """
+    probs = softmax(rows.given, axis=1).astype(np.float32)
+    buckets = _most_buckets(probs.shape[1])
+    table = torch.zeros(buckets, probs.shape[1], dtype=torch.float32, requires_grad=True)
+    bias = torch.from_numpy(np.log(np.maximum(probs.mean(axis=0), 1e-6))).requires_grad_()
+    targets = torch.from_numpy(probs)
+    # Adagrad's first step moves every number of the table by the rate, and so the logits of a row of n n-grams by the
+    # rate * sqrt(n).
+    rate = _BAG_STEP / float(np.mean(2 * rows.lengths - 1)) ** 0.5
+    optimiser = torch.optim.Adagrad([table, bias], lr=rate)
+    generator = torch.Generator().manual_seed(seed)
+    epochs = max(_BAG_EPOCHS, math.ceil(_BAG_FEWEST_STEPS / math.ceil(len(probs) / _BAG_BATCH_ROWS)))
+    # Steps touch few rows of the table; torch warns unless it is told whether it should check that their places fit.
+    with _one_thread(), torch.sparse.check_sparse_tensor_invariants(False):
+        for _ in range(epochs):
+            for places in torch.randperm(len(probs), generator=generator).split(_BAG_BATCH_ROWS):
+                logits = _bag_logits(table, bias, *rows.ngrams(places.numpy(), buckets))
+                loss = torch.nn.functional.cross_entropy(logits, targets[places])
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+        with torch.no_grad():
+            logits = _bag_logits(table, bias, *validation.ngrams(slice(None), buckets))
+    temperature = fit_temperature(logits.numpy(), softmax(validation.given, axis=1))
+    return BagOfTokens.closed(table.detach().numpy(), bias.detach().numpy(), temperature)
+
+
+def unfitted_bag(classes: int) -> BagOfTokens:
+    """Return a bag of tokens as `fit_bag` could return it, all zeros: it costs what that would. classes: C."""
+    table = np.zeros((_most_buckets(classes), classes), np.float32)
+    return BagOfTokens.closed(table, np.zeros(classes, np.float32), 1.0)
+
+
+def _most_buckets(num_classes: int) -> int:
+    """Return how many buckets the table of a bag of tokens has: a power of two, fewer where there are many classes."""
+    fitting = _TABLE_BYTES // (4 * num_classes)
+    return min(_BUCKETS, 1 << (fitting.bit_length() - 1))
+
+
+def _bag_logits(table: Tensor, bias: Tensor, ngrams: Tensor, counts: Tensor) -> Tensor:
+    """Return the logits (rows, C) of rows with these buckets of n-grams, end to end, and so many of them each."""
+    sums = torch.nn.functional.embedding_bag(ngrams, table, counts.cumsum(0) - counts, mode="sum", sparse=True)
+    return bias + sums / counts.float().sqrt()[:, None]

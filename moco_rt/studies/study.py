@@ -9,18 +9,20 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
-from moco_rt.architectures.sites import EMBEDDINGS, attention_site
+from moco_rt.architectures.sites import EMBEDDINGS, TOKENS
 from moco_rt.certification.certificate import GIVEN
 from moco_rt.certification.exit_scores import ExitScores
 from moco_rt.certification.selection import ExitCandidates, RowsInAll, ScoredRows
+from moco_rt.policies.bag_of_tokens import AnyOffRamp, BagOfTokens
 from moco_rt.policies.conditions import OffRamp
 from moco_rt.policies.fingerprints import numeric_form
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
-from moco_rt.runtime.exit_points import compile_off_ramp
+from moco_rt.runtime.exit_points import compile_bag, compile_off_ramp
 from moco_rt.studies.costs import Costs, measure_costs
-from moco_rt.studies.distillation import fit_off_ramp, unfitted_off_ramp
+from moco_rt.studies.distillation import fit_bag, fit_off_ramp, unfitted_bag, unfitted_off_ramp
 from moco_rt.studies.recording import Recordings, record
 from moco_rt.studies.splits import Split
 
@@ -33,7 +35,8 @@ class Study:
     """Off-ramps of one model, the rows of two jobs recorded on it, and the costs of leaving.
 
     Attributes:
-        off_ramps: E off-ramps to choose from, in the order of their sites; no row leaves by them yet.
+        off_ramps: E off-ramps to choose from, in the order in which a batch meets their sites, of models that take
+            texts a bag of tokens first; no row leaves by them yet.
         baseline_off_ramps: those of one layer on the first token, one after each attention, as published methods use.
         ordering: recordings of the rows that order policies.
         calibration: recordings of the rows that certify.
@@ -42,7 +45,7 @@ class Study:
         logits: (N, C) float32 logits of the model on the rows of all three jobs.
     """
 
-    off_ramps: Sequence[OffRamp]
+    off_ramps: Sequence[AnyOffRamp]
     baseline_off_ramps: Sequence[OffRamp]
     ordering: Recordings
     calibration: Recordings
@@ -87,7 +90,8 @@ def study_forms(
     """Record rows on each form, distil off-ramps from some of them, and time what leaving costs.
 
     Every form has off-ramps of its own, which read its own features: in int8 those differ enough that off-ramps of the
-    model as it was given would err much more often. All learn the answers of the first model.
+    model as it was given would err much more often. All learn the answers of the first model. A bag of tokens reads ids
+    alone: all forms have the same.
 
     Args:
         models: forms of one model, the first as it was given; their exits take no part.
@@ -103,15 +107,25 @@ def study_forms(
     sites = candidate_sites(models[0])
     costs = measure_costs(models, rows[: split.calibration_start][-_COST_ROWS:], _unfitted(models[0], sites))
     studies: list[Study] = []
+    bags: list[BagOfTokens] = []
     for model, of_model in zip(models, costs, strict=True):
         recorded = record(model, rows, sites, desc=f"record {numeric_form(model.model)}")
         teacher = recorded.logits if teacher is None else teacher
-        studies.append(_study_recorded(replace(recorded, given=teacher), split, of_model, seed))
+        recorded = replace(recorded, given=teacher)
+        bags = bags if studies else _fit_bags(recorded, split, seed)
+        studies.append(_study_recorded(recorded, split, of_model, seed, bags))
         del recorded  # features take much memory: of all rows only those of one form are held at a time
     return studies
 
 
-def _study_recorded(recorded: Recordings, split: Split, costs: Costs, seed: int) -> Study:
+def _fit_bags(recorded: Recordings, split: Split, seed: int) -> list[BagOfTokens]:
+    """Fit the bag of tokens that all forms share, for it reads nothing that they compute; none where no ids are."""
+    if recorded.tokens is None:
+        return []
+    return [fit_bag(recorded.take(split.fit), recorded.take(split.ordering), seed)]
+
+
+def _study_recorded(recorded: Recordings, split: Split, costs: Costs, seed: int, bags: Sequence[BagOfTokens]) -> Study:
     """Distil off-ramps from the rows that train them, and keep the rows of the other two jobs."""
     fit_rows, ordering_rows = recorded.take(split.fit), recorded.take(split.ordering)
     fitted = [
@@ -120,7 +134,7 @@ def _study_recorded(recorded: Recordings, split: Split, costs: Costs, seed: int)
         for feature in _features(site)
     ]
     return Study(
-        off_ramps=[better for better, _ in fitted],
+        off_ramps=[*bags, *(better for better, _ in fitted)],
         baseline_off_ramps=[simple for _, simple in fitted if simple.feature == "cls"],
         ordering=ordering_rows.copy(),
         calibration=recorded.take(split.calibration).copy(),
@@ -130,33 +144,43 @@ def _study_recorded(recorded: Recordings, split: Split, costs: Costs, seed: int)
     )
 
 
-def _unfitted(model: EarlyExitClassifier, sites: Sequence[str]) -> list[OffRamp]:
+def _unfitted(model: EarlyExitClassifier, sites: Sequence[str]) -> list[AnyOffRamp]:
     """Return off-ramps like those that will be fitted, to time what leaving by them costs."""
     size, classes = model.policy.hidden_size, model.policy.num_classes
-    return [unfitted_off_ramp(site, feature, size, classes) for site in sites for feature in _features(site)]
+    bags = [unfitted_bag(classes)] if TOKENS in sites else []
+    return [*bags, *(unfitted_off_ramp(site, feature, size, classes) for site in sites for feature in _features(site))]
 
 
 def candidate_sites(model: EarlyExitClassifier) -> list[str]:
-    """Return the sites where off-ramps are tried: the embeddings, and a peek after the attention of all layers but one.
+    """Return the sites where off-ramps are tried, in the order in which a batch meets them.
 
-    After the last attention nothing is left to save. A peek after a whole layer would have to run its feed-forward
-    network too, which holds most of a layer's weights.
+    Of texts `tokens`, then the embeddings, and a peek after the attention of all layers but one: after the last nothing
+    is left to save. A peek after a whole layer would have to run its feed-forward network too, which holds most of a
+    layer's weights.
     """
-    layers = len(model.sites) // 2
-    return [EMBEDDINGS, *(attention_site(layer) for layer in range(layers - 1))]
+    attentions = [site for site in model.sites if site.endswith(".attention")]
+    return [*([TOKENS] if TOKENS in model.sites else []), EMBEDDINGS, *attentions[:-1]]
 
 
-def score_exits(off_ramps: Sequence[OffRamp], rows: Recordings) -> ExitScores:
+def score_exits(off_ramps: Sequence[AnyOffRamp], rows: Recordings) -> ExitScores:
     """Score recorded rows by off-ramps, each with its site, with the code that will score them in the model."""
-    cpu = torch.device("cpu")
     scores = np.empty((len(off_ramps), 2, len(rows.lengths)), np.float32)
     for both, off_ramp in zip(scores, off_ramps, strict=True):
-        assert off_ramp.site is not None
-        x = torch.from_numpy(rows.feature(off_ramp.site, off_ramp.feature))
-        both[:] = compile_off_ramp(off_ramp, cpu).score(x).numpy()
+        both[:] = _score(off_ramp, rows).numpy()
     return ExitScores.of_labels(scores[:, 1].astype(np.int64), scores[:, 0], rows.labels, rows.logits.argmax(axis=1))
+
+
+def _score(off_ramp: AnyOffRamp, rows: Recordings) -> Tensor:
+    """Return scores and predicted classes of recorded rows: (2, N) float32."""
+    if isinstance(off_ramp, BagOfTokens):
+        return compile_bag(off_ramp).score(rows.batch())
+    assert off_ramp.site is not None
+    x = torch.from_numpy(rows.feature(off_ramp.site, off_ramp.feature))
+    return compile_off_ramp(off_ramp, torch.device("cpu")).score(x)
 
 
 def _features(site: str) -> Sequence[str]:
     """Return the features to try at a site. The mean costs time, but before attention all first tokens are equal."""
+    if site == TOKENS:
+        return ()  # nothing is embedded yet: a bag of tokens reads the ids
     return ("cls+mean",) if site == EMBEDDINGS else ("cls", "cls+mean")

@@ -18,7 +18,7 @@ from moco_rt.certification.exit_scores import ExitScores
 from moco_rt.certification.selection import ExitCandidates, ScoredRows, Selection
 from moco_rt.inputs.batching import BATCH_TOKENS
 from moco_rt.inputs.texts import TextInput
-from moco_rt.policies.conditions import OffRamp
+from moco_rt.policies.bag_of_tokens import AnyOffRamp
 from moco_rt.policies.fingerprints import run_identity
 from moco_rt.statistics.calibration import fit_temperature
 from moco_rt.studies.costs import Costs
@@ -41,7 +41,7 @@ class WayOut:
     """
 
     tier: int
-    off_ramp: OffRamp | None
+    off_ramp: AnyOffRamp | None
 
     @property
     def site(self) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moco_rt.certification.selection import Selection, trace
+from moco_rt.policies.conditions import OffRamp
 from moco_rt.policies.findings import SAMPLE, SearchReport
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.studies.baselines import all_baselines
@@ -23,7 +24,8 @@ def describe_search(model: EarlyExitClassifier, found: Study, chosen: Selection)
     rows, certificate = found.calibration, chosen.certificate
     off_ramps = [found.off_ramps[place] for place in chosen.places]
     scores = score_exits(off_ramps, rows)
-    last = off_ramps[-1] if off_ramps else None
+    # A bag of tokens reads no feature that could be drawn.
+    last = next((off_ramp for off_ramp in reversed(off_ramps) if isinstance(off_ramp, OffRamp)), None)
     return SearchReport(
         sites=[str(off_ramp.site) for off_ramp in off_ramps],
         class_names=[str(model.config.id2label[c]) for c in range(model.policy.num_classes)],

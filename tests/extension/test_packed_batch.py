@@ -450,3 +450,33 @@ def test_a_bad_keep_is_refused_and_changes_nothing(device, one_line_error, kept,
     with one_line_error(kind, f"compact: keep {words}"):
         batch.compact(kept.to(device))
     assert_holds(batch, rows, [0, 1])
+
+
+# Token ids
+
+
+IDS = torch.tensor([[5, 6, 7], [8, 9, 0], [4, 0, 0]])
+TYPES = torch.tensor([[0, 0, 1], [0, 1, 9], [0, 9, 9]])
+ID_MASK = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 0, 0]])
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64], ids=str)
+@pytest.mark.parametrize("end_to_end", [False, True], ids=["padded", "end to end"])
+def test_ids_are_kept_without_padding_and_compacted_with_their_rows(dtype, end_to_end):
+    batch = PackedBatch(ID_MASK)
+    given = [(each[ID_MASK.bool()] if end_to_end else each).to(dtype) for each in (IDS, TYPES)]
+    before = [each.clone() for each in given]
+    batch.take_ids(*given)
+    assert batch.ids.tolist() == [5, 6, 7, 8, 9, 4]
+    batch.compact(torch.tensor([False, True, True]))
+    assert batch.ids.tolist() == [8, 9, 4]
+    batch.compact(torch.tensor([False, True]))
+    assert batch.ids.tolist() == [4]
+    batch.compact(torch.tensor([False]))
+    assert batch.ids.tolist() == []
+    assert all(map(torch.equal, given, before))
+
+
+def test_a_batch_that_took_no_ids_has_none(one_line_error):
+    with one_line_error(ValueError, "PackedBatch: ids must be given by take_ids first (got none)"):
+        _ = PackedBatch(ID_MASK).ids

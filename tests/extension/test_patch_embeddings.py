@@ -95,4 +95,4 @@ def test_batches_that_do_not_fit_are_refused(one_line_error):
     with one_line_error(ValueError, "every row must have 8 tokens"):
         embed(model, pixels, 7)
     with one_line_error(ValueError, "embed: the model must take texts (got one that takes images)"):
-        model.embed(PackedBatch.of_lengths(torch.ones(1).long()), torch.zeros(1).long(), None)
+        model.embed(PackedBatch.of_lengths(torch.ones(1).long()))

@@ -148,6 +148,11 @@ def with_dense_queries_keys_and_values(model):
     return in_floats(model, within="bert.encoder.layer.0.attention.self.")
 
 
+def embed(encoder, batch, ids, types):
+    batch.take_ids(ids, types)
+    encoder.embed(batch)
+
+
 def feed_forward(model, hidden):
     return model.bert.encoder.layer[0].feed_forward_chunk(hidden)
 
@@ -161,7 +166,7 @@ def test_embed_is_within_twice_the_error_of_plain_torch(make_bert, hidden, heads
     model = make_bert(hidden, heads, intermediate)
     inputs = make_inputs(LENGTHS["mixed"], pairs=pairs)
     batch = PackedBatch(inputs["attention_mask"])
-    encoder_of(model).embed(batch, inputs["input_ids"], inputs.get("token_type_ids"))
+    embed(encoder_of(model), batch, inputs["input_ids"], inputs.get("token_type_ids"))
     ids = (inputs["input_ids"], inputs.get("token_type_ids"))
     real = inputs["attention_mask"].bool()
     check(batch.hidden, model, lambda model, _: model.bert.embeddings(*ids)[real])
@@ -267,7 +272,7 @@ def test_peek_is_what_attention_leaves_in_the_first_token(make_bert, lengths):
 def run(encoder, inputs):
     """What every step leaves: [(rows, S, any)], the padding zero."""
     batch = PackedBatch(inputs["attention_mask"])
-    encoder.embed(batch, inputs["input_ids"], inputs.get("token_type_ids"))
+    embed(encoder, batch, inputs["input_ids"], inputs.get("token_type_ids"))
     states = [batch.pad()]
     for layer in range(encoder.num_layers):
         states.append(encoder.peek(layer, batch).hidden[:, None].clone())
@@ -390,21 +395,21 @@ def changed(tensor, row, token, value):
 )
 def test_ids_that_the_tables_do_not_hold_are_refused(tiny_bert, one_line_error, ids, types, words):
     with one_line_error(IndexError, words):
-        encoder_of(tiny_bert()).embed(PackedBatch(MASK), ids, types)
+        embed(encoder_of(tiny_bert()), PackedBatch(MASK), ids, types)
 
 
 def test_rows_longer_than_the_table_of_positions_are_refused(tiny_bert, one_line_error):
     encoder = encoder_of(tiny_bert(max_position_embeddings=4))
-    encoder.embed(PackedBatch(torch.ones(1, 4, dtype=torch.bool)), torch.ones(1, 4, dtype=torch.int64), None)
+    embed(encoder, PackedBatch(torch.ones(1, 4, dtype=torch.bool)), torch.ones(1, 4, dtype=torch.int64), None)
     with one_line_error(IndexError, "position must be from 0 to 3 (got 4)"):
-        encoder.embed(PackedBatch(torch.ones(1, 5, dtype=torch.bool)), torch.ones(1, 5, dtype=torch.int64), None)
+        embed(encoder, PackedBatch(torch.ones(1, 5, dtype=torch.bool)), torch.ones(1, 5, dtype=torch.int64), None)
 
 
 def test_what_stands_in_the_padding_is_not_looked_at(make_bert):
     encoder = encoder_of(make_bert())
     batches = [PackedBatch(MASK) for _ in range(2)]
-    encoder.embed(batches[0], IDS, MASK)
-    encoder.embed(batches[1], changed(IDS, 1, 2, -7), changed(MASK, 1, 2, 9))
+    embed(encoder, batches[0], IDS, MASK)
+    embed(encoder, batches[1], changed(IDS, 1, 2, -7), changed(MASK, 1, 2, 9))
     assert torch.equal(batches[0].hidden, batches[1].hidden)
 
 
@@ -412,9 +417,9 @@ def test_what_stands_in_the_padding_is_not_looked_at(make_bert):
 def test_ids_may_be_of_any_integer_type_strided_and_wider_than_the_batch(tiny_bert, dtype):
     encoder = encoder_of(tiny_bert())
     batches = [PackedBatch(MASK) for _ in range(2)]
-    encoder.embed(batches[0], IDS, MASK)
+    embed(encoder, batches[0], IDS, MASK)
     wide, types = (torch.cat([each, each], 1).to(dtype).t().contiguous().t() for each in (IDS, MASK))
-    encoder.embed(batches[1], wide, types)
+    embed(encoder, batches[1], wide, types)
     assert torch.equal(batches[0].hidden, batches[1].hidden)
 
 
@@ -423,25 +428,25 @@ def test_ids_may_be_of_any_integer_type_strided_and_wider_than_the_batch(tiny_be
 def test_ids_may_lie_end_to_end(make_bert, dtype, types):
     encoder, real = encoder_of(make_bert()), MASK.bool()
     padded, packed = PackedBatch(MASK), PackedBatch.of_lengths(MASK.sum(1))
-    encoder.embed(padded, IDS, types)
-    encoder.embed(packed, IDS[real].to(dtype), None if types is None else types[real].to(dtype))
+    embed(encoder, padded, IDS, types)
+    embed(encoder, packed, IDS[real].to(dtype), None if types is None else types[real].to(dtype))
     assert torch.equal(padded.hidden, packed.hidden)
 
 
 @pytest.mark.parametrize(
     ("ids", "types", "words"),
     [
-        (IDS[MASK.bool()], MASK, "embed: token_type_ids must have shape [5] like input_ids (got [2, 3])"),
-        (IDS[:1], None, "embed: input_ids must have shape (2, at least 3) or (5) (got [1, 3])"),
-        (IDS[:, :2], None, "embed: input_ids must have shape (2, at least 3) or (5) (got [2, 2])"),
-        (IDS[0], None, "embed: input_ids must have shape (2, at least 3) or (5) (got [3])"),
+        (IDS[MASK.bool()], MASK, "take_ids: token_type_ids must have shape [5] like input_ids (got [2, 3])"),
+        (IDS[:1], None, "take_ids: input_ids must have shape (2, at least 3) or (5) (got [1, 3])"),
+        (IDS[:, :2], None, "take_ids: input_ids must have shape (2, at least 3) or (5) (got [2, 2])"),
+        (IDS[0], None, "take_ids: input_ids must have shape (2, at least 3) or (5) (got [3])"),
         (IDS, MASK[:, :2], "token_type_ids must have shape [2, 3] like input_ids (got [2, 2])"),
     ],
     ids=["packed", "rows", "tokens", "one dim", "types"],
 )
 def test_ids_of_another_shape_are_refused(tiny_bert, one_line_error, ids, types, words):
     with one_line_error(ValueError, words):
-        encoder_of(tiny_bert()).embed(PackedBatch(MASK), ids, types)
+        embed(encoder_of(tiny_bert()), PackedBatch(MASK), ids, types)
 
 
 def every_step(encoder):
@@ -543,7 +548,7 @@ def test_an_encoder_that_cannot_be_is_refused(one_line_error, settings, words):
 def test_rows_longer_than_a_bias_are_refused(one_line_error, bias):
     encoder = make_encoder(bias=bias)
     batch = PackedBatch(torch.ones(2, 3, dtype=torch.long))
-    encoder.embed(batch, torch.zeros(2, 3, dtype=torch.long), None)
+    embed(encoder, batch, torch.zeros(2, 3, dtype=torch.long), None)
     with one_line_error(IndexError, "position must be from 0 to 1 (got 2)"):
         encoder.attention(0, batch)
 
@@ -569,8 +574,8 @@ def test_odd_sizes_are_refused_in_bfloat16_only(one_line_error, settings):
 def test_tables_without_types_take_no_notice_of_them():
     encoder = make_encoder()
     batches = [PackedBatch(MASK) for _ in range(2)]
-    encoder.embed(batches[0], IDS, None)
-    encoder.embed(batches[1], IDS, MASK * 99)
+    embed(encoder, batches[0], IDS, None)
+    embed(encoder, batches[1], IDS, MASK * 99)
     assert torch.equal(batches[0].hidden, batches[1].hidden)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
+from moco_rt.policies.findings import SearchReport
 from moco_rt.reports.page import report_page
 
 
@@ -19,3 +21,25 @@ def test_a_page_stands_alone_and_shows_names_as_they_are():
     assert "<pre>1 &lt; 2 &amp; &#39;a&#39;</pre>" in page
     assert page.count("data:image/png;base64,") == page.count("<img") == 1
     assert "http" not in page
+
+
+@pytest.mark.parametrize("read", [True, False], ids=["an off-ramp", "a bag alone"])
+def test_there_is_no_picture_of_a_feature_that_nothing_reads(read):
+    rng = np.random.default_rng(0)
+    path = np.array([[2e-3, 0.0], [1e-3, 0.005]])
+    findings = SearchReport(
+        sites=["embeddings" if read else "tokens"],
+        class_names=["no", "yes"],
+        seconds_full=2e-3,
+        paths={"search": path},
+        chosen=path[1],
+        alpha=0.01,
+        exits=rng.integers(0, 2, 200),
+        lengths=rng.integers(1, 50, 200),
+        labels=rng.integers(0, 2, 200),
+        predicted=rng.integers(0, 2, (1, 200)),
+        scores=rng.uniform(0.5, 1, (1, 200)).astype(np.float32),
+        sample=rng.normal(size=(200, 8)).astype(np.float32) if read else np.empty((0, 1), np.float32),
+    )
+    page = report_page("model", SimpleNamespace(table=lambda: ""), findings)
+    assert page.count("<img") == (4 if read else 3)

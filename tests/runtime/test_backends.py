@@ -28,7 +28,7 @@ from transformers import (
     XLNetForSequenceClassification,
 )
 
-from moco_rt import EarlyExitTextClassificationModel, LinearCondition, accelerate, capture, quantize
+from moco_rt import BagOfTokens, EarlyExitTextClassificationModel, LinearCondition, accelerate, capture, quantize
 from moco_rt.architectures.conversion import int8_copy
 from moco_rt.encoding import EncodedTexts
 
@@ -290,6 +290,7 @@ def test_a_bert_needs_no_id_of_padding(tiny_bert, backend):
 def test_what_the_caller_has_set_does_not_change_the_answers(tiny_bert, backend):
     fast = EarlyExitTextClassificationModel(tiny_bert(hidden_dropout_prob=0.5), backend=backend)
     if backend != "whole":
+        fast.add_off_ramp(BagOfTokens(np.eye(4, 2), np.zeros(2), [0.6, 1.0], [0.1, 0.1]), "tokens")
         fast.add_rule(always(), 1, "encoder", 1, "attention")
     expected = fast(**INPUTS).logits
 

@@ -7,6 +7,7 @@ import torch
 
 from moco_rt import EarlyExitTextClassificationModel, LinearCondition
 from moco_rt._C import PackedBatch, Results
+from moco_rt.architectures.sites import all_sites
 from moco_rt.runtime.exit_points import compile_exits
 
 NEVER = 1e30
@@ -157,7 +158,7 @@ def test_all_rows_may_leave(tiny_bert, device, site):
 def test_a_rule_that_never_fires_changes_nothing(tiny_bert, device):
     model = tiny_bert().to(device)
     fast = EarlyExitTextClassificationModel(model, backend="reference")
-    for site in fast.sites[:-1]:
+    for site in all_sites(2)[:-1]:
         fast.add_rule(random_condition(0, threshold=NEVER), 1, site)
     inputs = make_inputs(device=device)
     with torch.no_grad():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from moco_rt import EarlyExitTextClassificationModel
+from moco_rt import BagOfTokens, EarlyExitTextClassificationModel
 from moco_rt.architectures.sites import all_sites
 from moco_rt.policies.conditions import OffRamp
 from moco_rt.studies import timing
@@ -60,6 +60,8 @@ def make_rows(lengths):
 
 
 def make_off_ramp(site, feature="cls"):
+    if site == "tokens":
+        return BagOfTokens.closed(np.zeros((64, 3)), np.zeros(3), 1.0)
     rng = np.random.default_rng(0)
     size = 32 if feature == "cls" else 64
     return OffRamp.closed(((rng.normal(size=(3, size)), np.zeros(3)),), feature=feature, site=site)
@@ -68,7 +70,7 @@ def make_off_ramp(site, feature="cls"):
 @pytest.mark.parametrize("backend", ["packed", "reference"])
 @pytest.mark.parametrize(
     "sites",
-    [["embeddings"], ["embeddings", "encoder.0.attention", "encoder.1.attention"], list(all_sites(LAYERS)[:-1])],
+    [["embeddings"], ["tokens", "embeddings", "encoder.1.attention"], list(all_sites(LAYERS)[:-1])],
     ids=len,
 )
 @pytest.mark.parametrize("features", [["cls"], ["cls", "cls+mean"]], ids=["one feature", "two"])
@@ -109,9 +111,9 @@ def test_rows_may_be_few_or_all_alike(tiny_bert, lengths):
 
 
 BATCH = 7.0
-REACH = {"embeddings": 1.0, "encoder.0.attention": 3.0, "encoder.1.attention": 6.0, None: 10.0}
-LOOK = {"cls": 0.25, "cls+mean": 0.5}
-LOOK_ONCE = {"cls": 2.0, "cls+mean": 4.0}
+REACH = {"tokens": 0.125, "embeddings": 1.0, "encoder.0.attention": 3.0, "encoder.1.attention": 6.0, None: 10.0}
+LOOK = {"ids": 0.0625, "cls": 0.25, "cls+mean": 0.5}
+LOOK_ONCE = {"ids": 1.0, "cls": 2.0, "cls+mean": 4.0}
 
 
 class Clock:
@@ -131,7 +133,9 @@ class Clock:
         (site,) = set(results.exit_site.tolist())
         name = None if site < 0 else self._model.sites[site]
         tokens = len(rows.ids)
-        looks = ["cls+mean" if exit.needs_mean else "cls" for exit in exits.values()]
+        looks = [
+            "ids" if site == "tokens" else "cls+mean" if exit.needs_mean else "cls" for site, exit in exits.items()
+        ]
         self.now += BATCH + tokens * REACH[name]
         self.now += sum(LOOK_ONCE[look] + tokens * LOOK[look] for look in looks)
         return results
@@ -141,7 +145,12 @@ class Clock:
 def test_costs_are_those_of_the_clock(tiny_bert, monkeypatch, lengths):
     clock = Clock(EarlyExitTextClassificationModel(tiny_bert(LAYERS, labels=3)))
     monkeypatch.setattr(timing.time, "perf_counter", clock.perf_counter)
-    looks = [("embeddings", "cls+mean"), ("encoder.0.attention", "cls"), ("encoder.1.attention", "cls+mean")]
+    looks = [
+        ("tokens", "ids"),
+        ("embeddings", "cls+mean"),
+        ("encoder.0.attention", "cls"),
+        ("encoder.1.attention", "cls+mean"),
+    ]
     costs = measure_costs([clock], make_rows(lengths), [make_off_ramp(*look) for look in looks])[0]
     per_token = [REACH[site] for site, _ in looks] + [REACH[None]]
     np.testing.assert_allclose(costs.compute, costs.lengths[:, None] * per_token, rtol=1e-6)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from moco_rt.encoding import EncodedTexts
 from moco_rt.statistics.calibration import fit_temperature
 from moco_rt.studies import distillation
-from moco_rt.studies.distillation import distill, fit_off_ramp
+from moco_rt.studies.distillation import distill, fit_bag, fit_off_ramp, unfitted_bag
 from moco_rt.studies.recording import Recordings
 
 one_and_two_layers = pytest.mark.parametrize("hidden", [0, 16], ids=["one layer", "two layers"])
@@ -172,3 +173,80 @@ def test_the_temperature_fits_the_probabilities_of_validation_rows(monkeypatch, 
     logits = np.log(answer(better.layers, x))
     assert better.temperature == pytest.approx(fit_temperature(logits, softmax(validation.given)), rel=1e-3)
     assert (better.temperature < 0.5) if sharpness > 1 else (better.temperature > 2)
+
+
+# Bags of tokens
+
+
+def reviews(rows, seed=0, classes=2, sharp=2.0):
+    """Random rows of ids, and logits that follow from how often some of them, and a pair of them, occur."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 40, rows)
+    tokens = EncodedTexts(rng.integers(0, 60, lengths.sum()).astype(np.int32), lengths)
+    logits = np.zeros((rows, classes), np.float32)
+    for place, row in enumerate(tokens):
+        ids = row["input_ids"]
+        for c in range(classes):
+            pairs = ((ids[:-1] == c) & (ids[1:] >= 30)).sum()
+            logits[place, c] = sharp * ((ids % 10 == c).sum() + 2 * pairs) / len(ids) ** 0.5
+    return Recordings({}, logits, lengths, logits, tokens)
+
+
+def answers_of_bag(bag, rows):
+    """Probabilities of rows, n-gram by n-gram."""
+    logits = []
+    for place in range(len(rows.lengths)):
+        ngrams, counts = rows.ngrams(np.array([place]), len(bag.table))
+        logits.append(bag.bias + bag.table[ngrams.numpy()].sum(0) / float(counts[0]) ** 0.5)
+    return softmax(np.array(logits) / bag.temperature)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_bag_learns_probabilities_from_tokens_alone(classes):
+    bag = fit_bag(reviews(1500, classes=classes), reviews(300, seed=1, classes=classes), seed=0)
+    fresh = reviews(300, seed=2, classes=classes)
+    error = abs(answers_of_bag(bag, fresh) - softmax(fresh.logits)).mean()
+    ignorant = abs(softmax(fresh.logits).mean(0) - softmax(fresh.logits)).mean()
+    assert error < 0.6 * ignorant
+    assert (bag.table.shape, bag.bias.shape) == ((2**18, classes), (classes,))
+    assert np.isposinf(bag.thresholds).all()
+
+
+def test_a_seed_gives_the_same_bag_and_another_seed_another():
+    rows, validation = reviews(400), reviews(100, seed=1)
+    first, again, other = (fit_bag(rows, validation, seed) for seed in (7, 7, 8))
+    np.testing.assert_array_equal(first.table, again.table)
+    np.testing.assert_array_equal(first.bias, again.bias)
+    assert first.temperature == again.temperature
+    assert not np.array_equal(first.table, other.table)
+
+
+def test_a_bags_temperature_fits_the_probabilities_of_validation_rows():
+    rows = reviews(1000)
+    plain, sharp = (fit_bag(rows, reviews(400, seed=1, sharp=sharpness), 0) for sharpness in (2.0, 8.0))
+    np.testing.assert_array_equal(plain.table, sharp.table)
+    assert sharp.temperature < 0.5 * plain.temperature
+
+
+@pytest.mark.parametrize(("classes", "buckets"), [(2, 2**18), (16, 2**18), (17, 2**17), (150, 2**14), (1000, 2**12)])
+def test_the_table_takes_at_most_16_mib(classes, buckets):
+    tokens = reviews(2).tokens
+    logits = np.eye(classes, dtype=np.float32)[:2]
+    rows = Recordings({}, logits, tokens.lengths, logits, tokens)
+    bag = fit_bag(rows, rows, 0)
+    assert len(bag.table) == buckets
+    assert bag.table.nbytes <= 2**24
+    assert unfitted_bag(classes).table.shape == bag.table.shape
+
+
+@pytest.mark.parametrize("rows", [1, 2, 128, 129])
+def test_a_bag_may_learn_from_few_rows(rows):
+    bag = fit_bag(reviews(rows), reviews(50, seed=1), 0)
+    assert np.isfinite(bag.table).all()
+    assert 0 < bag.temperature < np.inf
+
+
+def test_the_number_of_threads_is_left_alone_by_a_bag():
+    threads = torch.get_num_threads()
+    fit_bag(reviews(10), reviews(10), 0)
+    assert torch.get_num_threads() == threads

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from transformers import LlamaForSequenceClassification
 
 from moco_rt import EarlyExitTextClassificationModel, LinearCondition
 from moco_rt.architectures.sites import all_sites
@@ -124,3 +125,41 @@ def test_labels_are_the_likeliest_classes_and_rows_can_be_taken(model):
     np.testing.assert_array_equal(some.logits, recorded.logits[2:6])
     np.testing.assert_array_equal(some.features["embeddings"], recorded.features["embeddings"][2:6])
     assert np.shares_memory(some.logits, recorded.logits)
+
+
+@backends
+def test_token_ids_are_recorded_in_the_order_of_the_rows(model, monkeypatch, backend):
+    monkeypatch.setattr(batching, "BATCH_TOKENS", 40)
+    fast, rows = EarlyExitTextClassificationModel(model, backend=backend), make_rows()
+    recorded = record(fast, rows, ["tokens", "embeddings"])
+    assert list(recorded.features) == ["embeddings"]
+    assert [row["input_ids"].tolist() for row in recorded.tokens] == [row["input_ids"] for row in rows]
+    plain = record(fast, rows, ["embeddings"])
+    assert plain.tokens is None
+    np.testing.assert_array_equal(recorded.logits, plain.logits)
+    some = recorded.take(slice(2, 6))
+    assert [row["input_ids"].tolist() for row in some.tokens] == [row["input_ids"] for row in rows[2:6]]
+    assert some.batch().ids.tolist() == [token for row in rows[2:6] for token in row["input_ids"]]
+    assert some.copy().batch().ids.tolist() == some.batch().ids.tolist()
+    assert not np.shares_memory(some.copy().tokens.ids, recorded.tokens.ids)
+    assert recorded.batch(np.array([5, 1])).ids.tolist() == rows[5]["input_ids"] + rows[1]["input_ids"]
+
+
+@backends
+def test_tokens_that_no_answer_depends_on_are_not_recorded(tiny_classifier, backend):
+    """A decoder's row ends with its last token that is not padding's."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    model = tiny_classifier(
+        LlamaForSequenceClassification, num_key_value_heads=1, pad_token_id=7, num_labels=3, **sizes
+    )
+    fast = EarlyExitTextClassificationModel(model, backend=backend)
+    recorded = record(fast, [{"input_ids": [5, 7, 6, 7, 7]}, {"input_ids": [9, 8]}], ["tokens"])
+    assert [row["input_ids"].tolist() for row in recorded.tokens] == [[5, 7, 6], [9, 8]]
+
+
+def test_ngrams_are_those_of_the_rows_that_are_asked_for(model):
+    recorded = record(EarlyExitTextClassificationModel(model), make_rows(), ["tokens"])
+    ngrams, counts = recorded.ngrams(np.array([5, 1]), 64)
+    assert counts.tolist() == [2 * LENGTHS[5] - 1, 1]
+    first, second = (recorded.ngrams(np.array([place]), 64)[0] for place in (5, 1))
+    assert torch.equal(ngrams, torch.cat([first, second]))

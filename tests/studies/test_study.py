@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from moco_rt import EarlyExitTextClassificationModel
+from moco_rt import BagOfTokens, EarlyExitTextClassificationModel
 from moco_rt.inputs.tokenization import encode
 from moco_rt.policies.conditions import OffRamp
-from moco_rt.studies import distillation
+from moco_rt.studies import distillation, study
 from moco_rt.studies.recording import Recordings, record
 from moco_rt.studies.splits import split_texts
 from moco_rt.studies.study import candidate_sites, score_exits, study_forms, study_model
@@ -130,15 +132,19 @@ def test_labels_of_another_number_are_refused(run, one_line_error, calibration, 
 # Off-ramps
 
 
-@pytest.mark.parametrize(("layers", "expected"), [(1, 1), (2, 2), (3, 3), (6, 6)])
-def test_off_ramps_are_tried_at_the_embeddings_and_at_peeks_over_all_layers_but_the_last(tiny_bert, layers, expected):
+@pytest.mark.parametrize(("layers", "expected"), [(1, 2), (2, 3), (3, 4), (6, 7)])
+def test_off_ramps_are_tried_before_and_at_the_embeddings_and_at_peeks_over_all_layers_but_the_last(
+    tiny_bert, layers, expected
+):
     sites = candidate_sites(EarlyExitTextClassificationModel(tiny_bert(layers)))
-    assert sites == ["embeddings", *(f"encoder.{i}.attention" for i in range(layers - 1))]
+    assert sites == ["tokens", "embeddings", *(f"encoder.{i}.attention" for i in range(layers - 1))]
     assert len(sites) == expected
 
 
 def test_nobody_leaves_by_an_off_ramp_yet(run):
-    off_ramps = run(make_texts(400)).off_ramps
+    bag, *off_ramps = run(make_texts(400)).off_ramps
+    assert isinstance(bag, BagOfTokens)
+    assert np.isposinf(bag.thresholds).all()
     assert [(off_ramp.site, off_ramp.feature) for off_ramp in off_ramps] == [
         ("embeddings", "cls+mean"),
         *((site, feature) for site in SITES[1:] for feature in ("cls", "cls+mean")),
@@ -150,7 +156,8 @@ def test_nobody_leaves_by_an_off_ramp_yet(run):
 
 
 def weights(off_ramps):
-    return [array for off_ramp in off_ramps for layer in off_ramp.layers for array in layer]
+    bag, *others = off_ramps
+    return [bag.table, bag.bias, *(array for off_ramp in others for layer in off_ramp.layers for array in layer)]
 
 
 def test_a_seed_gives_the_same_off_ramps_and_another_seed_others(run):
@@ -183,6 +190,20 @@ def test_off_ramps_learn_the_full_models_labels(run, monkeypatch):
     assert right[-1] > most + 0.1
 
 
+def test_a_bag_is_scored_as_the_model_will_score_it(fast, word_tokenizer, run):
+    texts = make_texts(400)
+    found = run(texts)
+    bag, rows = found.off_ramps[0], found.calibration
+    scores = score_exits([bag], rows)
+    order = np.random.default_rng(0).permutation(400)
+    again = EarlyExitTextClassificationModel(fast.model)
+    again.add_off_ramp(replace(bag, thresholds=np.full(3, -np.inf)), "tokens")
+    output = again.predict([texts[i] for i in order[260:]], tokenizer=word_tokenizer, max_length=32)
+    assert (output.exit_site == again.sites.index("tokens")).all()
+    np.testing.assert_array_equal(output.labels, scores.group[0])
+    np.testing.assert_allclose(output.probs.max(1).values, scores.score[0], rtol=1e-5)
+
+
 def test_off_ramps_learn_what_the_teacher_says(fast, word_tokenizer):
     """A teacher that says the same of all rows has off-ramps that do."""
     split = split_texts(make_texts(400), lambda some: encode(word_tokenizer, some, 32))
@@ -203,9 +224,12 @@ def test_another_form_has_off_ramps_of_its_own_that_learn_the_given_models_answe
     other = EarlyExitTextClassificationModel(tiny_bert(3, labels=3, seed=1))  # far from it, so that it shows
     given, found = study_forms([fast, other], split, seed=0)
     alone = study_model(other, split, seed=0, teacher=given.logits)
-    for own, same, shared in zip(*map(weights, (s.off_ramps for s in (found, alone, given))), strict=True):
+    assert found.off_ramps[0] is given.off_ramps[0]
+    own_weights, same_weights, given_weights = (weights(each.off_ramps) for each in (found, alone, given))
+    for own, same in zip(own_weights, same_weights, strict=True):
         np.testing.assert_array_equal(own, same)
-        assert own.shape != shared.shape or (own != shared).any()
+    for own, other_ones in zip(own_weights[2:], given_weights[2:], strict=True):  # behind the bag
+        assert own.shape != other_ones.shape or (own != other_ones).any()
     assert found.calibration_in_all is given.calibration_in_all
     order = np.random.default_rng(0).permutation(400)
     for job, places in ((found.ordering, order[200:260]), (found.calibration, order[260:])):
@@ -217,6 +241,21 @@ def test_another_form_has_off_ramps_of_its_own_that_learn_the_given_models_answe
         assert scores.wrong[-1].any()
     assert found.costs is not given.costs
     assert found.candidates("other").variant == "other"
+
+
+def test_forms_share_one_bag_which_says_the_same_in_all_of_them(fast, tiny_bert, word_tokenizer, monkeypatch):
+    """It reads ids, which no form changes."""
+    fitted = []
+    fit_bag = distillation.fit_bag
+    monkeypatch.setattr(study, "fit_bag", lambda *options: fitted.append(fit_bag(*options)) or fitted[-1])
+    split = split_texts(make_texts(400), lambda some: encode(word_tokenizer, some, 32))
+    other = EarlyExitTextClassificationModel(tiny_bert(3, labels=3, seed=1))
+    studies = study_forms([fast, other], split, seed=0)
+    (bag,) = fitted
+    given, found = (each.candidates().calibration.scores for each in studies)
+    assert all(each.off_ramps[0] is bag and each.sites.count("tokens") == 1 for each in studies)
+    np.testing.assert_array_equal(given.score[0], found.score[0])
+    np.testing.assert_array_equal(given.group[0], found.group[0])
 
 
 # What they cost

@@ -169,7 +169,7 @@ def test_ways_out_stand_in_the_order_in_which_rows_meet_them(tiny_bert, word_tok
     tiers = [Tier.of(count_words), Tier.of(pair), Tier.of(pair)]
     tiers = align_classes(tiers)
     found = study_tiers(tiers, split_texts(make_texts(600), tiers[-1].encode), seed=0)
-    assert list(found.candidates.sites)[:2] == ["tier 0 end", "tier 1 embeddings"]
+    assert list(found.candidates.sites)[:2] == ["tier 0 end", "tier 1 tokens"]
     assert [way.tier for way in found.ways] == sorted(way.tier for way in found.ways)
     exits, ends, all_ways = found.candidates.groups
     assert {(found.ways[place].tier, found.ways[place].off_ramp is None) for place in exits} == {(2, False)}

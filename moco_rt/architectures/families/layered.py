@@ -79,6 +79,12 @@ class Layered:
         device: torch.device = self._model.device
         return device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of hidden states and logits."""
+        dtype: torch.dtype = self._model.dtype
+        return dtype
+
     def real_tokens(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Rows as they come, which must be padded on the right."""
         return input_ids, attention_mask

@@ -25,8 +25,9 @@ from moco_rt.architectures import (
 )
 from moco_rt.architectures.conversion import Dtype, describe
 from moco_rt.architectures.pipelines import PipelineModel
-from moco_rt.architectures.sites import all_sites
-from moco_rt.policies.conditions import Condition, LinearCondition, OffRamp
+from moco_rt.architectures.sites import exit_sites
+from moco_rt.policies.bag_of_tokens import AnyOffRamp
+from moco_rt.policies.conditions import Condition, LinearCondition
 from moco_rt.policies.findings import SearchReport
 from moco_rt.policies.fingerprints import check_made_for, loading_identity, model_identity
 from moco_rt.policies.monitor import Alarm, Monitor, watch
@@ -63,7 +64,7 @@ class EarlyExitClassifier(PipelineModel, BackedModule):
         self._module_paths: dict[str, str] = {}
         if (architecture := self._backend.architecture) is not None:
             warn_where_untrained(architecture)
-            self.sites = all_sites(architecture.num_layers)
+            self.sites = exit_sites(architecture.num_layers, of_texts=architecture.image_size is None)
             self._module_paths = architecture.module_paths
         self.policy = Policy(self.sites, model.config.num_labels, getattr(model.config, "hidden_size", 0))
         self.search_report: SearchReport | None = None  # of the search for its policy
@@ -113,7 +114,7 @@ class EarlyExitClassifier(PipelineModel, BackedModule):
         bound = own_bound if bound is None else bound
         self.policy.add(Exit(site, operator.index(predicted_class), condition, feature, bound))
 
-    def add_off_ramp(self, off_ramp: OffRamp, site: str) -> None:
+    def add_off_ramp(self, off_ramp: AnyOffRamp, site: str) -> None:
         """Let rows leave at a site with the class that an off-ramp predicts where it is sure enough.
 
         Raises:
