@@ -51,8 +51,7 @@ class CertifiedRun:
             ValueError: there are fewer inputs than rows.
         """
         others = start + np.flatnonzero(~self.drawn[start:])
-        place = done = 0
-        place = start
+        place, done = start, 0
         for part in self.label(itertools.compress(inputs, ~self.drawn[start:]), self.answer):
             done += len(part)
             end = int(others[done - 1]) + 1 if done < len(others) else len(self.drawn)

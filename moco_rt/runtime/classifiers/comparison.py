@@ -69,7 +69,8 @@ class _AlongPath:
         self._thresholds = path.policies.thresholds[self._steps]
         known, seconds = path.policies, path.policies.seconds[self._steps]
         full = float(known.seconds[0])  # the path begins with the given model without exits
-        # Where that is the model that runs, its answers are those of the run in which the off-ramps score.
+        # Where that is the model that runs, its answers are those of the run in which the off-ramps score. Elsewhere
+        # that run comes on top; the path knows of none that is longer than that of its slowest policy.
         scored = 0.0 if model.given is model else float(seconds.max())
         shares = (known.disagreements[self._steps] + 1) / (known.rows + 1)
         self.policies = PoliciesToCompare(shares, seconds, full, full + scored, np.array(self._steps))

@@ -12,6 +12,7 @@ from moco_rt.inputs.batching import BATCH_TOKENS
 from moco_rt.inputs.images import Images, process_images, take_images
 from moco_rt.inputs.prefetch import prefetch_encoded
 from moco_rt.policies.fingerprints import check_image_processor
+from moco_rt.runtime.checks import check_images
 from moco_rt.runtime.outputs import Answer, Prediction
 from moco_rt.runtime.prediction import prediction_of
 
@@ -54,7 +55,9 @@ def _parts(model: Any, images: Iterable[Any], processor: Any, answer: Answer) ->
         for _, chunk, pixel_values in prefetch_encoded(
             images, lambda chunk: process_images(processor, chunk, channels), batch_images(model)
         ):
-            output = answer(pixel_values.to(model.device))
+            pixel_values = pixel_values.to(model.device)
+            check_images(pixel_values, model.image_size, model.device)
+            output = answer(pixel_values)
             logits = output.logits.to("cpu", torch.float32)
             yield prediction_of(model, logits, output.exit_site.cpu(), output.exit_rule.cpu())
             progress.update(len(chunk))

@@ -320,3 +320,10 @@ def test_an_error_keeps_what_was_finished(fast, monkeypatch):
     assert 0 < len(found) < 300
     assert torch.equal(found.probs, expected.probs[: len(found)])
     assert found.certificate is None
+
+
+def test_images_of_another_size_are_refused(tiny_classifier, one_line_error):
+    fast = EarlyExitImageClassificationModel(make_image_classifier(tiny_classifier, ViTForImageClassification))
+    fast.image_processor = ViTImageProcessorPil(size={"height": 32, "width": 24})
+    with one_line_error(ValueError, "pixel_values must have shape (rows, 3, 24, 24)"):
+        with_path(fast).predict(make_pictures(100), certify=0.7)
