@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from safetensors import SafetensorError
-from typer.core import TyperCommand
 
 from moco_rt.cli_options import (
     Agreement,
     AutoDtypeName,
+    Certify,
+    Confidence,
     DtypeOption,
     MaxDrop,
     MaxLength,
     PromisedAgreement,
     PromiseName,
     PromiseOption,
+    SeveralModels,
     check_directory,
     parse_agreement,
     say_lines,
@@ -45,27 +47,6 @@ _Format = Annotated[FileFormat | None, typer.Option("--format", help="of the tex
 _TextColumn = Annotated[str | None, typer.Option(help="the column, or key, of the text (text)")]
 _Text2Column = Annotated[str | None, typer.Option(help="of the second text of a pair (text2 or text_pair)")]
 _LabelColumn = Annotated[str | None, typer.Option(help="of the label (label)")]
-
-
-class _SeveralModels(TyperCommand):
-    """A command that takes `--model a b` for `--model a --model b`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Repeat the option before every value of it."""
-        return super().parse_args(ctx, list(_repeat("--model", args)))
-
-
-def _repeat(option: str, arguments: Sequence[str]) -> Iterator[str]:
-    """The arguments with the option before each of the values that follow it."""
-    values = None
-    for argument in arguments:
-        if argument.startswith("-"):
-            values = 0 if argument == option else None
-        elif values is not None:
-            values += 1
-            if values > 1:
-                yield option
-        yield argument
 
 
 @app.command()
@@ -104,7 +85,7 @@ def demo(
     print(f"pictures: {out / 'exits.png'}, {out / 'report.html'}")
 
 
-@app.command(cls=_SeveralModels)
+@app.command(cls=SeveralModels)
 def accelerate(
     *,
     model: Annotated[
@@ -122,7 +103,7 @@ def accelerate(
     promise: PromiseOption = PromiseName.CONFIDENT,
     agreement: PromisedAgreement = None,
     max_drop: MaxDrop = None,
-    confidence: Annotated[float, typer.Option(help="with which that must hold")] = 0.95,
+    confidence: Confidence = 0.95,
     dtype: Annotated[
         AutoDtypeName, typer.Option(help="to compute in; auto: whatever is fastest of what is certified")
     ] = AutoDtypeName.AUTO,
@@ -184,6 +165,8 @@ def predict(
         typer.Option(help=".jsonl, .csv or .tsv, each also .gz; - is standard output (the data's name.labels.jsonl)"),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="start anew, whatever --out holds")] = False,
+    certify: Certify = None,
+    confidence: Confidence = 0.95,
     dtype: DtypeOption = None,
     max_length: MaxLength = None,
     kind: _Format = None,
@@ -198,17 +181,20 @@ def predict(
     from moco_rt.architectures import load_tokenizer
     from moco_rt.cascades.cascade import Cascade
     from moco_rt.cascades.cascade_files import is_cascade
+    from moco_rt.certification.these_rows import RowsWish
     from moco_rt.runtime.model import EarlyExitTextClassificationModel
+    from moco_rt.serving.certified_file import read_certificate
     from moco_rt.serving.label_files import predict_file
     from moco_rt.serving.label_output import is_stream
 
     if out is None:
         out = STANDARD if data == STANDARD else data.with_name(f"{data.name}.labels.jsonl")
     columns = Columns(text_column, text2_column)
+    wish = None if certify is None else RowsWish(certify, confidence)
     if data.is_dir():
         from moco_rt import cli_images
 
-        cli_images.check_no_text_options(kind, columns, max_length)
+        cli_images.check_no_text_options(kind, columns, max_length, certify)
         said = cli_images.predict(model, data, out, dtype, overwrite=overwrite)
         print(said, file=sys.stderr if is_stream(out) else sys.stdout)
         return
@@ -221,9 +207,11 @@ def predict(
         loaded = EarlyExitTextClassificationModel.from_pretrained(model, dtype=None if dtype is None else dtype.dtype)
         tokenizer = load_tokenizer(loaded.model) if loaded.tokenizer is None else loaded.tokenizer
     before, now = predict_file(
-        loaded, tokenizer, data, out, max_length, kind=kind, columns=columns, overwrite=overwrite
+        loaded, tokenizer, data, out, max_length, kind=kind, columns=columns, overwrite=overwrite, wish=wish
     )
     print(say_lines(out, before, now), file=sys.stderr if is_stream(out) else sys.stdout)
+    if wish is not None:
+        print(read_certificate(out))
 
 
 @app.command()

@@ -18,14 +18,18 @@ if TYPE_CHECKING:
     from moco_rt.architectures.conversion import Dtype
 
 
-def check_no_text_options(kind: FileFormat | None, columns: Columns, max_length: int | None) -> None:
-    """Refuse options that say how texts are read.
+def check_no_text_options(
+    kind: FileFormat | None, columns: Columns, max_length: int | None, certify: float | None = None
+) -> None:
+    """Refuse options that say how texts are read, or what is promised of these.
 
     Raises:
         ValueError: one is given.
     """
-    if kind is not None or columns != Columns() or max_length is not None:
-        raise ValueError("data must be a file for --format, --max-length and names of columns (got a folder of images)")
+    if kind is not None or columns != Columns() or max_length is not None or certify is not None:
+        raise ValueError(
+            "data must be a file for --format, --max-length, --certify and names of columns (got a folder of images)"
+        )
 
 
 def accelerate(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 # Torch is imported where it is needed: help and completion must not wait for it.
 if TYPE_CHECKING:
@@ -66,6 +68,35 @@ PromisedAgreement = Annotated[
 MaxDrop = Annotated[
     float | None, typer.Option(help="with 'accuracy': share of rows that it may fall by", show_default=False)
 ]
+Certify = Annotated[
+    float | None,
+    typer.Option(
+        help="share of these very rows to label as the model that was given does; writes OUT.certificate.json",
+        show_default=False,
+    ),
+]
+Confidence = Annotated[float, typer.Option(help="with which that must hold")]
+
+
+class SeveralModels(TyperCommand):
+    """A command that takes `--model a b` for `--model a --model b`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Repeat the option before every value of it."""
+        return super().parse_args(ctx, list(_repeat("--model", args)))
+
+
+def _repeat(option: str, arguments: Sequence[str]) -> Iterator[str]:
+    """The arguments with the option before each of the values that follow it."""
+    values = None
+    for argument in arguments:
+        if argument.startswith("-"):
+            values = 0 if argument == option else None
+        elif values is not None:
+            values += 1
+            if values > 1:
+                yield option
+        yield argument
 
 
 def parse_agreement(agreement: str | None) -> float | dict[str, float] | None:

@@ -112,6 +112,33 @@ def test_predict_labels_a_file_with_the_policy_and_goes_on_where_it_was_interrup
     assert out.read_bytes() == whole
 
 
+def test_predict_certifies_the_rows_of_a_file(accelerated, texts, tmp_path, capsys):
+    data, out = write(tmp_path / "new.jsonl", texts), tmp_path / "labels.jsonl"
+    arguments = ["predict", str(accelerated), str(data), "--out", str(out), "--certify", "0.9"]
+    assert cli.main([*arguments, "--confidence", "0.9"]) == 0
+    fast = EarlyExitTextClassificationModel.from_pretrained(accelerated)
+    expected = fast.predict(texts, certify=0.9, confidence=0.9)
+    assert capsys.readouterr().out == f"{out}: 600 lines\n{expected.certificate}\n"
+    lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert [line["label"] for line in lines] == [row["label"] for row in expected]
+    about = json.loads((tmp_path / "labels.jsonl.certificate.json").read_text(encoding="utf-8"))
+    assert about["says"] == str(expected.certificate)
+    assert about["certificate"]["confidence"] == 0.9
+
+    whole, certificate = out.read_bytes(), (tmp_path / "labels.jsonl.certificate.json").read_bytes()
+    out.write_bytes(whole[: len(whole) // 2])
+    assert cli.main([*arguments, "--confidence", "0.9"]) == 0
+    assert (out.read_bytes(), (tmp_path / "labels.jsonl.certificate.json").read_bytes()) == (whole, certificate)
+    assert "of them from an earlier run" in capsys.readouterr().out
+
+    write(data, [*texts, "a film"])
+    assert_refused(capsys, [*arguments, "--confidence", "0.9"], "made with another number of rows: 600 (got 601)")
+    assert_refused(capsys, arguments, "made with another confidence: 0.9 (got 0.95)")
+    assert_refused(capsys, [*arguments, "--certify", "1"], "certify must be inside (0, 1) (got 1.0)")
+    standard = ["predict", str(accelerated), "-", "--format", "txt", "--certify", "0.9"]
+    assert_refused(capsys, standard, "data must be a file, which is read more than once, to be certified (got -)")
+
+
 def test_predict_runs_any_classifier_into_any_file(saved, texts, tmp_path, capsys):
     data = tmp_path / "new.txt"
     data.write_text("\n".join(texts[:20]) + "\n", encoding="utf-8")
@@ -146,6 +173,8 @@ def test_several_models_are_a_cascade(saved, data, texts, tmp_path, capsys):
     assert cli.main(["report", str(out)]) == 0
     assert capsys.readouterr().out == printed
     assert_refused(capsys, ["predict", str(out), str(new), "--max-length", "9"], "max_length must be left to a cascade")
+    certified = ["predict", str(out), str(new), "--out", str(tmp_path / "certified"), "--certify", "0.9"]
+    assert_refused(capsys, certified, "certify must be left out of a cascade")
 
 
 def test_a_single_model_takes_the_place_of_a_cascade(saved, data, tmp_path):

@@ -100,6 +100,8 @@ def test_another_model_does_not_go_on(accelerated, saved, photos, tmp_path, caps
 def test_what_belongs_to_files_of_texts_is_refused(saved, photos, tmp_path, capsys):
     assert cli.main(["predict", str(saved), str(photos), "--format", "txt"]) == 2
     assert "data must be a file for --format" in capsys.readouterr().err
+    assert cli.main(["predict", str(saved), str(photos), "--certify", "0.9"]) == 2
+    assert "data must be a file for --format, --max-length, --certify" in capsys.readouterr().err
     two = ["--model", str(saved), str(saved), "--data", str(photos), "--out", str(tmp_path)]
     assert cli.main(["accelerate", *two]) == 2
     assert "model must be one where data is a folder of images (got 2)" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,17 @@ from torch import Tensor
 from moco_rt._C import Results
 from moco_rt.architectures import Source, find_tokenizer
 from moco_rt.architectures.pipelines import announce_to_pipelines
+from moco_rt.certification.these_rows import RowsWish
 from moco_rt.encoding import Encoded, EncodedTexts
 from moco_rt.inputs.batching import row_lengths
-from moco_rt.inputs.texts import Texts
+from moco_rt.inputs.texts import TextInput, Texts, list_texts
 from moco_rt.inputs.tokenizer_identity import save_tokenizer
 from moco_rt.runtime.checks import ModelInputs, check_inputs
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
+from moco_rt.runtime.classifiers.certified import predict_certified
 from moco_rt.runtime.exit_points import ExitPoint
-from moco_rt.runtime.outputs import EarlyExitOutput, Prediction
-from moco_rt.runtime.prediction import predict
+from moco_rt.runtime.outputs import Answer, EarlyExitOutput, Prediction
+from moco_rt.runtime.prediction import join_parts, predict_parts
 
 announce_to_pipelines("moco_rt", "EarlyExitTextClassificationModel")
 
@@ -97,6 +99,9 @@ class EarlyExitTextClassificationModel(EarlyExitClassifier):
         tokenizer: Any = None,
         max_length: int | None = None,
         columns: str | Sequence[str] | None = None,
+        certify: float | None = None,
+        confidence: float = 0.95,
+        seed: int = 0,
     ) -> Prediction:
         """Label texts: tokenised in the background while others are computed, a progress bar for long work.
 
@@ -106,14 +111,28 @@ class EarlyExitTextClassificationModel(EarlyExitClassifier):
             tokenizer: the model's, from Hugging Face; None: the one that it carries.
             max_length: texts are truncated to so many tokens; None: to what policy, model and tokenizer allow.
             columns: names the column of the text, or the two of a pair; None: `text`, with `text2` or `text_pair`.
+            certify: the share of these very texts, inside (0, 1), whose answers are to be those of the model as it was
+                given, whatever the texts are. Some are drawn at random and also run by that model, whose answers they
+                keep; they say with which policy of the certified path the others are run. The `certificate` of the
+                prediction says what holds. None: nothing is promised of these texts.
+            confidence: with which that must hold, over the draw; with `certify` alone.
+            seed: of the draw.
 
         Raises:
             TypeError: texts is a single text, or holds something else.
-            ValueError: there are none, one is not valid Unicode, max_length leaves no room for a text, or there is no
-                tokenizer, or not the policy's.
+            ValueError: there are none, one is not valid Unicode, max_length leaves no room for a text, there is no
+                tokenizer, or not the policy's, or a share is not inside (0, 1).
             Exception: whatever reading the texts raises. What was finished before an error is its `prediction`.
         """
-        return predict(self, texts, tokenizer, max_length, columns)
+        if certify is None:
+            return join_parts(predict_parts(self, texts, tokenizer, max_length, columns))
+        wish = RowsWish(certify, confidence, seed)
+        listed = list_texts(texts, columns)
+
+        def label(texts: Iterator[TextInput], answer: Answer) -> Iterator[Prediction]:
+            return predict_parts(self, texts, tokenizer, max_length, answer=answer)
+
+        return predict_certified(self, len(listed), lambda: listed, label, wish)
 
     def lengths_of(self, rows: Sequence[Encoded]) -> NDArray[np.int64]:
         """Return how many tokens each of N tokenised texts has: (N,) int64."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -11,8 +11,13 @@ import torch
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
+from moco_rt.certification.rows_certificate import RowsCertificate
+
 #: The probability from which a label holds where several may hold at once.
 _HOLDS = 0.5
+
+#: Classifies a batch of a model's, as `run_batch` takes it: gives `logits`, `exit_site` and `exit_rule` by row.
+Answer = Callable[[Any], Any]
 
 
 @dataclass
@@ -80,6 +85,8 @@ class Prediction:
         scores: (N,) float32, the logit of a model with one label, such as a reranker, as it is; (N, C) of a regression
             to C numbers; None: there are labels.
         names: what rows are called when they are iterated; None: by their numbers.
+        certificate: what is promised of these answers, where that was asked for; `exit_rule` is then a place in
+            `model.policy.path.exits(certificate.step)`.
     """
 
     labels: Tensor | None
@@ -89,6 +96,7 @@ class Prediction:
     tier: Tensor
     scores: Tensor | None = None
     names: RowNames | None = None
+    certificate: RowsCertificate | None = None
 
     def __len__(self) -> int:
         return len(self.exit_site)

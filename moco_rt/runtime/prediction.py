@@ -15,7 +15,7 @@ from moco_rt.inputs.prefetch import prefetch_encoded
 from moco_rt.inputs.texts import TextInput, Texts, take_texts
 from moco_rt.inputs.tokenization import encode, length_limit
 from moco_rt.policies.fingerprints import check_tokenizer
-from moco_rt.runtime.outputs import Prediction, RowNames, concatenate
+from moco_rt.runtime.outputs import Answer, Prediction, RowNames, concatenate
 
 
 def predict_parts(
@@ -24,6 +24,7 @@ def predict_parts(
     tokenizer: Any = None,
     max_length: int | None = None,
     columns: str | Sequence[str] | None = None,
+    answer: Answer | None = None,
 ) -> Iterator[Prediction]:
     """Label texts part by part, in their order: tokenised in one thread across the whole run, one progress bar.
 
@@ -35,6 +36,7 @@ def predict_parts(
         tokenizer: the model's; None: the one that it carries.
         max_length: in tokens; None: what policy, model and tokenizer allow.
         columns: as for `predict`.
+        answer: what classifies batches; None: the model with its policy.
 
     Raises:
         TypeError: texts, or one of them, is of another kind.
@@ -49,14 +51,7 @@ def predict_parts(
     longest = length_limit(
         tokenizer, model.max_seqlen, made_for.get("max_length") if max_length is None else max_length
     )
-    return _parts(model, take_texts(texts, columns), tokenizer, longest)
-
-
-def predict(
-    model: Any, texts: Texts, tokenizer: Any, max_length: int | None, columns: str | Sequence[str] | None
-) -> Prediction:
-    """Implement `EarlyExitTextClassificationModel.predict`."""
-    return join_parts(predict_parts(model, texts, tokenizer, max_length, columns))
+    return _parts(model, take_texts(texts, columns), tokenizer, longest, answer or model.forward_packed)
 
 
 def join_parts(parts: Iterable[Prediction], of: str = "text") -> Prediction:
@@ -85,19 +80,21 @@ def join_parts(parts: Iterable[Prediction], of: str = "text") -> Prediction:
     return concatenate(found)
 
 
-def _parts(model: Any, texts: Iterable[TextInput], tokenizer: Any, longest: int) -> Iterator[Prediction]:
+def _parts(
+    model: Any, texts: Iterable[TextInput], tokenizer: Any, longest: int, answer: Answer
+) -> Iterator[Prediction]:
     total = len(texts) if isinstance(texts, Sized) else None
     with tqdm(total=total, unit="text", delay=2, leave=False) as progress:
         for _, _, rows in prefetch_encoded(texts, lambda chunk: encode(tokenizer, chunk, longest)):
-            yield _predict_rows(model, rows, progress)
+            yield _predict_rows(model, rows, answer, progress)
 
 
-def _predict_rows(model: Any, rows: EncodedTexts, progress: Any) -> Prediction:
+def _predict_rows(model: Any, rows: EncodedTexts, answer: Answer, progress: Any) -> Prediction:
     """Label tokenised texts in batches of their own lengths."""
     logits = torch.empty(len(rows), model.policy.num_classes, dtype=torch.float32)
     exit_site, exit_rule = (torch.full((len(rows),), -1) for _ in range(2))
     for order, batch in packed_batches(rows):
-        output = model.forward_packed(batch)
+        output = answer(batch)
         places = torch.from_numpy(order)
         logits[places] = output.logits.float().cpu()
         exit_site[places] = output.exit_site.cpu()

@@ -11,6 +11,7 @@ from typing import Any
 
 from moco_rt.cascades.cascade import Cascade
 from moco_rt.cascades.prediction import predict_parts as predict_cascade_parts
+from moco_rt.certification.these_rows import RowsWish
 from moco_rt.inputs.file_formats import Columns, FileFormat
 from moco_rt.inputs.images import find_images
 from moco_rt.inputs.text_files import STANDARD, Row, open_rows
@@ -18,8 +19,9 @@ from moco_rt.inputs.texts import TextInput
 from moco_rt.runtime.classifiers.image import EarlyExitImageClassificationModel
 from moco_rt.runtime.classifiers.image_prediction import predict_image_parts
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
-from moco_rt.runtime.outputs import Prediction
+from moco_rt.runtime.outputs import Answer, Prediction
 from moco_rt.runtime.prediction import predict_parts
+from moco_rt.serving.certified_file import CertifiedFile
 from moco_rt.serving.label_output import LabelFile, LabelStream, is_stream, open_output
 from moco_rt.serving.label_rows import ImageLabelRows, LabelRows, output_format
 from moco_rt.serving.run_record import describe_image_run, describe_run
@@ -35,6 +37,7 @@ def predict_file(
     kind: FileFormat | None = None,
     columns: Columns | None = None,
     overwrite: bool = False,
+    wish: RowsWish | None = None,
 ) -> tuple[int, int]:
     """Label every text of a file; a line of out for each, in their order.
 
@@ -52,6 +55,9 @@ def predict_file(
         kind: the format of the source; None: by its ending.
         columns: the columns of the source; None: `text`, `text2` or `text_pair`.
         overwrite: start anew, whatever out holds.
+        wish: a promise about these very rows, see `runtime.classifiers.certified`; None: nothing is promised of them.
+            The source is read before the start, to count and hash its rows. When all are labelled, a certificate lies
+            beside out (`certified_file`). Texts that are added later are not among its rows: a run then starts anew.
 
     Returns:
         How many texts out held the labels of before, and of how many it does now.
@@ -59,8 +65,9 @@ def predict_file(
     Raises:
         OSError: the source is not there, or out cannot be written.
         ValueError: a line is not what it must be; out is the source, or not an earlier run's, or that run was made with
-            something else, or had other texts; another run writes it; or max_length is given for a cascade. Out then
-            has the labels of all texts before, or is as it was.
+            something else, or had other texts; another run writes it; or max_length or a wish is given for a
+            cascade; with a wish, source or out is no file, or the source changes meanwhile. Out then has the labels of
+            all texts before, or is as it was.
     """
     if isinstance(model, Cascade) and max_length is not None:
         raise ValueError(f"max_length must be left to a cascade, which knows its own (got {max_length})")
@@ -68,13 +75,26 @@ def predict_file(
         raise ValueError(f"out must be another file than {source} (got the same)")
     labels = LabelRows(model, _format_of(out))
 
-    def label(texts: Iterator[TextInput]) -> Iterator[Prediction]:
+    def describe() -> dict[str, Any]:
+        return describe_run(model, tokenizer, max_length)
+
+    def answer(texts: Iterator[TextInput], by: Answer | None = None) -> Iterator[Prediction]:
         if isinstance(model, Cascade):
             return predict_cascade_parts(model, texts)
-        return predict_parts(model, texts, tokenizer, max_length)
+        return predict_parts(model, texts, tokenizer, max_length, answer=by)
 
+    if wish is not None:
+        if isinstance(model, Cascade):
+            raise ValueError("certify must be left out of a cascade, which promises nothing of these rows (got one)")
+        certified = CertifiedFile(model, wish, source, out, lambda: open_rows(source, kind, columns), answer)
+        with open_rows(source, kind, columns) as rows:
+            counts = _write(
+                rows, source, out, labels, certified.label, lambda: certified.made_with(describe()), overwrite
+            )
+        certified.finish(describe)
+        return counts
     with open_rows(source, kind, columns) as rows:
-        return _write(rows, source, out, labels, label, lambda: describe_run(model, tokenizer, max_length), overwrite)
+        return _write(rows, source, out, labels, lambda texts, _: answer(texts), describe, overwrite)
 
 
 def predict_folder(
@@ -103,7 +123,7 @@ def predict_folder(
     labels = ImageLabelRows(model, _format_of(out))
     paths = [path.relative_to(folder).as_posix() for path in find_images(folder)]
 
-    def label(names: Iterator[TextInput]) -> Iterator[Prediction]:
+    def label(names: Iterator[TextInput], _: int) -> Iterator[Prediction]:
         return predict_image_parts(model, (folder / str(name) for name in names), image_processor)
 
     rows = (Row(path, None, str(folder / path)) for path in paths)
@@ -119,11 +139,14 @@ def _write(
     source: Path,
     out: Path,
     labels: LabelRows,
-    label: Callable[[Iterator[TextInput]], Iterator[Prediction]],
+    label: Callable[[Iterator[TextInput], int], Iterator[Prediction]],
     describe: Callable[[], dict[str, Any]],
     overwrite: bool,
 ) -> tuple[int, int]:
-    """Label what out does not hold yet, and return how many rows it held before, and how many it does now."""
+    """Label what out does not hold yet, and return how many rows it held before, and how many it does now.
+
+    label: labels rows, the first of which has this place in the source.
+    """
     ahead: deque[Row] = deque()  # that have been read, and whose labels have not been written
 
     def texts(rows: Iterator[Row]) -> Iterator[TextInput]:
@@ -141,7 +164,7 @@ def _write(
             output = stack.enter_context(open_output(out, labels, overwrite))
             rows = output.begin(made_with, rows, str(source), overwrite)
         before = output.rows
-        for part in label(texts(rows)):
+        for part in label(texts(rows), before):
             written = [ahead.popleft() for _ in range(len(part))]
             output.write(written, labels.lines_of(written, part))
         return before, output.rows

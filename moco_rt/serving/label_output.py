@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from moco_rt.inputs.file_formats import is_compressed
 from moco_rt.inputs.text_files import STANDARD, Row
 from moco_rt.serving.label_rows import LabelRows
-from moco_rt.serving.run_record import Checkpoint, RunRecord, open_record, record_of
+from moco_rt.serving.run_record import CERTIFIED_ROWS, Checkpoint, RunRecord, certificate_of, open_record, record_of
 
 _ANEW = "--overwrite starts anew"
 #: How much behind the last checkpoint is looked at before it is cut off: it must look like labels.
@@ -95,6 +95,7 @@ class LabelFile:
         size = os.fstat(self._file.fileno()).st_size
         if size > 0 and not overwrite:
             return self._go_on(made_with, rows, source, size)
+        certificate_of(self._out).unlink(missing_ok=True)  # it speaks of what is cut off here
         self._file.truncate(0)
         self._record.begin(made_with)
         self._append([], [self._labels.header()])
@@ -167,9 +168,10 @@ class LabelFile:
             raise self._not_ours()
         for name in (*made_with, *before):
             if made_with.get(name) != before.get(name):
+                why = "a certificate is about the rows that were there, " if name == CERTIFIED_ROWS else ""
                 raise ValueError(
                     f"{self._out} was made with another {name}: {_short(before.get(name))} "
-                    f"(got {_short(made_with.get(name))}): {_ANEW}"
+                    f"(got {_short(made_with.get(name))}): {why}{_ANEW}"
                 )
 
     def _not_ours(self) -> ValueError:

@@ -26,6 +26,8 @@ from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
 
 _FORMAT = {"format": "moco_rt run", "version": 1}
+#: What a record is made with that is of certified rows: how many there were.
+CERTIFIED_ROWS = "number of rows"
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class Checkpoint:
 def record_of(out: Path) -> Path:
     """Return the path of the record of a file of labels."""
     return out.with_name(f"{out.name}.run.jsonl")
+
+
+def certificate_of(out: Path) -> Path:
+    """Return the path of the certificate about a file of labels."""
+    return out.with_name(f"{out.name}.certificate.json")
 
 
 class RunRecord:

@@ -23,7 +23,7 @@ ROOMS = {
     "inputs": ("encoding",),
     "architectures": ("quantization",),
     "policies": ("certification", "statistics", "quantization", "inputs"),
-    "runtime": ("architectures", "policies", "inputs", "encoding", "quantization"),
+    "runtime": ("architectures", "policies", "inputs", "encoding", "certification", "statistics", "quantization"),
     "cascades": ("runtime", "policies", "architectures", "inputs", "encoding", "certification", "quantization"),
     "analysis": ("architectures", "policies", "inputs", "encoding", "statistics", "quantization"),
     "studies": ("runtime", "policies", "architectures", "inputs", "encoding", "certification", "statistics"),
@@ -51,7 +51,7 @@ ROOMS = {
         "quantization",
     ),
     "reports": ("runtime", "policies", "analysis", "certification"),
-    "serving": ("cascades", "runtime", "policies", "inputs"),
+    "serving": ("cascades", "runtime", "policies", "inputs", "certification"),
     "engines": ("tuning", "runtime"),
     "demo": ("tuning", "reports", "runtime", "architectures", "inputs"),
 }

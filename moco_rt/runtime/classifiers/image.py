@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ from torch import Tensor
 from moco_rt._C import Results
 from moco_rt.architectures import IMAGES, Source, find_image_processor
 from moco_rt.architectures.pipelines import announce_to_pipelines
-from moco_rt.inputs.images import Images, process_images
+from moco_rt.certification.these_rows import RowsWish
+from moco_rt.inputs.images import Images, iter_images, list_images, process_images
 from moco_rt.runtime.checks import check_images
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
+from moco_rt.runtime.classifiers.certified import predict_certified
 from moco_rt.runtime.classifiers.image_prediction import predict_image_parts
 from moco_rt.runtime.exit_points import ExitPoint
-from moco_rt.runtime.outputs import EarlyExitOutput, Prediction
+from moco_rt.runtime.outputs import Answer, EarlyExitOutput, Prediction
 from moco_rt.runtime.prediction import join_parts
 
 announce_to_pipelines("moco_rt", "EarlyExitImageClassificationModel", images=True)
@@ -74,7 +76,16 @@ class EarlyExitImageClassificationModel(EarlyExitClassifier):
             lambda rows: self.given.run_images({}, pixel_values[rows]),
         )
 
-    def predict(self, images: Images, *, image_processor: Any = None, column: str | None = None) -> Prediction:
+    def predict(
+        self,
+        images: Images,
+        *,
+        image_processor: Any = None,
+        column: str | None = None,
+        certify: float | None = None,
+        confidence: float = 0.95,
+        seed: int = 0,
+    ) -> Prediction:
         """Label images: opened in the background while others are computed, a progress bar for long work.
 
         Args:
@@ -82,14 +93,28 @@ class EarlyExitImageClassificationModel(EarlyExitClassifier):
                 channels), paths, a `datasets` column or data set. A list is checked before anything is computed.
             image_processor: the model's, from Hugging Face; None: the one that it carries.
             column: names the column of the image in rows that have several; None: `image` or `img`.
+            certify: the share of these very images whose answers are to be those of the model as it was given, see
+                `EarlyExitTextClassificationModel.predict`.
+            confidence: with which that must hold, over the draw; with `certify` alone.
+            seed: of the draw.
 
         Raises:
             ImportError: Pillow is not installed.
             TypeError: images is a single one, or holds something else.
-            ValueError: there are none, one cannot be read, or there is no image processor, or not the policy's.
+            ValueError: there are none, one cannot be read, there is no image processor, or not the policy's, or a share
+                is not inside (0, 1).
             Exception: whatever reading the images raises. What was finished before an error is its `prediction`.
         """
-        return join_parts(predict_image_parts(self, images, image_processor, column), "image")
+        if certify is None:
+            return join_parts(predict_image_parts(self, images, image_processor, column), "image")
+        wish = RowsWish(certify, confidence, seed)
+        # What has a length is opened twice instead of being held: a data set would hold all its pictures open.
+        held: Any = images if hasattr(type(images), "__len__") else list_images(images, column)
+
+        def label(images: Iterator[Any], answer: Answer) -> Iterator[Prediction]:
+            return predict_image_parts(self, images, image_processor, answer=answer)
+
+        return predict_certified(self, len(held), lambda: iter_images(held, column), label, wish)
 
     def lengths_of(self, rows: Sequence[Any]) -> NDArray[np.int64]:
         """Return how many tokens each of N images has, which is the same of all: (N,) int64."""

@@ -12,7 +12,8 @@ from moco_rt.inputs.batching import BATCH_TOKENS
 from moco_rt.inputs.images import Images, process_images, take_images
 from moco_rt.inputs.prefetch import prefetch_encoded
 from moco_rt.policies.fingerprints import check_image_processor
-from moco_rt.runtime.outputs import Prediction
+from moco_rt.runtime.checks import check_images
+from moco_rt.runtime.outputs import Answer, Prediction
 from moco_rt.runtime.prediction import prediction_of
 
 #: Images of a batch at most, whatever they have of tokens: their pixels are held in memory.
@@ -20,7 +21,11 @@ _MOST_IMAGES = 256
 
 
 def predict_image_parts(
-    model: Any, images: Images, image_processor: Any = None, column: str | None = None
+    model: Any,
+    images: Images,
+    image_processor: Any = None,
+    column: str | None = None,
+    answer: Answer | None = None,
 ) -> Iterator[Prediction]:
     """Label images part by part, in their order: opened in one thread while others are computed, one progress bar.
 
@@ -29,6 +34,7 @@ def predict_image_parts(
         images: as for `predict`; an iterator is read one part ahead.
         image_processor: the model's; None: the one that it carries.
         column: as for `predict`.
+        answer: what classifies batches; None: the model with its policy.
 
     Raises:
         ImportError: Pillow is not installed.
@@ -39,17 +45,19 @@ def predict_image_parts(
     if processor is None:
         raise ValueError("image_processor must be given where the model carries none (got None)")
     check_image_processor(model.policy.made_for, processor)
-    return _parts(model, take_images(images, column), processor)
+    return _parts(model, take_images(images, column), processor, answer or model)
 
 
-def _parts(model: Any, images: Iterable[Any], processor: Any) -> Iterator[Prediction]:
+def _parts(model: Any, images: Iterable[Any], processor: Any, answer: Answer) -> Iterator[Prediction]:
     channels = getattr(model.config, "num_channels", None)
     total = len(images) if isinstance(images, Sized) else None
     with tqdm(total=total, unit="image", delay=2, leave=False) as progress:
         for _, chunk, pixel_values in prefetch_encoded(
             images, lambda chunk: process_images(processor, chunk, channels), batch_images(model)
         ):
-            output = model(pixel_values.to(model.device))
+            pixel_values = pixel_values.to(model.device)
+            check_images(pixel_values, model.image_size, model.device)
+            output = answer(pixel_values)
             logits = output.logits.to("cpu", torch.float32)
             yield prediction_of(model, logits, output.exit_site.cpu(), output.exit_rule.cpu())
             progress.update(len(chunk))

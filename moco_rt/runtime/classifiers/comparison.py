@@ -1,0 +1,147 @@
+"""Drawn rows: the given model's answers to them, and how many of them each policy would have answered otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from moco_rt._C import PackedBatch, Results
+from moco_rt.architectures import check_single_label
+from moco_rt.certification.exit_scores import ExitScores
+from moco_rt.certification.these_rows import PoliciesToCompare, RowsWish
+from moco_rt.policies.conditions import OffRamp
+from moco_rt.policies.policy import CertifiedPath, PolicyState
+from moco_rt.runtime.exit_points import ExitPoint, compile_exits, compile_off_ramp
+from moco_rt.statistics.finite_rows import ever_differing
+
+
+class Comparison(Protocol):
+    """The policies of one model that drawn rows choose among.
+
+    Attributes:
+        policies: what is known of them before the draw; P of them.
+        found: (P,) int64, rows so far that differ under each policy or one before it.
+    """
+
+    policies: PoliciesToCompare
+    found: NDArray[np.int64]
+
+    def answer(self, batch: Any) -> Results:
+        """Run a batch of drawn rows in full by the given model, and count those that differ."""
+        ...
+
+    def exits(self, place: int) -> Mapping[str, ExitPoint]:
+        """Compile the exits of a policy, by its place among the P."""
+        ...
+
+
+def comparison_of(model: Any, wish: RowsWish) -> Comparison | None:
+    """Return the comparison of a model's policies with the model as it was given; None: it is that one, without exits.
+
+    Args:
+        model: an `EarlyExitClassifier`. The policies are those of its certified path that run its variant; where it has
+            none, or exits were added by hand since, there is one, its own.
+        wish: the promise.
+
+    Raises:
+        ValueError: the answers that are to be compared are no labels.
+    """
+    state, path = model.policy.state, model.policy.path
+    if path is not None and state.step is not None:
+        return _AlongPath(model, path)
+    if len(state.exits) == len(state.closed) and model.given is model:
+        return None
+    check_single_label(model.config)
+    return _OwnPolicy(model, wish)
+
+
+class _AlongPath:
+    """The policies of a certified path: one run of the model, in which all its off-ramps score, compares them all."""
+
+    def __init__(self, model: Any, path: CertifiedPath):
+        self._model, self._path = model, path
+        self._steps = path.possible_steps()
+        self._thresholds = path.policies.thresholds[self._steps]
+        known, seconds = path.policies, path.policies.seconds[self._steps]
+        full = float(known.seconds[0])  # the path begins with the given model without exits
+        # Where that is the model that runs, its answers are those of the run in which the off-ramps score. Elsewhere
+        # that run comes on top; the path knows of none that is longer than that of its slowest policy.
+        scored = 0.0 if model.given is model else float(seconds.max())
+        shares = (known.disagreements[self._steps] + 1) / (known.rows + 1)
+        self.policies = PoliciesToCompare(shares, seconds, full, full + scored, np.array(self._steps))
+        self.found = np.zeros(len(self._steps), np.int64)
+        sites = dict.fromkeys(str(ramp.site) for ramp in path.off_ramps)
+        self._scorers = {
+            site: _Scorer([ramp for ramp in path.off_ramps if ramp.site == site], model.device) for site in sites
+        }
+
+    def answer(self, batch: Any) -> Results:
+        results: Results = self._model.run_batch(self._scorers, batch)
+        given: Results = results
+        if self._model.given is not self._model:
+            given = self._model.given.run_batch({}, batch)
+        labels = _labels(given)
+        nothing = np.empty((0, 2, len(labels)), np.float32)  # where the path has no exits
+        score = np.concatenate([nothing, *(scorer.seen for scorer in self._scorers.values())])
+        scores = ExitScores.of_labels(score[:, 1].astype(np.int64), score[:, 0], labels, _labels(results))
+        self.found += ever_differing(
+            scores.disagrees(scores.exit_of_row(thresholds)) for thresholds in self._thresholds
+        )
+        return given
+
+    def exits(self, place: int) -> Mapping[str, ExitPoint]:
+        policy = self._model.policy.without_exits()
+        policy.state = PolicyState(self._path.exits(self._steps[place]))
+        return compile_exits(policy, self._model.device)
+
+
+class _OwnPolicy:
+    """The exits that a model has, of which nothing is known: it is taken to be fast, and to use half of what it may."""
+
+    def __init__(self, model: Any, wish: RowsWish):
+        self._model = model
+        self._exits = compile_exits(model.policy, model.device)
+        shares = np.array([wish.guarantee.max_disagreement / 2])
+        self.policies = PoliciesToCompare(shares, seconds=np.zeros(1), full=1.0, drawn=1.0)
+        self.found = np.zeros(1, np.int64)
+
+    def answer(self, batch: Any) -> Results:
+        given: Results = self._model.given.run_batch({}, batch)
+        self.found += (_labels(self._model.run_batch(self._exits, batch)) != _labels(given)).sum()
+        return given
+
+    def exits(self, place: int) -> Mapping[str, ExitPoint]:  # noqa: ARG002
+        return self._exits
+
+
+class _Scorer:
+    """A stand-in for the exits of a site: it keeps what all off-ramps there say of the rows, and lets none leave.
+
+    Attributes:
+        can_peek: see `ExitPoint`.
+        needs_mean: see `ExitPoint`.
+        seen: (E, 2, rows) float32 of the batch before: by off-ramp the scores and the predicted classes.
+    """
+
+    def __init__(self, off_ramps: list[OffRamp], device: torch.device):
+        features = {ramp.feature for ramp in off_ramps}
+        self.can_peek = features <= {"cls", "cls+mean"}
+        self.needs_mean = "cls+mean" in features
+        self._off_ramps = [(ramp.feature, compile_off_ramp(ramp, device)) for ramp in off_ramps]
+        self.seen: NDArray[np.float32] = np.empty((0, 2, 0), np.float32)
+
+    def apply(self, batch: PackedBatch, results: Results) -> int:  # noqa: ARG002
+        self.seen = np.stack([ramp.score(batch.pool(feature)).cpu().numpy() for feature, ramp in self._off_ramps])
+        return 0
+
+
+def _labels(results: Results) -> NDArray[np.int64]:
+    """Return the labels of a batch as `predict` gives them: (rows,) int64."""
+    logits: Tensor = results.logits.to("cpu", torch.float32)
+    labels: NDArray[np.int64] = logits.argmax(dim=1).numpy()
+    return labels
