@@ -97,7 +97,8 @@ def report(
 def table(results: dict) -> str:
     """Make the table of docs/benchmarks.md."""
     lines = [
-        "| kept | scores of the search | runs in | queries that keep them | over the same form without exits | over the given model |",
+        "| kept | scores of the search | runs in | queries that keep them | over the same form without exits "
+        "| over the given model |",
         "|---|---|---|---:|---:|---:|",
     ]
     for name, found in results.items():

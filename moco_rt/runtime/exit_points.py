@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -107,6 +107,14 @@ def compile_off_ramp(off_ramp: OffRamp, device: torch.device) -> CompiledOffRamp
 def compile_bag(bag: BagOfTokens) -> CompiledBag:
     """The bag of tokens as the extension scores it, always on the CPU: with the same bits for a row in any batch."""
     return CompiledBag(torch.from_numpy(bag.table), torch.from_numpy(bag.bias), temperature=bag.temperature)
+
+
+def compile_scorer(off_ramp: AnyOffRamp, device: torch.device) -> Callable[[PackedBatch], torch.Tensor]:
+    """Return what scores the rows of a batch at the off-ramp's site: (2, rows), scores and predicted classes."""
+    if isinstance(off_ramp, BagOfTokens):
+        return compile_bag(off_ramp).score
+    compiled = compile_off_ramp(off_ramp, device)
+    return lambda batch: compiled.score(batch.pool(off_ramp.feature))
 
 
 def compile_exits(policy: Policy, device: torch.device) -> dict[str, CompiledExitPoint]:

@@ -66,9 +66,9 @@ def accelerate_ranking(
     given = EarlyExitReranker(model, backend=backend)
     given.tokenizer = load_tokenizer(model) if tokenizer is None else tokenizer
     certifying = None if calibration is None else list_candidates(calibration)
-    queries = _split(list_candidates(inputs), certifying, seed)
+    queries = split_queries(list_candidates(inputs), certifying, seed)
     longest = length_limit(given.tokenizer, given.max_seqlen, max_length)
-    forms = _forms(given, dtype, backend, [pair for one in queries[0] for pair in one.pairs], longest)
+    forms = forms_of(given, dtype, backend, [pair for one in queries[0] for pair in one.pairs], longest)
     names = [GIVEN, *(numeric_form(form.model) for form in forms[1:])]
     studies = study_ranking(forms, given.encoder(longest), queries, task.keep_top)
     policy, certificate = select_margins(studies, names, promise)
@@ -81,7 +81,7 @@ def accelerate_ranking(
     return fast
 
 
-def _forms(
+def forms_of(
     given: EarlyExitReranker, dtype: DtypeChoice | None, backend: str, pairs: Sequence[Any], max_length: int
 ) -> list[EarlyExitReranker]:
     """Return the model as it was given, and in the other forms that are tried."""
@@ -103,7 +103,7 @@ def _forms(
     return forms
 
 
-def _split(
+def split_queries(
     queries: Sequence[Candidates], calibration: Sequence[Candidates] | None, seed: int
 ) -> tuple[list[Candidates], list[Candidates], list[Candidates]]:
     """Share queries out between the three jobs; those with the same text are one unit, and the first stands for all."""

@@ -14,9 +14,9 @@ from moco_rt._C import PackedBatch, Results
 from moco_rt.architectures import check_single_label
 from moco_rt.certification.exit_scores import ExitScores
 from moco_rt.certification.these_rows import PoliciesToCompare, RowsWish
-from moco_rt.policies.conditions import OffRamp
+from moco_rt.policies.bag_of_tokens import AnyOffRamp
 from moco_rt.policies.policy import CertifiedPath, PolicyState
-from moco_rt.runtime.exit_points import ExitPoint, compile_exits, compile_off_ramp
+from moco_rt.runtime.exit_points import ExitPoint, compile_exits, compile_scorer
 from moco_rt.statistics.finite_rows import ever_differing
 
 
@@ -128,15 +128,15 @@ class _Scorer:
         seen: (E, 2, rows) float32 of the batch before: by off-ramp the scores and the predicted classes.
     """
 
-    def __init__(self, off_ramps: list[OffRamp], device: torch.device):
+    def __init__(self, off_ramps: list[AnyOffRamp], device: torch.device):
         features = {ramp.feature for ramp in off_ramps}
         self.can_peek = features <= {"cls", "cls+mean"}
         self.needs_mean = "cls+mean" in features
-        self._off_ramps = [(ramp.feature, compile_off_ramp(ramp, device)) for ramp in off_ramps]
+        self._scorers = [compile_scorer(ramp, device) for ramp in off_ramps]
         self.seen: NDArray[np.float32] = np.empty((0, 2, 0), np.float32)
 
     def apply(self, batch: PackedBatch, results: Results) -> int:  # noqa: ARG002
-        self.seen = np.stack([ramp.score(batch.pool(feature)).cpu().numpy() for feature, ramp in self._off_ramps])
+        self.seen = np.stack([score(batch).cpu().numpy() for score in self._scorers])
         return 0
 
 
