@@ -13,8 +13,8 @@ from moco_rt._C import OffRamp as CompiledOffRamp
 
 #: The site before anything is computed: an estimate there reads retrieved scores alone.
 RETRIEVED = "retrieved"
-#: The first candidates weigh so much more than the others, falling with their rank, at the scale of what is kept.
-_WEIGHT_OF_FIRST, _FEWEST_RANKS = 10.0, 3
+#: The first candidates weigh so much more than the others, which falls by a factor e with so many ranks.
+_WEIGHT_OF_FIRST, _RANKS = 10.0, 5
 #: Ridge penalty, as a share of the candidates, on features of variance 1.
 _PENALTY = 1e-3
 
@@ -44,9 +44,7 @@ class ScoreEstimate:
         return CompiledOffRamp([layer], score="max_prob", temperature=1.0)
 
 
-def fit_estimate(
-    site: str, x: Sequence[NDArray[np.float32]], scores: NDArray[np.float32], keep_top: int
-) -> ScoreEstimate:
+def fit_estimate(site: str, x: Sequence[NDArray[np.float32]], scores: NDArray[np.float32]) -> ScoreEstimate:
     """Fit an estimate by weighted ridge regression within queries.
 
     Only differences between candidates of one query matter, so the query's means are taken off; and those between its
@@ -56,11 +54,10 @@ def fit_estimate(
         site: where it will stand.
         x: of each of Q queries the features of its candidates, (n, size) float32.
         scores: (Q, n) of the model as it was given; minus infinity: there is no such candidate.
-        keep_top: k.
     """
     there = np.isfinite(scores)
     rank = np.argsort(np.argsort(-scores, axis=1, kind="stable"), axis=1, kind="stable")
-    weight = (1 + _WEIGHT_OF_FIRST * np.exp(-rank / max(keep_top, _FEWEST_RANKS))) * there
+    weight = (1 + _WEIGHT_OF_FIRST * np.exp(-rank / _RANKS)) * there
     count = there.sum(axis=1, keepdims=True)
     known = np.where(there, scores, 0).astype(np.float64)
     target = known - known.sum(axis=1, keepdims=True) / count

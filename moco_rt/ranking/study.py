@@ -76,7 +76,7 @@ def study_ranking(
     for model, of_model in zip(models, costs, strict=True):
         recorded = record(model, pairs, sites, desc=f"record {numeric_form(model.model)}")
         taught = recorded.logits[:, 0] if taught is None else taught
-        estimates = _fit(sites, teaching, recorded.features, taught, keep_top)
+        estimates = _fit(sites, teaching, recorded.features, taught)
         del recorded  # features take much memory
         margins = np.full(len(estimates), ASK_ONLY, np.float32)
         elimination = Elimination(estimates, margins, keep_top)
@@ -106,16 +106,15 @@ def _fit(
     teaching: Sequence[Candidates],
     features: Mapping[str, NDArray[np.float32]],
     taught: NDArray[np.float32],
-    keep_top: int,
 ) -> list[ScoreEstimate]:
     """Fit the estimates of all sites, and where retrieved scores are known one before the model begins."""
     ends = np.cumsum([len(candidates.documents) for candidates in teaching])[:-1]
     scores = _filled(np.split(taught, ends), -np.inf)
     known = [candidates.features for candidates in teaching]
-    estimates = [fit_estimate(RETRIEVED, known, scores, keep_top)] if known[0].shape[1] else []
+    estimates = [fit_estimate(RETRIEVED, known, scores)] if known[0].shape[1] else []
     for site in sites:
         x = [np.hstack(both) for both in zip(np.split(features[site], ends), known, strict=True)]
-        estimates.append(fit_estimate(site, x, scores, keep_top))
+        estimates.append(fit_estimate(site, x, scores))
     return estimates
 
 
