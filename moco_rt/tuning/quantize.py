@@ -136,7 +136,7 @@ def quantize_on(model: Any, batches: Batches) -> Any:
 
 
 def _agreement(logits: Tensor, expected: Tensor) -> float:
-    """Return the share of labels that stay; of a model with one label, of pairs of rows whose order stays.
+    """Return the share of labels that stay; of a model with one label, of the variance of its scores.
 
     Args:
         logits: (rows, C) float32.
@@ -144,8 +144,7 @@ def _agreement(logits: Tensor, expected: Tensor) -> float:
     """
     if logits.shape[1] > 1:
         return float((logits.argmax(1) == expected.argmax(1)).float().mean())
-    found, order = (torch.sign(scores - scores.T) for scores in (logits, expected))
-    return float((found == order).float().mean())
+    return 1 - float((logits - expected).var() / expected.var().clamp(min=1e-12))
 
 
 @torch.no_grad()
