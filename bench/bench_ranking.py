@@ -118,7 +118,7 @@ def table(results: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--find", type=int, default=FIND, help="queries to find and certify on (%(default)s)")
-    parser.add_argument("--report", type=int, default=200, help="queries to report on, at most (%(default)s)")
+    parser.add_argument("--report", type=int, default=100, help="queries to report on, at most (%(default)s)")
     parser.add_argument("--keep", type=int, nargs="+", default=KEPT)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=STORED, help="only %(default)s changes docs/")
@@ -139,11 +139,10 @@ def main() -> None:
             of_kept = [keeping(study, keep_top) for study in studies]
             for tried, count in (("given", 1), ("auto", len(forms))):
                 promise = Confident(Guarantee.of_agreement(AGREEMENT, CONFIDENCE))
-                policy, certificate = select_margins(of_kept[:count], names, promise)
-                print(certificate.table(), flush=True)
-                fast = forms[policy.variant]
-                estimates = studies[policy.variant].estimates
-                fast.ranking = RankingPolicy(keep_top, estimates, policy.margins, certificate)
+                chosen = select_margins(of_kept[:count], names, promise)
+                print(chosen.certificate.table(), flush=True)
+                fast, estimates = forms[chosen.form], studies[chosen.form].estimates
+                fast.ranking = RankingPolicy(keep_top, estimates, chosen.margins, chosen.certificate)
                 results[f"{keep_top}/{scored}/{tried}"] = report(fast, given, unseen, keep_top)
                 fast.ranking = None
                 options.out.parent.mkdir(parents=True, exist_ok=True)
