@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from moco_rt.runtime.outputs import EarlyExitOutput
     from moco_rt.tuning.accelerate import accelerate
     from moco_rt.tuning.quantize import quantize
+    from moco_rt.tuning.recertify import recertify
 
 cpu_isa()  # a MOCO_MAX_ISA that names no instruction set is refused here, not by the first batch
 
@@ -73,6 +74,7 @@ _HOMES = {
     "capture": "analysis.capture",
     "pack": "architectures.pack",
     "quantize": "tuning.quantize",
+    "recertify": "tuning.recertify",
 }
 
 __all__ = [
@@ -96,6 +98,7 @@ __all__ = [
     "capture",
     "pack",
     "quantize",
+    "recertify",
 ]
 
 

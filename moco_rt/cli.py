@@ -1,4 +1,4 @@
-"""The command line: `moco-rt demo`, `accelerate`, `predict`, `report`, `info`."""
+"""The command line: `moco-rt demo`, `accelerate`, `predict`, `recertify`, `report`, `info`."""
 
 from __future__ import annotations
 
@@ -12,22 +12,28 @@ import typer
 from safetensors import SafetensorError
 
 from moco_rt.cli_options import (
+    TEXTS,
     Agreement,
     AutoDtypeName,
     Certify,
     Confidence,
     DtypeOption,
+    Format,
+    LabelColumn,
     MaxDrop,
     MaxLength,
     PromisedAgreement,
     PromiseName,
     PromiseOption,
     SeveralModels,
+    Text2Column,
+    TextColumn,
     check_directory,
     parse_agreement,
     say_lines,
 )
-from moco_rt.inputs.file_formats import Columns, FileFormat
+from moco_rt.cli_recertify import recertify
+from moco_rt.inputs.file_formats import Columns
 
 # What commands run on is imported inside them: help and completion must not wait for transformers and the search.
 
@@ -42,25 +48,18 @@ app = typer.Typer(
 )
 
 
-_TEXTS = "texts: .jsonl, .json, .csv, .tsv, .parquet or .txt (a text a line), each also .gz"
-_Format = Annotated[FileFormat | None, typer.Option("--format", help="of the texts, whatever their file's ending")]
-_TextColumn = Annotated[str | None, typer.Option(help="the column, or key, of the text (text)")]
-_Text2Column = Annotated[str | None, typer.Option(help="of the second text of a pair (text2 or text_pair)")]
-_LabelColumn = Annotated[str | None, typer.Option(help="of the label (label)")]
-
-
 @app.command()
 def demo(
     *,
     model: Annotated[str | None, typer.Option(help="a directory, or a name on the Hugging Face hub")] = None,
-    data: Annotated[Path | None, typer.Option(help=_TEXTS)] = None,
+    data: Annotated[Path | None, typer.Option(help=TEXTS)] = None,
     agreement: Agreement = 0.99,
     dtype: DtypeOption = None,
     max_length: MaxLength = None,
-    kind: _Format = None,
-    text_column: _TextColumn = None,
-    text2_column: _Text2Column = None,
-    label_column: _LabelColumn = None,
+    kind: Format = None,
+    text_column: TextColumn = None,
+    text2_column: Text2Column = None,
+    label_column: LabelColumn = None,
     out: Annotated[Path, typer.Option(help="for the pictures, and the model trained on the spot")] = Path(
         "demo-output"
     ),
@@ -94,7 +93,7 @@ def accelerate(
             help="a directory, or a name on the Hugging Face hub; several: a cascade, the one whose labels count last"
         ),
     ],
-    data: Annotated[Path, typer.Option(help=f"{_TEXTS}; or a folder of images")],
+    data: Annotated[Path, typer.Option(help=f"{TEXTS}; or a folder of images")],
     out: Annotated[Path, typer.Option(help="directory for model, tokenizer and policy")],
     calibration: Annotated[
         Path | None,
@@ -109,10 +108,10 @@ def accelerate(
     ] = AutoDtypeName.AUTO,
     max_length: MaxLength = None,
     seed: Annotated[int, typer.Option(help="of the split of the texts and of the off-ramps")] = 0,
-    kind: _Format = None,
-    text_column: _TextColumn = None,
-    text2_column: _Text2Column = None,
-    label_column: _LabelColumn = None,
+    kind: Format = None,
+    text_column: TextColumn = None,
+    text2_column: Text2Column = None,
+    label_column: LabelColumn = None,
 ) -> None:
     """Find the fastest policy of exits that can be certified."""
     check_directory(out)
@@ -158,7 +157,7 @@ def accelerate(
 @app.command()
 def predict(
     model: Annotated[str, typer.Argument(help="what accelerate wrote, or any classifier")],
-    data: Annotated[Path, typer.Argument(help=f"{_TEXTS}; - is standard input; or a folder of images")],
+    data: Annotated[Path, typer.Argument(help=f"{TEXTS}; - is standard input; or a folder of images")],
     *,
     out: Annotated[
         Path | None,
@@ -169,9 +168,9 @@ def predict(
     confidence: Confidence = 0.95,
     dtype: DtypeOption = None,
     max_length: MaxLength = None,
-    kind: _Format = None,
-    text_column: _TextColumn = None,
-    text2_column: _Text2Column = None,
+    kind: Format = None,
+    text_column: TextColumn = None,
+    text2_column: Text2Column = None,
 ) -> None:
     """Label a file, line by line, or a folder of images; goes on where an earlier run was interrupted."""
     from moco_rt.inputs.text_files import STANDARD
@@ -212,6 +211,9 @@ def predict(
     print(say_lines(out, before, now), file=sys.stderr if is_stream(out) else sys.stdout)
     if wish is not None:
         print(read_certificate(out))
+
+
+app.command()(recertify)
 
 
 @app.command()

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from moco_rt.inputs.file_formats import FileFormat
+
 # Torch is imported where it is needed: help and completion must not wait for it.
 if TYPE_CHECKING:
     from moco_rt.architectures.conversion import Dtype
@@ -54,6 +56,11 @@ class PromiseName(str, Enum):
     ACCURACY = "accuracy"
 
 
+TEXTS = "texts: .jsonl, .json, .csv, .tsv, .parquet or .txt (a text a line), each also .gz"
+Format = Annotated[FileFormat | None, typer.Option("--format", help="of the texts, whatever their file's ending")]
+TextColumn = Annotated[str | None, typer.Option(help="the column, or key, of the text (text)")]
+Text2Column = Annotated[str | None, typer.Option(help="of the second text of a pair (text2 or text_pair)")]
+LabelColumn = Annotated[str | None, typer.Option(help="of the label (label)")]
 DtypeOption = Annotated[DtypeName | None, typer.Option(help="to compute in; the model's where none is given")]
 MaxLength = Annotated[int | None, typer.Option(help="in tokens; what the model allows where none is given")]
 Agreement = Annotated[float, typer.Option(help="share of labels to keep")]

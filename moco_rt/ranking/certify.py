@@ -1,64 +1,97 @@
-"""Certificates of rerankers: along a path of margins, the last policy whose queries keep their first candidates."""
+"""Certificates of rerankers: along paths of margins, the fastest policy whose queries keep their first candidates."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moco_rt.certification.certificate import Certificate, ExitCount
-from moco_rt.certification.promises import Outcomes, Promise
-from moco_rt.ranking.search import Margins, RankedForm, search_margins
+from moco_rt.certification.promises import Confident, Outcomes
+from moco_rt.ranking.search import RankedForm, search_margins
 from moco_rt.ranking.study import RankingStudy
 from moco_rt.statistics.bounds import upper_bound
 
 _log = logging.getLogger(__name__)
 
 
-def select_margins(
-    studies: Sequence[RankingStudy], names: Sequence[str], promise: Promise
-) -> tuple[Margins, Certificate]:
-    """Return the fastest policy that calibration queries certify, and its certificate.
+@dataclass(frozen=True, eq=False)
+class RankingChoice:
+    """The policy that was taken.
 
-    Fixed-sequence testing with exact binomial tests, as for rows (Learn then Test, arXiv:2110.01052): a query differs
-    if the set of its first candidates is another than the given model's.
+    Attributes:
+        form: index of the form of the model that it runs.
+        margins: (E,) float32.
+        certificate: the promise.
+    """
+
+    form: int
+    margins: NDArray[np.float32]
+    certificate: Certificate
+
+
+def select_margins(studies: Sequence[RankingStudy], names: Sequence[str], promise: Confident) -> RankingChoice:
+    """Return the fastest policy that calibration queries certify.
+
+    Each form has a path of its own, tested with exact binomial tests in a fixed sequence (Learn then Test,
+    arXiv:2110.01052); a query differs if the set of its first candidates is another than the given model's. The forms
+    share delta (Bonferroni), so the fastest of what all paths show may be taken. One path over all forms would need no
+    share, but with some hundred queries to order it, one form in the wrong place would stop it.
 
     Args:
         studies: of all forms, the first as it was given.
         names: of the forms.
         promise: the share of queries, and the confidence.
     """
-    path = search_margins([study.ordering for study in studies])
-    runs = [_run(studies[policy.variant].calibration, policy.margins) for policy in path]
-    outcomes = Outcomes(np.array([differs for _, differs, _ in runs]))
-    promise = promise.for_rows(outcomes, ())
-    # All policies up to the last that passes keep the promise at once, so the fastest of them may be taken.
-    certified = max(0, promise.last(outcomes))
-    taken = int(np.argmin([seconds for *_, seconds in runs[: certified + 1]]))
-    policy, (exits, differs, seconds) = path[taken], runs[taken]
-    if taken == 0:
-        _log.warning("the model is left as it is: no exit kept the first candidates of enough queries and saved time")
-    study, given = studies[policy.variant], studies[0].calibration
+    calibration = studies[0].calibration
+    queries = len(calibration.scores.given)
+    asked = promise.for_rows(Outcomes(np.zeros((1, queries), bool)), ())
+    each = replace(asked, guarantee=replace(asked.guarantee, delta=asked.delta / len(studies)))
+    nothing = _run(calibration, np.full(len(studies[0].estimates), np.inf, np.float32))
+    best, form, margins = nothing, 0, np.full(len(studies[0].estimates), np.inf, np.float32)
+    for number, study in enumerate(studies):
+        path = search_margins(study.ordering)
+        runs = [_run(study.calibration, policy.margins) for policy in path]
+        certified = each.last(Outcomes(np.array([run.differs for run in runs])))
+        for policy, run in zip(path[: certified + 1], runs, strict=False):
+            if run.seconds < best.seconds:
+                best, form, margins = run, number, policy.margins
+    if best is nothing:
+        _log.warning("the model is left as it is: nothing else kept the first candidates of enough queries")
     certificate = Certificate(
-        **promise.stated(outcomes, taken),
-        delta=promise.delta,
-        rows=len(differs),
-        disagreements=int(differs.sum()),
-        seconds_full=_run(given, np.full(len(studies[0].estimates), np.inf, np.float32))[2],
-        seconds=seconds,
-        exits=_exit_counts(study, exits, promise.delta),
-        variant=names[policy.variant],
+        alpha=asked.guarantee.max_disagreement,
+        delta=asked.delta,
+        rows=queries,
+        disagreements=int(best.differs.sum()),
+        seconds_full=nothing.seconds,
+        seconds=best.seconds,
+        exits=_exit_counts(studies[form], best.exits, asked.delta),
+        variant=names[form],
         units="queries",
-        answer="first candidate" if given.scores.keep_top == 1 else f"first {given.scores.keep_top} candidates",
+        answer=_first_candidates(calibration.scores.keep_top),
     )
-    return policy, certificate
+    return RankingChoice(form, margins, certificate)
 
 
-def _run(form: RankedForm, margins: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.bool_], float]:
+def _first_candidates(count: int) -> str:
+    return "first candidate" if count == 1 else f"first {count} candidates"
+
+
+class _Run(NamedTuple):
+    """Calibration queries under a policy: the exit of each candidate, which queries differ, seconds of one."""
+
+    exits: NDArray[np.int64]
+    differs: NDArray[np.bool_]
+    seconds: float
+
+
+def _run(form: RankedForm, margins: NDArray[np.float32]) -> _Run:
     exits = form.scores.exit_of_candidate(margins)
-    return exits, form.scores.differs(exits), form.seconds(margins, exits)
+    return _Run(exits, form.scores.differs(exits), form.seconds(margins, exits))
 
 
 def _exit_counts(study: RankingStudy, exits: NDArray[np.int64], delta: float) -> tuple[ExitCount, ...]:

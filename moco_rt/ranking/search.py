@@ -27,16 +27,14 @@ _RATIO = 1.03
 
 @dataclass(frozen=True, eq=False)
 class Margins:
-    """A policy of a path: the margin of each exit of one form of the model.
+    """A policy of a path: the margin of each exit.
 
     Attributes:
-        variant: index of the form.
         margins: (E,) float32; infinite: nobody leaves there.
         errors: share of the ordering queries whose first candidates change, a mean over tighter margins.
         seconds: mean seconds of a query, on the ordering queries.
     """
 
-    variant: int
     margins: NDArray[np.float32]
     errors: float
     seconds: float
@@ -65,26 +63,25 @@ class RankedForm:
         return float(of_candidate.sum() / len(exits))
 
 
-def search_margins(forms: list[RankedForm]) -> list[Margins]:
-    """Return the path over all forms: each policy is faster than all with fewer errors; the first changes nothing.
+def search_margins(form: RankedForm) -> list[Margins]:
+    """Return a path of policies: each is faster than all with fewer errors; the first has no exits.
 
-    Within a form margins are lowered one at a time, the one whose seconds saved are the most for each error that it
-    adds (a greedy search over a grid). What the forms find is merged as Pareto Testing does it (arXiv:2210.07913).
+    Margins are lowered one at a time, the one whose seconds saved are the most for each error that it adds: a greedy
+    search over a grid. The path is the Pareto front of what it passes, thinned (Pareto Testing, arXiv:2210.07913).
 
     Args:
-        forms: the model as it was given first, on the ordering queries.
+        form: of the model, on the ordering queries.
     """
-    found = [policy for variant, form in enumerate(forms) for policy in _greedy(variant, form)]
-    start = next(policy for policy in found if policy.variant == 0)
-    path = [start]
+    found = _greedy(form)
+    path = [found[0]]
     for policy in sorted(found, key=lambda policy: (policy.errors, policy.seconds)):
         if policy.seconds < path[-1].seconds and (len(path) == 1 or policy.errors >= _RATIO * path[-1].errors):
             path.append(policy)
     return path
 
 
-def _greedy(variant: int, form: RankedForm) -> list[Margins]:
-    """Return all policies that a greedy search in one form passes, the first without exits."""
+def _greedy(form: RankedForm) -> list[Margins]:
+    """Return all policies that a greedy search passes, the first without exits."""
     levels = [_levels(estimates, form.scores) for estimates in form.scores.estimates]
     places = [-1] * len(levels)
     margins = np.full(len(levels), np.inf, np.float32)
@@ -93,7 +90,7 @@ def _greedy(variant: int, form: RankedForm) -> list[Margins]:
     def policy(margins: NDArray[np.float32]) -> Margins:
         exits = [form.scores.exit_of_candidate(np.float32(share) * margins) for share in _TIGHTER]
         errors = np.mean([form.scores.differs(of_share) for of_share in exits])
-        return Margins(variant, margins, float(errors), form.seconds(margins, exits[0]))
+        return Margins(margins, float(errors), form.seconds(margins, exits[0]))
 
     found = [policy(margins)]
     while True:

@@ -145,6 +145,7 @@ def accelerate(
         if promise != Confident.name:
             raise ValueError(f"promise must be 'confident' to rank (got {promise!r})")
         queries = make_promise(promise, agreement, max_drop, confidence, (), seed)
+        assert isinstance(queries, Confident)
         return accelerate_ranking(model, inputs, calibration, tokenizer, task, queries, dtype, max_length, seed)
     if promise == "accuracy" and labels is None:
         raise ValueError("labels must be given with promise='accuracy' (got None)")

@@ -11,7 +11,7 @@ import numpy as np
 from moco_rt.architectures import Ranking, load_tokenizer, unwrap
 from moco_rt.cascades.tier import backend_to_keep
 from moco_rt.certification.certificate import GIVEN
-from moco_rt.certification.promises import Promise
+from moco_rt.certification.promises import Confident
 from moco_rt.inputs.tokenization import length_limit
 from moco_rt.policies.fingerprints import numeric_form, run_identity
 from moco_rt.ranking.candidates import Candidates, list_candidates
@@ -39,7 +39,7 @@ def accelerate_ranking(
     calibration: Iterable[Any] | None,
     tokenizer: Any,
     task: Ranking,
-    promise: Promise,
+    promise: Confident,
     dtype: DtypeChoice | None,
     max_length: int | None,
     seed: int,
@@ -71,11 +71,10 @@ def accelerate_ranking(
     forms = forms_of(given, dtype, backend, [pair for one in queries[0] for pair in one.pairs], longest)
     names = [GIVEN, *(numeric_form(form.model) for form in forms[1:])]
     studies = study_ranking(forms, given.encoder(longest), queries, task.keep_top)
-    policy, certificate = select_margins(studies, names, promise)
-    fast = forms[policy.variant]
+    chosen = select_margins(studies, names, promise)
+    fast, estimates = forms[chosen.form], studies[chosen.form].estimates
     identity = run_identity(fast.model, given.tokenizer, longest)
-    study = studies[policy.variant]
-    fast.ranking = RankingPolicy(task.keep_top, study.estimates, policy.margins, certificate, identity)
+    fast.ranking = RankingPolicy(task.keep_top, estimates, chosen.margins, chosen.certificate, identity)
     if fast is not given:
         fast.take_given(given)
     return fast

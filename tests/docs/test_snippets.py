@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -12,9 +13,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from image_samples import make_image_classifier, make_lit_pictures, train_image_classifier
-from transformers import ViTForImageClassification, ViTImageProcessorPil
+from transformers import BertForSequenceClassification, ViTForImageClassification, ViTImageProcessorPil
 
 from moco_rt import cli
 from moco_rt.demo.classifier import train_classifier
@@ -110,9 +112,35 @@ def stand_ins(tmp_path_factory, tiny_classifier):
     (folder / "photos").mkdir()
     for place, picture in enumerate(make_lit_pictures(500)[0]):
         picture.save(folder / "photos" / f"{place:03}.png")
+    tiny_classifier(
+        BertForSequenceClassification,
+        num_labels=1,
+        num_hidden_layers=3,
+        hidden_size=32,
+        num_attention_heads=2,
+        intermediate_size=64,
+        vocab_size=len(tokenizer),
+    ).save_pretrained(folder / "my-reranker")
+    tokenizer.save_pretrained(folder / "my-reranker")
+    searches = make_searches(240)
+    (folder / "searches.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in searches), encoding="utf-8")
     reviews = make_corpus(1600, seed=2, hard_share=0.0, median_words=10)
     (folder / "reviews.txt").write_text("".join(f"{row.text}\n" for row in reviews), encoding="utf-8")
     return folder
+
+
+def make_searches(count):
+    """Queries with twelve documents each, and the scores of a search that knows nothing."""
+    texts = [row.text for row in make_corpus(13 * count, seed=3, hard_share=0.0, median_words=6)]
+    rng = np.random.default_rng(0)
+    return [
+        {
+            "query": f"{texts[13 * place]} {place}",
+            "documents": texts[13 * place + 1 : 13 * place + 13],
+            "scores": rng.normal(size=12).round(3).tolist(),
+        }
+        for place in range(count)
+    ]
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)

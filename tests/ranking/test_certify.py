@@ -36,7 +36,7 @@ def study(seed, ordering=60, calibration=100):
 
 
 def test_a_path_goes_from_nothing_changes_to_faster_and_faster():
-    path = search_margins([make_form(200, 0)])
+    path = search_margins(make_form(200, 0))
     assert np.isposinf(path[0].margins).all()
     assert path[0].errors == 0
     assert (np.diff([policy.seconds for policy in path]) < 0).all()
@@ -44,18 +44,42 @@ def test_a_path_goes_from_nothing_changes_to_faster_and_faster():
     assert path[-1].seconds < 0.6 * path[0].seconds
 
 
-def test_a_faster_form_takes_the_paths_place():
-    slow = make_form(200, 0)
-    fast = replace(slow, costs=replace(slow.costs, compute=slow.costs.compute / 3))
-    path = search_margins([slow, fast])
-    assert path[0].variant == 0
-    assert {policy.variant for policy in path[1:]} == {1}
+def test_the_fastest_of_all_forms_is_taken_and_they_share_delta():
+    given = study(0, 300, 400)
+    faster = {
+        name: replace(form, costs=replace(form.costs, compute=form.costs.compute / 3))
+        for name, form in (("ordering", given.ordering), ("calibration", given.calibration))
+    }
+    other = replace(given, **faster)
+    promise = Confident(Guarantee(0.1, 0.05))
+    alone = select_margins([given], ["as given"], promise)
+    both = select_margins([given, other], ["as given", "int8"], promise)
+    assert (both.form, both.certificate.variant) == (1, "int8")
+    assert both.certificate.seconds < alone.certificate.seconds / 2
+    assert both.certificate.delta == 0.05
+    assert both.certificate.disagreements <= alone.certificate.disagreements
+    assert both.certificate.seconds_full == alone.certificate.seconds_full
+
+
+def test_a_form_that_gives_other_first_candidates_stops_no_other():
+    given = study(0, 300, 400)
+    shuffled = {
+        name: replace(
+            form,
+            scores=replace(form.scores, final=form.scores.final[:, ::-1]),
+            costs=replace(form.costs, compute=form.costs.compute / 9),
+        )
+        for name, form in (("ordering", given.ordering), ("calibration", given.calibration))
+    }
+    found = select_margins([given, replace(given, **shuffled)], ["as given", "int8"], Confident(Guarantee(0.1, 0.05)))
+    assert found.form == 0
+    assert found.certificate.speedup > 1.2
 
 
 def test_the_certificate_counts_the_calibration_queries():
     found = study(0, 300, 400)
-    policy, certificate = select_margins([found], ["as given"], Confident(Guarantee(0.1, 0.05)))
-    exits = found.calibration.scores.exit_of_candidate(policy.margins)
+    chosen = select_margins([found], ["as given"], Confident(Guarantee(0.1, 0.05)))
+    certificate, exits = chosen.certificate, found.calibration.scores.exit_of_candidate(chosen.margins)
     assert certificate.rows == 400
     assert certificate.disagreements == found.calibration.scores.differs(exits).sum()
     assert certificate.speedup > 1.2
@@ -66,7 +90,7 @@ def test_the_certificate_counts_the_calibration_queries():
 
 
 def test_with_too_few_queries_it_says_what_they_can_show(caplog):
-    _, certificate = select_margins([study(0, 60, 30)], ["as given"], Confident(Guarantee(0.05, 0.05)))
+    certificate = select_margins([study(0, 60, 30)], ["as given"], Confident(Guarantee(0.05, 0.05))).certificate
     assert "30 distinct calibration rows cannot certify" in caplog.text
     assert certificate.alpha > 0.05
 
@@ -84,7 +108,7 @@ def test_violations_are_as_rare_as_promised(naive, monkeypatch):
     fresh = make_form(20_000, 999)
     broken = 0
     for repeat in range(repeats):
-        policy, _ = select_margins([study(10 * repeat + 1)], ["as given"], Confident(Guarantee(alpha, delta)))
-        exits = fresh.scores.exit_of_candidate(policy.margins)
+        chosen = select_margins([study(10 * repeat + 1)], ["as given"], Confident(Guarantee(alpha, delta)))
+        exits = fresh.scores.exit_of_candidate(chosen.margins)
         broken += fresh.scores.differs(exits).mean() > alpha
     assert (broken / repeats > at_most(delta, repeats)) == naive

@@ -19,6 +19,7 @@ from moco_rt import (
     OffRamp,
     Ranking,
     Regression,
+    recertify,
 )
 from moco_rt._C import can_multiply
 from moco_rt.inputs.tokenization import encode
@@ -289,6 +290,8 @@ def test_exits_by_hand_and_promises_about_these_rows_are_for_one_label(found, on
         fast.add_off_ramp(ramp, "encoder.0.attention")
     with one_line_error(ValueError, "model must choose one label of at least two"):
         fast.predict(make_texts(100), certify=0.9)
+    with one_line_error(ValueError, "model must choose one label of at least two"):
+        recertify(fast, make_texts(100))
 
 
 def test_a_few_constant_answers_break_nothing(tiny_bert, word_tokenizer):

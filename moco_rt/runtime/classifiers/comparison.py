@@ -74,20 +74,10 @@ class _AlongPath:
         shares = (known.disagreements[self._steps] + 1) / (known.rows + 1)
         self.policies = PoliciesToCompare(shares, seconds, full, full + scored, np.array(self._steps))
         self.found = np.zeros(len(self._steps), np.int64)
-        sites = dict.fromkeys(str(ramp.site) for ramp in path.off_ramps)
-        self._scorers = {
-            site: _Scorer([ramp for ramp in path.off_ramps if ramp.site == site], model.device) for site in sites
-        }
+        self._scorer = PathScorer(model, path)
 
     def answer(self, batch: Any) -> Results:
-        results: Results = self._model.run_batch(self._scorers, batch)
-        given: Results = results
-        if self._model.given is not self._model:
-            given = self._model.given.run_batch({}, batch)
-        labels = _labels(given)
-        nothing = np.empty((0, 2, len(labels)), np.float32)  # where the path has no exits
-        score = np.concatenate([nothing, *(scorer.seen for scorer in self._scorers.values())])
-        scores = ExitScores.of_labels(score[:, 1].astype(np.int64), score[:, 0], labels, _labels(results))
+        given, scores = self._scorer.score(batch)
         self.found += ever_differing(
             scores.disagrees(scores.exit_of_row(thresholds)) for thresholds in self._thresholds
         )
@@ -97,6 +87,33 @@ class _AlongPath:
         policy = self._model.policy.without_exits()
         policy.state = PolicyState(self._path.exits(self._steps[place]))
         return compile_exits(policy, self._model.device)
+
+
+class PathScorer:
+    """Scores rows by all off-ramps of a certified path, in one run of the model that lets none leave.
+
+    Args:
+        model: an `EarlyExitClassifier`; its exits take no part.
+        path: its path.
+    """
+
+    def __init__(self, model: Any, path: CertifiedPath):
+        self._model = model
+        sites = dict.fromkeys(str(ramp.site) for ramp in path.off_ramps)
+        self._scorers = {
+            site: _Scorer([ramp for ramp in path.off_ramps if ramp.site == site], model.device) for site in sites
+        }
+
+    def score(self, batch: Any) -> tuple[Results, ExitScores]:
+        """Return the given model's results on a batch, and what the off-ramps say of its rows."""
+        results: Results = self._model.run_batch(self._scorers, batch)
+        given: Results = results
+        if self._model.given is not self._model:
+            given = self._model.given.run_batch({}, batch)
+        labels = _labels(given)
+        nothing = np.empty((0, 2, len(labels)), np.float32)  # where the path has no exits
+        score = np.concatenate([nothing, *(scorer.seen for scorer in self._scorers.values())])
+        return given, ExitScores.of_labels(score[:, 1].astype(np.int64), score[:, 0], labels, _labels(results))
 
 
 class _OwnPolicy:

@@ -186,8 +186,10 @@ def test_few_rows_are_all_run_in_full(model, word_tokenizer, count):
 
 def test_where_everything_differs_all_rows_are_run_in_full(model, word_tokenizer, monkeypatch):
     """The path promises nothing of rows like these: all leave by its first exit, with whatever class."""
-    model.policy.path.policies.thresholds[:] = -np.inf
-    ramp = model.policy.path.off_ramps[0]
+    bag, ramp = model.policy.path.off_ramps[:2]
+    assert bag.site == "tokens"
+    model.policy.path.policies.thresholds[:, 0] = np.inf
+    model.policy.path.policies.thresholds[:, 1:] = -np.inf
     texts = make_texts(400)
     labels = plain(model, word_tokenizer).predict(texts).labels
     seldom = int(labels.bincount(minlength=CLASSES).argmin())

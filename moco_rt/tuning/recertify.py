@@ -1,0 +1,166 @@
+"""Recertify: fresh rows, no search: how far along its certified path a saved model keeps its promise on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from moco_rt.architectures import IMAGES, check_single_label
+from moco_rt.certification.certificate import Certificate
+from moco_rt.certification.exit_scores import ExitScores, count_exits
+from moco_rt.certification.promises import Accuracy, Confident, Outcomes, PerClass, Promise
+from moco_rt.certification.selection import RowsInAll
+from moco_rt.inputs.batching import by_lengths
+from moco_rt.inputs.class_numbers import class_numbers
+from moco_rt.inputs.images import check_column, first_of_equal_images, list_images
+from moco_rt.inputs.texts import Texts, list_texts
+from moco_rt.inputs.tokenization import encode, length_limit
+from moco_rt.policies.fingerprints import check_tokenizer
+from moco_rt.policies.policy import CertifiedPath
+from moco_rt.runtime.classifiers.base import EarlyExitClassifier
+from moco_rt.runtime.classifiers.comparison import PathScorer
+from moco_rt.statistics.guarantee import Guarantee
+from moco_rt.studies.splits import first_of_equals
+
+
+@dataclass(frozen=True)
+class Recertification:
+    """Certificates of a model before and after, to be laid side by side.
+
+    Attributes:
+        old: from the rows that it was found on.
+        new: from the fresh ones.
+        old_step: index on the path of the policy in use before.
+        new_step: the same of the policy that is in use now.
+    """
+
+    old: Certificate
+    new: Certificate
+    old_step: int | None
+    new_step: int
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [f"before (step {self.old_step}):", self.old.table(), f"now (step {self.new_step}):", self.new.table()]
+        )
+
+
+def recertify(
+    model: EarlyExitClassifier, inputs: Texts, *, labels: Any = None, columns: str | Sequence[str] | None = None
+) -> Recertification:
+    """Certify a model again on fresh rows, by the promise that it was found for, and take the fastest policy they show.
+
+    Nothing is searched or fitted: the policies of the path that run the model's form are tested from the safe end
+    (fixed-sequence testing, arXiv:2110.01052), so that the rows are used once, as calibration rows are. Use it where
+    texts have drifted, or on another machine. Expected seconds are those of the search.
+
+    Args:
+        model: what `accelerate` returned or `from_pretrained` loaded; its policy and certificate are changed.
+        inputs: rows that neither the search nor the fine-tuning has seen, as for `accelerate`; equal ones are one unit.
+        labels: true classes; with the promise "accuracy" they are needed.
+        columns: see `accelerate`.
+
+    Raises:
+        TypeError: inputs are of another kind.
+        ValueError: the model has no certified path, or does not choose one label of at least two; there are no inputs,
+            or they certify no policy of its form; labels are missing or do not fit. The model is then as it was.
+    """
+    policy, path = model.policy, model.policy.path
+    if path is None or policy.certificate is None:
+        raise ValueError("model must have a certified path, which accelerate finds (it has none)")
+    check_single_label(model.config)
+    promise = _promise_of(policy.certificate)
+    if policy.certificate.max_drop is not None and labels is None:
+        raise ValueError("labels must be given: the promise is about accuracy (got None)")
+    rows, in_all = _rows(model, inputs, labels, columns)
+    scores = _score(model, path, rows)
+    steps = path.possible_steps()
+    exits = [scores.exit_of_row(path.policies.thresholds[step]) for step in steps]
+    differs = np.array([scores.disagrees(of_step) for of_step in exits])
+    answers = [scores.label_of_row(of_step) for of_step in exits]
+    drop = None if in_all.labels is None else np.array([in_all.drop(scores.given, of_step) for of_step in answers])
+    outcomes = Outcomes(differs, scores.given, drop)
+    promise = promise.for_rows(outcomes, model.class_names)
+    last = promise.last(outcomes)
+    if last < 0:
+        raise ValueError(
+            f"inputs must certify a policy of the path: under the safest of this form {int(differs[0].sum())} of "
+            f"{len(rows)} distinct rows differ (use the model as it was given, model.given)"
+        )
+    seconds = path.policies.seconds[steps]
+    taken = int(seconds[: last + 1].argmin())
+    new = replace(
+        policy.certificate,
+        **promise.stated(outcomes, taken),
+        rows=len(rows),
+        disagreements=int(differs[taken].sum()),
+        seconds=float(seconds[taken]),
+        exits=_counts(scores, path, steps[taken], promise.delta),
+        accuracy_full=in_all.accuracy(scores.given),
+        accuracy=in_all.accuracy(answers[taken]),
+        rows_in_all=len(in_all.distinct),
+        disagreement_in_all=in_all.share(differs[taken]),
+    )
+    found = Recertification(policy.certificate, new, policy.step, steps[taken])
+    policy.take_step(steps[taken])
+    policy.certificate = new
+    return found
+
+
+def _promise_of(certificate: Certificate) -> Promise:
+    if certificate.max_drop is not None:
+        return Accuracy(certificate.max_drop, certificate.delta)
+    if certificate.alpha is not None:
+        return Confident(Guarantee(certificate.alpha, certificate.delta))
+    shares = tuple(np.nan if promised.alpha is None else promised.alpha for promised in certificate.classes)
+    return PerClass(shares, certificate.delta)
+
+
+def _rows(
+    model: EarlyExitClassifier, inputs: Texts, labels: Any, columns: str | Sequence[str] | None
+) -> tuple[Sequence[Any], RowsInAll]:
+    """Return the distinct rows as the model takes them, and all of them with their true classes."""
+    rows: Sequence[Any]
+    if model.takes == IMAGES:
+        rows = list_images(inputs, check_column(columns))
+        first = first_of_equal_images(rows, model.config.num_channels)
+    else:
+        tokenizer, made_for = model.tokenizer, model.policy.made_for
+        if tokenizer is None:
+            raise ValueError("tokenizer must be set on the model (got None)")
+        check_tokenizer(made_for, tokenizer)
+        limit = length_limit(tokenizer, model.max_seqlen, made_for.get("max_length"))
+        rows = encode(tokenizer, list_texts(inputs, columns), limit)
+        first = first_of_equals(rows)
+    numbers = None if labels is None else class_numbers(labels, model.class_names)
+    if numbers is not None and len(numbers) != len(rows):
+        raise ValueError(f"labels must be one for each of the {len(rows)} inputs (got {len(numbers)})")
+    distinct, copy_of = np.unique(first, return_inverse=True)
+    return [rows[int(place)] for place in distinct], RowsInAll(copy_of.astype(np.int64), numbers)
+
+
+def _score(model: EarlyExitClassifier, path: CertifiedPath, rows: Sequence[Any]) -> ExitScores:
+    """Score rows by all off-ramps of the path, and compare with the model as it was given."""
+    scorer, exits = PathScorer(model, path), len(path.off_ramps)
+    predicted, score = np.empty((exits + 1, len(rows)), np.int64), np.empty((exits, len(rows)), np.float32)
+    given = np.empty(len(rows), np.int64)
+    with tqdm(total=len(rows), unit="row", desc="recertify", delay=2, leave=False) as progress:
+        for places in by_lengths(model.lengths_of(rows)):
+            found = scorer.score(model.batch_of([rows[place] for place in places]))[1]
+            assert found.labels is not None
+            assert found.given is not None
+            predicted[:, places], score[:, places], given[places] = found.labels, found.score, found.given
+            progress.update(len(places))
+    return ExitScores.of_labels(predicted[:-1], score, given, predicted[-1])
+
+
+def _counts(scores: ExitScores, path: CertifiedPath, step: int, delta: float) -> Any:
+    thresholds: NDArray[np.float32] = path.policies.thresholds[step]
+    used = [place for place, levels in enumerate(thresholds) if not np.isposinf(levels).all()]
+    sites = [str(path.off_ramps[place].site) for place in used]
+    return count_exits(scores.at(used), thresholds[used], sites, delta)

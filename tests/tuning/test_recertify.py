@@ -1,0 +1,128 @@
+"""A saved model is certified again on fresh rows, without a search."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from path_samples import CLASSES, STEPS, with_path
+
+from moco_rt import EarlyExitTextClassificationModel, recertify
+from moco_rt.certification.certificate import Certificate, ClassPromise
+from moco_rt.statistics.bounds import fixed_sequence
+from moco_rt.statistics.guarantee import Guarantee
+
+WORDS = ["a", "the", "film", "good", "bad", "not", "was", "but"]
+
+
+def make_texts(count, seed=0):
+    """Texts that are all different."""
+    rng, texts = np.random.default_rng(seed), {}
+    while len(texts) < count:
+        texts[" ".join(rng.choice(WORDS, size=rng.integers(4, 31)))] = None
+    return list(texts)
+
+
+@pytest.fixture
+def fast(tiny_bert, word_tokenizer):
+    """A model with a path and a promise of 90%."""
+    fast = EarlyExitTextClassificationModel(tiny_bert(2, labels=CLASSES))
+    fast.tokenizer = word_tokenizer
+    with_path(fast)
+    fast.policy.certificate = Certificate(0.1, 0.05, 1000, 2, 1.0, 0.6, ())
+    return fast
+
+
+def differing(fast, texts):
+    """Which texts get another label by each policy of the path, each run by itself, and the full model's labels."""
+    plain = EarlyExitTextClassificationModel(fast.model)
+    labels = plain.predict(texts, tokenizer=fast.tokenizer).labels
+    step, found = fast.policy.step, []
+    for other in range(STEPS):
+        fast.policy.take_step(other)
+        found.append((fast.predict(texts).labels != labels).numpy())
+    fast.policy.take_step(step)
+    return np.array(found), labels
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_step_is_the_one_that_each_policy_run_by_itself_would_give(fast, seed):
+    texts = make_texts(400, seed)
+    differs, _ = differing(fast, texts)
+    last = fixed_sequence(differs.sum(axis=1), 400, Guarantee(0.1, 0.05))
+    taken = int(fast.policy.path.policies.seconds[: last + 1].argmin())
+    old = fast.policy.certificate
+    found = recertify(fast, texts)
+    assert (found.old, found.old_step, found.new_step) == (old, 1, taken)
+    assert fast.policy.step == taken
+    assert fast.policy.certificate is found.new
+    assert (found.new.rows, found.new.disagreements) == (400, differs[taken].sum())
+    assert sum(count.fired for count in found.new.exits) == (fast.predict(texts).exit_site >= 0).sum()
+    assert "at least 90.00%" in str(found)
+
+
+def test_copies_count_once_and_true_classes_give_accuracies(fast):
+    texts = make_texts(300)
+    differs, labels = differing(fast, texts)
+    found = recertify(fast, [*texts, *texts[:100]], labels=[*labels.tolist(), *labels[:100].tolist()])
+    assert (found.new.rows, found.new.rows_in_all) == (300, 400)
+    assert found.new.accuracy_full == 1
+    step = found.new_step
+    assert found.new.accuracy == pytest.approx(1 - (differs[step].sum() + differs[step, :100].sum()) / 400)
+
+
+def test_other_promises_are_kept_too(fast):
+    texts = make_texts(400)
+    classes = tuple(ClassPromise(c, None if c == 2 else 0.4, 1, 0) for c in range(CLASSES))
+    fast.policy.certificate = Certificate(None, 0.05, 1000, 2, 1.0, 0.6, (), promise="per class", classes=classes)
+    found = recertify(fast, texts)
+    assert [promised.alpha for promised in found.new.classes] == [0.4, 0.4, None]
+    assert sum(promised.rows for promised in found.new.classes) == 400
+    fast.policy.certificate = Certificate(None, 0.05, 1000, 2, 1.0, 0.6, (), promise="accuracy", max_drop=0.2)
+    with pytest.raises(ValueError, match="labels must be given: the promise is about accuracy"):
+        recertify(fast, texts)
+    _, labels = differing(fast, texts)
+    assert recertify(fast, texts, labels=labels).new.max_drop == 0.2
+
+
+def test_another_form_is_compared_with_the_model_as_it_was_given(fast, tiny_bert):
+    given = EarlyExitTextClassificationModel(tiny_bert(2, labels=CLASSES))
+    given.tokenizer = fast.tokenizer
+    with torch.no_grad():
+        fast.model.classifier.bias += torch.tensor([0.05, 0.0, -0.05])
+    own = EarlyExitTextClassificationModel(fast.model)
+    own.tokenizer = fast.tokenizer
+    own.take_given(given)
+    with_path(own, variant=1)
+    own.policy.certificate = Certificate(0.2, 0.05, 1000, 2, 1.0, 0.6, (), variant="other")
+    texts = make_texts(400)
+    found = recertify(own, texts)
+    assert found.new_step >= 1
+    labels = given.predict(texts).labels
+    assert found.new.disagreements == (own.predict(texts).labels != labels).sum()
+
+
+def test_where_nothing_can_be_certified_the_model_stays_as_it_was(fast, one_line_error):
+    other = EarlyExitTextClassificationModel(fast.model)
+    with one_line_error(ValueError, "model must have a certified path, which accelerate finds (it has none)"):
+        recertify(other, make_texts(5))
+    with one_line_error(ValueError, "labels must be one for each of the 5 inputs (got 2)"):
+        recertify(fast, make_texts(5), labels=[0, 1])
+    policies = fast.policy.path.policies
+    policies.variant[:2] = [1, 1]
+    policies.thresholds[1:] = -np.inf  # all leave at once, by whatever they meet first
+    fast.policy.certificate = Certificate(0.001, 0.05, 1000, 2, 1.0, 0.6, ())
+    policies.variant[:] = 0
+    policies.variant[0] = 1
+    before = fast.policy.certificate, fast.policy.step
+    with one_line_error(ValueError, "inputs must certify a policy of the path: under the safest of this form"):
+        recertify(fast, make_texts(5000))
+    assert (fast.policy.certificate, fast.policy.step) == before
+
+
+def test_it_is_saved_and_loaded(fast, tmp_path):
+    found = recertify(fast, make_texts(400))
+    fast.save_pretrained(tmp_path)
+    loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
+    assert loaded.policy.certificate == found.new
+    assert loaded.policy.step == found.new_step
