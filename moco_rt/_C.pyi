@@ -153,26 +153,46 @@ class Results:
 class OffRamp:
     """A small classifier: one layer, or two with a ReLU between, all in float32.
 
-    score: max_prob or entropy, of softmax(logits / temperature). With a single output it estimates a number: `logits`.
+    score: max_prob or entropy, of softmax(logits / temperature), with a threshold for each class. With one threshold
+    sides, the probability that every label is on the right side of its level, prod_c sigmoid(|logits_c / temperature -
+    levels_c|); and deviation, 1 / (1 + the largest standard deviation) of C estimates by 2 * C outputs, the second half
+    of which are logarithms of standard deviations. With a single output it estimates a number: `logits`.
+    levels: (C) of sides, else none.
     """
 
-    def __init__(self, layers: Sequence[Affine], *, score: str, temperature: float) -> None: ...
+    def __init__(
+        self, layers: Sequence[Affine], *, score: str, temperature: float, levels: Sequence[float] = ...
+    ) -> None: ...
     def logits(self, x: Tensor) -> Tensor:
-        """(rows, C) float32 on the CPU. x: (rows, inputs); a row has the same bits whatever it is scored with."""
+        """(rows, outputs) float32 on the CPU. x: (rows, inputs); a row has the same bits whatever it is scored with."""
 
     def score(self, x: Tensor) -> Tensor:
-        """(2, rows) float32 on the CPU: scores, the higher the surer, and predicted classes. x: (rows, inputs)."""
+        """(2, rows) float32 on the CPU: scores, the higher the surer, and predicted classes. x: (rows, inputs).
+
+        Where no single class is predicted, 0 stands for it.
+        """
+
+    def answer(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What `score` returns, and what rows leave with, (rows, C) float32 on the CPU.
+
+        Log-probabilities; of sides logits / temperature, of deviation the estimates.
+        """
 
 class BagOfTokens:
     """A classifier of rows by their token ids: bias + sum over n-grams of table[bucket] / sqrt(their number).
 
-    table: (buckets, C) float32, buckets a power of two. bias: (C) float32. The score is max_prob, of
-    softmax(logits / temperature).
+    table: (buckets, outputs) float32, buckets a power of two. bias: (outputs) float32. score, temperature and levels
+    are those of an OffRamp.
     """
 
-    def __init__(self, table: Tensor, bias: Tensor, *, temperature: float) -> None: ...
+    def __init__(
+        self, table: Tensor, bias: Tensor, *, temperature: float, score: str = ..., levels: Sequence[float] = ...
+    ) -> None: ...
     def score(self, batch: PackedBatch) -> Tensor:
         """(2, rows) float32: scores, and predicted classes, of a batch that holds ids."""
+
+    def answer(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+        """What `score` returns, and what rows leave with, (rows, C) float32; see `OffRamp.answer`."""
 
 def ngram_buckets(batch: PackedBatch, buckets: int) -> Tensor:
     """The buckets of the n-grams of all rows, end to end: int64, 2 n - 1 of a row of n tokens.
@@ -207,7 +227,7 @@ class Exits:
         """Fires where the score is above the threshold of the predicted class; rows leave with its log-probabilities.
 
         patience: so many off-ramps in a row, this one included, must predict that class. thresholds: (C), by predicted
-        class.
+        class; (1) where it predicts no single class.
         """
 
     def add_bag(self, rule_id: int, *, bag: BagOfTokens, thresholds: Sequence[float]) -> None:

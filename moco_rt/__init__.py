@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from moco_rt.analysis.frame import MLFrame
     from moco_rt.analysis.rule_finder import AnalyticsEngine, NoSufficientRuleError
     from moco_rt.architectures.pack import pack
-    from moco_rt.architectures.tasks import Ranking
+    from moco_rt.architectures.tasks import MultiLabel, Ranking, Regression
     from moco_rt.cascades.cascade import Cascade
     from moco_rt.cascades.queues import TierError
     from moco_rt.policies.bag_of_tokens import BagOfTokens
@@ -64,9 +64,11 @@ _HOMES = {
     "LinearCondition": "policies.conditions",
     "LinearRule": "policies.conditions",
     "MLFrame": "analysis.frame",
+    "MultiLabel": "architectures.tasks",
     "NoSufficientRuleError": "analysis.rule_finder",
     "OffRamp": "policies.conditions",
     "Ranking": "architectures.tasks",
+    "Regression": "architectures.tasks",
     "TierError": "cascades.queues",
     "accelerate": "tuning.accelerate",
     "capture": "analysis.capture",
@@ -86,9 +88,11 @@ __all__ = [
     "LinearCondition",
     "LinearRule",
     "MLFrame",
+    "MultiLabel",
     "NoSufficientRuleError",
     "OffRamp",
     "Ranking",
+    "Regression",
     "TierError",
     "accelerate",
     "capture",

@@ -4,6 +4,7 @@
 #include <torch/csrc/utils/pybind.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "batch/packed_batch.h"
@@ -18,20 +19,33 @@ namespace py = pybind11;
 
 void bind_exits(py::module_& m) {
   py::class_<OffRamp>(m, "OffRamp")
-      .def(py::init(guarded([](const std::vector<Affine>& layers, const std::string& score, double temperature) {
-             return OffRamp(layers, score, temperature);
-           })),
-           py::arg("layers"), py::kw_only(), py::arg("score"), py::arg("temperature"))
+      .def(py::init(guarded(
+               [](const std::vector<Affine>& layers, const std::string& score, double temperature,
+                  std::vector<double> levels) { return OffRamp(layers, score, temperature, std::move(levels)); })),
+           py::arg("layers"), py::kw_only(), py::arg("score"), py::arg("temperature"),
+           py::arg("levels") = std::vector<double>{})
       .def("logits", guarded([](const OffRamp& ramp, const at::Tensor& x) { return ramp.logits(x); }), py::arg("x"))
       .def("score", guarded([](const OffRamp& ramp, const at::Tensor& x) { return ramp.answer(x).scores; }),
+           py::arg("x"))
+      .def("answer", guarded([](const OffRamp& ramp, const at::Tensor& x) {
+             const Answers answers = ramp.answer(x);
+             return std::make_pair(answers.scores, answers.logits);
+           }),
            py::arg("x"));
 
   py::class_<BagOfTokens>(m, "BagOfTokens")
-      .def(py::init(guarded([](const at::Tensor& table, const at::Tensor& bias, double temperature) {
-             return BagOfTokens(table, bias, temperature);
+      .def(py::init(guarded([](const at::Tensor& table, const at::Tensor& bias, double temperature,
+                               const std::string& score, std::vector<double> levels) {
+             return BagOfTokens(table, bias, score, temperature, std::move(levels));
            })),
-           py::arg("table"), py::arg("bias"), py::kw_only(), py::arg("temperature"))
+           py::arg("table"), py::arg("bias"), py::kw_only(), py::arg("temperature"), py::arg("score") = "max_prob",
+           py::arg("levels") = std::vector<double>{})
       .def("score", guarded([](const BagOfTokens& bag, const PackedBatch& batch) { return bag.answer(batch).scores; }),
+           py::arg("batch"))
+      .def("answer", guarded([](const BagOfTokens& bag, const PackedBatch& batch) {
+             const Answers answers = bag.answer(batch);
+             return std::make_pair(answers.scores, answers.logits);
+           }),
            py::arg("batch"));
   m.def("ngram_buckets",
         guarded([](const PackedBatch& batch, int64_t buckets) { return at::tensor(ngram_buckets(batch, buckets)); }),

@@ -1,10 +1,12 @@
 #include "exits/answers.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "core/checks.h"
 
@@ -21,25 +23,50 @@ float step(at::ScalarType dtype) {
 
 }  // namespace
 
-Scoring::Scoring(const std::string& op, const std::string& score, double temperature)
-    : inverse_temperature_(static_cast<float>(1 / temperature)) {
+Scoring::Scoring(const std::string& op, const std::string& score, double temperature, std::vector<double> levels)
+    : inverse_temperature_(static_cast<float>(1 / temperature)), levels_(std::move(levels)) {
   MOCO_CHECK_VALUE(temperature > 0, op, ": temperature must be above 0 (got ", temperature, ")");
   if (score == "max_prob") {
     score_ = Score::kMaxProb;
-  } else {
-    MOCO_CHECK_VALUE(score == "entropy", op, ": score must be one of max_prob, entropy (got ", score, ")");
+  } else if (score == "entropy") {
     score_ = Score::kEntropy;
+  } else if (score == "sides") {
+    score_ = Score::kSides;
+  } else {
+    MOCO_CHECK_VALUE(score == "deviation", op, ": score must be one of max_prob, entropy, sides, deviation (got ",
+                     score, ")");
+    score_ = Score::kDeviation;
+    MOCO_CHECK_VALUE(temperature == 1, op, ": temperature must be 1 of the score deviation (got ", temperature, ")");
   }
 }
 
-Answers Scoring::answer(const at::Tensor& logits) const {
+void Scoring::check(const std::string& op, int64_t outputs) const {
+  const int64_t levels = score_ == Score::kSides ? outputs : 0;
+  MOCO_CHECK_VALUE(std::ssize(levels_) == levels, op, ": levels must have ", levels, " values (got ", levels_.size(),
+                   ")");
+  MOCO_CHECK_VALUE(score_ != Score::kDeviation || outputs % 2 == 0, op,
+                   ": outputs must come in pairs of the score deviation (got ", outputs, ")");
+}
+
+Answers Scoring::answer(const at::Tensor& outputs) const {
+  switch (score_) {
+    case Score::kSides:
+      return sides(outputs);
+    case Score::kDeviation:
+      return deviation(outputs);
+    default:
+      return label(outputs);
+  }
+}
+
+Answers Scoring::label(const at::Tensor& logits) const {
   const int64_t rows = logits.size(0);
   const int64_t C = logits.size(1);
   const Answers out{at::empty({2, rows}, logits.options()), at::empty({rows, C}, logits.options())};
   auto* score = out.scores.mutable_data_ptr<float>();
   for (int64_t row = 0; row < rows; ++row) {
     const float* z = logits.const_data_ptr<float>() + row * C;
-    float* log_probs = out.log_probs.mutable_data_ptr<float>() + row * C;
+    float* log_probs = out.logits.mutable_data_ptr<float>() + row * C;
     const int64_t predicted = std::max_element(z, z + C) - z;
     double sum = 0;
     double weighted = 0;  // sum of e^d d, with d <= 0 the scaled logit below the largest
@@ -52,15 +79,44 @@ Answers Scoring::answer(const at::Tensor& logits) const {
     }
     const double log_sum = std::log(sum);
     for (int64_t c = 0; c < C; ++c) log_probs[c] = static_cast<float>(static_cast<double>(log_probs[c]) - log_sum);
-    switch (score_) {
-      case Score::kMaxProb:
-        score[row] = static_cast<float>(1 / sum);
-        break;
-      case Score::kEntropy:  // sum of p log p
-        score[row] = static_cast<float>(weighted / sum - log_sum);
-        break;
-    }
+    score[row] = static_cast<float>(score_ == Score::kMaxProb ? 1 / sum : weighted / sum - log_sum);
     score[rows + row] = static_cast<float>(predicted);
+  }
+  return out;
+}
+
+Answers Scoring::sides(const at::Tensor& outputs) const {
+  const int64_t rows = outputs.size(0);
+  const int64_t C = outputs.size(1);
+  const Answers out{at::zeros({2, rows}, outputs.options()), at::empty({rows, C}, outputs.options())};
+  auto* score = out.scores.mutable_data_ptr<float>();
+  for (int64_t row = 0; row < rows; ++row) {
+    const float* z = outputs.const_data_ptr<float>() + row * C;
+    float* logits = out.logits.mutable_data_ptr<float>() + row * C;
+    double sum = 0;     // of -log sigmoid(|distance|)
+    double broken = 0;  // or NaN
+    for (int64_t c = 0; c < C; ++c) {
+      logits[c] = z[c] * inverse_temperature_;
+      const double distance = static_cast<double>(logits[c]) - levels_[static_cast<size_t>(c)];
+      sum += std::log1p(std::exp(-std::abs(distance)));
+      broken += distance * 0;
+    }
+    score[row] = static_cast<float>(std::exp(-sum) + broken);
+  }
+  return out;
+}
+
+Answers Scoring::deviation(const at::Tensor& outputs) const {
+  const int64_t rows = outputs.size(0);
+  const int64_t C = outputs.size(1) / 2;
+  const Answers out{at::zeros({2, rows}, outputs.options()), outputs.slice(1, 0, C).contiguous()};
+  auto* score = out.scores.mutable_data_ptr<float>();
+  for (int64_t row = 0; row < rows; ++row) {
+    const float* z = outputs.const_data_ptr<float>() + row * 2 * C;
+    double broken = 0;  // or NaN
+    for (int64_t c = 0; c < 2 * C; ++c) broken += static_cast<double>(z[c]) * 0;
+    const auto largest = static_cast<double>(*std::max_element(z + C, z + 2 * C));
+    score[row] = static_cast<float>(1 / (1 + std::exp(largest)) + broken);
   }
   return out;
 }
@@ -70,9 +126,11 @@ at::Tensor round_logits(const at::Tensor& logits, const std::vector<int64_t>& pr
   const int64_t C = out.size(1);
   float* row = out.mutable_data_ptr<float>();
   for (const int64_t c : predicted) {
-    const float highest = row[c];
-    for (int64_t other = 0; other < C; ++other) {
-      if (other != c && row[other] >= highest) row[other] = highest - std::abs(highest) * step(dtype);
+    if (c >= 0) {
+      const float highest = row[c];
+      for (int64_t other = 0; other < C; ++other) {
+        if (other != c && row[other] >= highest) row[other] = highest - std::abs(highest) * step(dtype);
+      }
     }
     row += C;
   }

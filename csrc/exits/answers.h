@@ -12,29 +12,51 @@ namespace moco {
 
 // All on the CPU.
 struct Answers {
-  at::Tensor scores;     // (2, rows) float32: scores, the higher the surer, and predicted classes
-  at::Tensor log_probs;  // (rows, C) float32
+  at::Tensor scores;  // (2, rows) float32: scores, the higher the surer, and which of the thresholds each must exceed
+  at::Tensor logits;  // (rows, C) float32, with which rows leave
 };
 
-// Makes answers of softmax(logits / temperature).
+// Makes answers of a classifier's outputs z.
+//
+// max_prob, entropy: one class of C. p = softmax(z / temperature); the score is the highest p, or sum p log p. A row
+// must
+//   exceed the threshold of the class it is predicted, and leaves with log p.
+// sides: any of C labels, each of which holds where its logit reaches a level. The score is the probability that all
+//   are on the right side, prod_c sigmoid(|z_c / temperature - level_c|); a row leaves with z / temperature.
+// deviation: C numbers, by 2 C outputs: estimates, and logarithms of their standard deviations in units of what an
+//   error may be. The score is 1 / (1 + the largest of these deviations); a row leaves with the estimates.
 class Scoring {
  public:
-  // op: the class that an error names. score: max_prob or entropy, of which the negative is taken.
-  Scoring(const std::string& op, const std::string& score, double temperature);
+  // op: the class that an error names. levels: (C) of sides; else empty. Of deviation the temperature is 1.
+  Scoring(const std::string& op, const std::string& score, double temperature, std::vector<double> levels = {});
 
-  // logits: (rows, C) float32 on the CPU. Of several classes with the highest logit the first is predicted.
-  Answers answer(const at::Tensor& logits) const;
+  // Of a classifier with so many outputs: how many numbers rows leave with, C, and how many thresholds there are.
+  int64_t classes(int64_t outputs) const { return score_ == Score::kDeviation ? outputs / 2 : outputs; }
+  int64_t groups(int64_t outputs) const { return is_label() ? outputs : 1; }
+  // Whether a row is predicted a single class.
+  bool is_label() const { return score_ == Score::kMaxProb || score_ == Score::kEntropy; }
+  // Refuses a number of outputs that the levels, or pairs of outputs, do not fit.
+  void check(const std::string& op, int64_t outputs) const;
+
+  // outputs: (rows, outputs) float32 on the CPU. Of several classes with the highest logit the first is predicted. A
+  // row has the same bits whatever it is scored with; one with an output that is not finite has the score NaN.
+  Answers answer(const at::Tensor& outputs) const;
 
  private:
-  enum class Score { kMaxProb, kEntropy };
+  enum class Score { kMaxProb, kEntropy, kSides, kDeviation };
+
+  Answers label(const at::Tensor& logits) const;
+  Answers sides(const at::Tensor& outputs) const;
+  Answers deviation(const at::Tensor& outputs) const;
 
   Score score_;
   float inverse_temperature_;
+  std::vector<double> levels_;
 };
 
 // logits (rows, C) float32 on the CPU, rounded to numbers of `dtype`: the largest of each row stays that of the class
-// in `predicted`. Log-probabilities that are equal once they are rounded (bfloat16 has 8 bits) would give the row's
-// label to another class: these are taken one step down.
+// in `predicted`, but where that is -1. Log-probabilities that are equal once they are rounded (bfloat16 has 8 bits)
+// would give the row's label to another class: these are taken one step down.
 at::Tensor round_logits(const at::Tensor& logits, const std::vector<int64_t>& predicted, at::ScalarType dtype);
 
 }  // namespace moco

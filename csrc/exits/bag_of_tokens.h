@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "batch/packed_batch.h"
@@ -18,20 +19,25 @@ namespace moco {
 // MurmurHash3 finishes 64 bits (Appleby, fmix64), of which the lowest bits are the bucket. buckets: a power of two.
 std::vector<int64_t> ngram_buckets(const PackedBatch& batch, int64_t buckets);
 
-// logits = bias + sum over a row's n-grams of table[bucket] / sqrt(their number).
+// outputs = bias + sum over a row's n-grams of table[bucket] / sqrt(their number).
 class BagOfTokens {
  public:
-  // table: (buckets, C) float32, buckets a power of two up to 2^31; bias: (C) float32.
-  BagOfTokens(const at::Tensor& table, const at::Tensor& bias, double temperature);
+  // table: (buckets, outputs) float32, buckets a power of two up to 2^31; bias: (outputs) float32. Score, temperature
+  // and levels: see Scoring.
+  BagOfTokens(const at::Tensor& table, const at::Tensor& bias, const std::string& score, double temperature,
+              std::vector<double> levels = {});
 
-  int64_t classes() const { return table_.size(1); }
+  int64_t outputs() const { return table_.size(1); }
+  int64_t classes() const { return scoring_.classes(outputs()); }
+  int64_t groups() const { return scoring_.groups(outputs()); }
+  bool is_label() const { return scoring_.is_label(); }
 
-  // Of all rows of the batch, which must hold ids; scores are max_prob. A row has the same bits whatever it is scored
-  // with, and on any number of threads.
+  // Of all rows of the batch, which must hold ids. A row has the same bits whatever it is scored with, and on any
+  // number of threads.
   Answers answer(const PackedBatch& batch) const;
 
  private:
-  void add_row(const int64_t* ids, int64_t tokens, float* logits) const;
+  void add_row(const int64_t* ids, int64_t tokens, float* outputs) const;
 
   at::Tensor table_, bias_;
   Scoring scoring_;

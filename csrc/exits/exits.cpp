@@ -21,7 +21,7 @@ constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();  // a score that
 
 Exits::Exits(int64_t site, int64_t classes, bool count_streaks)
     : site_(site), classes_(classes), count_streaks_(count_streaks) {
-  MOCO_CHECK_VALUE(site >= 0 && classes > 1, "Exits: site must be at least 0 and classes at least 2 (got ", site,
+  MOCO_CHECK_VALUE(site >= 0 && classes > 0, "Exits: site must be at least 0 and classes at least 1 (got ", site,
                    " and ", classes, ")");
 }
 
@@ -53,9 +53,9 @@ void Exits::add_linear(int64_t rule_id, const at::Tensor& logits, const std::str
 
 void Exits::add_off_ramp(int64_t rule_id, const std::string& feature, OffRamp off_ramp, std::vector<float> thresholds,
                          int64_t patience) {
-  MOCO_CHECK_VALUE(off_ramp.classes() == classes_ && std::ssize(thresholds) == classes_,
-                   "Exits: off_ramp and thresholds must have ", classes_, " classes (got ", off_ramp.classes(), " and ",
-                   thresholds.size(), ")");
+  MOCO_CHECK_VALUE(off_ramp.classes() == classes_ && std::ssize(thresholds) == off_ramp.groups(),
+                   "Exits: off_ramp must have ", classes_, " classes and ", off_ramp.is_label() ? classes_ : 1,
+                   " thresholds (got ", off_ramp.classes(), " and ", thresholds.size(), ")");
   MOCO_CHECK_VALUE(patience > 0, "Exits: patience must be at least 1 (got ", patience, ")");
   MOCO_CHECK_VALUE(patience == 1 || count_streaks_, "Exits: patience must be 1 where streaks are not counted (got ",
                    patience, ")");
@@ -67,9 +67,9 @@ void Exits::add_off_ramp(int64_t rule_id, const std::string& feature, OffRamp of
 }
 
 void Exits::add_bag(int64_t rule_id, BagOfTokens bag, std::vector<float> thresholds) {
-  MOCO_CHECK_VALUE(bag.classes() == classes_ && std::ssize(thresholds) == classes_,
-                   "Exits: bag and thresholds must have ", classes_, " classes (got ", bag.classes(), " and ",
-                   thresholds.size(), ")");
+  MOCO_CHECK_VALUE(bag.classes() == classes_ && std::ssize(thresholds) == bag.groups(), "Exits: bag must have ",
+                   classes_, " classes and ", bag.is_label() ? classes_ : 1, " thresholds (got ", bag.classes(),
+                   " and ", thresholds.size(), ")");
   add({.id = rule_id, .thresholds = std::move(thresholds), .bag = std::move(bag)});
 }
 
@@ -132,7 +132,7 @@ Exits::Scores Exits::scores(const PackedBatch& batch, const std::vector<at::Tens
                    "Exits: fires must hold one answer for each callable (got ", fires.size(), ")");
   const auto options = batch.has_hidden() ? batch.hidden().options() : at::TensorOptions();
   const at::Tensor scores = at::zeros({std::ssize(rules_), 2, batch.rows()}, options.dtype(at::kFloat));
-  std::vector<at::Tensor> log_probs(rules_.size());
+  std::vector<at::Tensor> logits(rules_.size());
   Pooled pooled;
   auto next = fires.begin();
   for (size_t r = 0; r < rules_.size(); ++r) {
@@ -143,12 +143,12 @@ Exits::Scores Exits::scores(const PackedBatch& batch, const std::vector<at::Tens
       const at::Tensor& x = pool(rule, rule.off_ramp->inputs(), batch, pooled);
       const Answers answers = rule.off_ramp->answer(x);
       both.copy_(answers.scores, /*non_blocking=*/true);
-      log_probs[r] = answers.log_probs;
+      logits[r] = answers.logits;
       score.add_(nan_where_broken(x));  // a ReLU may swallow it
     } else if (rule.bag) {
       const Answers answers = rule.bag->answer(batch);
       both.copy_(answers.scores, /*non_blocking=*/true);
-      log_probs[r] = answers.log_probs;
+      logits[r] = answers.logits;
     } else if (rule.feature) {
       linear_score(rule, batch, pooled, score);
     } else {
@@ -158,12 +158,12 @@ Exits::Scores Exits::scores(const PackedBatch& batch, const std::vector<at::Tens
       score.copy_(answer, /*non_blocking=*/true);
     }
   }
-  if (!batch.has_hidden()) return {scores, log_probs};
+  if (!batch.has_hidden()) return {scores, logits};
   // A NaN that the last sub-layer made in one token has not reached the pooled token yet: only the row's mean shows it.
   at::Tensor& mean = pooled[{Feature::kMean, batch.hidden().size(1)}];
   if (!mean.defined()) mean = moco::pool(batch, Feature::kMean, 0);
   scores.select(1, 0).add_(nan_where_broken(mean));
-  return {scores, log_probs};
+  return {scores, logits};
 }
 
 int64_t Exits::apply(PackedBatch& batch, Results& results, Streaks& streaks,
@@ -179,7 +179,7 @@ int64_t Exits::apply(PackedBatch& batch, Results& results, Streaks& streaks,
   std::vector<int32_t> row_ids;   // of the rows that leave
   std::vector<int64_t> rule_ids;  // by which rules
   std::vector<float> logits;      // with which, C of each
-  std::vector<int64_t> classes;   // the largest of which
+  std::vector<int64_t> classes;   // the largest of which; -1: they do not say a single class
   for (int64_t row = 0; row < rows; ++row) {
     for (size_t r = 0; r < rules_.size(); ++r) {
       const Rule& rule = rules_[r];
@@ -193,10 +193,14 @@ int64_t Exits::apply(PackedBatch& batch, Results& results, Streaks& streaks,
       keep[static_cast<size_t>(row)] = false;
       row_ids.push_back(row_id);
       rule_ids.push_back(rule.id);
-      const bool constant = !scored.log_probs[r].defined();
-      const float* own = constant ? rule.logits.data() : scored.log_probs[r].const_data_ptr<float>() + row * classes_;
+      const bool constant = !scored.logits[r].defined();
+      const float* own = constant ? rule.logits.data() : scored.logits[r].const_data_ptr<float>() + row * classes_;
       logits.insert(logits.end(), own, own + classes_);
-      classes.push_back(constant ? std::max_element(own, own + classes_) - own : predicted);
+      if (constant) {
+        classes.push_back(std::max_element(own, own + classes_) - own);
+      } else {
+        classes.push_back((rule.off_ramp ? rule.off_ramp->is_label() : rule.bag->is_label()) ? predicted : -1);
+      }
       break;  // the first that fires wins
     }
   }

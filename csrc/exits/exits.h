@@ -29,11 +29,12 @@ class Exits {
                   double bias, double threshold);
   // An off-ramp: fires where its score is above the threshold of the class it predicts, and `patience` off-ramps of
   // the row in a row, this one included, predict that class. Rows leave with its own log-probabilities.
-  // thresholds: (C), by predicted class.
+  // thresholds: (C), by predicted class. One that predicts no single class has one threshold, (1), and see Scoring.
   void add_off_ramp(int64_t rule_id, const std::string& feature, OffRamp off_ramp, std::vector<float> thresholds,
                     int64_t patience);
   // A bag of tokens, before the rows are embedded: fires where its score is above the threshold of the class it
-  // predicts. Rows leave with its own log-probabilities. thresholds: (C), by predicted class.
+  // predicts. Rows leave with its own log-probabilities. thresholds: (C), by predicted class; or (1), as of an
+  // off-ramp.
   void add_bag(int64_t rule_id, BagOfTokens bag, std::vector<float> thresholds);
   // A rule of the caller's own: it fires where the answer given to apply says so. logits: (C), with which rows leave.
   void add_callable(int64_t rule_id, const at::Tensor& logits);
@@ -61,8 +62,8 @@ class Exits {
 
   // What the rules say of a batch's rows.
   struct Scores {
-    at::Tensor scores;                  // (rules, 2, rows) float32: scores and, where there are several, classes
-    std::vector<at::Tensor> log_probs;  // of each off-ramp's or bag's rule (rows, C) float32 on the CPU
+    at::Tensor scores;               // (rules, 2, rows) float32: scores and, where there are several, classes
+    std::vector<at::Tensor> logits;  // of each off-ramp's or bag's rule (rows, C) float32 on the CPU
   };
 
   void add(Rule rule);

@@ -4,13 +4,16 @@
 #include <ATen/ops/linear.h>
 #include <ATen/ops/relu.h>
 
+#include <utility>
+
 #include "core/checks.h"
 #include "linear/stages.h"
 
 namespace moco {
 
-OffRamp::OffRamp(const std::vector<Affine>& layers, const std::string& score, double temperature)
-    : weights_(layers), scoring_("OffRamp", score, temperature) {
+OffRamp::OffRamp(const std::vector<Affine>& layers, const std::string& score, double temperature,
+                 std::vector<double> levels)
+    : weights_(layers), scoring_("OffRamp", score, temperature, std::move(levels)) {
   MOCO_CHECK_VALUE(layers.size() == 1 || layers.size() == 2, "OffRamp: layers must be one or two (got ", layers.size(),
                    ")");
   // Tensors are copied: an off-ramp stays what it was when it was made, whatever becomes of the caller's memory.
@@ -26,6 +29,7 @@ OffRamp::OffRamp(const std::vector<Affine>& layers, const std::string& score, do
   MOCO_CHECK_VALUE(layers.size() == 1 || layers[1].first.size(1) == layers[0].first.size(0),
                    "OffRamp: the second layer must take what the first gives, ", layers[0].first.size(0), " (got ",
                    layers.back().first.size(1), ")");
+  scoring_.check("OffRamp", outputs());
 }
 
 at::Tensor OffRamp::logits(const at::Tensor& x) const {
@@ -49,7 +53,7 @@ at::Tensor OffRamp::logits(const at::Tensor& x) const {
 }
 
 Answers OffRamp::answer(const at::Tensor& x) const {
-  MOCO_CHECK_VALUE(classes() > 1, "OffRamp: classes must be at least 2 (got ", classes(), ")");
+  MOCO_CHECK_VALUE(classes() > 1 || !is_label(), "OffRamp: classes must be at least 2 (got ", classes(), ")");
   return scoring_.answer(logits(x));
 }
 

@@ -12,15 +12,32 @@ from moco_rt.architectures.registry import (
     takes_images,
     warn_where_untrained,
 )
-from moco_rt.architectures.tasks import Ranking, check_label_names, check_single_label
+from moco_rt.architectures.tasks import (
+    SINGLE_LABEL,
+    TASKS,
+    MultiLabel,
+    Ranking,
+    Regression,
+    Task,
+    check_label_names,
+    check_single_label,
+    probabilities,
+    task_from,
+    task_of,
+)
 from moco_rt.architectures.tokenizers import find_tokenizer, load_classifier, load_tokenizer
 
 __all__ = [
     "IMAGES",
+    "SINGLE_LABEL",
+    "TASKS",
     "TEXTS",
     "Architecture",
+    "MultiLabel",
     "Ranking",
+    "Regression",
     "Source",
+    "Task",
     "architecture_of",
     "check_classifier",
     "check_label_names",
@@ -34,7 +51,10 @@ __all__ = [
     "load_image_processor",
     "load_model",
     "load_tokenizer",
+    "probabilities",
     "takes_images",
+    "task_from",
+    "task_of",
     "unwrap",
     "warn_where_untrained",
 ]

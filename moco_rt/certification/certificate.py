@@ -18,10 +18,10 @@ class ExitCount:
 
     Attributes:
         site: the exit's site.
-        predicted_class: the class that the rows leave with.
+        predicted_class: the class that the rows leave with; 0 where answers are no classes.
         fired: distinct rows that left there with that class.
-        wrong: those of them whose label is not the full model's.
-        upper_bound: Clopper and Pearson's upper bound on the share of wrong labels among such rows. The bounds of all
+        wrong: those of them whose answer is not the full model's.
+        upper_bound: Clopper and Pearson's upper bound on the share of wrong answers among such rows. The bounds of all
             exits and classes hold together with the certificate's confidence if the policy is taken as fixed; that
             the same rows chose the policy along its path is not paid for. The certificate is about the whole policy.
     """
@@ -62,7 +62,7 @@ class Certificate:
         alpha: highest share of rows whose answer may differ; None: another promise was asked for.
         delta: the chance, over the choice of calibration rows, that the promise does not hold.
         rows: distinct calibration rows.
-        disagreements: distinct calibration rows whose label differs.
+        disagreements: distinct calibration rows whose answer differs.
         seconds_full: expected seconds of a distinct row without exits, on the machine where the policy was found.
         seconds: expected seconds of a distinct row with exits.
         exits: counts by exit and class, for those by which a calibration row left.
@@ -70,14 +70,15 @@ class Certificate:
             were passed.
         accuracy: the same with exits.
         rows_in_all: calibration rows with their copies; None: found before rows were compared (version 1 on disk).
-        disagreement_in_all: share of all calibration rows, copies included, whose label differs; None likewise.
+        disagreement_in_all: share of all calibration rows, copies included, whose answer differs; None likewise.
         variant: name of the variant that is run; the answers that count are those of the model as it was given.
         promise: its name, see `promises`.
         classes: what is promised of each class, and what was counted; empty: another promise was asked for.
         max_drop: highest share of rows by which the accuracy may fall; None likewise.
         drop_bound: the smallest such share that the calibration rows show; None likewise.
         units: plural name of what is counted: rows, or queries with their candidates.
-        answer: what must stay the same of each.
+        answer: what must stay the same of each: the label, a set of labels, a score within a tolerance, the first
+            candidates.
     """
 
     alpha: float | None
@@ -128,14 +129,15 @@ class Certificate:
         if self.units == "queries":
             return "\n".join([*lines, *self._candidates()])
         width = max(20, *(len(count.site) + 2 for count in self.exits))
-        lines.append(f"{'exit':<{width}}{'class':>6}{'left':>9}{'wrong':>7}{'at most wrong':>15}")
+        classes = 6 if self.answer == "label" else 0  # characters
+        lines.append(f"{'exit':<{width}}{'class'[:classes]:>{classes}}{'left':>9}{'wrong':>7}{'at most wrong':>15}")
         lines += [
-            f"{count.site:<{width}}{count.predicted_class:>6}{count.fired / self.rows:>9.1%}{count.wrong:>7}"
-            f"{count.upper_bound:>15.2%}"
+            f"{count.site:<{width}}{str(count.predicted_class)[:classes]:>{classes}}{count.fired / self.rows:>9.1%}"
+            f"{count.wrong:>7}{count.upper_bound:>15.2%}"
             for count in self.exits
         ]
         left = sum(count.fired for count in self.exits)
-        return "\n".join([*lines, f"{'ran to the end':<{width + 6}}{1 - left / self.rows:>9.1%}"])
+        return "\n".join([*lines, f"{'ran to the end':<{width + classes}}{1 - left / self.rows:>9.1%}"])
 
     def _candidates(self) -> list[str]:
         """Return a line for each site where candidates left."""

@@ -21,7 +21,8 @@ class ExitScores:
     exits, is to run to the end, which is never wrong where the model that runs is the one that was given.
 
     Attributes:
-        group: (E, n) int64, which of an exit's thresholds the row must pass: the class that it predicts.
+        group: (E, n) int64, which of an exit's thresholds the row must pass: the class that it predicts; 0 where there
+            is one threshold.
         score: (E, n) float32, the higher the surer.
         wrong: (E + 1, n) bool, whether the row's answer, by way out, differs from that of the given model.
         labels: (E + 1, n) int64, the row's label by way out; None: the task has none.
@@ -52,6 +53,11 @@ class ExitScores:
         """
         labels = np.vstack([predicted, given if full is None else full])
         return cls(predicted, score, labels != given, labels, given)
+
+    @classmethod
+    def of_answers(cls, score: NDArray[np.float32], wrong: NDArray[np.bool_]) -> ExitScores:
+        """Build the scores of exits with one threshold each: score (E, n), wrong (E + 1, n)."""
+        return cls(np.zeros(score.shape, np.int64), score, wrong)
 
     @property
     def rows(self) -> int:
@@ -106,13 +112,13 @@ def last_certified(exits_of_policies: Iterable[NDArray[np.int64]], scores: ExitS
 def count_exits(
     scores: ExitScores, thresholds: NDArray[np.float32], sites: Sequence[str], delta: float
 ) -> tuple[ExitCount, ...]:
-    """Count rows that left, and rows that left wrongly, by exit and class.
+    """Count rows that left, and rows that left wrongly, by exit and class, or by exit where there are no classes.
 
     Args:
         scores: those of the calibration rows.
-        thresholds: (E, C) float32.
+        thresholds: (E, G) float32, by exit and class; G is 1 where there are none.
         sites: names of the E exits.
-        delta: the chance that any of the upper bounds is wrong; E * C bounds share it.
+        delta: the chance that any of the upper bounds is wrong; E * G bounds share it.
     """
     exits = scores.exit_of_row(thresholds)
     wrong = scores.disagrees(exits)

@@ -96,8 +96,9 @@ class ExitCandidates:
         ordering: rows that order policies.
         calibration: rows that nothing has looked at yet.
         calibration_in_all: the calibration rows with their copies and, where known, true classes.
-        num_groups: G, thresholds of an exit: one for each class.
+        num_groups: G, thresholds of an exit: one for each class, or one.
         variant: name of the variant.
+        answer: what must stay the same of each row, as certificates name it.
         groups: sets of exits where a search may start, see `ExitsToSearch`; None: one of them all.
     """
 
@@ -109,6 +110,7 @@ class ExitCandidates:
     num_groups: int
     variant: str = GIVEN
     groups: Sequence[Sequence[int]] | None = None
+    answer: str = "label"
 
     def without_exits(self) -> ExitCandidates:
         """Return the same with no exits to choose from."""
@@ -150,9 +152,9 @@ class Selection:
     path: PolicyPath
 
     def bounds(self, site: str) -> NDArray[np.float32]:
-        """Return, by class, the bound on the share of wrong labels among rows that leave at a site: (C,) float32."""
-        classes = self.thresholds.shape[1]
-        bounds = np.full(classes, 0.99 * (1 - 1 / classes), np.float32)
+        """Return, by group, the bound on the share of wrong answers among rows that leave at a site: (G,) float32."""
+        groups = self.thresholds.shape[1]
+        bounds = np.full(groups, 0.99 * (1 - 1 / groups if groups > 1 else 1), np.float32)
         for count in self.certificate.exits:
             if count.site == site:
                 bounds[count.predicted_class] = min(bounds[count.predicted_class], count.upper_bound)
@@ -257,4 +259,5 @@ def _certify(
         disagreement_in_all=in_all.share(run.differs),
         variant=candidates.variant,
         promise=promise.name,
+        answer=candidates.answer,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 FEATURES = ("cls", "mean", "flat", "cls+mean")
 
-#: What an off-ramp's answer is judged by, the higher the surer; of the entropy, in nats, the negative is taken.
-SCORES = ("max_prob", "entropy")
+#: What an off-ramp's answer is judged by, the higher the surer; of the entropy, in nats, the negative is taken. With
+#: the first two it predicts one class, and has a threshold for each; with the others it has one threshold.
+SCORES = ("max_prob", "entropy", "sides", "deviation")
+SCORES_OF_A_CLASS = SCORES[:2]
 
 #: Any callable on features (rows, size) that returns a bool mask (rows,).
 Condition = Callable[[Any], Any]
@@ -23,6 +25,40 @@ Condition = Callable[[Any], Any]
 Layers = tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]
 
 Array = TypeVar("Array", NDArray[Any], torch.Tensor)
+
+
+def check_score(kind: str, score: str) -> None:
+    """Raise ValueError unless score is one that off-ramps have; kind: the class that the error names."""
+    if score not in SCORES:
+        raise ValueError(f"{kind}: score must be one of {', '.join(SCORES)} (got {score!r})")
+
+
+def check_outputs(
+    ramp: Any, outputs: int, thresholds: NDArray[np.float32], bounds: NDArray[np.float32]
+) -> tuple[float, ...]:
+    """Return the levels of an off-ramp or a bag of tokens, and refuse what does not fit a score other than of a class.
+
+    Args:
+        ramp: with `score`, `temperature` and `levels`.
+        outputs: how many it has.
+        thresholds: (1,), or of a class any.
+        bounds: likewise.
+
+    Raises:
+        ValueError: there is not one threshold, not one level for each label of sides, or what deviation cannot have.
+    """
+    kind, score, levels = type(ramp).__name__, ramp.score, tuple(map(float, ramp.levels))
+    if len(levels) != (outputs if score == "sides" else 0) or not all(map(math.isfinite, levels)):
+        raise ValueError(f"{kind}: levels must be one number for each label of sides (got {levels})")
+    if score in SCORES_OF_A_CLASS:
+        return levels
+    if thresholds.shape != (1,) or bounds.shape != (1,):
+        got = f"{thresholds.shape} and {bounds.shape}"
+        raise ValueError(f"{kind}: thresholds and bounds must have one value of {score} (got {got})")
+    if score == "deviation" and (outputs % 2 or ramp.temperature != 1):
+        got = f"{outputs} and {ramp.temperature}"
+        raise ValueError(f"{kind}: outputs must be even, and temperature 1, of deviation (got {got})")
+    return levels
 
 
 def check_feature(feature: str) -> None:
@@ -119,24 +155,31 @@ class LinearRule:
 
 @dataclass(frozen=True, eq=False)
 class OffRamp:
-    """A small classifier at a site: a row leaves with the class it predicts where it is sure enough of it.
+    """A small classifier at a site: a row leaves with its answer where it is sure enough of it.
 
-    It scores `softmax(logits / temperature)`: the highest probability, or the negative entropy. A row that leaves has
-    `log_softmax(logits / temperature)` for its logits. With these scores it is the exit of The Right Tool
-    (temperature-calibrated `max_prob`; Schwartz et al., ACL 2020), of DeeBERT (`entropy`; Xin et al., ACL 2020), and
-    with `patience` that of PABEE (Zhou et al., NeurIPS 2020).
+    One that predicts a class scores `softmax(logits / temperature)`: the highest probability, or the negative entropy.
+    A row that leaves has `log_softmax(logits / temperature)` for its logits. With these scores it is the exit of The
+    Right Tool (temperature-calibrated `max_prob`; Schwartz et al., ACL 2020), of DeeBERT (`entropy`; Xin et al., ACL
+    2020), and with `patience` that of PABEE (Zhou et al., NeurIPS 2020).
+
+    One for C labels that may hold at once scores the probability that all are on the right side of their levels,
+    `prod_c sigmoid(|logits_c / temperature - levels_c|)` (`sides`); a row leaves with `logits / temperature`. One for C
+    numbers estimates each, and the logarithm of its standard deviation in units of what the error may be; it scores
+    `1 / (1 + the largest deviation)` (`deviation`), and a row leaves with the estimates.
 
     Attributes:
-        layers: (weight, bias) of one layer, (C, size) and (C,), or of two with a ReLU between; float32. size is D, or
-            2 * D for `cls+mean`.
+        layers: (weight, bias) of one layer, (outputs, size) and (outputs,), or of two with a ReLU between; float32.
+            There are C outputs, of `deviation` 2 * C, the estimates first. size is D, or 2 * D for `cls+mean`.
         thresholds: (C,) float32, by predicted class: what the score must exceed; infinite: that class never leaves.
-        bounds: (C,) float32, by predicted class: upper bound on the share of wrong labels among the rows that leave.
-        score: `max_prob` or `entropy`.
-        temperature: logits are divided by it; above 0.
+            (1,) of `sides` and `deviation`.
+        bounds: the same shape, upper bound on the share of wrong answers among the rows that leave.
+        score: `max_prob`, `entropy`, `sides` or `deviation`.
+        temperature: logits are divided by it; above 0, of `deviation` 1.
         feature: `cls`, `mean`, or `cls+mean`: the pooled token at the site beside the mean over all tokens before the
             site's layer, so that a peek decides it before the layer is run.
         patience: number of off-ramps in a row, this one included, that must predict the class.
         site: the site that it was fitted at; None: not known.
+        levels: (C,) logits from which labels hold, of `sides`; else empty.
 
     Raises:
         ValueError: shapes do not fit together, a number is not finite, or score or feature is unknown.
@@ -150,13 +193,13 @@ class OffRamp:
     feature: str = "cls+mean"
     patience: int = 1
     site: str | None = None
+    levels: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         check_feature(self.feature)
         if self.feature == "flat":
             raise ValueError("OffRamp: feature must be cls, mean or cls+mean (got flat)")
-        if self.score not in SCORES:
-            raise ValueError(f"OffRamp: score must be one of {', '.join(SCORES)} (got {self.score!r})")
+        check_score("OffRamp", self.score)
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             raise ValueError(f"OffRamp: temperature must be above 0 (got {self.temperature})")
         if self.patience < 1:
@@ -175,27 +218,40 @@ class OffRamp:
                 raise ValueError("OffRamp: weight and bias must be finite")
             size = weight.shape[0]
         thresholds, bounds = np.asarray(self.thresholds, np.float32), np.asarray(self.bounds, np.float32)
-        if size < 2 or thresholds.shape != (size,) or bounds.shape != (size,):
-            raise ValueError(
-                f"OffRamp: thresholds and bounds must have one value for each of at least two classes "
-                f"(got {thresholds.shape} and {bounds.shape}, {size} classes)"
-            )
+        if self.score in SCORES_OF_A_CLASS:
+            if size < 2 or thresholds.shape != (size,) or bounds.shape != (size,):
+                raise ValueError(
+                    f"OffRamp: thresholds and bounds must have one value for each of at least two classes "
+                    f"(got {thresholds.shape} and {bounds.shape}, {size} classes)"
+                )
+        elif self.patience != 1:
+            raise ValueError(f"OffRamp: patience must be 1 of {self.score} (got {self.patience})")
+        levels = check_outputs(self, size, thresholds, bounds)
         if np.isnan(thresholds).any() or not ((bounds > 0) & (bounds < 1)).all():
             raise ValueError("OffRamp: thresholds must be numbers, bounds inside (0, 1)")
-        for name, value in (("layers", layers), ("thresholds", thresholds), ("bounds", bounds)):
+        for name, value in (("layers", layers), ("thresholds", thresholds), ("bounds", bounds), ("levels", levels)):
             object.__setattr__(self, name, value)
 
     @classmethod
-    def closed(cls, layers: Layers, *, feature: str, site: str, temperature: float = 1.0) -> OffRamp:
-        """Build an off-ramp that scores by `max_prob`, and by which no row leaves: its thresholds are infinite."""
-        classes = len(layers[-1][1])
-        never, bounds = np.full(classes, np.inf), np.full(classes, 0.01)
-        return cls(layers, never, bounds, temperature=temperature, feature=feature, site=site)
+    def closed(
+        cls,
+        layers: Layers,
+        *,
+        feature: str,
+        site: str,
+        temperature: float = 1.0,
+        score: str = "max_prob",
+        levels: Sequence[float] = (),
+    ) -> OffRamp:
+        """Build an off-ramp by which no row leaves: its thresholds are infinite."""
+        groups = len(layers[-1][1]) if score in SCORES_OF_A_CLASS else 1
+        never, bounds = np.full(groups, np.inf), np.full(groups, 0.01)
+        return cls(layers, never, bounds, score, temperature, feature, site=site, levels=levels)
 
     @property
     def num_classes(self) -> int:
-        """Number of classes, C."""
-        return len(self.thresholds)
+        """Number of classes, labels or numbers, C."""
+        return len(self.layers[-1][1]) // (2 if self.score == "deviation" else 1)
 
     @property
     def size(self) -> int:

@@ -24,14 +24,14 @@ class SearchReport:
         sites: names of the policy's E sites.
         class_names: names of the classes, by number.
         seconds_full: expected seconds of a row without exits.
-        paths: method -> (policies, 2): expected seconds of a row, and share of rows whose label is not the full
+        paths: method -> (policies, 2): expected seconds of a row, and share of rows whose answer is not the full
             model's, from the slowest policy to the fastest.
         chosen: (2,) the same of the certified policy.
         alpha: highest share of differing labels that the certificate allows; None: it promises something else.
         exits: (n,) index in `sites` of the exit of each row; E: it runs to the end.
         lengths: (n,) tokens.
-        labels: (n,) labels of the full model.
-        predicted: (E, n) class that each off-ramp predicts.
+        labels: (n,) labels of the full model; where answers are no labels, 0, and `class_names` has one name.
+        predicted: (E, n) class that each off-ramp predicts; there 0 where it has the full model's answer, else 1.
         scores: (E, n) score of that prediction.
         sample: (at most 1,000, size), the feature of the first rows at the policy's last site; (0, 1) where no off-ramp
             of the policy reads one.

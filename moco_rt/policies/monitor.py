@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from moco_rt.architectures.tasks import Task
 from moco_rt.policies.policy import Policy
 from moco_rt.statistics.bounds import upper_bound
 from moco_rt.statistics.e_process import EProcess
@@ -36,7 +37,7 @@ class Alarm:
         exit: its place in `policy.exits`, as they were.
         site: where it stands.
         rows: rows that left there and were checked.
-        wrong: those of them whose label is not that of the model as it was given.
+        wrong: those of them whose answer is not that of the model as it was given.
         level: the promised share of wrong rows.
         step: index on the certified path of the policy that is in use from now on; None: the exit was closed.
     """
@@ -94,6 +95,11 @@ class Monitor:
         """Begin with no evidence against the exits in use."""
         self.step = self._policy.step
         self.processes = [EProcess(level) for level in promised_error_rates(self._policy)]
+
+    @property
+    def task(self) -> Task:
+        """The policy's: what "the same answer" means."""
+        return self._policy.task
 
     def __getstate__(self) -> dict[str, Any]:
         """The state without its lock, which a copy makes anew."""
@@ -201,9 +207,8 @@ def watch(monitor: Monitor, results: Results, run_full: Callable[[Tensor], Resul
     if len(places) == 0:
         return
     rows = torch.from_numpy(places).to(results.logits.device)
-    full = run_full(rows)
-    wrong = full.logits.argmax(dim=1) != results.logits[rows].argmax(dim=1)
-    monitor.record_checks(exit_rule[places], wrong.cpu().numpy(), step)
+    given, fast = (logits.to("cpu", torch.float32).numpy() for logits in (run_full(rows).logits, results.logits[rows]))
+    monitor.record_checks(exit_rule[places], ~monitor.task.same(given, fast), step)
 
 
 def promised_error_rates(policy: Policy) -> list[float]:

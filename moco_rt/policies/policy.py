@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from moco_rt.architectures.tasks import SINGLE_LABEL, Task
 from moco_rt.certification.certificate import Certificate
 from moco_rt.certification.policy_path import PolicyPath
 from moco_rt.policies.bag_of_tokens import TOKENS, AnyOffRamp, BagOfTokens
@@ -21,7 +22,7 @@ class Exit:
 
     Attributes:
         site: canonical name, see `moco_rt.architectures.sites`.
-        predicted_class: the class that rows leave with; None: the one that the off-ramp predicts.
+        predicted_class: the class that rows leave with; None: the off-ramp's own answer.
         condition: a `LinearCondition`, an `OffRamp`, a `BagOfTokens`, or any callable on features (rows, size) that
             returns a bool mask (rows,).
         feature: `cls`, `mean`, `flat` or `cls+mean`; of a bag of tokens `ids`.
@@ -110,16 +111,18 @@ class Policy:
         sites: names of the model's sites, in their order.
         num_classes: C.
         hidden_size: D.
+        task: what "the same answer" means where rows leave.
         state: the exits as they are now.
         certificate: the promise about all of them together; None: nothing is promised.
         path: the policies that the certificate was looked for along; None: the exits were added by hand.
         made_for: what the certificate rests on, see `fingerprints.run_identity`.
     """
 
-    def __init__(self, sites: tuple[str, ...], num_classes: int, hidden_size: int):
+    def __init__(self, sites: tuple[str, ...], num_classes: int, hidden_size: int, task: Task = SINGLE_LABEL):
         self.sites = sites
         self.num_classes = num_classes
         self.hidden_size = hidden_size
+        self.task = task
         self.state = PolicyState()
         self.certificate: Certificate | None = None
         self.path: CertifiedPath | None = None
@@ -172,7 +175,7 @@ class Policy:
 
     def without_exits(self, made_for: dict[str, Any] | None = None) -> Policy:
         """Return a policy of the same model, without exits."""
-        policy = Policy(self.sites, self.num_classes, self.hidden_size)
+        policy = Policy(self.sites, self.num_classes, self.hidden_size, self.task)
         policy.made_for = made_for or {}
         return policy
 
@@ -190,9 +193,14 @@ class Policy:
                 raise ValueError(
                     f"off-ramp must have the model's {self.num_classes} classes (got {exit.condition.num_classes})"
                 )
+            if exit.condition.score not in self.task.scores:
+                scores = " or ".join(self.task.scores)
+                raise ValueError(f"off-ramp must score by {scores} for {self.task} (got {exit.condition.score})")
+        elif not self.task.has_labels:
+            raise ValueError(f"exit must be an off-ramp for {self.task} (got {type(exit.condition).__name__})")
         elif exit.predicted_class is None or not 0 <= exit.predicted_class < self.num_classes:
             raise ValueError(f"class must be from 0 to {self.num_classes - 1} (got {exit.predicted_class!r})")
-        highest = 1 - 1 / self.num_classes
+        highest = 1 - 1 / self.num_classes if self.task.has_labels else 1
         if not 0 < exit.bound < highest:
             raise ValueError(
                 f"bound must be inside (0, {highest:.3g}), or another class would be likelier (got {exit.bound})"

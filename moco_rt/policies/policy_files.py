@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from moco_rt.architectures.tasks import TASKS, task_from
 from moco_rt.certification.certificate import GIVEN, Certificate
 from moco_rt.certification.policy_path import PolicyPath
 from moco_rt.policies.bag_of_tokens import TOKENS, AnyOffRamp, BagOfTokens
@@ -28,7 +29,7 @@ from moco_rt.policies.policy import CertifiedPath, Exit, Policy
 FORMAT, VERSION = "moco_rt policy", 3
 JSON, TENSORS = "policy.json", "policy.safetensors"
 #: What a policy of this version of moco_rt can be about; later ones may know more.
-_KNOWN = {"task": ("single_label",), "promise": ("confident", "per class", "accuracy")}
+_KNOWN = {"task": tuple(TASKS), "promise": ("confident", "per class", "accuracy")}
 #: Tensors of a certified path.
 _PATH_TENSORS = ("variant", "thresholds", "disagreements", "seconds")
 
@@ -44,7 +45,7 @@ def save_policy(policy: Policy, directory: str | Path) -> None:
     text = {
         "format": FORMAT,
         "version": VERSION,
-        "task": "single_label",
+        "task": policy.task.stored(),
         "variant": GIVEN if policy.certificate is None else policy.certificate.variant,
         "promise": "confident" if policy.certificate is None else policy.certificate.promise,
         "dtype": policy.made_for.get("dtype"),
@@ -82,7 +83,8 @@ def load_policy(json_file: str | Path, tensors_file: str | Path, expected: Polic
         made_for = _made_for(text, expected, json_file)
         descriptions = list(enumerate(text["exits"]))
         closed, certificate = set(text["closed"]), Certificate.of(text["certificate"])
-    policy = Policy(expected.sites, expected.num_classes, expected.hidden_size)
+        task = task_from(text.get("task", "single_label"))  # version 1 knew no other
+    policy = Policy(expected.sites, expected.num_classes, expected.hidden_size, task)
     with whole(tensors_file):
         for place, about in descriptions:
             policy.add(_exit(about, f"exits.{place}", tensors))
@@ -105,9 +107,10 @@ def _made_for(text: Mapping[str, Any], expected: Policy, name: str | Path) -> di
             made_for |= {key: value for key, value in expected.made_for.items() if key != "sampled_weights"}
         return made_for
     for field, known in _KNOWN.items():
-        if text[field] not in known:
+        found = text[field]["name"] if isinstance(text[field], dict) else text[field]
+        if found not in known:
             readable = " or ".join(map(repr, known))
-            raise ValueError(f"{name} must have {field} {readable}, which this moco_rt knows (got {text[field]!r})")
+            raise ValueError(f"{name} must have {field} {readable}, which this moco_rt knows (got {found!r})")
     if text["dtype"] is not None:  # first, for another dtype has other weights too
         made_for = {"dtype": text["dtype"], **made_for}
     check_made_for(made_for, expected.made_for, name)
@@ -156,7 +159,7 @@ def _describe(exit: Exit, prefix: str, tensors: dict[str, NDArray[Any]]) -> dict
             tensors[f"{prefix}.layers.{i}.bias"] = np.ascontiguousarray(bias)
         tensors[f"{prefix}.thresholds"] = np.ascontiguousarray(condition.thresholds)
         tensors[f"{prefix}.bounds"] = np.ascontiguousarray(condition.bounds)
-        named = ("score", "temperature", "feature", "patience")
+        named = ("score", "temperature", "feature", "patience", *(["levels"] if condition.levels else []))
         return {"kind": "off_ramp", "site": exit.site, **{name: _plain(getattr(condition, name)) for name in named}}
     if isinstance(condition, BagOfTokens):
         for name in ("bias", "thresholds", "bounds"):
@@ -164,8 +167,9 @@ def _describe(exit: Exit, prefix: str, tensors: dict[str, NDArray[Any]]) -> dict
         # The table is large, and the path's bag has the same as the exit's.
         table = next((name for name, stored in tensors.items() if stored is condition.table), f"{prefix}.table")
         tensors[table] = condition.table
+        scored = {} if condition.score == "max_prob" else {"score": condition.score, "levels": condition.levels}
         temperature = _plain(condition.temperature)
-        return {"kind": "bag_of_tokens", "site": exit.site, "temperature": temperature, "table": table}
+        return {"kind": "bag_of_tokens", "site": exit.site, "temperature": temperature, "table": table, **scored}
     if isinstance(condition, LinearCondition):
         tensors[f"{prefix}.weight"] = condition.weight
         named = ("bias", "threshold", "bound", "feature")
@@ -196,7 +200,8 @@ def _exit(about: Mapping[str, Any], prefix: str, tensors: Mapping[str, NDArray[A
         return Exit.of(OffRamp(layers, thresholds, bounds, **options), about["site"])
     if about["kind"] == "bag_of_tokens":
         bias, thresholds, bounds = (tensors[f"{prefix}.{name}"] for name in ("bias", "thresholds", "bounds"))
-        bag = BagOfTokens(tensors[about["table"]], bias, thresholds, bounds, about["temperature"])
+        scored = {name: about[name] for name in ("temperature", "score", "levels") if name in about}
+        bag = BagOfTokens(tensors[about["table"]], bias, thresholds, bounds, **scored)
         return Exit.of(bag, about["site"])
     condition = LinearCondition(tensors[f"{prefix}.weight"], **options)
     return Exit(about["site"], about["predicted_class"], condition, condition.feature, about["exit_bound"])

@@ -29,8 +29,8 @@ def report_page(name: str, certificate: Certificate, findings: SearchReport) -> 
     pictures = [
         (
             draw_paths(findings),
-            "Every point is a policy: how often it changes a label, and the time it takes. The circle is the one that "
-            "was certified; the dashed line is what it promises, further left is safer.",
+            "Every point is a policy: how often it changes an answer, and the time it takes. The circle is the one "
+            "that was certified; the dashed line is what it promises, further left is safer.",
         )
     ]
     if findings.sites:

@@ -101,7 +101,7 @@ def draw_exits_by_length(findings: SearchReport) -> Figure:
 
 
 def draw_reliability(findings: SearchReport) -> Figure:
-    """Draw how often each off-ramp has the full model's label, against its score."""
+    """Draw how often each off-ramp has the full model's answer, against its score."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     for e, site in enumerate(findings.sites):
@@ -116,8 +116,8 @@ def draw_reliability(findings: SearchReport) -> Figure:
         )
     lowest = float(findings.scores.min())
     axes.plot([lowest, 1], [100 * lowest, 100], color="#888888", linestyle="--", linewidth=1)
-    axes.set_xlabel("highest probability of the off-ramp")
-    axes.set_ylabel("rows with the full model's label (%)")
+    axes.set_xlabel("score of the off-ramp")
+    axes.set_ylabel("rows with the full model's answer (%)")
     axes.set_title("Reliability, a tenth of the rows a point")
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)

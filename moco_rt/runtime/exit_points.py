@@ -101,12 +101,13 @@ class CompiledExitPoint:
 def compile_off_ramp(off_ramp: OffRamp, device: torch.device) -> CompiledOffRamp:
     """The off-ramp as the extension scores it: on a CPU with the same bits for a row in any batch."""
     layers = [(torch.from_numpy(w).to(device), torch.from_numpy(b).to(device)) for w, b in off_ramp.layers]
-    return CompiledOffRamp(layers, score=off_ramp.score, temperature=off_ramp.temperature)
+    return CompiledOffRamp(layers, score=off_ramp.score, temperature=off_ramp.temperature, levels=list(off_ramp.levels))
 
 
 def compile_bag(bag: BagOfTokens) -> CompiledBag:
     """The bag of tokens as the extension scores it, always on the CPU: with the same bits for a row in any batch."""
-    return CompiledBag(torch.from_numpy(bag.table), torch.from_numpy(bag.bias), temperature=bag.temperature)
+    table, bias = torch.from_numpy(bag.table), torch.from_numpy(bag.bias)
+    return CompiledBag(table, bias, temperature=bag.temperature, score=bag.score, levels=list(bag.levels))
 
 
 def compile_scorer(off_ramp: AnyOffRamp, device: torch.device) -> Callable[[PackedBatch], torch.Tensor]:

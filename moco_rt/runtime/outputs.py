@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -56,12 +56,14 @@ class RowNames:
         sites: of each tier the names of its sites; of a model by itself there is one tier.
         tiers: rows say which tier answered.
         several: several labels may hold at once.
+        holds_from: the probability from which each of these holds, by number; 0.5 where nothing stands.
     """
 
     labels: Mapping[int, str]
     sites: Sequence[Sequence[str]]
     tiers: bool = False
     several: bool = False
+    holds_from: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -71,8 +73,8 @@ class Prediction:
     It has a length, and iterating over it gives a dict for each text: `label` (the name), `prob` (the label's) and
     `exit` (name of the site where the row left, or None); `score` in place of `label` and `prob` where there are no
     labels; of a cascade also `tier`. Where several labels may hold at once, `label` and `prob` are lists of those with
-    at least probability 0.5. So `pandas.DataFrame(prediction)` is its table. A text that no tier answered, or whose
-    probability is not a number, has None in place of its label.
+    at least probability 0.5, or the thresholds of the policy's task. So `pandas.DataFrame(prediction)` is its table. A
+    text that no tier answered, or whose probability is not a number, has None in place of its label.
 
     Attributes:
         labels: (N,) int64, the class with the highest probability; None: the model has one label, or is a regression.
@@ -138,7 +140,7 @@ def _holding(probs: Sequence[float], names: RowNames) -> dict[str, Any]:
     """Return the labels that hold where several may hold at once, with their probabilities."""
     if not all(map(math.isfinite, probs)):
         return {"label": None, "prob": None}
-    holding = [label for label, prob in enumerate(probs) if prob >= _HOLDS]
+    holding = [label for label, prob in enumerate(probs) if prob >= names.holds_from.get(label, _HOLDS)]
     return {"label": [names.labels.get(label, label) for label in holding], "prob": [probs[label] for label in holding]}
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from moco_rt.architectures import probabilities
 from moco_rt.encoding import EncodedTexts
 from moco_rt.inputs.batching import packed_batches
 from moco_rt.inputs.prefetch import prefetch_encoded
@@ -107,7 +108,8 @@ def prediction_of(model: Any, logits: Tensor, exit_site: Tensor, exit_rule: Tens
     """Return what a model's outputs for N rows say: logits (N, C) float32, exit_site and exit_rule (N,) int64."""
     labels, probs, scores = _answers(logits, model.config.problem_type)
     several = model.config.problem_type == "multi_label_classification"
-    names = RowNames(model.config.id2label, [model.sites], several=several)
+    holds_from = dict(enumerate(model.policy.task.holds_from(logits.shape[1])))
+    names = RowNames(model.config.id2label, [model.sites], several=several, holds_from=holds_from)
     return Prediction(labels, probs, exit_site, exit_rule, torch.zeros_like(exit_rule), scores, names)
 
 
@@ -119,4 +121,4 @@ def _answers(logits: Tensor, problem_type: str | None) -> tuple[Tensor | None, T
     if alone:  # argmax would call everything label 0
         return None, logits.sigmoid(), logits[:, 0]
     several = problem_type == "multi_label_classification"
-    return logits.argmax(dim=1), logits.sigmoid() if several else logits.softmax(dim=1), None
+    return logits.argmax(dim=1), probabilities(logits) if several else logits.softmax(dim=1), None

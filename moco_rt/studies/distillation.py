@@ -1,4 +1,4 @@
-"""Off-ramps distilled from the full model: they learn its probabilities, no labels; its weights stay unchanged."""
+"""Off-ramps distilled from the full model: they learn its answers, no labels; its weights stay unchanged."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from itertools import pairwise
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import softmax
 from torch import Tensor
 from torch.nn.functional import relu
 
+from moco_rt.architectures import SINGLE_LABEL, Task
 from moco_rt.policies.bag_of_tokens import BagOfTokens
 from moco_rt.policies.conditions import Layers, OffRamp
-from moco_rt.statistics.calibration import fit_temperature
+from moco_rt.studies.objectives import Objective, objective_for
 from moco_rt.studies.recording import Recordings
 
 _BATCH_ROWS = 256
@@ -30,16 +30,16 @@ _BUCKETS, _TABLE_BYTES = 2**18, 2**24
 _BAG_BATCH_ROWS, _BAG_EPOCHS, _BAG_FEWEST_STEPS, _BAG_STEP = 128, 6, 200, 2.0
 
 
-def distill(x: NDArray[np.float32], probs: NDArray[np.float32], *, hidden: int, seed: int) -> Layers:
-    """Fit the layers of an off-ramp that predicts a model's probabilities from a feature.
+def distill(x: NDArray[np.float32], objective: Objective, *, hidden: int, seed: int) -> Layers:
+    """Fit the layers of an off-ramp that predicts a model's answers from a feature.
 
-    Minimises the cross-entropy with the model's probabilities (Hinton et al. 2015, temperature 1) by AdamW with a
-    one-cycle learning rate over mini-batches, on features scaled to mean 0 and variance 1; the scaling is folded into
-    the first layer. Deterministic for a seed.
+    Minimises the objective's loss, of one label the cross-entropy with the model's probabilities (Hinton et al. 2015,
+    temperature 1), by AdamW with a one-cycle learning rate over mini-batches, on features scaled to mean 0 and variance
+    1; the scaling is folded into the first layer. Deterministic for a seed.
 
     Args:
         x: (rows, size) float32 features.
-        probs: (rows, C) float32 probabilities of the full model.
+        objective: what is fitted to the same rows.
         hidden: hidden units; 0: one layer.
         seed: of the initial weights and the order of rows.
 
@@ -51,18 +51,19 @@ def distill(x: NDArray[np.float32], probs: NDArray[np.float32], *, hidden: int, 
     # Constant features, such as the first token's embedding, carry no information: their weights become 0.
     scale[scale < 1e-5 * (1 + np.abs(mean))] = np.inf
     features = torch.from_numpy(((x - mean) / scale).astype(np.float32))
-    targets = torch.from_numpy(probs)
-    sizes = [x.shape[1], *([hidden] if hidden else []), probs.shape[1]]
+    targets = torch.from_numpy(objective.targets)
+    sizes = [x.shape[1], *([hidden] if hidden else []), objective.outputs]
     layers = [_layer(inputs, outputs, generator) for inputs, outputs in pairwise(sizes)]
+    objective.begin(*layers[-1])
     parameters = [tensor for layer in layers for tensor in layer]
     optimiser = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.05)
     batches = math.ceil(len(x) / _BATCH_ROWS)
     epochs = max(_EPOCHS, math.ceil(_FEWEST_STEPS / batches))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=2e-3, total_steps=epochs * batches)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=objective.rate, total_steps=epochs * batches)
     with _one_thread():
         for _ in range(epochs):
             for rows in torch.randperm(len(x), generator=generator).split(_BATCH_ROWS):
-                loss = torch.nn.functional.cross_entropy(_apply(layers, features[rows]), targets[rows])
+                loss = objective.loss(_apply(layers, features[rows]), targets[rows])
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
@@ -74,7 +75,7 @@ def distill(x: NDArray[np.float32], probs: NDArray[np.float32], *, hidden: int, 
 
 
 def forward(layers: Layers, x: Tensor) -> Tensor:
-    """Return the logits (rows, C) of fitted layers on a feature (rows, size)."""
+    """Return the outputs (rows, outputs) of fitted layers on a feature (rows, size)."""
     return _apply([(torch.from_numpy(weight), torch.from_numpy(bias)) for weight, bias in layers], x)
 
 
@@ -101,11 +102,11 @@ def _apply(layers: Sequence[tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
 
 
 def fit_off_ramp(
-    site: str, feature: str, rows: Recordings, validation: Recordings, seed: int
+    site: str, feature: str, rows: Recordings, validation: Recordings, seed: int, task: Task = SINGLE_LABEL
 ) -> tuple[OffRamp, OffRamp]:
     """Fit an off-ramp of one layer and one of two; return the better one, calibrated, and the plain one of one layer.
 
-    Two layers are better where they give the labels of the validation rows a higher likelihood, by more than the
+    Two layers are better where they give the answers to the validation rows a higher likelihood, by more than the
     standard error of the difference: with few rows to compare on, the simpler one wins. The temperature of the better
     one fits the full model's probabilities of the validation rows best. All thresholds are infinite: no row leaves yet.
 
@@ -115,24 +116,34 @@ def fit_off_ramp(
         rows: recordings to learn from.
         validation: recordings to compare and to calibrate on.
         seed: of the initial weights and the order of rows.
+        task: what the answers are.
     """
-    probs = softmax(rows.given, axis=1)
+    objective = objective_for(task, rows.given)
     x, held_out = rows.feature(site, feature), torch.from_numpy(validation.feature(site, feature))
-    labels = torch.from_numpy(validation.labels)
-    one, two = (distill(x, probs, hidden=hidden, seed=seed) for hidden in (0, _HIDDEN))
-    logits_of_one, logits_of_two = forward(one, held_out), forward(two, held_out)
+    one, two = (distill(x, objective, hidden=hidden, seed=seed) for hidden in (0, _HIDDEN))
+    outputs_of_one, outputs_of_two = forward(one, held_out), forward(two, held_out)
     loss_of_one, loss_of_two = (
-        torch.nn.functional.cross_entropy(logits, labels, reduction="none") for logits in (logits_of_one, logits_of_two)
+        objective.losses(outputs, validation.given) for outputs in (outputs_of_one, outputs_of_two)
     )
     gain = loss_of_one - loss_of_two
     worth_it = gain.mean() > gain.std() / len(gain) ** 0.5
-    layers, logits = (two, logits_of_two) if worth_it else (one, logits_of_one)
-    temperature = fit_temperature(logits.numpy(), softmax(validation.given, axis=1))
-    better = OffRamp.closed(layers, feature=feature, site=site, temperature=temperature)
-    return better, OffRamp.closed(one, feature=feature, site=site)
+    layers, outputs = (two, outputs_of_two) if worth_it else (one, outputs_of_one)
+    temperature = objective.temperature(outputs, validation.given)
+    return (
+        _closed(task, objective.finished(layers), feature, site, temperature),
+        _closed(task, objective.finished(one), feature, site),
+    )
 
 
-def unfitted_off_ramp(site: str, feature: str, hidden_size: int, classes: int) -> OffRamp:
+def _closed(task: Task, layers: Layers, feature: str, site: str, temperature: float = 1.0) -> OffRamp:
+    """Return an off-ramp of a task, by which no row leaves."""
+    levels = task.levels(len(layers[-1][1]))
+    return OffRamp.closed(
+        layers, feature=feature, site=site, temperature=temperature, score=task.scores[0], levels=levels
+    )
+
+
+def unfitted_off_ramp(site: str, feature: str, hidden_size: int, classes: int, task: Task = SINGLE_LABEL) -> OffRamp:
     """Return an off-ramp of two layers that `fit_off_ramp` could return, all zeros: it costs what that would.
 
     Args:
@@ -140,16 +151,17 @@ def unfitted_off_ramp(site: str, feature: str, hidden_size: int, classes: int) -
         feature: `cls` or `cls+mean`.
         hidden_size: D, of the model.
         classes: C.
+        task: what the answers are.
     """
-    sizes = [hidden_size * (2 if feature == "cls+mean" else 1), _HIDDEN, classes]
+    sizes = [hidden_size * (2 if feature == "cls+mean" else 1), _HIDDEN, task.outputs(classes)]
     layers = tuple((np.zeros((o, i), np.float32), np.zeros(o, np.float32)) for i, o in pairwise(sizes))
-    return OffRamp.closed(layers, feature=feature, site=site)
+    return _closed(task, layers, feature, site)
 
 
-def fit_bag(rows: Recordings, validation: Recordings, seed: int) -> BagOfTokens:
-    """Fit a bag of tokens that predicts a model's probabilities from token ids; no row leaves by it yet.
+def fit_bag(rows: Recordings, validation: Recordings, seed: int, task: Task = SINGLE_LABEL) -> BagOfTokens:
+    """Fit a bag of tokens that predicts a model's answers from token ids; no row leaves by it yet.
 
-    Minimises the cross-entropy with the model's probabilities, as `distill` does, by Adagrad (Duchi et al., JMLR 2011)
+    Minimises the loss that `distill` does, by Adagrad (Duchi et al., JMLR 2011)
     from a table of zeros: rare n-grams, which are most, learn at a rate of their own. Measured on SST-2 and IMDB with
     500 to 40,000 rows, it settles at least as many fresh rows as Adam, with weight decay or without, and going on costs
     it none of them. Deterministic for a seed.
@@ -158,46 +170,50 @@ def fit_bag(rows: Recordings, validation: Recordings, seed: int) -> BagOfTokens:
         rows: recordings with token ids, to learn from.
         validation: recordings with token ids; the temperature fits the full model's probabilities of these rows best.
         seed: of the order of rows.
+        task: what the answers are.
     """
-    probs = softmax(rows.given, axis=1).astype(np.float32)
-    buckets = _most_buckets(probs.shape[1])
-    table = torch.zeros(buckets, probs.shape[1], dtype=torch.float32, requires_grad=True)
-    bias = torch.from_numpy(np.log(np.maximum(probs.mean(axis=0), 1e-6))).requires_grad_()
-    targets = torch.from_numpy(probs)
+    objective = objective_for(task, rows.given)
+    buckets = _most_buckets(objective.outputs)
+    table = torch.zeros(buckets, objective.outputs, dtype=torch.float32, requires_grad=True)
+    bias = torch.from_numpy(objective.start()).requires_grad_()
+    targets = torch.from_numpy(objective.targets)
     # Adagrad's first step moves every number of the table by the rate, and so the logits of a row of n n-grams by the
     # rate * sqrt(n).
     rate = _BAG_STEP / float(np.mean(2 * rows.lengths - 1)) ** 0.5
     optimiser = torch.optim.Adagrad([table, bias], lr=rate)
     generator = torch.Generator().manual_seed(seed)
-    epochs = max(_BAG_EPOCHS, math.ceil(_BAG_FEWEST_STEPS / math.ceil(len(probs) / _BAG_BATCH_ROWS)))
+    epochs = max(_BAG_EPOCHS, math.ceil(_BAG_FEWEST_STEPS / math.ceil(len(targets) / _BAG_BATCH_ROWS)))
     # Steps touch few rows of the table; torch warns unless it is told whether it should check that their places fit.
     with _one_thread(), torch.sparse.check_sparse_tensor_invariants(False):
         for _ in range(epochs):
-            for places in torch.randperm(len(probs), generator=generator).split(_BAG_BATCH_ROWS):
-                logits = _bag_logits(table, bias, *rows.ngrams(places.numpy(), buckets))
-                loss = torch.nn.functional.cross_entropy(logits, targets[places])
+            for places in torch.randperm(len(targets), generator=generator).split(_BAG_BATCH_ROWS):
+                outputs = _bag_outputs(table, bias, *rows.ngrams(places.numpy(), buckets))
+                loss = objective.loss(outputs, targets[places])
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
         with torch.no_grad():
-            logits = _bag_logits(table, bias, *validation.ngrams(slice(None), buckets))
-    temperature = fit_temperature(logits.numpy(), softmax(validation.given, axis=1))
-    return BagOfTokens.closed(table.detach().numpy(), bias.detach().numpy(), temperature)
+            outputs = _bag_outputs(table, bias, *validation.ngrams(slice(None), buckets))
+    temperature = objective.temperature(outputs, validation.given)
+    # A table is a layer on one-hot buckets.
+    ((weight, last),) = objective.finished(((table.detach().numpy().T, bias.detach().numpy()),))
+    return BagOfTokens.closed(weight.T, last, temperature, task.scores[0], task.levels(rows.given.shape[1]))
 
 
-def unfitted_bag(classes: int) -> BagOfTokens:
+def unfitted_bag(classes: int, task: Task = SINGLE_LABEL) -> BagOfTokens:
     """Return a bag of tokens as `fit_bag` could return it, all zeros: it costs what that would. classes: C."""
-    table = np.zeros((_most_buckets(classes), classes), np.float32)
-    return BagOfTokens.closed(table, np.zeros(classes, np.float32), 1.0)
+    outputs = task.outputs(classes)
+    table, bias = np.zeros((_most_buckets(outputs), outputs), np.float32), np.zeros(outputs, np.float32)
+    return BagOfTokens.closed(table, bias, 1.0, task.scores[0], task.levels(classes))
 
 
-def _most_buckets(num_classes: int) -> int:
-    """Return how many buckets the table of a bag of tokens has: a power of two, fewer where there are many classes."""
-    fitting = _TABLE_BYTES // (4 * num_classes)
+def _most_buckets(outputs: int) -> int:
+    """Return how many buckets the table of a bag of tokens has: a power of two, fewer where there are many outputs."""
+    fitting = _TABLE_BYTES // (4 * outputs)
     return min(_BUCKETS, 1 << (fitting.bit_length() - 1))
 
 
-def _bag_logits(table: Tensor, bias: Tensor, ngrams: Tensor, counts: Tensor) -> Tensor:
-    """Return the logits (rows, C) of rows with these buckets of n-grams, end to end, and so many of them each."""
+def _bag_outputs(table: Tensor, bias: Tensor, ngrams: Tensor, counts: Tensor) -> Tensor:
+    """Return the outputs (rows, outputs) of rows with these buckets of n-grams, end to end, and so many each."""
     sums = torch.nn.functional.embedding_bag(ngrams, table, counts.cumsum(0) - counts, mode="sum", sparse=True)
     return bias + sums / counts.float().sqrt()[:, None]

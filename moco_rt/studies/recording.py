@@ -29,6 +29,7 @@ class Recordings:
         lengths: (N,) int64 tokens.
         given: (N, C) float32 logits of the model whose answers count: often the same one.
         tokens: the rows' token ids, as a batch has them at the site `tokens`; None: not recorded.
+        dtype: of the logits that the model itself gives: what rows leave with is rounded to it.
     """
 
     features: dict[str, NDArray[np.float32]]
@@ -36,6 +37,7 @@ class Recordings:
     lengths: NDArray[np.int64]
     given: NDArray[np.float32]
     tokens: EncodedTexts | None = None
+    dtype: torch.dtype = torch.float32
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -69,13 +71,13 @@ class Recordings:
         """Return some of the rows, as views."""
         features = {site: values[rows] for site, values in self.features.items()}
         tokens = None if self.tokens is None else self.tokens[rows]
-        return Recordings(features, self.logits[rows], self.lengths[rows], self.given[rows], tokens)
+        return Recordings(features, self.logits[rows], self.lengths[rows], self.given[rows], tokens, self.dtype)
 
     def copy(self) -> Recordings:
         """Return a copy, which keeps nothing alive that these are a view of."""
         features = {site: values.copy() for site, values in self.features.items()}
         tokens = None if self.tokens is None else self.tokens.take(np.arange(len(self.tokens)))
-        return Recordings(features, self.logits.copy(), self.lengths.copy(), self.given.copy(), tokens)
+        return Recordings(features, self.logits.copy(), self.lengths.copy(), self.given.copy(), tokens, self.dtype)
 
 
 class _Recorder:
@@ -131,12 +133,13 @@ def record(model: EarlyExitClassifier, rows: Sequence[Any], sites: Sequence[str]
     if tokens is not None:
         recorders[TOKENS] = tokens
     logits = np.empty((len(rows), model.policy.num_classes), np.float32)
-    lengths = model.lengths_of(rows)
+    lengths, dtype = model.lengths_of(rows), torch.float32
     with tqdm(total=len(rows), unit="row", desc=desc, delay=2, leave=False) as progress:
         for places in by_lengths(lengths):
             for recorder in recorders.values():
                 recorder.places = places
             results = model.run_batch(recorders, model.batch_of([rows[i] for i in places]))
             logits[places] = results.logits.to("cpu", torch.float32).numpy()
+            dtype = results.logits.dtype
             progress.update(len(places))
-    return Recordings(features, logits, lengths, logits, None if tokens is None else tokens.rows())
+    return Recordings(features, logits, lengths, logits, None if tokens is None else tokens.rows(), dtype)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from moco_rt.architectures import SINGLE_LABEL, Task
 from moco_rt.architectures.sites import EMBEDDINGS, TOKENS
 from moco_rt.certification.certificate import GIVEN
 from moco_rt.certification.exit_scores import ExitScores
@@ -43,6 +44,7 @@ class Study:
         calibration_in_all: the calibration rows with their copies and, where known, true classes.
         costs: cost of leaving by each of the off-ramps, or of running to the end.
         logits: (N, C) float32 logits of the model on the rows of all three jobs.
+        task: what "the same answer" means.
     """
 
     off_ramps: Sequence[AnyOffRamp]
@@ -52,6 +54,7 @@ class Study:
     calibration_in_all: RowsInAll
     costs: Costs
     logits: NDArray[np.float32]
+    task: Task = SINGLE_LABEL
 
     @property
     def sites(self) -> list[str]:
@@ -61,10 +64,19 @@ class Study:
     def candidates(self, variant: str = GIVEN) -> ExitCandidates:
         """Score all rows by all off-ramps: the form that `select` takes. variant: its name."""
         ordering, calibration = (
-            ScoredRows(score_exits(self.off_ramps, rows), rows.lengths) for rows in (self.ordering, self.calibration)
+            ScoredRows(score_exits(self.off_ramps, rows, self.task), rows.lengths)
+            for rows in (self.ordering, self.calibration)
         )
-        classes = self.calibration.logits.shape[1]
-        return ExitCandidates(self.sites, self.costs, ordering, calibration, self.calibration_in_all, classes, variant)
+        return ExitCandidates(
+            self.sites,
+            self.costs,
+            ordering,
+            calibration,
+            self.calibration_in_all,
+            self.task.groups(self.calibration.logits.shape[1]),
+            variant,
+            answer=self.task.answer,
+        )
 
 
 def study_model(
@@ -94,7 +106,8 @@ def study_forms(
     alone: all forms have the same.
 
     Args:
-        models: forms of one model, the first as it was given; their exits take no part.
+        models: forms of one model, the first as it was given; their exits take no part, but the task of their policies
+            says what the answers are.
         split: the rows of the three jobs.
         seed: of the off-ramps.
         rows: the split's N texts as the models' tokenizer tokenises them; None: `split.rows`.
@@ -112,24 +125,26 @@ def study_forms(
         recorded = record(model, rows, sites, desc=f"record {numeric_form(model.model)}")
         teacher = recorded.logits if teacher is None else teacher
         recorded = replace(recorded, given=teacher)
-        bags = bags if studies else _fit_bags(recorded, split, seed)
-        studies.append(_study_recorded(recorded, split, of_model, seed, bags))
+        bags = bags if studies else _fit_bags(recorded, split, seed, model.policy.task)
+        studies.append(_study_recorded(recorded, split, of_model, seed, bags, model.policy.task))
         del recorded  # features take much memory: of all rows only those of one form are held at a time
     return studies
 
 
-def _fit_bags(recorded: Recordings, split: Split, seed: int) -> list[BagOfTokens]:
+def _fit_bags(recorded: Recordings, split: Split, seed: int, task: Task) -> list[BagOfTokens]:
     """Fit the bag of tokens that all forms share, for it reads nothing that they compute; none where no ids are."""
     if recorded.tokens is None:
         return []
-    return [fit_bag(recorded.take(split.fit), recorded.take(split.ordering), seed)]
+    return [fit_bag(recorded.take(split.fit), recorded.take(split.ordering), seed, task)]
 
 
-def _study_recorded(recorded: Recordings, split: Split, costs: Costs, seed: int, bags: Sequence[BagOfTokens]) -> Study:
+def _study_recorded(
+    recorded: Recordings, split: Split, costs: Costs, seed: int, bags: Sequence[BagOfTokens], task: Task
+) -> Study:
     """Distil off-ramps from the rows that train them, and keep the rows of the other two jobs."""
     fit_rows, ordering_rows = recorded.take(split.fit), recorded.take(split.ordering)
     fitted = [
-        fit_off_ramp(site, feature, fit_rows, ordering_rows, seed)
+        fit_off_ramp(site, feature, fit_rows, ordering_rows, seed, task)
         for site in tqdm(recorded.features, desc="off-ramps", delay=2, leave=False)
         for feature in _features(site)
     ]
@@ -141,14 +156,18 @@ def _study_recorded(recorded: Recordings, split: Split, costs: Costs, seed: int,
         calibration_in_all=split.calibration_in_all,
         costs=costs,
         logits=recorded.logits,
+        task=task,
     )
 
 
 def _unfitted(model: EarlyExitClassifier, sites: Sequence[str]) -> list[AnyOffRamp]:
     """Return off-ramps like those that will be fitted, to time what leaving by them costs."""
-    size, classes = model.policy.hidden_size, model.policy.num_classes
-    bags = [unfitted_bag(classes)] if TOKENS in sites else []
-    return [*bags, *(unfitted_off_ramp(site, feature, size, classes) for site in sites for feature in _features(site))]
+    size, classes, task = model.policy.hidden_size, model.policy.num_classes, model.policy.task
+    bags = [unfitted_bag(classes, task)] if TOKENS in sites else []
+    return [
+        *bags,
+        *(unfitted_off_ramp(site, feature, size, classes, task) for site in sites for feature in _features(site)),
+    ]
 
 
 def candidate_sites(model: EarlyExitClassifier) -> list[str]:
@@ -162,21 +181,48 @@ def candidate_sites(model: EarlyExitClassifier) -> list[str]:
     return [*([TOKENS] if TOKENS in model.sites else []), EMBEDDINGS, *attentions[:-1]]
 
 
-def score_exits(off_ramps: Sequence[AnyOffRamp], rows: Recordings) -> ExitScores:
-    """Score recorded rows by off-ramps, each with its site, with the code that will score them in the model."""
+def score_exits(off_ramps: Sequence[AnyOffRamp], rows: Recordings, task: Task = SINGLE_LABEL) -> ExitScores:
+    """Score recorded rows by off-ramps, each with its site, with the code that will score them in the model.
+
+    Args:
+        off_ramps: E off-ramps of the task.
+        rows: n recorded rows.
+        task: what the answers are.
+    """
+    if not task.has_labels:
+        return _score_answers(off_ramps, rows, task)
     scores = np.empty((len(off_ramps), 2, len(rows.lengths)), np.float32)
     for both, off_ramp in zip(scores, off_ramps, strict=True):
         both[:] = _score(off_ramp, rows).numpy()
     return ExitScores.of_labels(scores[:, 1].astype(np.int64), scores[:, 0], rows.labels, rows.logits.argmax(axis=1))
 
 
+def _score_answers(off_ramps: Sequence[AnyOffRamp], rows: Recordings, task: Task) -> ExitScores:
+    """Score rows whose answers are no labels, and compare what they would leave with, or end with, to what is given."""
+    score = np.empty((len(off_ramps), len(rows.lengths)), np.float32)
+    wrong = np.empty((len(off_ramps) + 1, len(rows.lengths)), np.bool_)
+    for place, off_ramp in enumerate(off_ramps):
+        if isinstance(off_ramp, BagOfTokens):
+            scores, logits = compile_bag(off_ramp).answer(rows.batch())
+        else:
+            scores, logits = compile_off_ramp(off_ramp, torch.device("cpu")).answer(_feature(off_ramp, rows))
+        score[place] = scores[0].numpy()
+        wrong[place] = ~task.same(rows.given, logits.to(rows.dtype).float().numpy())
+    wrong[-1] = ~task.same(rows.given, rows.logits)
+    return ExitScores.of_answers(score, wrong)
+
+
+def _feature(off_ramp: OffRamp, rows: Recordings) -> Tensor:
+    """Return what an off-ramp reads of recorded rows: (N, size) float32."""
+    assert off_ramp.site is not None
+    return torch.from_numpy(rows.feature(off_ramp.site, off_ramp.feature))
+
+
 def _score(off_ramp: AnyOffRamp, rows: Recordings) -> Tensor:
     """Return scores and predicted classes of recorded rows: (2, N) float32."""
     if isinstance(off_ramp, BagOfTokens):
         return compile_bag(off_ramp).score(rows.batch())
-    assert off_ramp.site is not None
-    x = torch.from_numpy(rows.feature(off_ramp.site, off_ramp.feature))
-    return compile_off_ramp(off_ramp, torch.device("cpu")).score(x)
+    return compile_off_ramp(off_ramp, torch.device("cpu")).score(_feature(off_ramp, rows))
 
 
 def _features(site: str) -> Sequence[str]:

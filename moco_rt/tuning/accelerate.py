@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
-from moco_rt.architectures import Ranking, load_tokenizer, unwrap
+from moco_rt.architectures import MultiLabel, Ranking, Regression, load_tokenizer, unwrap
 from moco_rt.architectures.conversion import Dtype
 from moco_rt.cascades.cascade import Cascade
 from moco_rt.cascades.tier import Tier, TierLike, align_classes, backend_to_keep
@@ -61,7 +61,7 @@ def accelerate(
     *,
     tokenizer: Any = None,
     image_processor: Any = None,
-    task: Ranking | None = None,
+    task: Ranking | MultiLabel | Regression | None = None,
     promise: str = "confident",
     agreement: float | Mapping[str, float] | None = None,
     max_drop: float | None = None,
@@ -97,9 +97,13 @@ def accelerate(
         tokenizer: the model's; None: loaded from where the model came from. Tiers bring their own. What is returned
             carries it.
         image_processor: the same of a model that takes images.
-        task: what "the same answer" means; None: the same label. `Ranking(keep_top=k)`: of a reranker, a model with one
-            label, the same first k of a query's candidates; `inputs`, and `calibration`, are then tuples of a query and
-            its documents, with the scores of the search as a third where they are known.
+        task: what "the same answer" means; None: the same label, or where several labels may hold at once the same set,
+            see the next. `MultiLabel(threshold=...)`: the same set of labels whose probability is at least a threshold,
+            0.5 or those of a dict by name. `Regression(tolerance=...)`: of a model that gives numbers, or has one
+            label, scores that differ by at most so much. `Ranking(keep_top=k)`: of a reranker, a model with one label,
+            the same first k of a query's candidates; `inputs`, and `calibration`, are then tuples of a query and its
+            documents, with the scores of the search as a third where they are known. But for labels, one at a time,
+            the promise is `"confident"`.
         promise: what is promised. `"confident"`: of all rows, at least the share `agreement` keeps the label that the
             model as it was given gives. `"per class"`: the same of the rows of each class, whatever share of all rows
             it has. `"accuracy"`: the fast model is right on at most `max_drop` of all rows fewer than the given one,
@@ -130,11 +134,11 @@ def accelerate(
     Raises:
         TypeError: model is not a classifier of texts or images, inputs is a single text or holds something else, or
             labels are not a sequence.
-        ValueError: it does not choose one label of at least two, there are too few distinct texts, one is not valid
+        ValueError: it is for another task, there are too few distinct texts, one is not valid
             Unicode, a label is not a class of the model, a share is not inside (0, 1), or an argument belongs to
             another promise.
     """
-    if task is not None:
+    if isinstance(task, Ranking):
         for name, value in (("image_processor", image_processor), ("labels", labels), ("columns", columns)):
             if value is not None:
                 raise ValueError(f"{name} must be None to rank")
@@ -146,6 +150,8 @@ def accelerate(
     if promise == "accuracy" and labels is None:
         raise ValueError("labels must be given with promise='accuracy' (got None)")
     if isinstance(model, list | tuple):
+        if task is not None:
+            raise ValueError(f"task must be None: tiers choose one label (got {task})")
         for name, value in (("tokenizer", tokenizer), ("image_processor", image_processor)):
             if value is not None:
                 raise ValueError(f"{name} must be None: tiers take texts, and bring their own tokenizers")
@@ -153,7 +159,11 @@ def accelerate(
         tiers = align_classes([_prepare_tier(tier, form, max_length) for tier in model])
         wish = make_promise(promise, agreement, max_drop, confidence, tiers[-1].class_names or (), seed)
         return _accelerate_tiers(tiers, inputs, calibration, labels, columns, wish, form, seed)
-    given = as_given(model, tokenizer, image_processor, columns, max_length)
+    given = as_given(model, tokenizer, image_processor, columns, max_length, task)
+    task_of_model = given.model.policy.task
+    if not task_of_model.has_labels and (promise != Confident.name or labels is not None):
+        got = f"promise={promise!r}" if labels is None else "labels"
+        raise ValueError(f"promise must be 'confident', and labels None, for {task_of_model} (got {got})")
     wish = make_promise(promise, agreement, max_drop, confidence, given.model.class_names, seed)
     split = given.split(inputs, calibration, labels, seed)
     variants = study_variants(given, dtype, split, seed)

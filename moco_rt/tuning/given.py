@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from moco_rt.architectures import load_image_processor, load_tokenizer, takes_images, unwrap
+from moco_rt.architectures import Task, load_image_processor, load_tokenizer, takes_images, task_of, unwrap
 from moco_rt.architectures.conversion import Dtype
 from moco_rt.cascades.tier import backend_to_keep
 from moco_rt.inputs.class_numbers import class_numbers
@@ -45,30 +45,43 @@ class Given(Protocol):
 
 
 def as_given(
-    model: Any, tokenizer: Any, image_processor: Any, columns: str | Sequence[str] | None, max_length: int | None
+    model: Any,
+    tokenizer: Any,
+    image_processor: Any,
+    columns: str | Sequence[str] | None,
+    max_length: int | None,
+    task: Task | None = None,
 ) -> Given:
-    """Return a classifier ready to be studied; arguments as for `accelerate`.
+    """Return a classifier ready to be studied, its policy with the task; arguments as for `accelerate`.
 
     Raises:
         TypeError: it is no classifier of texts or images.
-        ValueError: exits can settle nothing in it, or an argument is one of the other kind of model.
+        ValueError: it is for another task, or an argument is one of the other kind of model.
     """
     if takes_images(unwrap(model)[0]):
         if tokenizer is not None or max_length is not None:
             raise ValueError("tokenizer and max_length must be None: the model takes images")
-        return GivenForImages(model, image_processor, check_column(columns))
+        return GivenForImages(model, image_processor, check_column(columns), task)
     if image_processor is not None:
         raise ValueError("image_processor must be None: the model takes texts")
-    return GivenForTexts(model, tokenizer, columns, max_length)
+    return GivenForTexts(model, tokenizer, columns, max_length, task)
 
 
 class GivenForTexts:
     """A classifier of texts."""
 
-    def __init__(self, model: Any, tokenizer: Any, columns: str | Sequence[str] | None, max_length: int | None):
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        columns: str | Sequence[str] | None,
+        max_length: int | None,
+        task: Task | None = None,
+    ):
         self._backend = backend_to_keep(model) if isinstance(model, EarlyExitTextClassificationModel) else "auto"
         model, tokenizer = unwrap(model, tokenizer)
         self._model = EarlyExitTextClassificationModel(model, backend=self._backend)
+        self._model.policy.task = task_of(model.config, task)
         self._model.check_takes_exits()
         self._model.tokenizer = load_tokenizer(model) if tokenizer is None else tokenizer
         self._columns = columns
@@ -97,6 +110,7 @@ class GivenForTexts:
         form = None if dtype == "int8" else dtype
         fast = EarlyExitTextClassificationModel(model, backend=self._backend, dtype=form)
         fast.tokenizer = tokenizer
+        fast.policy.task = self._model.policy.task
         return fast
 
     def identity(self, model: EarlyExitClassifier) -> dict[str, Any]:
@@ -107,10 +121,11 @@ class GivenForTexts:
 class GivenForImages:
     """A classifier of images."""
 
-    def __init__(self, model: Any, image_processor: Any, column: str | None):
+    def __init__(self, model: Any, image_processor: Any, column: str | None, task: Task | None = None):
         self._backend = backend_to_keep(model) if isinstance(model, EarlyExitImageClassificationModel) else "auto"
         model, processor = unwrap(model, image_processor, "image_processor")
         self._model = EarlyExitImageClassificationModel(model, backend=self._backend)
+        self._model.policy.task = task_of(model.config, task)
         self._model.check_takes_exits()
         self._model.image_processor = load_image_processor(model) if processor is None else processor
         self._column = column
@@ -141,6 +156,7 @@ class GivenForImages:
         form = None if dtype == "int8" else dtype
         fast = EarlyExitImageClassificationModel(model, backend=self._backend, dtype=form)
         fast.image_processor = processor
+        fast.policy.task = self._model.policy.task
         return fast
 
     def identity(self, model: EarlyExitClassifier) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Quantise a classifier to int8 and compare its labels; inputs that are hard to quantise are smoothed first."""
+"""Quantise a classifier to int8 and compare its answers; inputs that are hard to quantise are smoothed first."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from moco_rt.architectures import (
+    Task,
     architecture_of,
-    check_single_label,
     load_image_processor,
     load_tokenizer,
     takes_images,
+    task_of,
     unwrap,
 )
 from moco_rt.architectures.conversion import check_quantizable, int8_copy, to_dtype
@@ -33,7 +34,7 @@ _ROWS = 512
 _BATCH_ROWS = 64
 #: How far large input channels are scaled down and their weights up (0: not at all, 1: fully); 0 is tried as well.
 _STRENGTHS = (0.25, 0.5, 0.75)
-#: Share of labels that must stay; otherwise some products are left in float32.
+#: Share of answers that must stay; otherwise some products are left in float32.
 _AGREEMENT = 0.995
 
 _log = logging.getLogger(__name__)
@@ -50,11 +51,12 @@ def quantize(
     max_length: int | None = None,
     columns: str | Sequence[str] | None = None,
 ) -> Any:
-    """Return a copy of a model with int8 weights, see `int8_copy`, that keeps the model's labels.
+    """Return a copy of a model with int8 weights, see `int8_copy`, that keeps the model's answers.
 
     Input channels are divided by max |x|^strength / max |weight|^(1 - strength) (SmoothQuant, arXiv:2211.10438), or by
-    nothing, whichever changes the logits least. Where too many labels still change, products are left in float32,
-    those first that change the logits most, and the log says which. Nothing is trained.
+    nothing, whichever changes the logits least. Where too many answers still change, products are left in float32,
+    those first that change the logits most, and the log says which: answers are labels; sets of labels with at least
+    probability 0.5, where several may hold at once; of numbers, their variance. Nothing is trained.
 
     Args:
         model: a Hugging Face `...ForSequenceClassification` or `...ForImageClassification`, or a pipeline or one of our
@@ -73,8 +75,7 @@ def quantize(
 
     Raises:
         TypeError: model is not a sequence classifier, or texts is a single text or holds something else.
-        ValueError: its family, or the processor, is not covered; it does not choose one label of at least two; there
-            are no texts.
+        ValueError: its family, or the processor, is not covered; there are no texts.
     """
     if takes_images(unwrap(model)[0]):
         return _quantize_on_images(model, texts, image_processor, check_column(columns))
@@ -102,17 +103,17 @@ def _spread(rows: Sequence[Any]) -> list[Any]:
 
 def quantize_on(model: Any, batches: Batches) -> Any:
     """Do what `quantize` does, on texts that are tokenised and padded already, or on images that are prepared."""
-    if model.config.num_labels != 1:
-        check_single_label(model.config)
+    numbers = model.config.problem_type == "regression" or model.config.num_labels == 1
+    task = None if numbers else task_of(model.config)
     check_quantizable(model)
     model = to_dtype(model, None)
     kind = class_for(model)
     expected = _logits(kind(model), batches)
 
     def compare(smooth: dict[str, Tensor] | None, keep: Sequence[str] = ()) -> tuple[float, float]:
-        """Return the mean squared error of the logits, and the share of labels that stay."""
+        """Return the mean squared error of the logits, and the share of answers that stay."""
         logits = _logits(kind(int8_copy(model, smooth, keep)), batches)
-        return float((logits - expected).square().mean()), _agreement(logits, expected)
+        return float((logits - expected).square().mean()), _agreement(logits, expected, task)
 
     smooths: dict[float, dict[str, Tensor] | None] = {0.0: None}
     tries = {0.0: compare(None)}  # before the work: raises where int8 cannot be
@@ -131,20 +132,21 @@ def quantize_on(model: Any, batches: Batches) -> Any:
             agreement = compare(smooths[strength], keep)[1]
             if agreement >= _AGREEMENT:
                 break
-        _log.warning("int8: for %.2f%% of labels, in float32 stay %s", 100 * agreement, ", ".join(keep))
+        _log.warning("int8: for %.2f%% of answers, in float32 stay %s", 100 * agreement, ", ".join(keep))
     return int8_copy(model, smooths[strength], keep)
 
 
-def _agreement(logits: Tensor, expected: Tensor) -> float:
-    """Return the share of labels that stay; of a model with one label, of the variance of its scores.
+def _agreement(logits: Tensor, expected: Tensor, task: Task | None) -> float:
+    """Return the share of answers that stay; of numbers, of the variance of each, the least.
 
     Args:
         logits: (rows, C) float32.
         expected: the same of the model in its own dtype.
+        task: what the answers are; None: numbers.
     """
-    if logits.shape[1] > 1:
-        return float((logits.argmax(1) == expected.argmax(1)).float().mean())
-    return 1 - float((logits - expected).var() / expected.var().clamp(min=1e-12))
+    if task is not None:
+        return float(task.same(expected.cpu().numpy(), logits.cpu().numpy()).mean())
+    return 1 - float(((logits - expected).var(dim=0) / expected.var(dim=0).clamp(min=1e-12)).max())
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from moco_rt.architectures import IMAGES
+from moco_rt.architectures import IMAGES, check_single_label
 from moco_rt.certification.certificate import Certificate
 from moco_rt.certification.exit_scores import ExitScores, count_exits
 from moco_rt.certification.promises import Accuracy, Confident, Outcomes, PerClass, Promise
@@ -67,12 +67,13 @@ def recertify(
 
     Raises:
         TypeError: inputs are of another kind.
-        ValueError: the model has no certified path, there are no inputs or they certify no policy of its form, or
-            labels are missing or do not fit. The model is then as it was.
+        ValueError: the model has no certified path, or does not choose one label of at least two; there are no inputs,
+            or they certify no policy of its form; labels are missing or do not fit. The model is then as it was.
     """
     policy, path = model.policy, model.policy.path
     if path is None or policy.certificate is None:
         raise ValueError("model must have a certified path, which accelerate finds (it has none)")
+    check_single_label(model.config)
     promise = _promise_of(policy.certificate)
     if policy.certificate.max_drop is not None and labels is None:
         raise ValueError("labels must be given: the promise is about accuracy (got None)")

@@ -23,20 +23,27 @@ def describe_search(model: EarlyExitClassifier, found: Study, chosen: Selection)
     """
     rows, certificate = found.calibration, chosen.certificate
     off_ramps = [found.off_ramps[place] for place in chosen.places]
-    scores = score_exits(off_ramps, rows)
+    scores = score_exits(off_ramps, rows, found.task)
+    names = [str(model.config.id2label[c]) for c in range(model.policy.num_classes)]
+    labels, predicted = rows.labels, scores.group
+    if not found.task.has_labels:
+        names, labels, predicted = ["row"], np.zeros_like(labels), scores.wrong[:-1].astype(np.int64)
     # A bag of tokens reads no feature that could be drawn.
     last = next((off_ramp for off_ramp in reversed(off_ramps) if isinstance(off_ramp, OffRamp)), None)
     return SearchReport(
         sites=[str(off_ramp.site) for off_ramp in off_ramps],
-        class_names=[str(model.config.id2label[c]) for c in range(model.policy.num_classes)],
+        class_names=names,
         seconds_full=certificate.seconds_full,
-        paths={"search": chosen.path.operating_points(), **_baseline_paths(found)},
+        paths={
+            "search": chosen.path.operating_points(),
+            **(_baseline_paths(found) if found.task.has_labels else {}),  # published methods settle labels
+        },
         chosen=np.array([certificate.seconds, certificate.disagreements / certificate.rows]),
         alpha=certificate.alpha,
         exits=scores.exit_of_row(chosen.thresholds),
         lengths=rows.lengths,
-        labels=rows.labels,
-        predicted=scores.group,
+        labels=labels,
+        predicted=predicted,
         scores=scores.score,
         sample=np.empty((0, 1), np.float32) if last is None else rows.feature(str(last.site), last.feature)[:SAMPLE],
     )

@@ -229,8 +229,8 @@ def test_other_rules_are_refused_where_nothing_is_embedded(one_line_error):
 @pytest.mark.parametrize(
     ("classes", "thresholds", "words"),
     [
-        (2, 3, "Exits: bag and thresholds must have 3 classes (got 2 and 3)"),
-        (3, 2, "Exits: bag and thresholds must have 3 classes (got 3 and 2)"),
+        (2, 3, "Exits: bag must have 3 classes and 3 thresholds (got 2 and 3)"),
+        (3, 2, "Exits: bag must have 3 classes and 3 thresholds (got 3 and 2)"),
     ],
 )
 def test_a_bag_of_other_classes_is_refused(one_line_error, classes, thresholds, words):

@@ -445,9 +445,9 @@ def test_results_without_rows_or_classes_are_refused(one_line_error, rows, class
         Results(rows, classes, dtype=torch.float32, device=torch.device("cpu"))
 
 
-@pytest.mark.parametrize(("site", "classes"), [(-1, 2), (0, 1)])
+@pytest.mark.parametrize(("site", "classes"), [(-1, 2), (0, 0)])
 def test_a_site_that_cannot_be_is_refused(one_line_error, site, classes):
-    with one_line_error(ValueError, f"site must be at least 0 and classes at least 2 (got {site} and {classes})"):
+    with one_line_error(ValueError, f"site must be at least 0 and classes at least 1 (got {site} and {classes})"):
         Exits(site, classes)
 
 

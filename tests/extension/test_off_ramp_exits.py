@@ -299,10 +299,10 @@ def test_a_row_whose_kept_mean_was_broken_never_leaves_by_it(device, value):
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"thresholds": [0.0] * 2}, "Exits: off_ramp and thresholds must have 3 classes (got 3 and 2)"),
+        ({"thresholds": [0.0] * 2}, "Exits: off_ramp must have 3 classes and 3 thresholds (got 3 and 2)"),
         (
             {"off_ramp": OffRamp(TWO_CLASSES, score="entropy", temperature=1.0)},
-            "Exits: off_ramp and thresholds must have 3 classes (got 2 and 3)",
+            "Exits: off_ramp must have 3 classes and 3 thresholds (got 2 and 3)",
         ),
         ({"patience": 0}, "Exits: patience must be at least 1 (got 0)"),
         ({"rule_id": -1}, "Exits: rule_id must be at least 0 (got -1)"),

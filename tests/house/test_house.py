@@ -22,7 +22,7 @@ ROOMS = {
     "encoding": (),
     "inputs": ("encoding",),
     "architectures": ("quantization",),
-    "policies": ("certification", "statistics", "quantization", "inputs"),
+    "policies": ("architectures", "certification", "statistics", "quantization", "inputs"),
     "runtime": ("architectures", "policies", "inputs", "encoding", "certification", "statistics", "quantization"),
     "cascades": ("runtime", "policies", "architectures", "inputs", "encoding", "certification", "quantization"),
     "analysis": ("architectures", "policies", "inputs", "encoding", "statistics", "quantization"),

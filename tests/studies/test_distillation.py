@@ -8,13 +8,21 @@ import numpy as np
 import pytest
 import torch
 
+from moco_rt.architectures import SINGLE_LABEL
 from moco_rt.encoding import EncodedTexts
 from moco_rt.statistics.calibration import fit_temperature
 from moco_rt.studies import distillation
-from moco_rt.studies.distillation import distill, fit_bag, fit_off_ramp, unfitted_bag
+from moco_rt.studies.distillation import fit_bag, fit_off_ramp, unfitted_bag
+from moco_rt.studies.objectives import objective_for
 from moco_rt.studies.recording import Recordings
 
 one_and_two_layers = pytest.mark.parametrize("hidden", [0, 16], ids=["one layer", "two layers"])
+
+
+def distill(x, probs, **options):
+    """Layers that learn probabilities."""
+    with np.errstate(divide="ignore"):
+        return distillation.distill(x, objective_for(SINGLE_LABEL, np.log(probs)), **options)
 
 
 def teacher(rows, size=12, classes=3, seed=0, sharp=1.0):

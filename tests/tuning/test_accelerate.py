@@ -410,25 +410,6 @@ def test_a_share_out_of_range_is_refused(trained, texts, one_line_error, name, s
         accelerate(trained[0], texts, tokenizer=trained[1], **{name: share})
 
 
-@pytest.mark.parametrize(
-    ("config", "words"),
-    [
-        ({"labels": 1}, "(got num_labels=1, problem_type=None)"),
-        ({"labels": 2, "problem_type": "regression"}, "(got num_labels=2, problem_type=regression)"),
-        (
-            {"labels": 3, "problem_type": "multi_label_classification"},
-            "(got num_labels=3, problem_type=multi_label_classification)",
-        ),
-    ],
-    ids=["one label", "regression", "multi-label"],
-)
-def test_a_model_that_does_not_choose_one_label_is_refused(
-    tiny_bert, word_tokenizer, texts, one_line_error, config, words
-):
-    with one_line_error(ValueError, f"a row may leave when its label is settled {words}"):
-        accelerate(tiny_bert(**config), texts, tokenizer=word_tokenizer)
-
-
 def test_a_model_without_a_classifier_is_refused(trained, texts, one_line_error):
     with one_line_error(TypeError, "model must be a Hugging Face ...ForSequenceClassification (got BertModel)"):
         accelerate(trained[0].bert, texts, tokenizer=trained[1])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from moco_rt import EarlyExitTextClassificationModel
-from moco_rt.architectures import architecture_of
+from moco_rt.architectures import SINGLE_LABEL, MultiLabel, architecture_of
 from moco_rt.architectures.conversion import int8_copy
 from moco_rt.inputs.batching import length_sorted_batches
 from moco_rt.quantization.int8_linear import Int8Linear
@@ -123,14 +123,41 @@ def test_where_too_few_labels_stay_the_log_says_what_is_left(model, word_tokeniz
     monkeypatch.setattr(quantization, "_STRENGTHS", ())
     monkeypatch.setattr(quantization, "_AGREEMENT", 1.0)
     quantize(model, TEXTS, tokenizer=word_tokenizer, max_length=16)
-    assert "of labels, in float32 stay bert.encoder.layer." in caplog.text
+    assert "of answers, in float32 stay bert.encoder.layer." in caplog.text
 
 
-def test_what_cannot_be_quantised_is_refused(model, tiny_bert, word_tokenizer, one_line_error):
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"labels": 1},
+        {"labels": 2, "problem_type": "regression"},
+        {"labels": 3, "problem_type": "multi_label_classification"},
+    ],
+    ids=["one label", "regression", "multi-label"],
+)
+def test_models_for_other_tasks_are_quantised(tiny_bert, word_tokenizer, monkeypatch, config):
+    monkeypatch.setattr(quantization, "_AGREEMENT", 0.8)  # random models are hard to quantise
+    given = tiny_bert(**config)
+    logits = [
+        EarlyExitTextClassificationModel(model)(**word_tokenizer(TEXTS[:64], padding=True, return_tensors="pt")).logits
+        for model in (given, quantize(given, TEXTS, tokenizer=word_tokenizer))
+    ]
+    assert 0 < (logits[0] - logits[1]).abs().mean() < 0.5 * logits[0].std(dim=0).mean()
+
+
+def test_answers_that_stay_are_sets_of_labels_or_the_variance_of_numbers():
+    expected = torch.tensor([[1.0, -1.0], [2.0, 3.0], [-1.0, 4.0]])
+    found = torch.tensor([[5.0, -2.0], [2.0, -0.1], [-3.0, 4.0]])
+    assert quantization._agreement(found, expected, MultiLabel()) == pytest.approx(2 / 3)
+    assert quantization._agreement(found, expected, SINGLE_LABEL) == pytest.approx(2 / 3)
+    assert quantization._agreement(expected + 1, expected, None) == 1
+    one_worse = torch.stack([expected[:, 0], 0.9 * expected[:, 1]], 1)
+    assert quantization._agreement(one_worse, expected, None) == pytest.approx(0.99)
+
+
+def test_what_cannot_be_quantised_is_refused(model, word_tokenizer, one_line_error):
     with one_line_error(TypeError, "texts must be a sequence of texts (got one str)"):
         quantize(model, "a film", tokenizer=word_tokenizer)
-    with one_line_error(ValueError, "model must choose one label of at least two"):
-        quantize(tiny_bert(labels=1), TEXTS, tokenizer=word_tokenizer)
     with one_line_error(ValueError, "texts must hold at least one text (got none)"):
         quantize(model, [], tokenizer=word_tokenizer)
     with one_line_error(ValueError, "model must have no int8 weights yet (got some)"):

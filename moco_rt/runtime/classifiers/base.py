@@ -17,7 +17,6 @@ from moco_rt._C import Results
 from moco_rt.architectures import (
     IMAGES,
     Source,
-    check_single_label,
     find_file,
     find_source,
     load_model,
@@ -129,7 +128,7 @@ class EarlyExitClassifier(PipelineModel, BackedModule):
         Raises:
             ValueError: the model does not choose one label of at least two, or is run as a whole.
         """
-        check_single_label(self.config)
+        self.policy.task.for_model(self.config)
         if isinstance(self._backend, WholeBackend):
             raise ValueError(f"exits need the backend packed or reference (got whole, because {self._backend.reason})")
 

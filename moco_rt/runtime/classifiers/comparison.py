@@ -52,12 +52,11 @@ def comparison_of(model: Any, wish: RowsWish) -> Comparison | None:
         ValueError: the answers that are to be compared are no labels.
     """
     state, path = model.policy.state, model.policy.path
-    if path is not None and state.step is not None:
-        return _AlongPath(model, path)
-    if len(state.exits) == len(state.closed) and model.given is model:
+    along = path is not None and state.step is not None
+    if not along and len(state.exits) == len(state.closed) and model.given is model:
         return None
     check_single_label(model.config)
-    return _OwnPolicy(model, wish)
+    return _AlongPath(model, path) if path is not None and along else _OwnPolicy(model, wish)
 
 
 class _AlongPath:
