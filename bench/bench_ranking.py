@@ -112,7 +112,8 @@ def table(results: dict) -> str:
         kept, scored, tried = name.split("/")
         lines.append(
             f"| first {kept} | {scored} | {TRIED[tried]} | {found['variant']} "
-            f"| {found['same']:.1%} of {found['queries']} | {found['over_own_form']:.2f}x | {found['over_given']:.2f}x |"
+            f"| {found['same']:.1%} of {found['queries']} "
+            f"| {found['over_own_form']:.2f}x | {found['over_given']:.2f}x |"
         )
     return "\n".join(lines)
 
