@@ -10,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moco_rt.inputs.texts import lone_surrogate
-
-#: Numbers that `Candidates.features` has of a document.
-FEATURES = 4
+from moco_rt.ranking.elimination import ranks
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +42,8 @@ class Candidates:
         scores = self.retrieved
         if scores is None:
             return np.empty((len(self.documents), 0), np.float32)
-        rank = np.argsort(np.argsort(-scores, kind="stable"), kind="stable") / len(scores)
         deviation = float(scores.std()) or 1.0
-        columns = [scores, (scores - scores.mean()) / deviation, scores - scores.max(), rank]
+        columns = [scores, (scores - scores.mean()) / deviation, scores - scores.max(), ranks(scores) / len(scores)]
         return np.stack(columns, axis=1).astype(np.float32)
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from moco_rt.certification.certificate import Certificate, ExitCount
 from moco_rt.certification.promises import Confident, Outcomes
+from moco_rt.ranking.elimination import ranks
 from moco_rt.ranking.search import RankedForm, search_margins
 from moco_rt.ranking.study import RankingStudy
 from moco_rt.statistics.bounds import upper_bound
@@ -51,8 +52,8 @@ def select_margins(studies: Sequence[RankingStudy], names: Sequence[str], promis
     queries = len(calibration.scores.given)
     asked = promise.for_rows(Outcomes(np.zeros((1, queries), bool)), ())
     each = replace(asked, guarantee=replace(asked.guarantee, delta=asked.delta / len(studies)))
-    nothing = _run(calibration, np.full(len(studies[0].estimates), np.inf, np.float32))
-    best, form, margins = nothing, 0, np.full(len(studies[0].estimates), np.inf, np.float32)
+    form, margins = 0, np.full(len(studies[0].estimates), np.inf, np.float32)
+    best = nothing = _run(calibration, margins)
     for number, study in enumerate(studies):
         path = search_margins(study.ordering)
         runs = [_run(study.calibration, policy.margins) for policy in path]
@@ -97,8 +98,7 @@ def _run(form: RankedForm, margins: NDArray[np.float32]) -> _Run:
 def _exit_counts(study: RankingStudy, exits: NDArray[np.int64], delta: float) -> tuple[ExitCount, ...]:
     """Count the candidates that left at each site, and those of them that were among the given model's first ones."""
     form = study.calibration
-    order = np.argsort(np.argsort(-form.scores.given, axis=1, kind="stable"), axis=1, kind="stable")
-    among, there = order < form.scores.keep_top, form.lengths > 0
+    among, there = ranks(form.scores.given) < form.scores.keep_top, form.lengths > 0
     counts = []
     for place, estimate in enumerate(study.estimates):
         left = (exits == place) & there

@@ -76,6 +76,16 @@ class RankScores:
         return RankScores(self.estimates[:, queries], self.final[queries], self.given[queries], self.keep_top)
 
 
+def ranks(scores: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the rank of each candidate of a query, 0 for the highest score; of equal ones the first ranks first.
+
+    Args:
+        scores: (..., n).
+    """
+    found: NDArray[np.int64] = np.argsort(np.argsort(-scores, axis=-1, kind="stable"), axis=-1, kind="stable")
+    return found
+
+
 def first(scores: NDArray[np.float32], keep_top: int) -> NDArray[np.int64]:
     """Return the places of each query's `keep_top` highest scores, ascending: (Q, k); of equal ones the first wins.
 

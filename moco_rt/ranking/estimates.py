@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from moco_rt._C import OffRamp as CompiledOffRamp
+from moco_rt.ranking.elimination import ranks
 
 #: The site before anything is computed: an estimate there reads retrieved scores alone.
 RETRIEVED = "retrieved"
@@ -56,8 +57,7 @@ def fit_estimate(site: str, x: Sequence[NDArray[np.float32]], scores: NDArray[np
         scores: (Q, n) of the model as it was given; minus infinity: there is no such candidate.
     """
     there = np.isfinite(scores)
-    rank = np.argsort(np.argsort(-scores, axis=1, kind="stable"), axis=1, kind="stable")
-    weight = (1 + _WEIGHT_OF_FIRST * np.exp(-rank / _RANKS)) * there
+    weight = (1 + _WEIGHT_OF_FIRST * np.exp(-ranks(scores) / _RANKS)) * there
     count = there.sum(axis=1, keepdims=True)
     known = np.where(there, scores, 0).astype(np.float64)
     target = known - known.sum(axis=1, keepdims=True) / count

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from moco_rt.certification.certificate import Certificate
 from moco_rt.policies.fingerprints import check_made_for
 from moco_rt.policies.manifest import read_manifest, read_tensors, whole
 from moco_rt.ranking.estimates import ScoreEstimate
+from moco_rt.ranking.ranked import Elimination
 
 FORMAT, VERSION = "moco_rt ranking", 1
 JSON, TENSORS = "ranking.json", "ranking.safetensors"
@@ -38,6 +40,11 @@ class RankingPolicy:
     margins: NDArray[np.float32]
     certificate: Certificate | None = None
     made_for: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def elimination(self) -> Elimination:
+        """Return it ready to run."""
+        return Elimination(self.estimates, self.margins, self.keep_top)
 
     def save(self, directory: Path) -> None:
         """Write both files into a directory."""

@@ -90,8 +90,7 @@ class EarlyExitReranker(EarlyExitTextClassificationModel):
             raise ValueError("scores must be given: the policy was found with those of the search (got None)")
         if not reads_scores:
             candidates = Candidates(candidates.query, candidates.documents)
-        elimination = Elimination(policy.estimates, policy.margins, policy.keep_top)
-        return elimination.run(self, self.encoder(policy.made_for.get("max_length")), candidates)
+        return policy.elimination.run(self, self.encoder(policy.made_for.get("max_length")), candidates)
 
     def encoder(self, max_length: int | None) -> Callable[[Sequence[tuple[str, str]]], EncodedTexts]:
         """Return what tokenises pairs, truncated to at most so many tokens; None: what model and tokenizer allow."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from moco_rt.ranking.candidates import FEATURES, list_candidates, make_candidates
+from moco_rt.ranking.candidates import list_candidates, make_candidates
 
 
 def test_pairs_are_of_the_query_and_each_document():
@@ -17,7 +17,7 @@ def test_pairs_are_of_the_query_and_each_document():
 
 def test_retrieved_scores_are_described_within_their_query():
     features = make_candidates("what", ["a", "b", "c", "d"], [1.0, 5.0, 3.0, 3.0]).features
-    assert features.shape == (4, FEATURES)
+    assert features.shape == (4, 4)
     assert features.dtype == np.float32
     np.testing.assert_allclose(features[:, 0], [1, 5, 3, 3])
     np.testing.assert_allclose(features[:, 1], np.array([-2, 2, 0, 0]) / np.sqrt(2), rtol=1e-6)
