@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 
 import torch
 from common import SHARED, read_jsonl
@@ -23,6 +24,7 @@ def main() -> None:
     parser.add_argument("--model", default="minilm-imdb", help="of ../shared/models")
     parser.add_argument("--rows", type=int, help="to be labelled; all where none is given")
     parser.add_argument("--accelerate-rows", type=int, default=8000)
+    parser.add_argument("--fast", type=Path, help="a folder of what accelerate found, in place of these rows")
     parser.add_argument("--certify", type=float, default=0.99)
     parser.add_argument("--confidence", type=float, default=0.95)
     parser.add_argument("--max-length", type=int, default=256)
@@ -31,9 +33,12 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     model, tokenizer = load_classifier(str(SHARED / "models" / options.model))
     texts = [row["text"] for row in read_jsonl(SHARED / "data/imdb/test.jsonl", options.rows)]
-    fast = moco_rt.accelerate(
-        model, texts[: options.accelerate_rows], tokenizer=tokenizer, max_length=options.max_length
-    )
+    if options.fast is None:
+        fast = moco_rt.accelerate(
+            model, texts[: options.accelerate_rows], tokenizer=tokenizer, max_length=options.max_length
+        )
+    else:
+        fast = EarlyExitTextClassificationModel.from_pretrained(options.fast)
     print(fast.report())
     full = EarlyExitTextClassificationModel(fast.given.model)
     full.predict(texts[:256], tokenizer=tokenizer, max_length=options.max_length)

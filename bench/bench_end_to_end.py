@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import tempfile
 import time
 from pathlib import Path
@@ -73,7 +74,11 @@ def run(name: str, rivals: list[str], options: argparse.Namespace, folder: Path)
     )
     searched = time.perf_counter() - start
     print(fast.report(), flush=True)
+    gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"searched in {searched:.0f} s, {gib:.2f} GiB at most", flush=True)
     fast.save_pretrained(folder / OURS)
+    if options.keep is not None:
+        fast.save_pretrained(options.keep / name)
     encoded = [tokenizer(text, truncation=True, max_length=limit) for text in find[:CALIBRATION_ROWS]]
     batches = [{key: np.array([values]) for key, values in row.items()} for row in encoded]
     with Crew({rival: (Conversion, rival, directory, folder / rival, batches) for rival in rivals}) as crew:
@@ -99,6 +104,7 @@ def run(name: str, rivals: list[str], options: argparse.Namespace, folder: Path)
     return {
         "rows": len(report),
         "searched": round(searched),
+        "gib": round(gib, 2),
         **probabilities(fast, given, report, true),
         "variant": fast.policy.certificate.variant,
         "failed": failed,
@@ -140,6 +146,7 @@ def main() -> None:
     parser.add_argument("--report-rows", type=int, default=2_000, help="at most (%(default)s)")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--keep", type=Path, help="a folder for the models that are found")
     parser.add_argument("--out", type=Path, default=STORED, help="only %(default)s changes docs/")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -155,9 +155,10 @@ class OffRamp:
 
     score: max_prob or entropy, of softmax(logits / temperature), with a threshold for each class. With one threshold
     sides, the probability that every label is on the right side of its level, prod_c sigmoid(|logits_c / temperature -
-    levels_c|); and deviation, 1 / (1 + the largest standard deviation) of C estimates by 2 * C outputs, the second half
-    of which are logarithms of standard deviations. With a single output it estimates a number: `logits`.
-    levels: (C) of sides, else none.
+    levels_c|); odds, the same with the log-odds of softmax(logits / temperature), where a class whose level is infinite
+    is not compared; and deviation, 1 / (1 + the largest standard deviation) of C estimates by 2 * C outputs, the second
+    half of which are logarithms of standard deviations. With a single output it estimates a number: `logits`.
+    levels: (C) of sides and odds, else none.
     """
 
     def __init__(
@@ -223,17 +224,21 @@ class Exits:
         off_ramp: OffRamp,
         thresholds: Sequence[float],
         patience: int,
+        log_odds: Sequence[float] = ...,
     ) -> None:
         """Fires where the score is above the threshold of the predicted class; rows leave with its log-probabilities.
 
         patience: so many off-ramps in a row, this one included, must predict that class. thresholds: (C), by predicted
-        class; (1) where it predicts no single class.
+        class; (1) where it predicts no single class. log_odds: (2 C), by predicted class the slope and the shift of the
+        line by which its log-odds are replaced as a row leaves; none: they stay.
         """
 
-    def add_bag(self, rule_id: int, *, bag: BagOfTokens, thresholds: Sequence[float]) -> None:
+    def add_bag(
+        self, rule_id: int, *, bag: BagOfTokens, thresholds: Sequence[float], log_odds: Sequence[float] = ...
+    ) -> None:
         """Fires where the score is above the threshold of the predicted class; rows leave with its log-probabilities.
 
-        The batch must hold ids. thresholds: (C), by predicted class.
+        The batch must hold ids. thresholds, log_odds: as of an off-ramp.
         """
 
     def add_callable(self, rule_id: int, logits: Tensor) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from moco_rt.analysis.frame import MLFrame
     from moco_rt.analysis.rule_finder import AnalyticsEngine, NoSufficientRuleError
     from moco_rt.architectures.pack import pack
-    from moco_rt.architectures.tasks import MultiLabel, Ranking, Regression
+    from moco_rt.architectures.tasks import MultiLabel, Ranking, Regression, SingleLabel
     from moco_rt.cascades.cascade import Cascade
     from moco_rt.cascades.queues import TierError
     from moco_rt.policies.bag_of_tokens import BagOfTokens
@@ -69,6 +69,7 @@ _HOMES = {
     "OffRamp": "policies.conditions",
     "Ranking": "architectures.tasks",
     "Regression": "architectures.tasks",
+    "SingleLabel": "architectures.tasks",
     "TierError": "cascades.queues",
     "accelerate": "tuning.accelerate",
     "capture": "analysis.capture",
@@ -93,6 +94,7 @@ __all__ = [
     "OffRamp",
     "Ranking",
     "Regression",
+    "SingleLabel",
     "TierError",
     "accelerate",
     "capture",

@@ -28,9 +28,12 @@ from moco_rt.cli_options import (
     SeveralModels,
     Text2Column,
     TextColumn,
+    Threshold,
+    Tolerance,
     check_directory,
-    parse_agreement,
+    parse_numbers,
     say_lines,
+    task_asked_for,
 )
 from moco_rt.cli_recertify import recertify
 from moco_rt.inputs.file_formats import Columns
@@ -99,6 +102,8 @@ def accelerate(
         Path | None,
         typer.Option(help="texts, or images, for the certificate alone (35% of --data)", show_default=False),
     ] = None,
+    threshold: Threshold = None,
+    tolerance: Tolerance = None,
     promise: PromiseOption = PromiseName.CONFIDENT,
     agreement: PromisedAgreement = None,
     max_drop: MaxDrop = None,
@@ -118,7 +123,7 @@ def accelerate(
     columns = Columns(text_column, text2_column, label_column)
     wish: dict[str, Any] = {
         "promise": promise.value,
-        "agreement": parse_agreement(agreement),
+        "agreement": parse_numbers("agreement", agreement),
         "max_drop": max_drop,
         "confidence": confidence,
         "dtype": dtype.choice,
@@ -128,9 +133,9 @@ def accelerate(
         from moco_rt import cli_images
 
         cli_images.check_no_text_options(kind, columns, max_length)
-        print(cli_images.accelerate(model, data, out, calibration, wish))
+        print(cli_images.accelerate(model, data, out, calibration, wish, threshold, tolerance))
         return
-    from moco_rt.architectures import load_classifier
+    from moco_rt.architectures import load_classifier, task_of
     from moco_rt.inputs.labels import true_classes
     from moco_rt.inputs.text_files import read_rows
     from moco_rt.tuning.accelerate import accelerate as find_policy
@@ -140,14 +145,17 @@ def accelerate(
     loaded = [load_classifier(name) for name in model]
     last, tokenizer = loaded[-1]
     one = len(loaded) == 1
+    task = task_asked_for(last.config, threshold, tolerance)
+    labelled = rows if kept_apart is None else kept_apart
     given: Any = last if one else loaded
     fast = find_policy(
         given,
         [row.text for row in rows],
         tokenizer=tokenizer if one else None,
+        task=task,
         **wish,
         calibration=None if kept_apart is None else [row.text for row in kept_apart],
-        labels=true_classes(rows if kept_apart is None else kept_apart, last.config),
+        labels=true_classes(labelled, last.config) if task_of(last.config, task).has_labels else None,
         max_length=max_length,
     )
     fast.save_pretrained(out)
@@ -222,7 +230,7 @@ def report(
     *,
     out: Annotated[Path | None, typer.Option(help="(report.html in the directory)")] = None,
 ) -> None:
-    """Write a page with pictures about what accelerate found; of a cascade print the table."""
+    """Write a page with pictures about what accelerate found."""
     from moco_rt.cascades.cascade import Cascade
     from moco_rt.cascades.cascade_files import is_cascade
     from moco_rt.policies.findings import SearchReport
@@ -230,11 +238,11 @@ def report(
     from moco_rt.runtime.checkpoints import FINDINGS
     from moco_rt.runtime.classifiers.choice import class_of
 
-    if is_cascade(model):
-        print(Cascade.from_pretrained(model).report())
-        return
     file = model / FINDINGS
-    certificate = class_of(model).from_pretrained(model).policy.certificate
+    if is_cascade(model):
+        certificate = Cascade.from_pretrained(model).certificate
+    else:
+        certificate = class_of(model).from_pretrained(model).policy.certificate
     if certificate is None or not file.exists():
         raise ValueError(f"{model} must be a directory that accelerate wrote (it has no {FINDINGS})")
     out = out or model / "report.html"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moco_rt.architectures import Source, find_source, load_image_processor, load_model
-from moco_rt.cli_options import DtypeName, say_lines
+from moco_rt.architectures import Source, find_source, load_image_processor, load_model, task_of
+from moco_rt.cli_options import DtypeName, say_lines, task_asked_for
 from moco_rt.inputs.file_formats import Columns, FileFormat
 from moco_rt.inputs.images import find_images
 from moco_rt.runtime.classifiers.image import EarlyExitImageClassificationModel
@@ -38,6 +38,8 @@ def accelerate(
     out: Path,
     calibration: Path | None,
     wish: dict[str, Any],
+    threshold: str | None,
+    tolerance: float | None,
 ) -> str:
     """Find a policy on the images of a folder, write the model and return what is promised.
 
@@ -47,6 +49,8 @@ def accelerate(
         out: directory to write to.
         calibration: a folder of images for the certificate alone; None: some of `folder`.
         wish: what is asked for, as keyword arguments of `moco_rt.accelerate`.
+        threshold: see `task_asked_for`.
+        tolerance: likewise.
 
     Raises:
         ValueError: there are several models, and whatever `moco_rt.accelerate` refuses.
@@ -56,13 +60,16 @@ def accelerate(
     images = find_images(folder)
     kept_apart = None if calibration is None else find_images(calibration)
     model = load_model(find_source(Source(models[0])), images=True)
+    task = task_asked_for(model.config, threshold, tolerance)
+    labelled = images if kept_apart is None else kept_apart
     fast = find_policy(
         model,
         images,
         image_processor=load_image_processor(model),
+        task=task,
         **wish,
         calibration=kept_apart,
-        labels=_true_classes(images if kept_apart is None else kept_apart, model.config),
+        labels=_true_classes(labelled, model.config) if task_of(model.config, task).has_labels else None,
     )
     fast.save_pretrained(out)
     return fast.report()

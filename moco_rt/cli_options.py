@@ -72,6 +72,18 @@ PromisedAgreement = Annotated[
     str | None,
     typer.Option(help="share of labels to keep (0.99); with 'per class' also toxic=0.99,hate=0.98", show_default=False),
 ]
+Threshold = Annotated[
+    str | None,
+    typer.Option(
+        help="of your own: keep on which side of it probabilities are; toxic=0.8,hate=0.6, or 0.4 of all labels where "
+        "several may hold",
+        show_default=False,
+    ),
+]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(help="of a model that gives numbers: what they may differ by, in its own units", show_default=False),
+]
 MaxDrop = Annotated[
     float | None, typer.Option(help="with 'accuracy': share of rows that it may fall by", show_default=False)
 ]
@@ -106,21 +118,42 @@ def _repeat(option: str, arguments: Sequence[str]) -> Iterator[str]:
         yield argument
 
 
-def parse_agreement(agreement: str | None) -> float | dict[str, float] | None:
-    """Return the agreement that was asked for as `accelerate` takes it.
+def parse_numbers(option: str, given: str | None) -> float | dict[str, float] | None:
+    """Return a number, or numbers by class, as `accelerate` takes them.
+
+    Args:
+        option: its name.
+        given: "0.9" or "toxic=0.99,hate=0.98"; None stays None.
 
     Raises:
         ValueError: it is neither a number nor classes with numbers.
     """
-    if agreement is None:
+    if given is None:
         return None
     try:
-        if "=" not in agreement:
-            return float(agreement)
-        pairs = [part.rpartition("=") for part in agreement.split(",")]
+        if "=" not in given:
+            return float(given)
+        pairs = [part.rpartition("=") for part in given.split(",")]
         return {name.strip(): float(share) for name, _, share in pairs}
     except ValueError:
-        raise ValueError(f"agreement must be a number, or class=number,... (got {agreement!r})") from None
+        raise ValueError(f"{option} must be a number, or class=number,... (got {given!r})") from None
+
+
+def task_asked_for(config: Any, threshold: str | None, tolerance: float | None) -> Any:
+    """Return the task that the options name of a model with this configuration; None: the model's own.
+
+    Raises:
+        ValueError: both are given, or threshold is not what it must be.
+    """
+    from moco_rt.architectures import MultiLabel, Regression, SingleLabel
+
+    if threshold is None:
+        return None if tolerance is None else Regression(tolerance)
+    if tolerance is not None:
+        raise ValueError("threshold and tolerance must not be given both: a model gives probabilities, or numbers")
+    thresholds = parse_numbers("threshold", threshold)
+    several = config.problem_type == "multi_label_classification"
+    return MultiLabel(thresholds) if several else SingleLabel(thresholds)  # type: ignore[arg-type]  # it refuses a number
 
 
 def check_directory(out: Path) -> None:

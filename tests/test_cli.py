@@ -12,7 +12,7 @@ import pytest
 from safetensors import SafetensorError
 
 from moco_rt import Cascade, EarlyExitTextClassificationModel, cli
-from moco_rt.architectures import load_tokenizer
+from moco_rt.architectures import Flags, load_tokenizer
 from moco_rt.cascades.cascade_files import is_cascade
 from moco_rt.demo.classifier import train_classifier
 from moco_rt.demo.corpus import make_corpus
@@ -75,6 +75,14 @@ def test_options_reach_the_policy(saved, data, texts, tmp_path):
     certificate = policy.certificate
     assert (certificate.rows, certificate.alpha, certificate.delta) == (80, pytest.approx(0.2), pytest.approx(0.1))
     assert (policy.made_for["max_length"], policy.made_for["dtype"]) == (20, "float32")
+
+
+def test_thresholds_are_a_task(saved, data, tmp_path):
+    arguments = ["accelerate", "--model", saved, "--data", str(data), "--threshold", "POSITIVE=0.8"]
+    assert cli.main([*arguments, "--agreement", "0.8", "--dtype", "float32", "--out", str(tmp_path)]) == 0
+    policy = EarlyExitTextClassificationModel.from_pretrained(tmp_path).policy
+    assert policy.task == Flags({"NEGATIVE": None, "POSITIVE": 0.8})
+    assert policy.certificate.answer == "side of the thresholds"
 
 
 def test_labels_of_the_rows_that_certify_add_accuracies(saved, data, texts, tmp_path, capsys):
@@ -156,7 +164,8 @@ def test_several_models_are_a_cascade(saved, data, texts, tmp_path, capsys):
     assert cli.main([*arguments, "--max-length", "40"]) == 0
     printed = capsys.readouterr().out
     cascade = Cascade.from_pretrained(out)
-    assert printed == cascade.certificate.table() + "\n"
+    assert printed == cascade.report() + "\n"
+    assert "class with the most other answers: " in printed
     assert {tier.max_length for tier in cascade.tiers} == {40}
 
     new = write(tmp_path / "new.jsonl", texts[:50])
@@ -171,7 +180,10 @@ def test_several_models_are_a_cascade(saved, data, texts, tmp_path, capsys):
     assert [line["exit"] for line in lines] == expected
 
     assert cli.main(["report", str(out)]) == 0
-    assert capsys.readouterr().out == printed
+    assert capsys.readouterr().out == f"{out / 'report.html'}\n"
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert all(count.site in printed for count in cascade.certificate.exits)
+    assert page.count("<img") == (3 if cascade.certificate.exits else 1)
     assert_refused(capsys, ["predict", str(out), str(new), "--max-length", "9"], "max_length must be left to a cascade")
     certified = ["predict", str(out), str(new), "--out", str(tmp_path / "certified"), "--certify", "0.9"]
     assert_refused(capsys, certified, "certify must be left out of a cascade")
@@ -202,6 +214,17 @@ def assert_refused(capsys, arguments, words):
         (["--agreement", "1.5"], "agreement must be inside (0, 1) (got 1.5)"),
         (["--confidence", "0"], "confidence must be inside (0, 1) (got 0.0)"),
         (["--max-length", "1"], "max_length must be more than the 2 special tokens (got 1)"),
+        (["--threshold", "0.5"], "threshold must map names of classes to numbers (got 0.5)"),
+        (["--threshold", "POSITIVE=x"], "threshold must be a number, or class=number,... (got 'POSITIVE=x')"),
+        (
+            ["--threshold", "X=0.5"],
+            "threshold must map some of the classes NEGATIVE, POSITIVE to numbers (got {'X': 0.5})",
+        ),
+        (
+            ["--tolerance", "1"],
+            "model must have problem_type='regression', or one label, for Regression (got num_labels=2",
+        ),
+        (["--tolerance", "1", "--threshold", "POSITIVE=0.5"], "threshold and tolerance must not be given both"),
         (["--data", "nothing.jsonl"], "No such file or directory: 'nothing.jsonl'"),
         (["--calibration", "nothing.txt"], "No such file or directory: 'nothing.txt'"),
     ],

@@ -63,15 +63,18 @@ void bind_exits(py::module_& m) {
            py::arg("threshold"))
       .def("add_off_ramp",
            guarded([](Exits& e, int64_t rule_id, const std::string& feature, const OffRamp& off_ramp,
-                      std::vector<float> thresholds, int64_t patience) {
-             e.add_off_ramp(rule_id, feature, off_ramp, std::move(thresholds), patience);
+                      std::vector<float> thresholds, int64_t patience, std::vector<float> log_odds) {
+             e.add_off_ramp(rule_id, feature, off_ramp, std::move(thresholds), patience, std::move(log_odds));
            }),
            py::arg("rule_id"), py::kw_only(), py::arg("feature"), py::arg("off_ramp"), py::arg("thresholds"),
-           py::arg("patience"))
-      .def("add_bag", guarded([](Exits& e, int64_t rule_id, const BagOfTokens& bag, std::vector<float> thresholds) {
-             e.add_bag(rule_id, bag, std::move(thresholds));
+           py::arg("patience"), py::arg("log_odds") = std::vector<float>{})
+      .def("add_bag",
+           guarded([](Exits& e, int64_t rule_id, const BagOfTokens& bag, std::vector<float> thresholds,
+                      std::vector<float> log_odds) {
+             e.add_bag(rule_id, bag, std::move(thresholds), std::move(log_odds));
            }),
-           py::arg("rule_id"), py::kw_only(), py::arg("bag"), py::arg("thresholds"))
+           py::arg("rule_id"), py::kw_only(), py::arg("bag"), py::arg("thresholds"),
+           py::arg("log_odds") = std::vector<float>{})
       .def("add_callable",
            guarded([](Exits& e, int64_t rule_id, const at::Tensor& logits) { e.add_callable(rule_id, logits); }),
            py::arg("rule_id"), py::arg("logits"))

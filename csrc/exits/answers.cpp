@@ -21,6 +21,22 @@ float step(at::ScalarType dtype) {
   return std::numeric_limits<float>::epsilon();
 }
 
+// log(1 - p_c) of log-probabilities (C): the logarithm of the sum of all but that of class c.
+double log_sum_but(const float* log_probs, int64_t C, int64_t c) {
+  double largest = -std::numeric_limits<double>::infinity();
+  for (int64_t other = 0; other < C; ++other) {
+    if (other != c) largest = std::max(largest, static_cast<double>(log_probs[other]));
+  }
+  if (std::isinf(largest)) return largest;
+  double sum = 0;
+  for (int64_t other = 0; other < C; ++other) {
+    if (other != c) sum += std::exp(static_cast<double>(log_probs[other]) - largest);
+  }
+  return largest + std::log(sum);
+}
+
+double log_sigmoid(double x) { return std::min(x, 0.0) - std::log1p(std::exp(-std::abs(x))); }
+
 }  // namespace
 
 Scoring::Scoring(const std::string& op, const std::string& score, double temperature, std::vector<double> levels)
@@ -32,8 +48,10 @@ Scoring::Scoring(const std::string& op, const std::string& score, double tempera
     score_ = Score::kEntropy;
   } else if (score == "sides") {
     score_ = Score::kSides;
+  } else if (score == "odds") {
+    score_ = Score::kOdds;
   } else {
-    MOCO_CHECK_VALUE(score == "deviation", op, ": score must be one of max_prob, entropy, sides, deviation (got ",
+    MOCO_CHECK_VALUE(score == "deviation", op, ": score must be one of max_prob, entropy, sides, odds, deviation (got ",
                      score, ")");
     score_ = Score::kDeviation;
     MOCO_CHECK_VALUE(temperature == 1, op, ": temperature must be 1 of the score deviation (got ", temperature, ")");
@@ -41,7 +59,7 @@ Scoring::Scoring(const std::string& op, const std::string& score, double tempera
 }
 
 void Scoring::check(const std::string& op, int64_t outputs) const {
-  const int64_t levels = score_ == Score::kSides ? outputs : 0;
+  const int64_t levels = score_ == Score::kSides || score_ == Score::kOdds ? outputs : 0;
   MOCO_CHECK_VALUE(std::ssize(levels_) == levels, op, ": levels must have ", levels, " values (got ", levels_.size(),
                    ")");
   MOCO_CHECK_VALUE(score_ != Score::kDeviation || outputs % 2 == 0, op,
@@ -52,6 +70,8 @@ Answers Scoring::answer(const at::Tensor& outputs) const {
   switch (score_) {
     case Score::kSides:
       return sides(outputs);
+    case Score::kOdds:
+      return odds(outputs);
     case Score::kDeviation:
       return deviation(outputs);
     default:
@@ -98,10 +118,33 @@ Answers Scoring::sides(const at::Tensor& outputs) const {
     for (int64_t c = 0; c < C; ++c) {
       logits[c] = z[c] * inverse_temperature_;
       const double distance = static_cast<double>(logits[c]) - levels_[static_cast<size_t>(c)];
-      sum += std::log1p(std::exp(-std::abs(distance)));
+      sum -= log_sigmoid(std::abs(distance));
       broken += distance * 0;
     }
     score[row] = static_cast<float>(std::exp(-sum) + broken);
+  }
+  return out;
+}
+
+Answers Scoring::odds(const at::Tensor& logits) const {
+  // Log-probabilities come as those of a label do; its score and class are not asked for.
+  const Answers out = label(logits);
+  const int64_t rows = logits.size(0);
+  const int64_t C = logits.size(1);
+  auto* score = out.scores.mutable_data_ptr<float>();
+  for (int64_t row = 0; row < rows; ++row) {
+    const float* log_probs = out.logits.const_data_ptr<float>() + row * C;
+    double sum = 0;     // of log sigmoid(|distance|)
+    double broken = 0;  // or NaN
+    for (int64_t c = 0; c < C; ++c) {
+      broken += static_cast<double>(log_probs[c]) * 0;
+      const double level = levels_[static_cast<size_t>(c)];
+      if (std::isinf(level)) continue;
+      const double odds = static_cast<double>(log_probs[c]) - log_sum_but(log_probs, C, c);
+      sum += log_sigmoid(std::abs(odds - level));
+    }
+    score[row] = static_cast<float>(std::exp(sum) + broken);
+    score[rows + row] = 0;
   }
   return out;
 }
@@ -119,6 +162,23 @@ Answers Scoring::deviation(const at::Tensor& outputs) const {
     score[row] = static_cast<float>(1 / (1 + std::exp(largest)) + broken);
   }
   return out;
+}
+
+void scale_log_odds(float* log_probs, int64_t C, int64_t c, float slope, float shift) {
+  double likeliest = -std::numeric_limits<double>::infinity();  // of the others
+  for (int64_t other = 0; other < C; ++other) {
+    if (other != c) likeliest = std::max(likeliest, static_cast<double>(log_probs[other]));
+  }
+  if (std::isinf(likeliest)) return;  // c is certain
+  const double not_c = log_sum_but(log_probs, C, c);
+  const double scaled =
+      static_cast<double>(slope) * (static_cast<double>(log_probs[c]) - not_c) + static_cast<double>(shift);
+  const double odds = std::max(scaled, likeliest - not_c);
+  const double moved = log_sigmoid(-odds) - not_c;
+  for (int64_t other = 0; other < C; ++other) {
+    if (other != c) log_probs[other] = static_cast<float>(static_cast<double>(log_probs[other]) + moved);
+  }
+  log_probs[c] = static_cast<float>(log_sigmoid(odds));
 }
 
 at::Tensor round_logits(const at::Tensor& logits, const std::vector<int64_t>& predicted, at::ScalarType dtype) {

@@ -23,11 +23,14 @@ struct Answers {
 //   exceed the threshold of the class it is predicted, and leaves with log p.
 // sides: any of C labels, each of which holds where its logit reaches a level. The score is the probability that all
 //   are on the right side, prod_c sigmoid(|z_c / temperature - level_c|); a row leaves with z / temperature.
+// odds: one class of C, each of which is compared with a level; infinite: it is not. The score is the probability that
+//   all are on the right side, prod_c sigmoid(|log-odds_c - level_c|), of p = softmax(z / temperature); a row leaves
+//   with log p.
 // deviation: C numbers, by 2 C outputs: estimates, and logarithms of their standard deviations in units of what an
 //   error may be. The score is 1 / (1 + the largest of these deviations); a row leaves with the estimates.
 class Scoring {
  public:
-  // op: the class that an error names. levels: (C) of sides; else empty. Of deviation the temperature is 1.
+  // op: the class that an error names. levels: (C) of sides and odds; else empty. Of deviation the temperature is 1.
   Scoring(const std::string& op, const std::string& score, double temperature, std::vector<double> levels = {});
 
   // Of a classifier with so many outputs: how many numbers rows leave with, C, and how many thresholds there are.
@@ -43,16 +46,21 @@ class Scoring {
   Answers answer(const at::Tensor& outputs) const;
 
  private:
-  enum class Score { kMaxProb, kEntropy, kSides, kDeviation };
+  enum class Score { kMaxProb, kEntropy, kSides, kOdds, kDeviation };
 
   Answers label(const at::Tensor& logits) const;
   Answers sides(const at::Tensor& outputs) const;
+  Answers odds(const at::Tensor& logits) const;
   Answers deviation(const at::Tensor& outputs) const;
 
   Score score_;
   float inverse_temperature_;
   std::vector<double> levels_;
 };
+
+// log_probs (C) of a row that is predicted class c, changed so that the log-odds of c, log(p / (1 - p)), become slope *
+// log-odds + shift (Platt, 1999). The other classes keep their proportions, and none becomes likelier than c.
+void scale_log_odds(float* log_probs, int64_t C, int64_t c, float slope, float shift);
 
 // logits (rows, C) float32 on the CPU, rounded to numbers of `dtype`: the largest of each row stays that of the class
 // in `predicted`, but where that is -1. Log-probabilities that are equal once they are rounded (bfloat16 has 8 bits)

@@ -37,6 +37,17 @@ std::vector<float> Exits::constant(const at::Tensor& logits) const {
   return {host.const_data_ptr<float>(), host.const_data_ptr<float>() + classes_};
 }
 
+// Slopes must not turn surer rows into less sure ones.
+void Exits::check_log_odds(const std::vector<float>& log_odds, bool is_label) const {
+  MOCO_CHECK_VALUE(log_odds.empty() || (is_label && std::ssize(log_odds) == 2 * classes_),
+                   "Exits: log_odds must have 2 * ", classes_, " values of a single class, else none (got ",
+                   log_odds.size(), ")");
+  for (size_t i = 0; i < log_odds.size(); ++i) {
+    MOCO_CHECK_VALUE(std::isfinite(log_odds[i]) && (i % 2 == 1 || log_odds[i] >= 0),
+                     "Exits: log_odds must be finite, slopes not negative (got ", log_odds[i], ")");
+  }
+}
+
 // Tensors are copied: a rule stays what it was when it was added, whatever becomes of the caller's memory.
 void Exits::add_linear(int64_t rule_id, const at::Tensor& logits, const std::string& feature, const at::Tensor& weight,
                        double bias, double threshold) {
@@ -52,25 +63,28 @@ void Exits::add_linear(int64_t rule_id, const at::Tensor& logits, const std::str
 }
 
 void Exits::add_off_ramp(int64_t rule_id, const std::string& feature, OffRamp off_ramp, std::vector<float> thresholds,
-                         int64_t patience) {
+                         int64_t patience, std::vector<float> log_odds) {
   MOCO_CHECK_VALUE(off_ramp.classes() == classes_ && std::ssize(thresholds) == off_ramp.groups(),
                    "Exits: off_ramp must have ", classes_, " classes and ", off_ramp.is_label() ? classes_ : 1,
                    " thresholds (got ", off_ramp.classes(), " and ", thresholds.size(), ")");
   MOCO_CHECK_VALUE(patience > 0, "Exits: patience must be at least 1 (got ", patience, ")");
   MOCO_CHECK_VALUE(patience == 1 || count_streaks_, "Exits: patience must be 1 where streaks are not counted (got ",
                    patience, ")");
+  check_log_odds(log_odds, off_ramp.is_label());
   add({.id = rule_id,
        .thresholds = std::move(thresholds),
        .feature = feature_from_name(feature),
        .off_ramp = std::move(off_ramp),
-       .patience = patience});
+       .patience = patience,
+       .log_odds = std::move(log_odds)});
 }
 
-void Exits::add_bag(int64_t rule_id, BagOfTokens bag, std::vector<float> thresholds) {
+void Exits::add_bag(int64_t rule_id, BagOfTokens bag, std::vector<float> thresholds, std::vector<float> log_odds) {
   MOCO_CHECK_VALUE(bag.classes() == classes_ && std::ssize(thresholds) == bag.groups(), "Exits: bag must have ",
                    classes_, " classes and ", bag.is_label() ? classes_ : 1, " thresholds (got ", bag.classes(),
                    " and ", thresholds.size(), ")");
-  add({.id = rule_id, .thresholds = std::move(thresholds), .bag = std::move(bag)});
+  check_log_odds(log_odds, bag.is_label());
+  add({.id = rule_id, .thresholds = std::move(thresholds), .bag = std::move(bag), .log_odds = std::move(log_odds)});
 }
 
 void Exits::add_callable(int64_t rule_id, const at::Tensor& logits) {
@@ -196,6 +210,10 @@ int64_t Exits::apply(PackedBatch& batch, Results& results, Streaks& streaks,
       const bool constant = !scored.logits[r].defined();
       const float* own = constant ? rule.logits.data() : scored.logits[r].const_data_ptr<float>() + row * classes_;
       logits.insert(logits.end(), own, own + classes_);
+      if (!rule.log_odds.empty()) {
+        const float* line = rule.log_odds.data() + 2 * predicted;
+        scale_log_odds(logits.data() + std::ssize(logits) - classes_, classes_, predicted, line[0], line[1]);
+      }
       if (constant) {
         classes.push_back(std::max_element(own, own + classes_) - own);
       } else {

@@ -30,12 +30,12 @@ class Exits {
   // An off-ramp: fires where its score is above the threshold of the class it predicts, and `patience` off-ramps of
   // the row in a row, this one included, predict that class. Rows leave with its own log-probabilities.
   // thresholds: (C), by predicted class. One that predicts no single class has one threshold, (1), and see Scoring.
+  // log_odds: (2 C), slope and shift by predicted class, see scale_log_odds; empty: rows leave with what was scored.
   void add_off_ramp(int64_t rule_id, const std::string& feature, OffRamp off_ramp, std::vector<float> thresholds,
-                    int64_t patience);
+                    int64_t patience, std::vector<float> log_odds);
   // A bag of tokens, before the rows are embedded: fires where its score is above the threshold of the class it
-  // predicts. Rows leave with its own log-probabilities. thresholds: (C), by predicted class; or (1), as of an
-  // off-ramp.
-  void add_bag(int64_t rule_id, BagOfTokens bag, std::vector<float> thresholds);
+  // predicts. Rows leave with its own log-probabilities. thresholds, log_odds: as of an off-ramp.
+  void add_bag(int64_t rule_id, BagOfTokens bag, std::vector<float> thresholds, std::vector<float> log_odds);
   // A rule of the caller's own: it fires where the answer given to apply says so. logits: (C), with which rows leave.
   void add_callable(int64_t rule_id, const at::Tensor& logits);
 
@@ -56,6 +56,7 @@ class Exits {
     std::optional<OffRamp> off_ramp = {};
     int64_t patience = 1;
     std::optional<BagOfTokens> bag = {};
+    std::vector<float> log_odds = {};  // of an off-ramp or a bag: (2 C), or empty
   };
   // Features that several rules read, by feature and size.
   using Pooled = std::map<std::pair<Feature, int64_t>, at::Tensor>;
@@ -68,6 +69,7 @@ class Exits {
 
   void add(Rule rule);
   std::vector<float> constant(const at::Tensor& logits) const;
+  void check_log_odds(const std::vector<float>& log_odds, bool is_label) const;
   Scores scores(const PackedBatch& batch, const std::vector<at::Tensor>& fires) const;
   static const at::Tensor& pool(const Rule& rule, int64_t size, const PackedBatch& batch, Pooled& pooled);
   static at::Tensor nan_where_broken(const at::Tensor& x);

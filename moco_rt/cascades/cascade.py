@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from moco_rt.architectures.conversion import describe
 from moco_rt.architectures.pipelines import PipelineModel, announce_to_pipelines
 from moco_rt.cascades import cascade_files
+from moco_rt.cascades.monitor import CascadeMonitor
 from moco_rt.cascades.prediction import predict_parts, row_names
 from moco_rt.cascades.queues import Finished, TierQueues
 from moco_rt.cascades.streaming import stream_answers
 from moco_rt.cascades.tier import Tier, TierLike, align_classes
 from moco_rt.certification.certificate import Certificate
 from moco_rt.inputs.texts import Texts, iter_texts
+from moco_rt.policies.findings import SearchReport
+from moco_rt.policies.monitor import Alarm
 from moco_rt.quantization.hf_quantizer import is_int8
 from moco_rt.runtime.checks import check_inputs
 from moco_rt.runtime.outputs import CascadeOutput, Prediction
@@ -48,7 +54,9 @@ class Cascade(PipelineModel, torch.nn.Module):
 
     Attributes:
         tiers: the tiers, see `Tier`.
-        certificate: the promise about all of them together; None: nothing is promised. No monitor watches a cascade.
+        certificate: the promise about all of them together; None: nothing is promised.
+        search_report: of the search for the certificate, for the page of `moco-rt report`; None: there was none.
+        watched_by: the monitor that `monitor` has set; None: nothing watches it.
         config: the last tier's.
 
     Raises:
@@ -77,6 +85,8 @@ class Cascade(PipelineModel, torch.nn.Module):
     def _set(self, tiers: list[Tier], certificate: Certificate | None = None) -> None:
         self.tiers = align_classes(tiers)
         self.certificate = certificate
+        self.search_report: SearchReport | None = None
+        self.watched_by: CascadeMonitor | None = None
         self.models = torch.nn.ModuleList([tier.model for tier in tiers if isinstance(tier.model, torch.nn.Module)])
         self.config = tiers[-1].model.config
 
@@ -157,7 +167,7 @@ class Cascade(PipelineModel, torch.nn.Module):
         if not max_wait_ms >= 0:
             raise ValueError(f"max_wait_ms must not be negative (got {max_wait_ms})")
         full_at = [_FULL] * len(self.tiers)
-        pools = TierQueues(self.tiers, full_at, self.config.num_labels, on_error, row_names(self))
+        pools = TierQueues(self.tiers, full_at, self.config.num_labels, on_error, row_names(self), self.watched_by)
         return stream_answers(pools, taken, min(max_wait_ms / 1e3, threading.TIMEOUT_MAX))
 
     @torch.no_grad()
@@ -189,6 +199,8 @@ class Cascade(PipelineModel, torch.nn.Module):
         for number, tier in enumerate(self.tiers):
             longest = int(mask[rows].sum(dim=1).max()) if number else mask.shape[1]
             answers = tier.decide(tier.model(*(None if x is None else x[rows, :longest] for x in given)))
+            if self.watched_by is not None:
+                self.watched_by.watch(number, answers, partial(self._run_full, given, rows))
             settled = answers.settled
             done = rows[settled]
             logits[done], who[done] = answers.logits[settled], number
@@ -198,6 +210,28 @@ class Cascade(PipelineModel, torch.nn.Module):
                 break
         return CascadeOutput(logits, exit_site, exit_rule, who)
 
+    def _run_full(self, given: Sequence[Tensor | None], rows: Tensor, places: NDArray[np.int64]) -> Tensor:
+        """Run some of the remaining rows of a padded batch through the last tier without exits: logits (n, C)."""
+        taken = rows[torch.from_numpy(places)]
+        ids, mask, segments = (None if x is None else x[taken] for x in given)
+        logits: Tensor = self.tiers[-1].model.run({}, ids, mask, segments).logits
+        return logits
+
+    def monitor(
+        self,
+        rate: float = 0.01,
+        on_alarm: Callable[[Alarm], None] | None = None,
+        *,
+        delta: float | None = None,
+        seed: int = 0,
+    ) -> CascadeMonitor:
+        """From now on, run a random share of the rows answered early through the last tier too; close what errs.
+
+        For what it takes see `CascadeMonitor`, which it returns: `processes` hold the evidence; saved with the cascade.
+        """
+        self.watched_by = CascadeMonitor(self.tiers, self.certificate, rate, on_alarm, delta=delta, seed=seed)
+        return self.watched_by
+
     def report(self) -> str:
         """Return the certificate as a table, with the share of rows that each tier answers and its layers in int8."""
         lines = [
@@ -205,15 +239,18 @@ class Cascade(PipelineModel, torch.nn.Module):
             for number, tier in enumerate(self.tiers)
             if tier.tokenizer is not None and is_int8(tier.model.model)
         ]
-        return "\n".join([*lines, "no certificate" if self.certificate is None else self.certificate.table()])
+        lines.append("no certificate" if self.certificate is None else self.certificate.table())
+        if self.search_report is not None and self.search_report.remarks:
+            lines.append(self.search_report.remarks)
+        return "\n".join(lines)
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Write all tiers with their tokenizers, for `from_pretrained`.
+        """Write all tiers with their tokenizers, what a monitor has seen and the report, for `from_pretrained`.
 
         Raises:
             ValueError: a tier is a function, or a rule of one a plain callable: they have no form on disk.
         """
-        cascade_files.save(directory, self.tiers, self.certificate)
+        cascade_files.save(directory, self.tiers, self.certificate, self.watched_by, self.search_report)
 
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> Cascade:
@@ -222,7 +259,10 @@ class Cascade(PipelineModel, torch.nn.Module):
         Raises:
             ValueError: the directory holds none, or one of another version.
         """
-        return cls.of(*cascade_files.load(directory))
+        cascade = cls.of(*cascade_files.load(directory))
+        cascade.search_report = cascade_files.load_report(directory)
+        cascade.watched_by = cascade_files.load_monitor(directory, cascade.tiers, cascade.certificate)
+        return cascade
 
 
 def _threshold_of_class(threshold: float | Sequence[float], classes: int) -> Tensor:

@@ -15,12 +15,14 @@ import torch
 from safetensors.torch import save_file
 
 from moco_rt.architectures import load_tokenizer
+from moco_rt.cascades.monitor import CascadeMonitor
 from moco_rt.cascades.tier import Tier, backend_to_keep
 from moco_rt.certification.certificate import Certificate
 from moco_rt.inputs.tokenizer_identity import save_tokenizer, tokenizer_fingerprint, tokenizer_settings
+from moco_rt.policies.findings import SearchReport
 from moco_rt.policies.fingerprints import check_made_for, model_identity
 from moco_rt.policies.manifest import read_manifest, read_tensors, whole
-from moco_rt.runtime.checkpoints import CASCADE
+from moco_rt.runtime.checkpoints import CASCADE, FINDINGS, MONITOR
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
 
 FORMAT, VERSION = "moco_rt cascade", 2
@@ -32,8 +34,14 @@ def is_cascade(directory: str | Path) -> bool:
     return (Path(directory) / CASCADE).exists()
 
 
-def save(directory: str | Path, tiers: Sequence[Tier], certificate: Certificate | None) -> None:
-    """Write tiers into a directory, which is made where it is missing.
+def save(
+    directory: str | Path,
+    tiers: Sequence[Tier],
+    certificate: Certificate | None,
+    monitor: CascadeMonitor | None = None,
+    report: SearchReport | None = None,
+) -> None:
+    """Write tiers into a directory, which is made where it is missing, and what there is besides.
 
     Raises:
         ValueError: a tier is a function, or a rule of one a plain callable: they have no form on disk.
@@ -43,7 +51,8 @@ def save(directory: str | Path, tiers: Sequence[Tier], certificate: Certificate 
         if tier.tokenizer is None:
             raise ValueError(f"tier {number} must be a model to be saved (got a function)")
     # The manifest of an earlier cascade goes first: an interrupted save must not look complete.
-    (directory / CASCADE).unlink(missing_ok=True)
+    for name in (CASCADE, MONITOR, FINDINGS):
+        (directory / name).unlink(missing_ok=True)
     for number, tier in enumerate(tiers):
         tier.model.save_pretrained(directory / f"tier-{number}")
         save_tokenizer(tier.tokenizer, directory / f"tier-{number}")
@@ -55,6 +64,10 @@ def save(directory: str | Path, tiers: Sequence[Tier], certificate: Certificate 
     }
     thresholds = {_name(number): tier.thresholds for number, tier in enumerate(tiers) if tier.thresholds is not None}
     save_file(thresholds, directory / TENSORS)
+    if monitor is not None:
+        (directory / MONITOR).write_text(json.dumps(monitor.state()) + "\n", encoding="utf-8")
+    if report is not None:
+        report.save(directory / FINDINGS)
     (directory / CASCADE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
@@ -79,6 +92,30 @@ def load(directory: str | Path) -> tuple[list[Tier], Certificate | None]:
             raise ValueError(f"{directory / TENSORS} must hold thresholds of tier {number} (they are missing)")
         tiers.append(_tier(directory, number, described, None if levels is None else torch.from_numpy(levels)))
     return tiers, certificate
+
+
+def load_report(directory: str | Path) -> SearchReport | None:
+    """Read the report of the search for a cascade; None: there is none."""
+    file = Path(directory) / FINDINGS
+    return SearchReport.load(file) if file.exists() else None
+
+
+def load_monitor(
+    directory: str | Path, tiers: Sequence[Tier], certificate: Certificate | None
+) -> CascadeMonitor | None:
+    """Read what a monitor of a cascade has seen; None: there was none.
+
+    Raises:
+        ValueError: the file is of another cascade.
+    """
+    file = Path(directory) / MONITOR
+    if not file.exists():
+        return None
+    seen = json.loads(file.read_text(encoding="utf-8"))
+    with whole(file):
+        monitor = CascadeMonitor(tiers, certificate, seen["rate"], delta=seen["delta"])
+        monitor.restore(seen)
+    return monitor
 
 
 def _name(number: int) -> str:

@@ -71,7 +71,8 @@ def predict_parts(
         Exception: whatever reading the texts raises, after those before it have been answered.
     """
     classes = cascade.config.num_labels
-    queues = TierQueues(cascade.tiers, [CHUNK_TEXTS] * len(cascade.tiers), classes, on_error, row_names(cascade))
+    full_at, names = [CHUNK_TEXTS] * len(cascade.tiers), row_names(cascade)
+    queues = TierQueues(cascade.tiers, full_at, classes, on_error, names, cascade.watched_by)
     taken = take_texts(texts, columns, allow_surrogates=on_error == "skip")
     return _parts(cascade.tiers[0], queues, taken, classes)
 

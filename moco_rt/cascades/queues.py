@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from moco_rt.cascades.monitor import CascadeMonitor
 from moco_rt.cascades.tier import Tier, TierOutput
+from moco_rt.encoding import EncodedTexts
 from moco_rt.inputs.texts import TextInput
 from moco_rt.runtime.outputs import Prediction, RowNames
 
@@ -66,6 +71,7 @@ class TierQueues:
         num_classes: C.
         on_error: `raise`, or `skip` the rows of a batch that fails; see `Cascade.predict`.
         names: names of classes and sites that predictions carry.
+        monitor: checks some of the rows that are answered early; None: nothing does.
     """
 
     def __init__(
@@ -75,6 +81,7 @@ class TierQueues:
         num_classes: int,
         on_error: str,
         names: RowNames | None = None,
+        monitor: CascadeMonitor | None = None,
     ):
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error must be raise or skip (got {on_error!r})")
@@ -83,6 +90,7 @@ class TierQueues:
         self._num_classes = num_classes
         self._on_error = on_error
         self._names = names
+        self._monitor = monitor
         self._waiting: list[list[QueuedText]] = [[] for _ in tiers]
         # What one tier has encoded serves the next, where that would do just the same.
         self._encoded = [False, *(after.tokenises_like(tier) for tier, after in pairwise(tiers))]
@@ -135,6 +143,8 @@ class TierQueues:
         for places in tier.batches(rows):
             try:
                 answers = tier.answer([rows[i] for i in places])
+                if self._monitor is not None:
+                    self._monitor.watch(number, answers, self._run_full([pool[i].text for i in places]))
             except Exception as error:
                 yield self._failed(number, error, [pool[i].place for i in places])
                 continue
@@ -143,6 +153,11 @@ class TierQueues:
             if any(stands):
                 done = [pool[i].place for i, settled in zip(places, stands, strict=True) if settled]
                 yield done, self._prediction(answers, number)
+
+    def _run_full(self, texts: Sequence[TextInput]) -> Callable[[NDArray[np.int64]], Tensor]:
+        """Return what runs some of these texts through the last tier without exits, by their places."""
+        last = self._tiers[-1]
+        return lambda places: last.model.run_packed({}, EncodedTexts.of(last.encode([texts[i] for i in places]))).logits
 
     def _pass_on(self, number: int, rows: Sequence[tuple[QueuedText, Any]]) -> None:
         for waited, row in rows:

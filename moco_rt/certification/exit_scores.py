@@ -97,6 +97,20 @@ class ExitScores:
         return ExitScores(self.group[chosen], self.score[chosen], self.wrong[ways], labels, self.given)
 
 
+def join_rows(parts: Sequence[ExitScores], places: NDArray[np.int64]) -> ExitScores:
+    """Return the scores of the rows of all parts, by the same exits; places: (n,) of each row, part after part."""
+    order = places.argsort()
+    group, score, wrong = (
+        np.concatenate([getattr(part, name) for part in parts], axis=1)[:, order]
+        for name in ("group", "score", "wrong")
+    )
+    labels = [part.labels for part in parts if part.labels is not None]
+    given = [part.given for part in parts if part.given is not None]
+    if not labels:
+        return ExitScores(group, score, wrong)
+    return ExitScores(group, score, wrong, np.concatenate(labels, axis=1)[:, order], np.concatenate(given)[order])
+
+
 def last_certified(exits_of_policies: Iterable[NDArray[np.int64]], scores: ExitScores, guarantee: Guarantee) -> int:
     """Return the index of the last policy along a path that calibration rows certify; -1: not even the first.
 

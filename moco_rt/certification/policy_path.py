@@ -36,6 +36,31 @@ class PolicyPath:
     certified: int
     chosen: int
 
+    def compare_variants(self) -> list[str]:
+        """Return a line about each of several variants: its fastest policy that keeps the promise, and its fate.
+
+        Policies that another one beats in time and in answers do not stand on the path.
+        """
+        if len(self.variants) == 1:
+            return []
+        width = max(len(name) for name in self.variants)
+        return [f"{name:<{width}}  {self._fate(place)}" for place, name in enumerate(self.variants)]
+
+    def _fate(self, variant: int) -> str:
+        policies = np.flatnonzero(self.variant == variant)
+        if len(policies) == 0:
+            return "another variant is faster with fewer other answers, whatever is asked for"
+        kept = policies[policies <= self.certified]
+        if len(kept) == 0:
+            first = int(policies[0])
+            return f"{self._counted(first)}: not certified, the first of its policies on the path"
+        fastest = int(kept[self.seconds[kept].argmin()])
+        return f"{self._counted(fastest)}: {'taken' if fastest == self.chosen else 'slower'}"
+
+    def _counted(self, policy: int) -> str:
+        agreement = 1 - self.disagreements[policy] / self.rows
+        return f"{1e3 * self.seconds[policy]:.3f} ms, same answers {agreement:.2%}"
+
     def operating_points(self) -> NDArray[np.float64]:
         """Return mean seconds and share of differing rows of every policy: (P, 2) float64."""
         return np.column_stack([self.seconds, self.disagreements / self.rows])

@@ -10,7 +10,13 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from moco_rt.policies.conditions import SCORES_OF_A_CLASS, OffRamp, check_outputs, check_score
+from moco_rt.policies.conditions import (
+    SCORES_OF_A_CLASS,
+    OffRamp,
+    check_log_odds,
+    check_outputs,
+    check_score,
+)
 
 #: The site where nothing is embedded yet, the only one at which a bag of tokens can stand.
 TOKENS = "tokens"
@@ -33,11 +39,12 @@ class BagOfTokens:
         table: (buckets, outputs) float32; buckets is a power of two. There are C outputs, of `deviation` 2 * C.
         bias: (outputs,) float32.
         thresholds: (C,) float32, by predicted class: what the score must exceed; infinite: that class never leaves.
-            (1,) of `sides` and `deviation`.
+            (1,) of scores that predict no class.
         bounds: the same shape, upper bound on the share of wrong answers among the rows that leave.
         temperature: logits are divided by it; above 0, of `deviation` 1.
         score: see `OffRamp`.
-        levels: (C,) logits from which labels hold, of `sides`; else empty.
+        levels: see `OffRamp`.
+        log_odds: (C, 2), see `OffRamp`.
         site: `tokens`.
         feature: `ids`, which it reads.
         patience: 1; it waits for no other off-ramp, and none counts it.
@@ -53,6 +60,7 @@ class BagOfTokens:
     temperature: float = 1.0
     score: str = "max_prob"
     levels: Sequence[float] = ()
+    log_odds: NDArray[np.float32] | None = None
     site: ClassVar[str] = TOKENS
     feature: ClassVar[str] = "ids"
     patience: ClassVar[int] = 1
@@ -78,6 +86,7 @@ class BagOfTokens:
             raise ValueError("BagOfTokens: table and bias must be finite")
         levels = check_outputs(self, shape[1], self.thresholds, self.bounds)
         object.__setattr__(self, "levels", levels)
+        object.__setattr__(self, "log_odds", check_log_odds(self, shape[1]))
         if np.isnan(self.thresholds).any() or not ((self.bounds > 0) & (self.bounds < 1)).all():
             raise ValueError("BagOfTokens: thresholds must be numbers, bounds inside (0, 1)")
 

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 FEATURES = ("cls", "mean", "flat", "cls+mean")
 
 #: What an off-ramp's answer is judged by, the higher the surer; of the entropy, in nats, the negative is taken. With
-#: the first two it predicts one class, and has a threshold for each; with the others it has one threshold.
-SCORES = ("max_prob", "entropy", "sides", "deviation")
+#: the first two it predicts one class, and has a threshold for each; with the others it has one threshold. The next two
+#: compare each class with a level.
+SCORES = ("max_prob", "entropy", "sides", "odds", "deviation")
 SCORES_OF_A_CLASS = SCORES[:2]
+_SCORES_OF_LEVELS = SCORES[2:4]
 
 #: Any callable on features (rows, size) that returns a bool mask (rows,).
 Condition = Callable[[Any], Any]
@@ -48,8 +50,10 @@ def check_outputs(
         ValueError: there is not one threshold, not one level for each label of sides, or what deviation cannot have.
     """
     kind, score, levels = type(ramp).__name__, ramp.score, tuple(map(float, ramp.levels))
-    if len(levels) != (outputs if score == "sides" else 0) or not all(map(math.isfinite, levels)):
-        raise ValueError(f"{kind}: levels must be one number for each label of sides (got {levels})")
+    if len(levels) != (outputs if score in _SCORES_OF_LEVELS else 0) or any(map(math.isnan, levels)):
+        raise ValueError(f"{kind}: levels must be one number for each label of sides or odds (got {levels})")
+    if score != "odds" and not all(map(math.isfinite, levels)):
+        raise ValueError(f"{kind}: levels must be finite of {score} (got {levels})")
     if score in SCORES_OF_A_CLASS:
         return levels
     if thresholds.shape != (1,) or bounds.shape != (1,):
@@ -59,6 +63,26 @@ def check_outputs(
         got = f"{outputs} and {ramp.temperature}"
         raise ValueError(f"{kind}: outputs must be even, and temperature 1, of deviation (got {got})")
     return levels
+
+
+def check_log_odds(ramp: Any, classes: int) -> NDArray[np.float32] | None:
+    """Return the lines that log-odds of an off-ramp or a bag of tokens are replaced by, in float32.
+
+    Raises:
+        ValueError: there is not a finite slope of at least 0 and a finite shift for each class, or no class is
+            predicted.
+    """
+    if ramp.log_odds is None:
+        return None
+    lines = np.asarray(ramp.log_odds, np.float32)
+    if ramp.score not in SCORES_OF_A_CLASS or lines.shape != (classes, 2):
+        raise ValueError(
+            f"{type(ramp).__name__}: log_odds must be a slope and a shift for each of {classes} classes that are "
+            f"predicted, or None (got {lines.shape} of {ramp.score})"
+        )
+    if not np.isfinite(lines).all() or (lines[:, 0] < 0).any():
+        raise ValueError(f"{type(ramp).__name__}: log_odds must be finite, slopes not negative (got {lines.tolist()})")
+    return lines
 
 
 def check_feature(feature: str) -> None:
@@ -158,28 +182,35 @@ class OffRamp:
     """A small classifier at a site: a row leaves with its answer where it is sure enough of it.
 
     One that predicts a class scores `softmax(logits / temperature)`: the highest probability, or the negative entropy.
-    A row that leaves has `log_softmax(logits / temperature)` for its logits. With these scores it is the exit of The
-    Right Tool (temperature-calibrated `max_prob`; Schwartz et al., ACL 2020), of DeeBERT (`entropy`; Xin et al., ACL
-    2020), and with `patience` that of PABEE (Zhou et al., NeurIPS 2020).
+    A row that leaves has `log_softmax(logits / temperature)` for its logits; where `log_odds` are given, the log-odds
+    of the class, log(p / (1 - p)), are then replaced by a line of them, and the other classes keep their proportions
+    (Platt 1999). With these scores it is the exit of The Right Tool (temperature-calibrated `max_prob`; Schwartz et
+    al., ACL 2020), of DeeBERT (`entropy`; Xin et al., ACL 2020), and with `patience` that of PABEE (Zhou et al.,
+    NeurIPS 2020).
 
     One for C labels that may hold at once scores the probability that all are on the right side of their levels,
     `prod_c sigmoid(|logits_c / temperature - levels_c|)` (`sides`); a row leaves with `logits / temperature`. One for C
-    numbers estimates each, and the logarithm of its standard deviation in units of what the error may be; it scores
-    `1 / (1 + the largest deviation)` (`deviation`), and a row leaves with the estimates.
+    classes of which one holds, each compared with a level, does so with the log-odds of `softmax(logits / temperature)`
+    (`odds`); a row leaves with `log_softmax(logits / temperature)`. One for C numbers estimates each, and the logarithm
+    of its standard deviation in units of what the error may be; it scores `1 / (1 + the largest deviation)`
+    (`deviation`), and a row leaves with the estimates.
 
     Attributes:
         layers: (weight, bias) of one layer, (outputs, size) and (outputs,), or of two with a ReLU between; float32.
             There are C outputs, of `deviation` 2 * C, the estimates first. size is D, or 2 * D for `cls+mean`.
         thresholds: (C,) float32, by predicted class: what the score must exceed; infinite: that class never leaves.
-            (1,) of `sides` and `deviation`.
+            (1,) of the others.
         bounds: the same shape, upper bound on the share of wrong answers among the rows that leave.
-        score: `max_prob`, `entropy`, `sides` or `deviation`.
+        score: `max_prob`, `entropy`, `sides`, `odds` or `deviation`.
         temperature: logits are divided by it; above 0, of `deviation` 1.
         feature: `cls`, `mean`, or `cls+mean`: the pooled token at the site beside the mean over all tokens before the
             site's layer, so that a peek decides it before the layer is run.
         patience: number of off-ramps in a row, this one included, that must predict the class.
         site: the site that it was fitted at; None: not known.
-        levels: (C,) logits from which labels hold, of `sides`; else empty.
+        levels: (C,) logits from which labels hold, of `sides`; log-odds, of `odds`, infinite where a class is not
+            compared; else empty.
+        log_odds: (C, 2) float32, by predicted class the slope, at least 0, and the shift of that line; None: log-odds
+            stay. The predicted class stays the likeliest, and what is compared with thresholds as it is.
 
     Raises:
         ValueError: shapes do not fit together, a number is not finite, or score or feature is unknown.
@@ -194,6 +225,7 @@ class OffRamp:
     patience: int = 1
     site: str | None = None
     levels: Sequence[float] = ()
+    log_odds: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         check_feature(self.feature)
@@ -229,6 +261,7 @@ class OffRamp:
         levels = check_outputs(self, size, thresholds, bounds)
         if np.isnan(thresholds).any() or not ((bounds > 0) & (bounds < 1)).all():
             raise ValueError("OffRamp: thresholds must be numbers, bounds inside (0, 1)")
+        object.__setattr__(self, "log_odds", check_log_odds(self, size))
         for name, value in (("layers", layers), ("thresholds", thresholds), ("bounds", bounds), ("levels", levels)):
             object.__setattr__(self, name, value)
 

@@ -35,6 +35,7 @@ class SearchReport:
         scores: (E, n) score of that prediction.
         sample: (at most 1,000, size), the feature of the first rows at the policy's last site; (0, 1) where no off-ramp
             of the policy reads one.
+        remarks: what else is to be said of the calibration rows, one statement a line.
     """
 
     sites: Sequence[str]
@@ -49,6 +50,7 @@ class SearchReport:
     predicted: NDArray[np.int64]
     scores: NDArray[np.float32]
     sample: NDArray[np.float32]
+    remarks: str = ""
 
     def save(self, file: str | Path) -> None:
         """Write the report as a safetensors file."""
@@ -56,7 +58,7 @@ class SearchReport:
             **{f"paths.{name}": path for name, path in self.paths.items()},
             **{name: getattr(self, name) for name in _ARRAYS},
         }
-        about = {name: getattr(self, name) for name in ("sites", "class_names", "seconds_full", "alpha")}
+        about = {name: getattr(self, name) for name in ("sites", "class_names", "seconds_full", "alpha", "remarks")}
         about["methods"] = list(self.paths)  # in their order, which the file does not keep
         compact = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         save_file(compact, file, metadata={"about": json.dumps(about)})

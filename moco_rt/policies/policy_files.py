@@ -8,6 +8,7 @@ fingerprints were weaker: they are checked as they were made.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -159,15 +160,18 @@ def _describe(exit: Exit, prefix: str, tensors: dict[str, NDArray[Any]]) -> dict
             tensors[f"{prefix}.layers.{i}.bias"] = np.ascontiguousarray(bias)
         tensors[f"{prefix}.thresholds"] = np.ascontiguousarray(condition.thresholds)
         tensors[f"{prefix}.bounds"] = np.ascontiguousarray(condition.bounds)
-        named = ("score", "temperature", "feature", "patience", *(["levels"] if condition.levels else []))
-        return {"kind": "off_ramp", "site": exit.site, **{name: _plain(getattr(condition, name)) for name in named}}
+        tensors |= _log_odds(condition, prefix)
+        named = ("score", "temperature", "feature", "patience")
+        described = {name: _plain(getattr(condition, name)) for name in named}
+        return {"kind": "off_ramp", "site": exit.site, **described, **_levels(condition)}
     if isinstance(condition, BagOfTokens):
         for name in ("bias", "thresholds", "bounds"):
             tensors[f"{prefix}.{name}"] = np.ascontiguousarray(getattr(condition, name))
+        tensors |= _log_odds(condition, prefix)
         # The table is large, and the path's bag has the same as the exit's.
         table = next((name for name, stored in tensors.items() if stored is condition.table), f"{prefix}.table")
         tensors[table] = condition.table
-        scored = {} if condition.score == "max_prob" else {"score": condition.score, "levels": condition.levels}
+        scored = {} if condition.score == "max_prob" else {"score": condition.score, **_levels(condition)}
         temperature = _plain(condition.temperature)
         return {"kind": "bag_of_tokens", "site": exit.site, "temperature": temperature, "table": table, **scored}
     if isinstance(condition, LinearCondition):
@@ -185,23 +189,35 @@ def _describe(exit: Exit, prefix: str, tensors: dict[str, NDArray[Any]]) -> dict
     )
 
 
+def _levels(ramp: AnyOffRamp) -> dict[str, Any]:
+    """Describe levels, of which JSON has no infinite ones."""
+    return {"levels": [level if math.isfinite(level) else None for level in ramp.levels]} if ramp.levels else {}
+
+
+def _log_odds(ramp: AnyOffRamp, prefix: str) -> dict[str, NDArray[np.float32]]:
+    return {} if ramp.log_odds is None else {f"{prefix}.log_odds": np.ascontiguousarray(ramp.log_odds)}
+
+
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
 def _exit(about: Mapping[str, Any], prefix: str, tensors: Mapping[str, NDArray[Any]]) -> Exit:
     options = {name: value for name, value in about.items() if name not in ("kind", "predicted_class", "exit_bound")}
+    if "levels" in options:
+        options["levels"] = [math.inf if level is None else level for level in options["levels"]]
+    log_odds = tensors.get(f"{prefix}.log_odds")
     if about["kind"] == "off_ramp":
         count = sum(name.startswith(f"{prefix}.layers.") for name in tensors) // 2
         layers = tuple(
             (tensors[f"{prefix}.layers.{i}.weight"], tensors[f"{prefix}.layers.{i}.bias"]) for i in range(count)
         )
         thresholds, bounds = tensors[f"{prefix}.thresholds"], tensors[f"{prefix}.bounds"]
-        return Exit.of(OffRamp(layers, thresholds, bounds, **options), about["site"])
+        return Exit.of(OffRamp(layers, thresholds, bounds, log_odds=log_odds, **options), about["site"])
     if about["kind"] == "bag_of_tokens":
         bias, thresholds, bounds = (tensors[f"{prefix}.{name}"] for name in ("bias", "thresholds", "bounds"))
-        scored = {name: about[name] for name in ("temperature", "score", "levels") if name in about}
-        bag = BagOfTokens(tensors[about["table"]], bias, thresholds, bounds, **scored)
+        scored = {name: options[name] for name in ("temperature", "score", "levels") if name in about}
+        bag = BagOfTokens(tensors[about["table"]], bias, thresholds, bounds, log_odds=log_odds, **scored)
         return Exit.of(bag, about["site"])
     condition = LinearCondition(tensors[f"{prefix}.weight"], **options)
     return Exit(about["site"], about["predicted_class"], condition, condition.feature, about["exit_bound"])

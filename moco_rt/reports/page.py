@@ -53,7 +53,7 @@ def report_page(name: str, certificate: Certificate, findings: SearchReport) -> 
             ]
     template = Template(_TEMPLATE.read_text(encoding="utf-8"), autoescape=True, trim_blocks=True)
     shown = [{"text": text, "png": _png(figure)} for figure, text in pictures]
-    page: str = template.render(name=name, table=certificate.table(), pictures=shown)
+    page: str = template.render(name=name, table=certificate.table(), remarks=findings.remarks, pictures=shown)
     return page
 
 

@@ -15,7 +15,8 @@ from moco_rt.policies.monitor import Monitor
 from moco_rt.policies.policy import Policy
 from moco_rt.policies.policy_files import JSON, TENSORS, load_policy, save_policy
 
-_MONITOR = "monitor.json"
+#: What a monitor has seen.
+MONITOR = "monitor.json"
 #: The report of the search, of which `moco-rt report` makes a page.
 FINDINGS = "findings.safetensors"
 #: The folder of the model as it was given, beside another form of it.
@@ -24,7 +25,7 @@ GIVEN = "given"
 CASCADE = "cascade.json"
 #: Files that another model, or this one in another form, may have left.
 _STALE = (
-    *(JSON, TENSORS, _MONITOR, FINDINGS, CASCADE, GIVEN),
+    *(JSON, TENSORS, MONITOR, FINDINGS, CASCADE, GIVEN),
     *("ranking.json", "ranking.safetensors", "model*.safetensors", "model.safetensors.index.json"),
 )
 
@@ -76,7 +77,7 @@ def save(directory: Path, checkpoint: Checkpoint) -> None:
     """
     save_policy(checkpoint.policy, directory)
     if checkpoint.monitor is not None and checkpoint.policy.exits:  # it may have stepped back to where there are none
-        (directory / _MONITOR).write_text(json.dumps(checkpoint.monitor.state()) + "\n", encoding="utf-8")
+        (directory / MONITOR).write_text(json.dumps(checkpoint.monitor.state()) + "\n", encoding="utf-8")
     if checkpoint.search_report is not None:
         checkpoint.search_report.save(directory / FINDINGS)
 
@@ -96,7 +97,7 @@ def load(source: Source, expected: Policy) -> Checkpoint:
     if files[0] is None or files[1] is None:
         raise ValueError(f"{source.name} must hold both {JSON} and {TENSORS} (one is missing)")
     policy = load_policy(files[0], files[1], expected)
-    state, report = find_file(source, _MONITOR), find_file(source, FINDINGS)
+    state, report = find_file(source, MONITOR), find_file(source, FINDINGS)
     monitor = None
     if state is not None:
         seen = json.loads(state.read_text(encoding="utf-8"))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from moco_rt._C import BagOfTokens as CompiledBag
 from moco_rt._C import Exits, PackedBatch, Results
 from moco_rt._C import OffRamp as CompiledOffRamp
+from moco_rt.architectures import Task
 from moco_rt.architectures.sites import sites_that_read_mean
+from moco_rt.certification.exit_scores import ExitScores
 from moco_rt.policies.bag_of_tokens import AnyOffRamp, BagOfTokens
 from moco_rt.policies.conditions import LinearCondition, OffRamp
 from moco_rt.policies.policy import Exit, Policy
@@ -72,10 +75,16 @@ class CompiledExitPoint:
                     off_ramp=compile_off_ramp(condition, device),
                     thresholds=condition.thresholds.tolist(),
                     patience=condition.patience,
+                    log_odds=_flat(condition.log_odds),
                 )
                 continue
             if isinstance(condition, BagOfTokens):
-                self._compiled.add_bag(rule_id, bag=compile_bag(condition), thresholds=condition.thresholds.tolist())
+                self._compiled.add_bag(
+                    rule_id,
+                    bag=compile_bag(condition),
+                    thresholds=condition.thresholds.tolist(),
+                    log_odds=_flat(condition.log_odds),
+                )
                 continue
             logits = torch.tensor(exit.logits(num_classes), dtype=torch.float32)
             if isinstance(condition, LinearCondition):
@@ -98,6 +107,10 @@ class CompiledExitPoint:
         return self._compiled.apply(batch, results, fires)
 
 
+def _flat(lines: NDArray[np.float32] | None) -> list[float]:
+    return [] if lines is None else lines.ravel().tolist()
+
+
 def compile_off_ramp(off_ramp: OffRamp, device: torch.device) -> CompiledOffRamp:
     """The off-ramp as the extension scores it: on a CPU with the same bits for a row in any batch."""
     layers = [(torch.from_numpy(w).to(device), torch.from_numpy(b).to(device)) for w, b in off_ramp.layers]
@@ -110,12 +123,45 @@ def compile_bag(bag: BagOfTokens) -> CompiledBag:
     return CompiledBag(table, bias, temperature=bag.temperature, score=bag.score, levels=list(bag.levels))
 
 
-def compile_scorer(off_ramp: AnyOffRamp, device: torch.device) -> Callable[[PackedBatch], torch.Tensor]:
-    """Return what scores the rows of a batch at the off-ramp's site: (2, rows), scores and predicted classes."""
+def compile_scorer(
+    off_ramp: AnyOffRamp, device: torch.device
+) -> Callable[[PackedBatch], tuple[torch.Tensor, torch.Tensor]]:
+    """Return what answers the rows of a batch at the off-ramp's site.
+
+    It returns (2, rows), scores and predicted classes, and (rows, C), what they would leave with.
+    """
     if isinstance(off_ramp, BagOfTokens):
-        return compile_bag(off_ramp).score
+        return compile_bag(off_ramp).answer
     compiled = compile_off_ramp(off_ramp, device)
-    return lambda batch: compiled.score(batch.pool(off_ramp.feature))
+    return lambda batch: compiled.answer(batch.pool(off_ramp.feature))
+
+
+def compare_answers(
+    task: Task,
+    answers: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    given: NDArray[np.float32],
+    full: NDArray[np.float32],
+    dtype: torch.dtype,
+) -> ExitScores:
+    """Return what off-ramps say of n rows, and by which ways out their answers are not those of the given model.
+
+    Args:
+        task: what "the same answer" means.
+        answers: of each off-ramp what `compile_scorer` returns; they are taken one at a time, for logits of many
+            classes are large.
+        given: (n, C) logits of the given model.
+        full: (n, C) logits of the model that runs, to its end.
+        dtype: of the latter, to which what rows leave with is rounded.
+    """
+    scores, wrong = [np.empty((0, 2, len(given)), np.float32)], []
+    for scored, logits in answers:
+        scores.append(scored.cpu().numpy()[None])
+        if not task.has_labels:
+            wrong.append(~task.same(given, logits.to(dtype).float().numpy()))
+    both = np.concatenate(scores)
+    if task.has_labels:
+        return ExitScores.of_labels(both[:, 1].astype(np.int64), both[:, 0], task.labels(given), task.labels(full))
+    return ExitScores.of_answers(both[:, 0], np.array([*wrong, ~task.same(given, full)]))
 
 
 def compile_exits(policy: Policy, device: torch.device) -> dict[str, CompiledExitPoint]:

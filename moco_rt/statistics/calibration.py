@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize, minimize_scalar
+from scipy.optimize import least_squares, minimize, minimize_scalar
 from scipy.special import expit, log_softmax
+
+#: With fewer rows a line would say more of them than of others.
+_FEWEST_ROWS = 20
+_BINS = 15
 
 
 def fit_temperature(logits: NDArray[np.floating], probs: NDArray[np.floating]) -> float:
@@ -29,6 +33,42 @@ def fit_temperature(logits: NDArray[np.floating], probs: NDArray[np.floating]) -
         return float(-(p * log_softmax(x / np.exp(log_temperature), axis=1)).sum(axis=1).mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+
+
+def fit_log_odds(own: NDArray[np.floating], given: NDArray[np.floating]) -> tuple[float, float]:
+    """Fit the line by which the log-odds of rows come closest to those that another model gives the same classes.
+
+    As Platt (1999) scales them, but against log-odds instead of labels: most given probabilities are near 1, where rows
+    must keep their order among those of the other model. A robust loss, `2 * (sqrt(1 + d^2) - 1)` of differences d,
+    for rows that the other model puts into another class lie far off.
+
+    Args:
+        own: (n,) log(p / (1 - p)) of a class.
+        given: (n,) the same by the other model.
+
+    Returns:
+        Slope, at least 0, and shift; 1 and 0 where fewer than 20 rows are finite.
+    """
+    finite = np.isfinite(own) & np.isfinite(given)
+    if finite.sum() < _FEWEST_ROWS:
+        return 1.0, 0.0
+    x, y = own[finite].astype(np.float64), given[finite].astype(np.float64)
+    line = least_squares(
+        lambda w: w[0] * x + w[1] - y, [1.0, 0.0], bounds=([0, -np.inf], [np.inf, np.inf]), loss="soft_l1"
+    ).x
+    return float(line[0]), float(line[1])
+
+
+def calibration_error(probs: NDArray[np.floating], right: NDArray[np.bool_]) -> float:
+    """Return the expected calibration error, over 15 bins of equal width (Guo et al., ICML 2017).
+
+    Args:
+        probs: (n,) probabilities of labels.
+        right: (n,) whether the labels are the true classes.
+    """
+    bins = np.minimum((probs * _BINS).astype(int), _BINS - 1)
+    gaps = np.bincount(bins, right - probs.astype(np.float64), minlength=_BINS)
+    return float(np.abs(gaps).sum() / len(probs))
 
 
 def wrong_curve(score: NDArray[np.float32], wrong: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -23,14 +23,16 @@ _BATCH_ROWS = 256
 #: Epochs over many rows; with few rows there are more, until so many steps are taken.
 _EPOCHS, _FEWEST_STEPS = 6, 600
 #: Hidden units of an off-ramp with two layers.
-_HIDDEN = 64
+HIDDEN = 64
 #: Buckets of a bag of tokens at most, and bytes of its table at most.
 _BUCKETS, _TABLE_BYTES = 2**18, 2**24
 #: The same for bags of tokens, and how far the first step may move a row's logits.
 _BAG_BATCH_ROWS, _BAG_EPOCHS, _BAG_FEWEST_STEPS, _BAG_STEP = 128, 6, 200, 2.0
 
 
-def distill(x: NDArray[np.float32], objective: Objective, *, hidden: int, seed: int) -> Layers:
+def distill(
+    x: NDArray[np.float32], objective: Objective, *, hidden: int, seed: int, epochs: int | None = None
+) -> Layers:
     """Fit the layers of an off-ramp that predicts a model's answers from a feature.
 
     Minimises the objective's loss, of one label the cross-entropy with the model's probabilities (Hinton et al. 2015,
@@ -42,6 +44,7 @@ def distill(x: NDArray[np.float32], objective: Objective, *, hidden: int, seed: 
         objective: what is fitted to the same rows.
         hidden: hidden units; 0: one layer.
         seed: of the initial weights and the order of rows.
+        epochs: None: `epochs_of`.
 
     Returns:
         (weight, bias) of one layer, or of two with a ReLU between.
@@ -58,7 +61,7 @@ def distill(x: NDArray[np.float32], objective: Objective, *, hidden: int, seed: 
     parameters = [tensor for layer in layers for tensor in layer]
     optimiser = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.05)
     batches = math.ceil(len(x) / _BATCH_ROWS)
-    epochs = max(_EPOCHS, math.ceil(_FEWEST_STEPS / batches))
+    epochs = epochs_of(len(x)) if epochs is None else epochs
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=objective.rate, total_steps=epochs * batches)
     with _one_thread():
         for _ in range(epochs):
@@ -72,6 +75,11 @@ def distill(x: NDArray[np.float32], objective: Objective, *, hidden: int, seed: 
     weight = fitted[0][0] / scale
     fitted[0] = (weight.astype(np.float32), (fitted[0][1] - weight @ mean).astype(np.float32))
     return tuple(fitted)
+
+
+def epochs_of(rows: int) -> int:
+    """Return how many times `distill` goes through so many rows: more often through few, to take enough steps."""
+    return max(_EPOCHS, math.ceil(_FEWEST_STEPS / math.ceil(rows / _BATCH_ROWS)))
 
 
 def forward(layers: Layers, x: Tensor) -> Tensor:
@@ -120,7 +128,7 @@ def fit_off_ramp(
     """
     objective = objective_for(task, rows.given)
     x, held_out = rows.feature(site, feature), torch.from_numpy(validation.feature(site, feature))
-    one, two = (distill(x, objective, hidden=hidden, seed=seed) for hidden in (0, _HIDDEN))
+    one, two = (distill(x, objective, hidden=hidden, seed=seed) for hidden in (0, HIDDEN))
     outputs_of_one, outputs_of_two = forward(one, held_out), forward(two, held_out)
     loss_of_one, loss_of_two = (
         objective.losses(outputs, validation.given) for outputs in (outputs_of_one, outputs_of_two)
@@ -153,7 +161,7 @@ def unfitted_off_ramp(site: str, feature: str, hidden_size: int, classes: int, t
         classes: C.
         task: what the answers are.
     """
-    sizes = [hidden_size * (2 if feature == "cls+mean" else 1), _HIDDEN, task.outputs(classes)]
+    sizes = [hidden_size * (2 if feature == "cls+mean" else 1), HIDDEN, task.outputs(classes)]
     layers = tuple((np.zeros((o, i), np.float32), np.zeros(o, np.float32)) for i, o in pairwise(sizes))
     return _closed(task, layers, feature, site)
 

@@ -11,7 +11,7 @@ from scipy.special import expit, logit, softmax
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, softplus
 
-from moco_rt.architectures import Regression, Task
+from moco_rt.architectures import Flags, Regression, Task, log_odds
 from moco_rt.policies.conditions import Layers
 from moco_rt.statistics.calibration import fit_temperature
 
@@ -63,6 +63,8 @@ def objective_for(task: Task, given: NDArray[np.float32]) -> Objective:
     """Return the objective of a task; given: (rows, C) logits of the given model on the rows that train."""
     if isinstance(task, Regression):
         return _Numbers(task.tolerance, given)
+    if isinstance(task, Flags):
+        return _Flags(task, given)
     return _OneLabel(given) if task.has_labels else _Labels(task, given)
 
 
@@ -100,6 +102,23 @@ class _OneLabel:
 
     def finished(self, layers: Layers) -> Layers:
         return layers
+
+
+class _Flags(_OneLabel):
+    """The objective of one label of C whose probabilities are compared: layers are judged by the flags."""
+
+    def __init__(self, task: Flags, given: NDArray[np.float32]):
+        super().__init__(given)
+        self._task = task
+
+    def losses(self, outputs: Tensor, given: NDArray[np.float32]) -> Tensor:
+        """Return -log of the probability that all classes are on the side of their levels where they should be."""
+        flagged, logits = self._task.flagged(given), outputs.numpy()
+        losses = np.zeros(len(given))
+        for c, level in enumerate(self._task.levels(self.outputs)):
+            distance = log_odds(logits, c) - level  # minus infinity where nobody compares: never flagged, no loss
+            losses += np.logaddexp(0, np.where(flagged[:, c], -distance, distance))
+        return torch.from_numpy(losses)
 
 
 class _Labels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,14 +22,17 @@ from moco_rt.policies.bag_of_tokens import AnyOffRamp, BagOfTokens
 from moco_rt.policies.conditions import OffRamp
 from moco_rt.policies.fingerprints import numeric_form
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
-from moco_rt.runtime.exit_points import compile_bag, compile_off_ramp
+from moco_rt.runtime.exit_points import compare_answers, compile_bag, compile_off_ramp
 from moco_rt.studies.costs import Costs, measure_costs
 from moco_rt.studies.distillation import fit_bag, fit_off_ramp, unfitted_bag, unfitted_off_ramp
+from moco_rt.studies.duration import in_words, seconds_to_fit, seconds_to_record
 from moco_rt.studies.recording import Recordings, record
 from moco_rt.studies.splits import Split
 
 #: Rows whose lengths costs are measured at.
 _COST_ROWS = 2000
+#: Seconds of recording that nobody needs to be told of.
+_BRIEF = 5.0
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,9 @@ def study_forms(
     """
     rows = split.rows if rows is None else rows
     sites = candidate_sites(models[0])
-    costs = measure_costs(models, rows[: split.calibration_start][-_COST_ROWS:], _unfitted(models[0], sites))
+    unfitted = _unfitted(models[0], sites)
+    costs = measure_costs(models, rows[: split.calibration_start][-_COST_ROWS:], unfitted)
+    _announce(models[0], costs, unfitted, split, rows)
     studies: list[Study] = []
     bags: list[BagOfTokens] = []
     for model, of_model in zip(models, costs, strict=True):
@@ -129,6 +135,27 @@ def study_forms(
         studies.append(_study_recorded(recorded, split, of_model, seed, bags, model.policy.task))
         del recorded  # features take much memory: of all rows only those of one form are held at a time
     return studies
+
+
+def _announce(
+    model: EarlyExitClassifier,
+    costs: Sequence[Costs],
+    off_ramps: Sequence[AnyOffRamp],
+    split: Split,
+    rows: Sequence[Any],
+) -> None:
+    """Say what the study will take, where that is long enough to be worth a line above the progress bars."""
+    to_record = seconds_to_record(costs, model.lengths_of(rows), off_ramps)
+    if to_record < _BRIEF:
+        return
+    fitted = len(rows[split.fit])
+    to_fit = len(costs) * seconds_to_fit(off_ramps, fitted, model.policy.num_classes, model.policy.task)
+    forms = "1 numeric form" if len(costs) == 1 else f"{len(costs)} numeric forms"
+    tqdm.write(
+        f"{in_words(to_record + to_fit)}: {in_words(to_record)} to record {len(rows):,} rows in {forms}, "
+        f"{in_words(to_fit)} to fit off-ramps",
+        file=sys.stderr,
+    )
 
 
 def _fit_bags(recorded: Recordings, split: Split, seed: int, task: Task) -> list[BagOfTokens]:
@@ -189,27 +216,8 @@ def score_exits(off_ramps: Sequence[AnyOffRamp], rows: Recordings, task: Task = 
         rows: n recorded rows.
         task: what the answers are.
     """
-    if not task.has_labels:
-        return _score_answers(off_ramps, rows, task)
-    scores = np.empty((len(off_ramps), 2, len(rows.lengths)), np.float32)
-    for both, off_ramp in zip(scores, off_ramps, strict=True):
-        both[:] = _score(off_ramp, rows).numpy()
-    return ExitScores.of_labels(scores[:, 1].astype(np.int64), scores[:, 0], rows.labels, rows.logits.argmax(axis=1))
-
-
-def _score_answers(off_ramps: Sequence[AnyOffRamp], rows: Recordings, task: Task) -> ExitScores:
-    """Score rows whose answers are no labels, and compare what they would leave with, or end with, to what is given."""
-    score = np.empty((len(off_ramps), len(rows.lengths)), np.float32)
-    wrong = np.empty((len(off_ramps) + 1, len(rows.lengths)), np.bool_)
-    for place, off_ramp in enumerate(off_ramps):
-        if isinstance(off_ramp, BagOfTokens):
-            scores, logits = compile_bag(off_ramp).answer(rows.batch())
-        else:
-            scores, logits = compile_off_ramp(off_ramp, torch.device("cpu")).answer(_feature(off_ramp, rows))
-        score[place] = scores[0].numpy()
-        wrong[place] = ~task.same(rows.given, logits.to(rows.dtype).float().numpy())
-    wrong[-1] = ~task.same(rows.given, rows.logits)
-    return ExitScores.of_answers(score, wrong)
+    answers = (_answer(off_ramp, rows) for off_ramp in off_ramps)
+    return compare_answers(task, answers, rows.given, rows.logits, rows.dtype)
 
 
 def _feature(off_ramp: OffRamp, rows: Recordings) -> Tensor:
@@ -218,11 +226,11 @@ def _feature(off_ramp: OffRamp, rows: Recordings) -> Tensor:
     return torch.from_numpy(rows.feature(off_ramp.site, off_ramp.feature))
 
 
-def _score(off_ramp: AnyOffRamp, rows: Recordings) -> Tensor:
-    """Return scores and predicted classes of recorded rows: (2, N) float32."""
+def _answer(off_ramp: AnyOffRamp, rows: Recordings) -> tuple[Tensor, Tensor]:
+    """Return scores and predicted classes of recorded rows, (2, N), and what they would leave with, (N, C)."""
     if isinstance(off_ramp, BagOfTokens):
-        return compile_bag(off_ramp).score(rows.batch())
-    return compile_off_ramp(off_ramp, torch.device("cpu")).score(_feature(off_ramp, rows))
+        return compile_bag(off_ramp).answer(rows.batch())
+    return compile_off_ramp(off_ramp, torch.device("cpu")).answer(_feature(off_ramp, rows))
 
 
 def _features(site: str) -> Sequence[str]:

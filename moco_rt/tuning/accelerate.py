@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
-from moco_rt.architectures import MultiLabel, Ranking, Regression, load_tokenizer, unwrap
+from moco_rt.architectures import MultiLabel, Ranking, Regression, SingleLabel, load_tokenizer, unwrap
 from moco_rt.architectures.conversion import Dtype
 from moco_rt.cascades.cascade import Cascade
 from moco_rt.cascades.tier import Tier, TierLike, align_classes, backend_to_keep
 from moco_rt.certification.promises import Confident, Promise, make_promise
-from moco_rt.certification.selection import Selection, select
+from moco_rt.certification.selection import ExitCandidates, Selection, select
 from moco_rt.inputs.class_numbers import class_numbers
 from moco_rt.inputs.images import Images
 from moco_rt.inputs.texts import TextInput, Texts, list_texts
@@ -24,15 +24,16 @@ from moco_rt.ranking.reranker import EarlyExitReranker
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.classifiers.image import EarlyExitImageClassificationModel
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
+from moco_rt.studies.leaving import with_log_odds
 from moco_rt.studies.splits import Split, split_texts
 from moco_rt.studies.study import Study
 from moco_rt.tuning.accelerate_ranking import accelerate_ranking
 from moco_rt.tuning.batch_tokens import tune_batch_tokens
-from moco_rt.tuning.cascade_study import CascadeStudy, build_tiers, study_tiers
+from moco_rt.tuning.cascade_study import CascadeStudy, build_tiers, names_in_use, study_tiers
 from moco_rt.tuning.given import as_given
 from moco_rt.tuning.options import ImageOptions, RankingOptions, TextOptions
 from moco_rt.tuning.quantize import quantize
-from moco_rt.tuning.search_report import describe_search
+from moco_rt.tuning.search_report import describe_cascade_search, describe_search
 from moco_rt.tuning.variants import DtypeChoice, Variant, study_variants
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def accelerate(
     *,
     tokenizer: Any = None,
     image_processor: Any = None,
-    task: Ranking | MultiLabel | Regression | None = None,
+    task: Ranking | SingleLabel | MultiLabel | Regression | None = None,
     promise: str = "confident",
     agreement: float | Mapping[str, float] | None = None,
     max_drop: float | None = None,
@@ -98,12 +99,13 @@ def accelerate(
             carries it.
         image_processor: the same of a model that takes images.
         task: what "the same answer" means; None: the same label, or where several labels may hold at once the same set,
-            see the next. `MultiLabel(threshold=...)`: the same set of labels whose probability is at least a threshold,
-            0.5 or those of a dict by name. `Regression(tolerance=...)`: of a model that gives numbers, or has one
-            label, scores that differ by at most so much. `Ranking(keep_top=k)`: of a reranker, a model with one label,
-            the same first k of a query's candidates; `inputs`, and `calibration`, are then tuples of a query and its
-            documents, with the scores of the search as a third where they are known. But for labels, one at a time,
-            the promise is `"confident"`.
+            see the next but one. `SingleLabel(threshold={"toxic": 0.83})`: of a model that chooses one label, the same
+            side of your own thresholds. `MultiLabel(threshold=...)`: the same set of labels whose probability is at
+            least a threshold, 0.5 or those of a dict by name. `Regression(tolerance=...)`: of a model that gives
+            numbers, or has one label, scores that differ by at most so much. `Ranking(keep_top=k)`: of a reranker, a
+            model with one label, the same first k of a query's candidates; `inputs`, and `calibration`, are then
+            tuples of a query and its documents, with the scores of the search as a third where they are known. But for
+            the same label, the promise is `"confident"`.
         promise: what is promised. `"confident"`: of all rows, at least the share `agreement` keeps the label that the
             model as it was given gives. `"per class"`: the same of the rows of each class, whatever share of all rows
             it has. `"accuracy"`: the fast model is right on at most `max_drop` of all rows fewer than the given one,
@@ -207,7 +209,7 @@ def choose_variant(variants: Sequence[Variant], promise: Promise) -> EarlyExitCl
     """
     chosen = select([variant.candidates for variant in variants], promise, variants[0].model.class_names)
     variant = variants[chosen.variant]
-    _take(variant.model, variant.study, chosen)
+    _take(variant.model, variant.study, variant.candidates, chosen)
     variant.model.search_report = describe_search(variant.model, variant.study, chosen)
     return variant.model
 
@@ -220,16 +222,20 @@ def choose(fast: EarlyExitClassifier, found: Study, promise: Promise) -> Selecti
         found: the study.
         promise: the statement to be shown.
     """
-    chosen = select([found.candidates()], promise, fast.class_names)
-    _take(fast, found, chosen)
+    candidates = found.candidates()
+    chosen = select([candidates], promise, fast.class_names)
+    _take(fast, found, candidates, chosen)
     return chosen
 
 
-def _take(fast: EarlyExitClassifier, found: Study, chosen: Selection) -> None:
+def _take(fast: EarlyExitClassifier, found: Study, candidates: ExitCandidates, chosen: Selection) -> None:
     """Give a model the policy that was chosen of its study."""
     fast.policy = fast.policy.without_exits()
     fast.policy.certificate = chosen.certificate
     ramps = [found.off_ramps[place] for place in chosen.path_places]
+    if found.task.has_labels:
+        scores, path = candidates.ordering.scores.at(chosen.path_places), chosen.path
+        ramps = with_log_odds(ramps, scores, found.ordering.given, path.thresholds, path.chosen)
     bounded = [replace(ramp, bounds=chosen.bounds(str(ramp.site))) for ramp in ramps]
     fast.policy.path = CertifiedPath(bounded, chosen.path)
     fast.policy.take_step(chosen.path.chosen)
@@ -255,7 +261,10 @@ def choose_cascade(
     candidates = found.candidates if groups is None else replace(found.candidates, groups=groups)
     chosen = select([candidates], promise, tiers[-1].class_names or ())
     used, certificate = build_tiers(tiers, found, chosen)
-    return Cascade.of(tune_batch_tokens(used, split.texts[split.ordering]), certificate)
+    cascade = Cascade.of(tune_batch_tokens(used, split.texts[split.ordering]), certificate)
+    sites = list(names_in_use(tiers, found, chosen).values())
+    cascade.search_report = describe_cascade_search(candidates, sites, tiers[-1].class_names or (), chosen)
+    return cascade
 
 
 def _prepare(model: Any, tokenizer: Any, dtype: Dtype | None, max_length: int | None) -> Tier:

@@ -161,7 +161,7 @@ def build_tiers(tiers: Sequence[Tier], found: CascadeStudy, chosen: Selection) -
         chosen: the selected ways out.
     """
     last = len(tiers) - 1
-    used = sorted({found.ways[place].tier for place in chosen.places} | {last})
+    used = _used_tiers(tiers, found, chosen)
     # A tier that is used for its exits alone hands all other rows over.
     thresholds = {number: np.full(found.candidates.num_groups, np.inf, np.float32) for number in used if number < last}
     for number in used:
@@ -169,11 +169,10 @@ def build_tiers(tiers: Sequence[Tier], found: CascadeStudy, chosen: Selection) -
         if tier.tokenizer is not None:
             made_for = run_identity(tier.model.model, tier.tokenizer, tier.max_length)
             tier.model.policy = tier.model.policy.without_exits(made_for)
-    renamed = {}
+    renamed = names_in_use(tiers, found, chosen)
     for place, levels in zip(chosen.places, chosen.thresholds, strict=True):
         way = found.ways[place]
         tier = tiers[way.tier]
-        renamed[way.site] = replace(way, tier=used.index(way.tier)).site
         if way.off_ramp is None:
             thresholds[way.tier] = levels.copy()
         else:
@@ -190,6 +189,18 @@ def build_tiers(tiers: Sequence[Tier], found: CascadeStudy, chosen: Selection) -
         for number in used
     ]
     return built, replace(chosen.certificate, exits=exits)
+
+
+def names_in_use(tiers: Sequence[Tier], found: CascadeStudy, chosen: Selection) -> dict[str, str]:
+    """Return names of the chosen ways out, in their order, as tiers are numbered where those not used are left out."""
+    used = _used_tiers(tiers, found, chosen)
+    ways = [found.ways[place] for place in chosen.places]
+    return {way.site: replace(way, tier=used.index(way.tier)).site for way in ways}
+
+
+def _used_tiers(tiers: Sequence[Tier], found: CascadeStudy, chosen: Selection) -> list[int]:
+    """Return the numbers of the tiers that a selection uses, ascending."""
+    return sorted({found.ways[place].tier for place in chosen.places} | {len(tiers) - 1})
 
 
 def _starts(ways: Sequence[WayOut]) -> list[list[int]]:

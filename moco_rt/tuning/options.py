@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
-from moco_rt.architectures import MultiLabel, Regression
+from moco_rt.architectures import MultiLabel, Regression, SingleLabel
 from moco_rt.inputs.texts import Texts
 from moco_rt.tuning.variants import DtypeChoice
 
@@ -28,7 +28,7 @@ class RankingOptions(_Options, total=False):
 class ImageOptions(_Options, total=False):
     """Those for classifiers of images."""
 
-    task: MultiLabel | Regression | None
+    task: SingleLabel | MultiLabel | Regression | None
     promise: str
     max_drop: float | None
     calibration: Texts | None

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from moco_rt.architectures import IMAGES, check_single_label
+from moco_rt.architectures import IMAGES
 from moco_rt.certification.certificate import Certificate
-from moco_rt.certification.exit_scores import ExitScores, count_exits
+from moco_rt.certification.exit_scores import ExitScores, count_exits, join_rows
 from moco_rt.certification.promises import Accuracy, Confident, Outcomes, PerClass, Promise
 from moco_rt.certification.selection import RowsInAll
 from moco_rt.inputs.batching import by_lengths
@@ -67,13 +67,14 @@ def recertify(
 
     Raises:
         TypeError: inputs are of another kind.
-        ValueError: the model has no certified path, or does not choose one label of at least two; there are no inputs,
-            or they certify no policy of its form; labels are missing or do not fit. The model is then as it was.
+        ValueError: the model has no certified path; there are no inputs, or they certify no policy of its form; labels
+            are missing or do not fit. The model is then as it was.
     """
     policy, path = model.policy, model.policy.path
     if path is None or policy.certificate is None:
         raise ValueError("model must have a certified path, which accelerate finds (it has none)")
-    check_single_label(model.config)
+    if labels is not None and not policy.task.has_labels:
+        raise ValueError(f"labels must be None for {policy.task} (got labels)")
     promise = _promise_of(policy.certificate)
     if policy.certificate.max_drop is not None and labels is None:
         raise ValueError("labels must be given: the promise is about accuracy (got None)")
@@ -146,17 +147,14 @@ def _rows(
 
 def _score(model: EarlyExitClassifier, path: CertifiedPath, rows: Sequence[Any]) -> ExitScores:
     """Score rows by all off-ramps of the path, and compare with the model as it was given."""
-    scorer, exits = PathScorer(model, path), len(path.off_ramps)
-    predicted, score = np.empty((exits + 1, len(rows)), np.int64), np.empty((exits, len(rows)), np.float32)
-    given = np.empty(len(rows), np.int64)
+    scorer = PathScorer(model, path)
+    scores, order = [], []
     with tqdm(total=len(rows), unit="row", desc="recertify", delay=2, leave=False) as progress:
         for places in by_lengths(model.lengths_of(rows)):
-            found = scorer.score(model.batch_of([rows[place] for place in places]))[1]
-            assert found.labels is not None
-            assert found.given is not None
-            predicted[:, places], score[:, places], given[places] = found.labels, found.score, found.given
+            scores.append(scorer.score(model.batch_of([rows[place] for place in places]))[1])
+            order.append(places)
             progress.update(len(places))
-    return ExitScores.of_labels(predicted[:-1], score, given, predicted[-1])
+    return join_rows(scores, np.concatenate(order))
 
 
 def _counts(scores: ExitScores, path: CertifiedPath, step: int, delta: float) -> Any:

@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from moco_rt.certification.selection import Selection, trace
+from moco_rt.certification.exit_scores import ExitScores
+from moco_rt.certification.selection import ExitCandidates, Selection, trace
 from moco_rt.policies.conditions import OffRamp
 from moco_rt.policies.findings import SAMPLE, SearchReport
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.studies.baselines import all_baselines
+from moco_rt.studies.leaving import compare_probabilities
 from moco_rt.studies.study import Study, score_exits
+
+#: Bands of lengths, each with about as many calibration rows, of which the worst is named.
+_BANDS = 5
 
 
 def describe_search(model: EarlyExitClassifier, found: Study, chosen: Selection) -> SearchReport:
     """Describe a search on the calibration rows, beside what published methods do on the same rows.
 
     Args:
-        model: the model that was studied.
+        model: the model that was studied, with the policy that was chosen.
         found: the study.
-        chosen: the policy that was chosen from it.
+        chosen: that policy.
     """
     rows, certificate = found.calibration, chosen.certificate
-    off_ramps = [found.off_ramps[place] for place in chosen.places]
+    assert model.policy.path is not None
+    along = model.policy.path.off_ramps
+    off_ramps = [along[chosen.path_places.index(place)] for place in chosen.places]
     scores = score_exits(off_ramps, rows, found.task)
+    exits = scores.exit_of_row(chosen.thresholds)
     names = [str(model.config.id2label[c]) for c in range(model.policy.num_classes)]
     labels, predicted = rows.labels, scores.group
     if not found.task.has_labels:
         names, labels, predicted = ["row"], np.zeros_like(labels), scores.wrong[:-1].astype(np.int64)
     # A bag of tokens reads no feature that could be drawn.
     last = next((off_ramp for off_ramp in reversed(off_ramps) if isinstance(off_ramp, OffRamp)), None)
+    remarks = _worst_groups(rows.lengths, scores, exits, names)
+    if found.task.has_labels:
+        compared = compare_probabilities(off_ramps, scores, exits, rows.given, rows.logits, found.calibration_in_all)
+        remarks.append(str(compared))
     return SearchReport(
         sites=[str(off_ramp.site) for off_ramp in off_ramps],
         class_names=names,
@@ -40,13 +54,66 @@ def describe_search(model: EarlyExitClassifier, found: Study, chosen: Selection)
         },
         chosen=np.array([certificate.seconds, certificate.disagreements / certificate.rows]),
         alpha=certificate.alpha,
-        exits=scores.exit_of_row(chosen.thresholds),
+        exits=exits,
         lengths=rows.lengths,
         labels=labels,
         predicted=predicted,
         scores=scores.score,
+        remarks="\n".join(remarks),
         sample=np.empty((0, 1), np.float32) if last is None else rows.feature(str(last.site), last.feature)[:SAMPLE],
     )
+
+
+def describe_cascade_search(
+    candidates: ExitCandidates, sites: Sequence[str], class_names: Sequence[str], chosen: Selection
+) -> SearchReport:
+    """Describe a search over the ways out of a cascade, on the calibration rows.
+
+    Args:
+        candidates: the ways out.
+        sites: names of those that were chosen, as the cascade calls them.
+        class_names: of the last tier.
+        chosen: the policy.
+    """
+    scores, lengths = candidates.calibration.scores.at(chosen.places), candidates.calibration.lengths[-1]
+    exits, certificate = scores.exit_of_row(chosen.thresholds), chosen.certificate
+    assert scores.given is not None  # tiers choose one label
+    return SearchReport(
+        sites=sites,
+        class_names=class_names,
+        seconds_full=certificate.seconds_full,
+        paths={"search": chosen.path.operating_points()},
+        chosen=np.array([certificate.seconds, certificate.disagreements / certificate.rows]),
+        alpha=certificate.alpha,
+        exits=exits,
+        lengths=lengths,
+        labels=scores.given,
+        predicted=scores.group,
+        scores=scores.score,
+        sample=np.empty((0, 1), np.float32),
+        remarks="\n".join(_worst_groups(lengths, scores, exits, class_names)),
+    )
+
+
+def _worst_groups(
+    lengths: NDArray[np.int64], scores: ExitScores, exits: NDArray[np.int64], class_names: Sequence[str]
+) -> list[str]:
+    """Say of which lengths, and where answers are labels of which class, most answers change."""
+    differs = scores.disagrees(exits)
+    edges = np.unique(np.quantile(lengths, np.linspace(0, 1, _BANDS + 1)[1:-1], method="lower"))
+    used, band = np.unique(np.searchsorted(edges, lengths), return_inverse=True)
+    inside = [lengths[band == number] for number in range(len(used))]
+    said = [_worst("lengths", [f"{some.min()} to {some.max()} tokens" for some in inside], band, differs)]
+    return said if scores.given is None else [*said, _worst("class", class_names, scores.given, differs)]
+
+
+def _worst(what: str, names: Sequence[str], group: NDArray[np.int64], differs: NDArray[np.bool_]) -> str:
+    """Name the group of rows of which the largest share has another answer."""
+    rows = np.bincount(group, minlength=len(names))
+    changed = np.bincount(group, differs, minlength=len(names)).astype(int)
+    worst = int((changed / np.maximum(rows, 1)).argmax())
+    share = changed[worst] / max(1, rows[worst])
+    return f"{what} with the most other answers: {names[worst]}, {changed[worst]:,} of {rows[worst]:,} ({share:.2%})"
 
 
 def _baseline_paths(found: Study) -> dict[str, NDArray[np.float64]]:

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from moco_rt import MultiLabel, Ranking, Regression
-from moco_rt.architectures import SINGLE_LABEL, task_from, task_of
+from moco_rt import MultiLabel, Ranking, Regression, SingleLabel
+from moco_rt.architectures import SINGLE_LABEL, Flags, log_odds, task_from, task_of
 
 NAN = math.nan
 
@@ -70,6 +70,33 @@ def test_numbers_are_the_same_within_the_tolerance_all_of_them():
     assert Regression(0.5).same(given, found).tolist() == [True, False, False, True, False, True]
 
 
+def test_thresholds_of_ones_own_are_compared_with_probabilities():
+    task = task_of(config(), SingleLabel({"b": 0.8}))
+    assert task == Flags({"a": None, "b": 0.8, "c": None})
+    assert (task.levels(3)[0], task.levels(3)[1]) == (math.inf, pytest.approx(math.log(4)))
+    # Whatever the label is, b has a probability of 0.85, 0.81, 0.79 and 0.4.
+    given = np.log(numbers([0.1, 0.85, 0.05], [0.1, 0.81, 0.09], [0.01, 0.79, 0.2], [0.5, 0.4, 0.1]))
+    assert task.flagged(given).tolist() == [[False, True, False]] * 2 + [[False] * 3] * 2
+    found = np.log(numbers([0.01, 0.9, 0.09], [0.01, 0.79, 0.2], [0.1, 0.85, 0.05], [0.1, 0.4, 0.5]))
+    assert task.same(given, found).tolist() == [True, False, False, True]
+
+
+def test_of_two_classes_a_threshold_may_lie_anywhere():
+    task = task_of(config(2), SingleLabel({"b": 0.01, "a": 0.3}))
+    given, found = numbers([0, -4.5], [0, -4.5], [0, 0]), numbers([0, -4.7], [0, -4.55], [0, 0.9])
+    assert task.same(given, found).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("classes", [2, 3, 50])
+def test_log_odds_are_those_of_the_softmax(classes):
+    logits = np.random.default_rng(0).normal(0, 3, (40, classes)).astype(np.float32)
+    probs = np.exp(logits.astype(np.float64)) / np.exp(logits.astype(np.float64)).sum(1, keepdims=True)
+    np.testing.assert_allclose(log_odds(logits, 1), np.log(probs[:, 1] / (1 - probs[:, 1])), atol=1e-9)
+    top = logits.argmax(1)
+    own = probs[np.arange(40), top]
+    np.testing.assert_allclose(log_odds(logits, top), np.log(own / (1 - own)), atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("model", "expected"),
     [(config(), SINGLE_LABEL), (MULTI, MultiLabel(0.5)), (config(1, MULTI.problem_type), MultiLabel(0.5))],
@@ -94,6 +121,13 @@ def test_numbers_need_a_task_that_is_named(model, one_line_error):
         (config(), Regression(1.0), "or one label, for Regression (got num_labels=3, problem_type=None)"),
         (MULTI, Regression(1.0), "(got num_labels=3, problem_type=multi_label_classification)"),
         (MULTI, SINGLE_LABEL, "model must choose one label of at least two"),
+        (MULTI, SingleLabel({"a": 0.5}), "model must choose one label of at least two"),
+        (
+            config(),
+            SingleLabel({"d": 0.5}),
+            "threshold must map some of the classes a, b, c to numbers (got {'d': 0.5})",
+        ),
+        (config(2), Flags({"a": 0.5, "x": None}), "threshold must name the model's classes (got a, x)"),
         (MULTI, MultiLabel({"d": 0.5}), "threshold must map some of the classes a, b, c to numbers (got {'d': 0.5})"),
     ],
 )
@@ -106,6 +140,20 @@ def test_a_model_for_another_task_is_refused(model, task, words, one_line_error)
 def test_a_threshold_out_of_range_is_refused(threshold, one_line_error):
     with one_line_error(ValueError, "threshold must be a number inside (0, 1), or a dict of such (got "):
         MultiLabel(threshold)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "words"),
+    [
+        (0.5, "threshold must map names of classes to numbers (got 0.5)"),
+        ({}, "threshold must map names of classes to numbers (got {})"),
+        ({"a": 1.0}, "threshold must be a number inside (0, 1), or a dict of such (got 1.0)"),
+        ({"a": None}, "threshold must be a number inside (0, 1), or a dict of such (got None)"),
+    ],
+)
+def test_thresholds_of_ones_own_go_by_class(threshold, words, one_line_error):
+    with one_line_error(ValueError, words):
+        SingleLabel(threshold)
 
 
 @pytest.mark.parametrize("tolerance", [0, -1, NAN, math.inf, "1", True, None])
@@ -123,12 +171,20 @@ def test_fewer_than_one_candidate_are_refused(keep_top, one_line_error):
 
 
 @pytest.mark.parametrize(
-    "task", [SINGLE_LABEL, MultiLabel(), MultiLabel(0.3), MultiLabel({"a": 0.2, "b": 0.5}), Regression(0.25)]
+    "task",
+    [
+        SINGLE_LABEL,
+        Flags({"a": None, "b": 0.8}),
+        MultiLabel(),
+        MultiLabel(0.3),
+        MultiLabel({"a": 0.2, "b": 0.5}),
+        Regression(0.25),
+    ],
 )
 def test_a_task_comes_back_from_disk(task):
     assert task_from(json.loads(json.dumps(task.stored()))) == task
 
 
 def test_what_a_certificate_says_stays_the_same():
-    said = [task.answer for task in (SINGLE_LABEL, MultiLabel(), Regression(0.1))]
-    assert said == ["label", "set of labels", "score within 0.1"]
+    said = [task.answer for task in (SINGLE_LABEL, Flags({"a": 0.5}), MultiLabel(), Regression(0.1))]
+    assert said == ["label", "side of the thresholds", "set of labels", "score within 0.1"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from moco_rt.certification.policy_path import PolicyPath
@@ -30,3 +32,19 @@ def test_points_are_seconds_and_shares():
 def test_another_policy_can_be_chosen_without_data():
     assert fixed_sequence(PATH.disagreements, PATH.rows, Guarantee(0.01, 0.05)) == 3
     assert fixed_sequence(PATH.disagreements, PATH.rows, Guarantee(0.005, 0.05)) == 1
+
+
+def test_each_variant_is_said_to_be_taken_or_why_not():
+    assert PATH.compare_variants() == [
+        "as given  4000.000 ms, same answers 99.90%: slower",
+        "int8      2000.000 ms, same answers 99.70%: taken",
+    ]
+    cautious = replace(PATH, certified=1, chosen=1)
+    assert cautious.compare_variants() == [
+        "as given  4000.000 ms, same answers 99.90%: taken",
+        "int8      3000.000 ms, same answers 99.80%: not certified, the first of its policies on the path",
+    ]
+    alone = replace(PATH, variants=("as given", "int8", "bfloat16"))
+    assert alone.compare_variants()[2] == (
+        "bfloat16  another variant is faster with fewer other answers, whatever is asked for"
+    )

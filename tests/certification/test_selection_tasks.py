@@ -10,6 +10,7 @@ from score_samples import make_costs, share_wrong
 
 from moco_rt import MultiLabel, Regression
 from moco_rt._C import OffRamp
+from moco_rt.architectures import Flags
 from moco_rt.certification import promises, selection
 from moco_rt.certification.exit_scores import ExitScores
 from moco_rt.certification.policy_search import search
@@ -19,7 +20,11 @@ from moco_rt.statistics.guarantee import Guarantee
 
 ALPHA, DELTA = 0.1, 0.1
 DRAWS, DRAWS_A_PATH = 300, 15
-TASKS = {"multi-label": MultiLabel({"a": 0.3, "b": 0.5, "c": 0.7}), "regression": Regression(0.5)}
+TASKS = {
+    "multi-label": MultiLabel({"a": 0.3, "b": 0.5, "c": 0.7}),
+    "flags": Flags({"a": 0.8, "b": None, "c": 0.3}),
+    "regression": Regression(0.5),
+}
 SITES = ["embeddings", "encoder.0.attention", "encoder.1.attention"]
 
 
@@ -35,7 +40,7 @@ def everyone_of(task, rows=20_000):
             outputs = np.hstack([found, np.log(noise / task.tolerance) + 0.3 * rng.normal(size=(rows, 3))])
             options = {"score": "deviation"}
         else:
-            outputs, options = found / noise, {"score": "sides", "levels": task.levels(3)}
+            outputs, options = found / noise, {"score": task.scores[0], "levels": task.levels(3)}
         x = torch.from_numpy(outputs.astype(np.float32))
         size = x.shape[1]
         scores, logits = OffRamp([(torch.eye(size), torch.zeros(size))], temperature=1.0, **options).answer(x)

@@ -172,7 +172,11 @@ def test_nan_is_no_score_and_its_neighbours_do_not_notice(score):
         ({"temperature": 0.0}, ValueError, "temperature must be above 0 (got 0)"),
         ({"temperature": -2.0}, ValueError, "temperature must be above 0 (got -2)"),
         ({"temperature": math.nan}, ValueError, "temperature must be above 0 (got nan)"),
-        ({"score": "margin"}, ValueError, "score must be one of max_prob, entropy, sides, deviation (got margin)"),
+        (
+            {"score": "margin"},
+            ValueError,
+            "score must be one of max_prob, entropy, sides, odds, deviation (got margin)",
+        ),
         (
             {"layers": [(torch.ones(2, 3).double(), torch.ones(2))]},
             TypeError,

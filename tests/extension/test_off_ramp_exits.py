@@ -194,6 +194,63 @@ def test_a_row_leaves_with_the_same_bits_alone_and_in_any_batch(dtype):
         assert torch.equal(leave_all(off_ramp, x[rows], dtype), together[rows])
 
 
+# Log-odds that are replaced by a line of them
+
+
+def with_lines(lines, dtype=torch.float32):
+    """`leave(rows)`: probabilities with which rows leave that the plain off-ramp gives these log-probabilities."""
+
+    def leave(rows):
+        batch = pack(*([row] for row in rows))
+        results = Results(len(rows), 3, dtype=dtype, device=torch.device("cpu"))
+        exits = Exits(SITE, 3)
+        exits.add_off_ramp(
+            0, feature="cls", off_ramp=plain_off_ramp(), thresholds=[-math.inf] * 3, patience=1, log_odds=lines
+        )
+        exits.apply(batch, results)
+        return results.logits.double().exp()
+
+    return leave
+
+
+def odds(prob):
+    return math.log(prob / (1 - prob))
+
+
+def test_the_log_odds_of_the_predicted_class_follow_its_line():
+    rows = np.log([[0.9, 0.06, 0.04], [0.1, 0.8, 0.1], [0.1, 0.15, 0.75]])
+    found = with_lines([2.0, 0.5, 0.0, 1.25, 1.0, 0.0])(rows.tolist())
+    expected = [2 * odds(0.9) + 0.5, 1.25, odds(0.75)]
+    for c, log_odds in enumerate(expected):
+        assert odds(float(found[c, c])) == pytest.approx(log_odds, rel=1e-5)
+    np.testing.assert_allclose(found.sum(1), 1, rtol=1e-6)
+    others = found[0, 1:] / found[0, 1:].sum()
+    np.testing.assert_allclose(others, [0.6, 0.4], rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("shift", [-1000.0, -3.0, 0.0, 1000.0])
+def test_the_predicted_class_stays_the_likeliest_whatever_the_line(shift, dtype):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(0, 3, (200, 3)).astype(np.float32)
+    found = with_lines([0.5, shift] * 3, dtype)(rows.tolist())
+    assert torch.isfinite(found).all()
+    assert found.argmax(1).tolist() == rows.argmax(1).tolist()
+
+
+def test_a_certain_class_stays_certain():
+    found = with_lines([1.0, -1.0] * 3)([[0.0, -1e30, -1e30]])
+    assert found.tolist() == [[1.0, 0.0, 0.0]]
+
+
+def test_a_row_with_lines_has_the_same_bits_alone_and_in_any_batch():
+    rows = np.random.default_rng(1).normal(0, 3, (50, 3)).tolist()
+    leave = with_lines([0.7, 1.3, 1.1, -0.2, 0.0, 4.0])
+    together = leave(rows)
+    for place in range(0, 50, 7):
+        assert torch.equal(leave([rows[place]])[0], together[place])
+
+
 # Patience: each tuple is what the off-ramps at sites 0, 1, 2 say of one row, and where it leaves.
 
 
@@ -305,6 +362,9 @@ def test_a_row_whose_kept_mean_was_broken_never_leaves_by_it(device, value):
             "Exits: off_ramp must have 3 classes and 3 thresholds (got 2 and 3)",
         ),
         ({"patience": 0}, "Exits: patience must be at least 1 (got 0)"),
+        ({"log_odds": [1.0, 0.0]}, "Exits: log_odds must have 2 * 3 values of a single class, else none (got 2)"),
+        ({"log_odds": [1.0, 0.0] * 2 + [-0.5, 0.0]}, "Exits: log_odds must be finite, slopes not negative (got -0.5)"),
+        ({"log_odds": [1.0, math.nan] * 3}, "Exits: log_odds must be finite, slopes not negative (got nan)"),
         ({"rule_id": -1}, "Exits: rule_id must be at least 0 (got -1)"),
         ({"feature": "max"}, "feature must be one of cls, mean, flat, cls+mean (got max)"),
     ],

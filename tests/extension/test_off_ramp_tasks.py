@@ -12,8 +12,14 @@ from scipy.special import log_expit
 
 from moco_rt._C import BagOfTokens, Exits, OffRamp, PackedBatch, Results, ngram_buckets
 
-LEVELS = [0.0, -1.5, 0.75]
 never = math.inf
+LEVELS, ODDS = [0.0, -1.5, 0.75], [0.5, never, -1.0]
+#: Options of an off-ramp by its kind, but for the layers.
+OPTIONS = {
+    "sides": {"score": "sides", "temperature": 0.7, "levels": LEVELS},
+    "odds": {"score": "odds", "temperature": 0.7, "levels": ODDS},
+    "deviation": {"score": "deviation", "temperature": 1.0},
+}
 
 
 def layers_of(size, outputs, hidden=None, seed=0):
@@ -42,24 +48,38 @@ def of_sides(z, temperature):
     return torch.nn.functional.logsigmoid((z - torch.tensor(LEVELS, dtype=z.dtype)).abs()).sum(1).exp(), z
 
 
+def of_odds(z, temperature):
+    """The same; the second of three classes is not compared with a level."""
+    log_probs = (z / temperature).log_softmax(1)
+    score = torch.zeros(len(z), dtype=z.dtype)
+    for c, level in enumerate(ODDS):
+        if level < never:
+            others = log_probs[:, [other for other in range(3) if other != c]].logsumexp(1)
+            score += torch.nn.functional.logsigmoid((log_probs[:, c] - others - level).abs())
+    return score.exp(), log_probs
+
+
 def of_deviation(z):
     estimates, log_deviations = z.chunk(2, dim=1)
     return 1 / (1 + log_deviations.amax(1).exp()), estimates
 
 
 def make(kind, size=37, hidden=None, device="cpu"):
-    layers = [(w.to(device), b.to(device)) for w, b in layers_of(size, 3 if kind == "sides" else 6, hidden)]
-    if kind == "sides":
-        return OffRamp(layers, score="sides", temperature=0.7, levels=LEVELS), layers
-    return OffRamp(layers, score="deviation", temperature=1.0), layers
+    layers = [(w.to(device), b.to(device)) for w, b in layers_of(size, 6 if kind == "deviation" else 3, hidden)]
+    return OffRamp(layers, **OPTIONS[kind]), layers
 
 
 def exact(kind, layers, x):
-    z = plain([(w.cpu(), b.cpu()) for w, b in layers], x)
-    return of_sides(z, 0.7) if kind == "sides" else of_deviation(z)
+    return scored(kind, plain([(w.cpu(), b.cpu()) for w, b in layers], x))
 
 
-kinds = pytest.mark.parametrize("kind", ["sides", "deviation"])
+def scored(kind, z):
+    if kind == "deviation":
+        return of_deviation(z)
+    return of_sides(z, 0.7) if kind == "sides" else of_odds(z, 0.7)
+
+
+kinds = pytest.mark.parametrize("kind", OPTIONS)
 hiddens = pytest.mark.parametrize("hidden", [None, 64], ids=["one layer", "two layers"])
 
 
@@ -104,6 +124,15 @@ def test_worked_rows_of_sides():
     assert logits.tolist() == [[2.0, -1.0], [0.0, 1.0], [-100.0, 100.0]]
 
 
+def test_worked_rows_of_odds():
+    off_ramp = identity(3, score="odds", temperature=1.0, levels=[math.log(4), never, never])
+    z = torch.log(torch.tensor([[0.9, 0.05, 0.05], [0.8, 0.2, 1e-30], [0.5, 0.5, 1e-30]]))
+    scores, logits = off_ramp.answer(z)
+    odds = np.log([9.0, 4.0, 1.0]) - np.log(4)
+    np.testing.assert_allclose(scores[0], np.exp(log_expit(np.abs(odds))), rtol=1e-5)
+    np.testing.assert_allclose(logits.exp(), z.exp(), rtol=1e-5, atol=1e-7)
+
+
 def test_worked_rows_of_deviation():
     off_ramp = identity(4, score="deviation", temperature=1.0)
     scores, logits = off_ramp.answer(torch.tensor([[3.0, -4.0, 0.0, -1.0], [3.0, 4.0, -100.0, -90.0], [1, 2, 0, 1000]]))
@@ -115,10 +144,8 @@ def test_worked_rows_of_deviation():
 @pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("output", [0, 1, 2, 3])
 def test_a_row_with_an_output_that_is_not_finite_has_no_score(kind, broken, output):
-    if kind == "sides":
-        off_ramp = identity(4, score="sides", temperature=1.0, levels=[0.0] * 4)
-    else:
-        off_ramp = identity(4, score="deviation", temperature=1.0)
+    levels = {} if kind == "deviation" else {"levels": [0.0] * 4}
+    off_ramp = identity(4, score=kind, temperature=1.0, **levels)
     z = torch.zeros(3, 4)
     z[1, output] = broken
     # Through the off-ramp's bias, for products with the identity would break all outputs.
@@ -149,11 +176,9 @@ def batch_of(ids, lengths):
 
 
 def make_bag(kind):
-    (table, bias), *_ = layers_of(128, 3 if kind == "sides" else 6)
+    (table, bias), *_ = layers_of(128, 6 if kind == "deviation" else 3)
     table = table.T.contiguous() * 3
-    if kind == "sides":
-        return BagOfTokens(table, bias, score="sides", temperature=0.7, levels=LEVELS), table, bias
-    return BagOfTokens(table, bias, score="deviation", temperature=1.0), table, bias
+    return BagOfTokens(table, bias, **OPTIONS[kind]), table, bias
 
 
 @kinds
@@ -164,7 +189,7 @@ def test_a_bag_scores_as_an_off_ramp_does(kind):
     counts = 2 * torch.tensor([3, 1, 40, 7]) - 1
     sums = [rows.sum(0) for rows in table[ngram_buckets(batch, 128)].double().split(counts.tolist())]
     z = bias.double() + torch.stack(sums) / counts.double().sqrt()[:, None]
-    expected = of_sides(z, 0.7) if kind == "sides" else of_deviation(z)
+    expected = scored(kind, z)
     torch.testing.assert_close(scores.double(), expected[0], rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(logits.double(), expected[1], rtol=1e-5, atol=1e-5)
     assert not groups.any()
@@ -232,6 +257,7 @@ def test_a_single_number_is_enough():
     [
         (3, {"score": "sides", "temperature": 1.0}, "OffRamp: levels must have 3 values (got 0)"),
         (3, {"score": "sides", "temperature": 1.0, "levels": [0.0]}, "OffRamp: levels must have 3 values (got 1)"),
+        (3, {"score": "odds", "temperature": 1.0}, "OffRamp: levels must have 3 values (got 0)"),
         (4, {"score": "deviation", "temperature": 1.0, "levels": [0.0]}, "OffRamp: levels must have 0 values (got 1)"),
         (3, {"score": "max_prob", "temperature": 1.0, "levels": [0.0] * 3}, "levels must have 0 values (got 3)"),
         (

@@ -24,7 +24,16 @@ ROOMS = {
     "architectures": ("quantization",),
     "policies": ("architectures", "certification", "statistics", "quantization", "inputs"),
     "runtime": ("architectures", "policies", "inputs", "encoding", "certification", "statistics", "quantization"),
-    "cascades": ("runtime", "policies", "architectures", "inputs", "encoding", "certification", "quantization"),
+    "cascades": (
+        "runtime",
+        "policies",
+        "architectures",
+        "inputs",
+        "encoding",
+        "certification",
+        "statistics",
+        "quantization",
+    ),
     "analysis": ("architectures", "policies", "inputs", "encoding", "statistics", "quantization"),
     "studies": ("runtime", "policies", "architectures", "inputs", "encoding", "certification", "statistics"),
     "ranking": (

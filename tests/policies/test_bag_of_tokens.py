@@ -81,6 +81,8 @@ def test_by_a_closed_bag_nobody_leaves():
         ({"table": np.zeros(4)}, "table must have shape (buckets, classes), a power of two and at least 2 (got (4,))"),
         ({"temperature": 0.0}, "temperature must be above 0 (got 0.0)"),
         ({"temperature": math.inf}, "temperature must be above 0 (got inf)"),
+        ({"log_odds": [[1.0, 0.0]]}, "log_odds must be a slope and a shift for each of "),
+        ({"log_odds": [[-1.0, 0.0]] * CLASSES}, "log_odds must be finite, slopes not negative (got "),
         ({"bias": np.zeros(2)}, "bias must have one value for each of 3 classes (got (2,))"),
         ({"thresholds": np.zeros(4)}, "thresholds must have one value for each of 3 classes (got (4,))"),
         ({"bounds": [[0.1] * 3]}, "bounds must have one value for each of 3 classes (got (1, 3))"),
@@ -116,11 +118,11 @@ def test_the_last_layers_site_is_the_last_whether_tokens_is_there_or_not(one_lin
 
 
 def test_a_bag_comes_back_bit_by_bit(tmp_path):
-    saved = bag()
+    saved = bag(log_odds=[[0.5, 1 / 3]] * CLASSES)
     (exit,) = round_trip(policy_with(saved), tmp_path).exits
     found = exit.condition
     assert isinstance(found, BagOfTokens)
-    for name in ("table", "bias", "thresholds", "bounds"):
+    for name in ("table", "bias", "thresholds", "bounds", "log_odds"):
         assert getattr(found, name).tobytes() == getattr(saved, name).tobytes()
     assert found.temperature == saved.temperature
     assert (exit.site, exit.predicted_class, exit.bound) == ("tokens", None, saved.bounds.max())

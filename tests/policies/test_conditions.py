@@ -190,7 +190,7 @@ def test_an_off_ramp_cannot_be_changed():
     [
         ({"feature": "flat"}, "OffRamp: feature must be cls, mean or cls+mean (got flat)"),
         ({"feature": "tokens"}, "feature must be one of cls, mean, flat, cls+mean (got 'tokens')"),
-        ({"score": "gap"}, "OffRamp: score must be one of max_prob, entropy, sides, deviation (got 'gap')"),
+        ({"score": "gap"}, "OffRamp: score must be one of max_prob, entropy, sides, odds, deviation (got 'gap')"),
         ({"temperature": 0.0}, "OffRamp: temperature must be above 0 (got 0.0)"),
         ({"temperature": -1.0}, "OffRamp: temperature must be above 0 (got -1.0)"),
         ({"temperature": math.inf}, "OffRamp: temperature must be above 0 (got inf)"),

@@ -84,8 +84,9 @@ def edit(file, **changes):
         {"feature": "cls", "score": "entropy", "temperature": 1 / 3},
         {"feature": "mean", "patience": 3},
         {"score": "max_prob", "temperature": 1.7, "site": ATTENTION},
+        {"log_odds": [[0.5, 1 / 3], [0.0, -2.0], [1.0, 0.0]]},
     ],
-    ids=["default", "entropy", "patience", "site"],
+    ids=["default", "entropy", "patience", "site", "log-odds"],
 )
 def test_off_ramps_come_back_bit_by_bit(tmp_path, hidden, options):
     saved = make_off_ramp(hidden, **options)
@@ -100,6 +101,10 @@ def test_off_ramps_come_back_bit_by_bit(tmp_path, hidden, options):
     assert_same_bits(found.bounds, saved.bounds)
     for name in ("score", "temperature", "feature", "patience"):
         assert getattr(found, name) == getattr(saved, name)
+    if saved.log_odds is None:
+        assert found.log_odds is None
+    else:
+        assert_same_bits(found.log_odds, saved.log_odds)
     assert (exit.site, exit.predicted_class, exit.feature) == (ATTENTION, None, saved.feature)
     assert exit.bound == saved.bounds.max()
     assert found.site == ATTENTION

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from moco_rt import BagOfTokens, LinearCondition, MultiLabel, Regression
-from moco_rt.architectures import SINGLE_LABEL
+from moco_rt.architectures import SINGLE_LABEL, Flags
 from moco_rt.architectures.sites import all_sites
 from moco_rt.certification.policy_path import PolicyPath
 from moco_rt.policies.conditions import OffRamp
@@ -20,8 +20,13 @@ from moco_rt.policies.policy import CertifiedPath, Exit, Policy
 from moco_rt.policies.policy_files import JSON, TENSORS, load_policy, save_policy
 
 HIDDEN, CLASSES, SITE = 8, 3, "encoder.0.attention"
-TASKS = [MultiLabel(), MultiLabel({"a": 0.1, "b": 0.5, "c": 0.9}), Regression(0.25)]
-tasks = pytest.mark.parametrize("task", TASKS, ids=["one threshold", "thresholds", "numbers"])
+TASKS = [
+    MultiLabel(),
+    MultiLabel({"a": 0.1, "b": 0.5, "c": 0.9}),
+    Regression(0.25),
+    Flags({"a": None, "b": 0.83, "c": None}),
+]
+tasks = pytest.mark.parametrize("task", TASKS, ids=["one threshold", "thresholds", "numbers", "flags"])
 
 
 def make_off_ramp(task, **options):
@@ -56,14 +61,22 @@ def test_off_ramps_have_one_threshold_and_one_bound(task):
         ({"thresholds": [0.5] * 3}, "thresholds and bounds must have one value of "),
         ({"bounds": [0.5] * 3}, "thresholds and bounds must have one value of "),
         ({"patience": 2}, "patience must be 1 of "),
-        ({"levels": [0.0]}, "levels must be one number for each label of sides (got (0.0,))"),
-        ({"levels": [0.0, 1.0, np.inf]}, "levels must be one number for each label of sides (got (0.0, 1.0, inf))"),
+        ({"levels": [0.0]}, "levels must be one number for each label of sides or odds (got (0.0,))"),
+        (
+            {"levels": [0.0, 1.0, np.nan]},
+            "levels must be one number for each label of sides or odds (got (0.0, 1.0, nan",
+        ),
         ({"thresholds": [np.nan]}, "thresholds must be numbers, bounds inside (0, 1)"),
     ],
 )
 def test_what_no_off_ramp_can_be_is_refused(task, changes, words, one_line_error):
     with one_line_error(ValueError, f"OffRamp: {words}"):
         replace(make_off_ramp(task), **changes)
+
+
+def test_levels_of_sides_are_finite(one_line_error):
+    with one_line_error(ValueError, "OffRamp: levels must be finite of sides (got (0.0, 1.0, inf))"):
+        make_off_ramp(TASKS[0], levels=[0.0, 1.0, np.inf])
 
 
 def test_deviations_come_in_pairs_and_without_a_temperature(one_line_error):
@@ -85,11 +98,13 @@ def test_bags_have_one_threshold_and_one_bound(task, one_line_error):
     made = make_bag(task)
     assert (made.num_classes, made.levels) == (CLASSES, task.levels(CLASSES))
     assert (made.thresholds.tolist(), made.bounds.shape) == ([np.inf], (1,))
-    with one_line_error(ValueError, "BagOfTokens: levels must be one number for each label of sides (got (1.0,))"):
+    with one_line_error(
+        ValueError, "BagOfTokens: levels must be one number for each label of sides or odds (got (1.0,))"
+    ):
         make_bag(task, levels=[1.0])
     with one_line_error(ValueError, f"BagOfTokens: thresholds and bounds must have one value of {task.scores[0]} (got"):
         replace(made, thresholds=[0.5] * 3)
-    with one_line_error(ValueError, "BagOfTokens: score must be one of max_prob, entropy, sides, deviation (got"):
+    with one_line_error(ValueError, "BagOfTokens: score must be one of max_prob, entropy, sides, odds, deviation (got"):
         replace(made, score="gap")
 
 
@@ -118,7 +133,9 @@ def test_a_policy_takes_off_ramps_of_its_task_alone(task, one_line_error):
     with one_line_error(ValueError, f"exit must be an off-ramp for {task} (got LinearCondition)"):
         policy.add(Exit(SITE, 0, LinearCondition(np.ones(HIDDEN), 0.0, 0.0, 0.1), "cls", 0.1))
     assert len(policy.exits) == 1
-    with one_line_error(ValueError, f"off-ramp must score by max_prob or entropy for SingleLabel() (got {score})"):
+    with one_line_error(
+        ValueError, f"off-ramp must score by max_prob or entropy for SingleLabel(threshold=None) (got {score})"
+    ):
         Policy(all_sites(3), CLASSES, HIDDEN).add(Exit.of(make_off_ramp(task), SITE))
     assert policy.without_exits().task == task
 
@@ -139,7 +156,7 @@ def test_it_comes_back_bit_by_bit(tmp_path, task):
 @pytest.mark.parametrize(
     ("stored", "words"),
     [
-        ({"name": "ranking", "keep_top": 3}, "must have task 'single_label' or 'multi_label' or 'regression', which"),
+        ({"name": "ranking", "keep_top": 3}, "must have task 'single_label' or 'flags' or 'multi_label' or"),
         ({"threshold": 0.5}, "must be whole (name is missing)"),
         ({"name": "regression"}, "must be whole (got "),
         ({"name": "regression", "tolerance": 1.0, "norm": 2}, "must be whole (got "),
@@ -157,8 +174,13 @@ def test_an_unknown_task_is_refused(tmp_path, stored, words, one_line_error):
 
 @pytest.mark.parametrize(
     ("task", "wrong"),
-    [(SINGLE_LABEL, [0, 1]), (MultiLabel(), [0, 2]), (Regression(0.5), [0, 1, 2])],
-    ids=["single-label", "multi-label", "numbers"],
+    [
+        (SINGLE_LABEL, [0, 1]),
+        (MultiLabel(), [0, 2]),
+        (Regression(0.5), [0, 1, 2]),
+        (Flags({"a": 0.5, "b": None, "c": None}), [0, 1]),
+    ],
+    ids=["single-label", "multi-label", "numbers", "flags"],
 )
 def test_a_monitor_counts_by_the_task(task, wrong):
     full = torch.tensor([[1.0, -1.0, 0.5], [2.0, 1.9, -1.0], [3.0, 1.0, 0.2], [1.0, 0.75, -2.0]])

@@ -13,7 +13,9 @@ from moco_rt.reports.page import report_page
 
 def test_a_page_stands_alone_and_shows_names_as_they_are():
     path = np.array([[2e-3, 0.0], [1e-3, 0.005]])
-    findings = SimpleNamespace(sites=[], alpha=0.01, paths={"search": path}, chosen=path[1], seconds_full=2e-3)
+    findings = SimpleNamespace(
+        sites=[], alpha=0.01, paths={"search": path}, chosen=path[1], seconds_full=2e-3, remarks="1 row < 2 rows"
+    )
     certificate = SimpleNamespace(table=lambda: "1 < 2 & 'a'")
     page = report_page("<my model>", certificate, findings)
     assert page.startswith("<!doctype html>")

@@ -7,7 +7,7 @@ import pytest
 from scipy.special import expit
 from score_samples import make_scores
 
-from moco_rt.statistics.calibration import fit_temperature, wrong_curve
+from moco_rt.statistics.calibration import calibration_error, fit_log_odds, fit_temperature, wrong_curve
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
@@ -34,6 +34,47 @@ def test_rows_that_are_not_finite_are_left_out():
     certain = np.array([[-np.inf, 0.0]])
     assert fit_temperature(np.vstack([logits, certain]), np.vstack([probs, [[0, 1]]])) == fit_temperature(logits, probs)
     assert fit_temperature(certain, np.array([[0.0, 1.0]])) == 1.0
+
+
+# Lines of log-odds
+
+
+@pytest.mark.parametrize(("slope", "shift"), [(1.0, 0.0), (0.3, 2.5), (2.0, -1.0)])
+def test_the_line_is_the_one_that_log_odds_came_from_whatever_some_rows_say(slope, shift):
+    rng = np.random.default_rng(0)
+    own = rng.normal(4, 1.5, 3000)
+    given = slope * own + shift + 0.2 * rng.normal(size=3000)
+    given[:150] *= -1  # the other model's class is another one
+    assert fit_log_odds(own, given) == pytest.approx((slope, shift), abs=0.15)
+
+
+def test_surer_rows_never_become_less_sure():
+    own = np.linspace(1, 5, 100)
+    slope, shift = fit_log_odds(own, 6 - own)
+    assert slope == pytest.approx(0, abs=1e-3)
+    assert shift == pytest.approx(3, abs=0.05)
+
+
+def test_few_rows_or_broken_ones_say_nothing():
+    assert fit_log_odds(np.ones(19), np.zeros(19)) == (1.0, 0.0)
+    own = np.append(np.full(19, np.inf), 1.0)
+    assert fit_log_odds(own, np.zeros(20)) == (1.0, 0.0)
+    rng = np.random.default_rng(0)
+    own = rng.normal(size=100)
+    broken = np.append(own, [np.nan, np.inf])
+    assert fit_log_odds(broken, np.append(2 * own, [0.0, 1.0])) == fit_log_odds(own, 2 * own)
+
+
+def test_equal_rows_have_a_line():
+    slope, shift = fit_log_odds(np.full(50, 3.0), np.full(50, 7.0))
+    assert slope * 3 + shift == pytest.approx(7, abs=1e-3)
+
+
+def test_the_calibration_error_is_the_gap_between_what_is_said_and_what_is_right():
+    probs = np.repeat([0.55, 0.95], 100)
+    right = np.concatenate([np.arange(100) < 50, np.arange(100) < 80])
+    assert calibration_error(probs, right) == pytest.approx((0.05 + 0.15) / 2)
+    assert calibration_error(np.ones(10), np.ones(10, bool)) == 0
 
 
 # The curve of wrong answers

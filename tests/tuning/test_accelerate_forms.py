@@ -75,7 +75,9 @@ def test_the_fastest_form_runs_and_is_named(fast, trained, texts):
     assert certificate.seconds < 0.3
     assert certificate.seconds_full == pytest.approx(1.0)  # of the model as it was given
     assert fast.policy.made_for["dtype"] == "int8"
-    assert "in int8 instead of" in fast.report()
+    said = fast.report().splitlines()
+    assert any("in int8 instead of" in line for line in said)
+    assert [line.split()[0] for line in said if line.endswith((": taken", ": slower"))][-1] == "int8"
     assert_certificate_is_what_it_does(fast, trained[0], trained[1], certified_texts(trained, texts))
 
 

@@ -19,9 +19,12 @@ from moco_rt import (
     OffRamp,
     Ranking,
     Regression,
+    SingleLabel,
     recertify,
 )
 from moco_rt._C import can_multiply
+from moco_rt.architectures import Flags
+from moco_rt.certification.these_rows import draw_rows
 from moco_rt.inputs.tokenization import encode
 from moco_rt.policies.findings import SearchReport
 from moco_rt.reports.page import report_page
@@ -39,6 +42,12 @@ CASES = {
         MultiLabel({"LABEL_2": 0.7}),
         MultiLabel({"LABEL_0": 0.5, "LABEL_1": 0.5, "LABEL_2": 0.7}),
         "set of labels",
+    ),
+    "flags": (
+        {"labels": 3},
+        SingleLabel({"LABEL_2": 0.4}),
+        Flags({"LABEL_0": None, "LABEL_1": None, "LABEL_2": 0.4}),
+        "side of the thresholds",
     ),
     "one number": ({"labels": 1}, Regression(4.0), Regression(4.0), "score within 4"),
     "two numbers": ({"labels": 2, "problem_type": "regression"}, Regression(5.0), Regression(5.0), "score within 5"),
@@ -146,7 +155,7 @@ def test_it_comes_back_from_disk(found, tmp_path):
     texts = make_texts(60, seed=5)
     fast.save_pretrained(tmp_path)
     stored = json.loads((tmp_path / "policy.json").read_text(encoding="utf-8"))["task"]
-    assert stored["name"] in ("multi_label", "regression")
+    assert stored["name"] in ("multi_label", "flags", "regression")
     loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
     assert loaded.policy.task == task
     assert loaded.policy.certificate == fast.policy.certificate
@@ -163,6 +172,7 @@ def test_the_report_has_a_page(found, tmp_path):
     fast.search_report.save(tmp_path / "report.safetensors")
     report = SearchReport.load(tmp_path / "report.safetensors")
     assert list(report.paths) == ["search"]
+    assert report.remarks == fast.search_report.remarks
     page = report_page("a model", fast.policy.certificate, report)
     assert f"same {fast.policy.certificate.answer} as" in page
 
@@ -192,6 +202,48 @@ def test_a_monitor_counts_the_rows_whose_answers_differ_by_the_task(found):
     wrong = ~task.same(given.numpy(), logits.numpy())[left]
     assert sum(process.rows for process in monitor.processes) == left.sum() > 0
     assert sum(process.wrong for process in monitor.processes) == wrong.sum()
+
+
+# Promises about these rows, and fresh ones
+
+
+def test_drawn_rows_have_the_given_models_answers_and_few_others_differ(found):
+    fast, model, task = found
+    texts = make_texts(600, seed=21)
+    plain = EarlyExitTextClassificationModel(model)
+    plain.tokenizer = fast.tokenizer
+    given, _ = logits_of(plain, texts)
+    prediction = fast.predict(texts, certify=0.7)
+    certificate = prediction.certificate
+    assert 0 < certificate.drawn < 600
+    assert not certificate.in_full
+    again = copy.copy(fast)
+    again.policy = copy.copy(fast.policy)
+    again.policy.take_step(certificate.step)
+    ours, _ = logits_of(again, texts)
+    differs = ~task.same(given.numpy(), ours.numpy())
+    drawn = draw_rows(600, certificate.drawn, 0)
+    assert certificate.disagreements >= differs[drawn].sum()
+    assert differs[~drawn].sum() <= certificate.differing
+    rows = [prediction.probs, prediction.scores]
+    expected = [plain.predict(texts).probs, plain.predict(texts).scores]
+    for own, other in zip(rows, expected, strict=True):
+        if own is not None:
+            assert torch.equal(own[torch.from_numpy(drawn)], other[torch.from_numpy(drawn)])
+
+
+def test_fresh_rows_certify_it_again(found, one_line_error):
+    fast = copy.deepcopy(found[0])
+    texts = list(dict.fromkeys(make_texts(500, seed=22)))
+    with one_line_error(ValueError, f"labels must be None for {found[2]} (got labels)"):
+        recertify(fast, texts, labels=[0] * len(texts))
+    again = recertify(fast, texts)
+    plain = EarlyExitTextClassificationModel(found[1])
+    plain.tokenizer = fast.tokenizer
+    (given, _), (ours, _) = logits_of(plain, texts), logits_of(fast, texts)
+    differs = ~found[2].same(given.numpy(), ours.numpy())
+    assert (again.new.rows, again.new.disagreements) == (len(texts), differs.sum())
+    assert again.new.answer == found[2].answer
 
 
 # Numeric forms
@@ -280,7 +332,7 @@ def test_one_label_of_several_is_no_set(tiny_bert, word_tokenizer, one_line_erro
         accelerate([tiny_bert(), tiny_bert(4)], make_texts(300), None, task=MultiLabel())
 
 
-def test_exits_by_hand_and_promises_about_these_rows_are_for_one_label(found, one_line_error):
+def test_exits_by_hand_are_for_one_label(found, one_line_error):
     fast = found[0]
     with one_line_error(ValueError, "exit must be an off-ramp for "):
         fast.add_rule(lambda cls: cls[:, 0] > 0, 0, "encoder.0.attention")
@@ -288,10 +340,6 @@ def test_exits_by_hand_and_promises_about_these_rows_are_for_one_label(found, on
     ramp = OffRamp(((np.zeros((classes, 64)), np.zeros(classes)),), [0.5] * classes, [0.1] * classes)
     with one_line_error(ValueError, "off-ramp must "):
         fast.add_off_ramp(ramp, "encoder.0.attention")
-    with one_line_error(ValueError, "model must choose one label of at least two"):
-        fast.predict(make_texts(100), certify=0.9)
-    with one_line_error(ValueError, "model must choose one label of at least two"):
-        recertify(fast, make_texts(100))
 
 
 def test_a_few_constant_answers_break_nothing(tiny_bert, word_tokenizer):

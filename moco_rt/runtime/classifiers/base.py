@@ -178,10 +178,12 @@ class EarlyExitClassifier(PipelineModel, BackedModule):
         raise NotImplementedError
 
     def report(self) -> str:
-        """Return the policy's certificate as a table by exit and class, with the layers that are in int8."""
-        certificate = self.policy.certificate
+        """Return the layers in int8, the certificate as a table, the forms that were tried, where answers change."""
+        certificate, path, report = self.policy.certificate, self.policy.path, self.search_report
         lines = [describe(self.model)] if is_int8(self.model) else []
-        return "\n".join([*lines, "no certificate" if certificate is None else certificate.table()])
+        lines.append("no certificate" if certificate is None else certificate.table())
+        lines += [] if path is None else path.policies.compare_variants()
+        return "\n".join([*lines, *([] if report is None else report.remarks.splitlines())])
 
     def monitor(
         self,

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from moco_rt._C import PackedBatch, Results
-from moco_rt.architectures import check_single_label
 from moco_rt.certification.exit_scores import ExitScores
 from moco_rt.certification.these_rows import PoliciesToCompare, RowsWish
 from moco_rt.policies.bag_of_tokens import AnyOffRamp
 from moco_rt.policies.policy import CertifiedPath, PolicyState
-from moco_rt.runtime.exit_points import ExitPoint, compile_exits, compile_scorer
+from moco_rt.runtime.exit_points import ExitPoint, compare_answers, compile_exits, compile_scorer
 from moco_rt.statistics.finite_rows import ever_differing
 
 
@@ -47,15 +46,11 @@ def comparison_of(model: Any, wish: RowsWish) -> Comparison | None:
         model: an `EarlyExitClassifier`. The policies are those of its certified path that run its variant; where it has
             none, or exits were added by hand since, there is one, its own.
         wish: the promise.
-
-    Raises:
-        ValueError: the answers that are to be compared are no labels.
     """
     state, path = model.policy.state, model.policy.path
     along = path is not None and state.step is not None
     if not along and len(state.exits) == len(state.closed) and model.given is model:
         return None
-    check_single_label(model.config)
     return _AlongPath(model, path) if path is not None and along else _OwnPolicy(model, wish)
 
 
@@ -110,10 +105,9 @@ class PathScorer:
         given: Results = results
         if self._model.given is not self._model:
             given = self._model.given.run_batch({}, batch)
-        labels = _labels(given)
-        nothing = np.empty((0, 2, len(labels)), np.float32)  # where the path has no exits
-        score = np.concatenate([nothing, *(scorer.seen for scorer in self._scorers.values())])
-        return given, ExitScores.of_labels(score[:, 1].astype(np.int64), score[:, 0], labels, _labels(results))
+        answers = (answer for scorer in self._scorers.values() for answer in scorer.seen)
+        task, dtype = self._model.policy.task, results.logits.dtype
+        return given, compare_answers(task, answers, _logits(given), _logits(results), dtype)
 
 
 class _OwnPolicy:
@@ -128,7 +122,8 @@ class _OwnPolicy:
 
     def answer(self, batch: Any) -> Results:
         given: Results = self._model.given.run_batch({}, batch)
-        self.found += (_labels(self._model.run_batch(self._exits, batch)) != _labels(given)).sum()
+        ours: Results = self._model.run_batch(self._exits, batch)
+        self.found += (~self._model.policy.task.same(_logits(given), _logits(ours))).sum()
         return given
 
     def exits(self, place: int) -> Mapping[str, ExitPoint]:  # noqa: ARG002
@@ -141,7 +136,7 @@ class _Scorer:
     Attributes:
         can_peek: see `ExitPoint`.
         needs_mean: see `ExitPoint`.
-        seen: (E, 2, rows) float32 of the batch before: by off-ramp the scores and the predicted classes.
+        seen: of the batch before: by off-ramp what `compile_scorer` returns.
     """
 
     def __init__(self, off_ramps: list[AnyOffRamp], device: torch.device):
@@ -149,15 +144,14 @@ class _Scorer:
         self.can_peek = features <= {"cls", "cls+mean"}
         self.needs_mean = "cls+mean" in features
         self._scorers = [compile_scorer(ramp, device) for ramp in off_ramps]
-        self.seen: NDArray[np.float32] = np.empty((0, 2, 0), np.float32)
+        self.seen: list[tuple[Tensor, Tensor]] = []
 
     def apply(self, batch: PackedBatch, results: Results) -> int:  # noqa: ARG002
-        self.seen = np.stack([score(batch).cpu().numpy() for score in self._scorers])
+        self.seen = [score(batch) for score in self._scorers]
         return 0
 
 
-def _labels(results: Results) -> NDArray[np.int64]:
-    """Return the labels of a batch as `predict` gives them: (rows,) int64."""
-    logits: Tensor = results.logits.to("cpu", torch.float32)
-    labels: NDArray[np.int64] = logits.argmax(dim=1).numpy()
-    return labels
+def _logits(results: Results) -> NDArray[np.float32]:
+    """Return the logits of a batch: (rows, C) float32."""
+    logits: NDArray[np.float32] = results.logits.to("cpu", torch.float32).numpy()
+    return logits

@@ -1,0 +1,182 @@
+"""CascadeMonitor: runs some of the rows that were answered early through the last tier too, and closes what errs."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from moco_rt.cascades.tier import Tier, TierOutput
+from moco_rt.certification.certificate import Certificate
+from moco_rt.policies.monitor import Alarm
+from moco_rt.statistics.bounds import upper_bound
+from moco_rt.statistics.e_process import EProcess
+
+_log = logging.getLogger(__name__)
+#: The number of a tier's end, among the places of its exits.
+_END = -1
+#: What a way out promises at most: an e-process needs a share below 1.
+_HIGHEST = 0.99
+
+
+class CascadeMonitor:
+    """The evidence against every way out of a cascade; threads may share it.
+
+    Ways out are the exits inside tiers, and the ends of all tiers but the last, where rows stand that a tier is sure
+    of. One that errs more often than its certificate counted is closed for good: its rows go on, to be answered later.
+
+    Args:
+        tiers: the cascade's.
+        certificate: the promise about all of them together.
+        rate: share of the rows that are answered early which are checked, inside (0, 1].
+        on_alarm: called when a way out has been closed.
+        delta: chance of a false alarm, ever, of any way out; None: that of the certificate.
+        seed: of the choice of rows.
+
+    Attributes:
+        ways: (tier, place of the exit in its policy, or -1 for the tier's end) of each way out.
+        processes: the evidence against each.
+
+    Raises:
+        ValueError: rate or delta is out of range, or there is no certificate, or no way out but the last tier's end.
+    """
+
+    def __init__(
+        self,
+        tiers: Sequence[Tier],
+        certificate: Certificate | None,
+        rate: float = 0.01,
+        on_alarm: Callable[[Alarm], None] | None = None,
+        *,
+        delta: float | None = None,
+        seed: int = 0,
+    ):
+        if not 0 < rate <= 1:
+            raise ValueError(f"rate must be inside (0, 1] (got {rate})")
+        if certificate is None:
+            raise ValueError("cascade must have a certificate to be watched, which accelerate finds (it has none)")
+        delta = certificate.delta if delta is None else delta
+        if not 0 < delta < 1:
+            raise ValueError(f"delta must be inside (0, 1) (got {delta})")
+        self.rate, self.delta = rate, delta
+        self._tiers, self._on_alarm = tiers, on_alarm
+        self.ways = _ways(tiers)
+        if not self.ways:
+            raise ValueError("cascade must have a way out before the last tier's end to be watched (it has none)")
+        self.processes = [EProcess(self._promised(certificate, place)) for place in range(len(self.ways))]
+        self._random = np.random.default_rng(seed)
+        self._counting = threading.Lock()
+
+    def site(self, way: int) -> str:
+        """Return the name of a way out, as the certificate calls it."""
+        tier, place = self.ways[way]
+        return f"tier {tier} {'end' if place == _END else self._tiers[tier].model.policy.exits[place].site}"
+
+    def _promised(self, certificate: Certificate, way: int) -> float:
+        """Return the share of wrong rows that a way out has at most, by what the certificate counted."""
+        counts = [count for count in certificate.exits if count.site == self.site(way)]
+        wrong, fired = (sum(getattr(count, name) for count in counts) for name in ("wrong", "fired"))
+        return min(_HIGHEST, upper_bound(wrong, fired, 1 - certificate.delta / len(self.ways))) if fired else _HIGHEST
+
+    def watch(self, number: int, answers: TierOutput, run_full: Callable[[NDArray[np.int64]], Tensor]) -> None:
+        """Run some of the rows that a tier has settled through the last tier, and count those with another label.
+
+        Args:
+            number: of the tier.
+            answers: those to n rows.
+            run_full: the last tier's logits for some of the rows, by their places, without exits.
+        """
+        way_of_row = self._way_of_row(number, answers)
+        places = np.flatnonzero(way_of_row >= 0)
+        with self._counting:
+            places = places[self._random.random(len(places)) < self.rate]
+        if len(places) == 0:
+            return
+        full = run_full(places).float().cpu().argmax(dim=1).numpy()
+        wrong = answers.logits[torch.from_numpy(places)].argmax(dim=1).numpy() != full
+        for way in np.unique(way_of_row[places]).tolist():
+            of_way = wrong[way_of_row[places] == way]
+            self._add(way, int(of_way.sum()), len(of_way))
+
+    def _way_of_row(self, number: int, answers: TierOutput) -> NDArray[np.int64]:
+        """Return the way out of each row that a tier has answered early, and -1 of all others: (n,) int64."""
+        found = np.full(len(answers.settled), -1, np.int64)
+        exit_rule, settled = answers.exit_rule.numpy(), answers.settled.numpy()
+        for way, (tier, place) in enumerate(self.ways):
+            if tier == number:
+                found[settled & (exit_rule == place)] = way
+        return found
+
+    def _add(self, way: int, wrong: int, rows: int) -> None:
+        """Add checked rows of a way out, and close it where there is too much evidence against it."""
+        tier, place = self.ways[way]
+        with self._counting:
+            process = self.processes[way]
+            process.update(wrong, rows)
+            if process.evidence < len(self.ways) / self.delta or not self._close(tier, place):
+                return
+            alarm = Alarm(way, self.site(way), process.rows, process.wrong, process.level)
+        _log.warning(
+            "%s errs more often than promised (%d of %d rows): it is closed", alarm.site, alarm.wrong, alarm.rows
+        )
+        if self._on_alarm is not None:
+            self._on_alarm(alarm)
+
+    def _close(self, tier: int, place: int) -> bool:
+        """Let no row leave by a way out any more; returns whether it was open."""
+        if place != _END:
+            policy = self._tiers[tier].model.policy
+            was_open = place not in policy.closed
+            policy.close([place])
+            return was_open
+        thresholds = self._tiers[tier].thresholds
+        assert thresholds is not None
+        was_open = not bool(torch.isposinf(thresholds).all())
+        thresholds.fill_(torch.inf)
+        return was_open
+
+    def merge(self, state: Mapping[str, Any]) -> None:
+        """Add what a monitor of the same cascade has seen in another process since it began: its `state`, once each.
+
+        Raises:
+            ValueError: the state is of another number of ways out.
+        """
+        self._check(state)
+        for way, (wrong, rows) in enumerate(zip(state["wrong"], state["rows"], strict=True)):
+            if rows:
+                self._add(way, wrong, rows)
+
+    def state(self) -> dict[str, Any]:
+        """Return the counts that a later monitor of the same cascade goes on from: plain numbers, for JSON."""
+        counts = {"rows": [p.rows for p in self.processes], "wrong": [p.wrong for p in self.processes]}
+        return {"rate": self.rate, "delta": self.delta, **counts}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned.
+
+        Raises:
+            ValueError: the state is of another number of ways out.
+        """
+        self._check(state)
+        for process, rows, wrong in zip(self.processes, state["rows"], state["wrong"], strict=True):
+            process.rows, process.wrong = rows, wrong
+
+    def _check(self, state: Mapping[str, Any]) -> None:
+        if len(state["rows"]) != len(self.ways):
+            raise ValueError(f"state must be of {len(self.ways)} ways out (got {len(state['rows'])})")
+
+
+def _ways(tiers: Sequence[Tier]) -> list[tuple[int, int]]:
+    """List the ways out of tiers, but the last tier's end."""
+    ways = []
+    for number, tier in enumerate(tiers):
+        policy = getattr(tier.model, "policy", None)
+        ways += [(number, place) for place in range(0 if policy is None else len(policy.exits))]
+        ways += [(number, _END)] if number < len(tiers) - 1 else []
+    return ways
