@@ -21,6 +21,8 @@ from moco_rt.ranking.ranked import Elimination
 
 FORMAT, VERSION = "moco_rt ranking", 1
 JSON, TENSORS = "ranking.json", "ranking.safetensors"
+#: What a monitor has seen.
+MONITOR = "ranking-monitor.json"
 
 
 @dataclass(frozen=True, eq=False)

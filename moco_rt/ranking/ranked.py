@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from moco_rt._C import PackedBatch, Results
 from moco_rt.encoding import EncodedTexts
 from moco_rt.ranking.candidates import Candidates
-from moco_rt.ranking.elimination import eliminated
+from moco_rt.ranking.elimination import RankScores, eliminated
 from moco_rt.ranking.estimates import RETRIEVED, ScoreEstimate
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 
@@ -40,6 +40,11 @@ class Ranked:
     exits: NDArray[np.int64]
     estimates: NDArray[np.float32]
     lengths: NDArray[np.int64]
+
+    def differs(self, given: NDArray[np.float32], keep_top: int) -> bool:
+        """Return whether the set of the first k is another than by scores of the given model, (n,)."""
+        scores = RankScores(self.estimates[:, None], self.scores[None], given[None], keep_top)
+        return bool(scores.differs(self.exits[None])[0])
 
 
 class Elimination:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,15 @@ from moco_rt.architectures.conversion import Dtype
 from moco_rt.encoding import EncodedTexts
 from moco_rt.inputs.tokenization import encode, length_limit
 from moco_rt.policies.fingerprints import check_tokenizer, model_identity
+from moco_rt.policies.monitor import Alarm
 from moco_rt.ranking.candidates import Candidates, make_candidates
-from moco_rt.ranking.policy import JSON, TENSORS, RankingPolicy
+from moco_rt.ranking.monitor import RankingMonitor
+from moco_rt.ranking.policy import JSON, MONITOR, TENSORS, RankingPolicy
 from moco_rt.ranking.ranked import Elimination, Ranked
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
+
+#: Scores all candidates by the model itself.
+_TO_THE_END = Elimination([], np.empty(0, np.float32), 1)
 
 
 class EarlyExitReranker(EarlyExitTextClassificationModel):
@@ -32,6 +38,7 @@ class EarlyExitReranker(EarlyExitTextClassificationModel):
 
     Attributes:
         ranking: its exits; None: all candidates run to the end.
+        watched_by: the monitor that `monitor` has set; None: nothing watches it.
 
     Raises:
         TypeError: model is not a sequence classifier.
@@ -43,6 +50,7 @@ class EarlyExitReranker(EarlyExitTextClassificationModel):
             raise ValueError(f"model must have one label to rank by (got {model.config.num_labels})")
         super().__init__(model, backend=backend, dtype=dtype)
         self.ranking: RankingPolicy | None = None
+        self.watched_by: RankingMonitor | None = None
 
     def rank(
         self, query: str, documents: Iterable[str], *, top_k: int | None = None, scores: Sequence[float] | None = None
@@ -81,16 +89,38 @@ class EarlyExitReranker(EarlyExitTextClassificationModel):
 
     def rank_candidates(self, candidates: Candidates) -> Ranked:
         """Score the candidates of a query, those leaving early that cannot be among its first ones."""
-        policy = self.ranking
-        if policy is None:
-            return Elimination([], np.empty(0, np.float32), 1).run(self, self.encoder(None), candidates)
+        policy, monitor = self.ranking, self.watched_by
+        if policy is None or (monitor is not None and monitor.alarmed):
+            longest = None if policy is None else policy.made_for.get("max_length")
+            return _TO_THE_END.run(self, self.encoder(longest), candidates)
         size = 2 * self.policy.hidden_size
         reads_scores = any(len(estimate.weight) != size for estimate in policy.estimates)
         if reads_scores and candidates.retrieved is None:
             raise ValueError("scores must be given: the policy was found with those of the search (got None)")
         if not reads_scores:
             candidates = Candidates(candidates.query, candidates.documents)
-        return policy.elimination.run(self, self.encoder(policy.made_for.get("max_length")), candidates)
+        encode = self.encoder(policy.made_for.get("max_length"))
+        found = policy.elimination.run(self, encode, candidates)
+        if monitor is not None and monitor.draws():
+            given = _TO_THE_END.run(self.given, encode, candidates)
+            monitor.record(int(found.differs(given.scores, policy.keep_top)))
+        return found
+
+    def monitor(  # type: ignore[override]  # its unit is the query
+        self,
+        rate: float = 0.01,
+        on_alarm: Callable[[Alarm], None] | None = None,
+        *,
+        delta: float | None = None,
+        seed: int = 0,
+    ) -> RankingMonitor:
+        """From now on, rank a random share of the queries by the given model too; where they err all run to the end.
+
+        For what it takes see `RankingMonitor`, which it returns: `process` holds the evidence; saved with the model.
+        """
+        certificate = None if self.ranking is None else self.ranking.certificate
+        self.watched_by = RankingMonitor(certificate, rate, on_alarm, delta=delta, seed=seed)
+        return self.watched_by
 
     def encoder(self, max_length: int | None) -> Callable[[Sequence[tuple[str, str]]], EncodedTexts]:
         """Return what tokenises pairs, truncated to at most so many tokens; None: what model and tokenizer allow."""
@@ -111,6 +141,8 @@ class EarlyExitReranker(EarlyExitTextClassificationModel):
         super()._save_preparation(directory)
         if self.ranking is not None:
             self.ranking.save(directory)
+        if self.watched_by is not None:
+            (directory / MONITOR).write_text(json.dumps(self.watched_by.state()) + "\n", encoding="utf-8")
 
     def load_policy(self, source: str | Path | Source) -> None:
         """Take a policy from a directory or by a name on the hub, if there is one; refuses one of another model."""
@@ -118,3 +150,7 @@ class EarlyExitReranker(EarlyExitTextClassificationModel):
         files = [find_file(source, name) for name in (JSON, TENSORS)]
         if files[0] is not None and files[1] is not None:
             self.ranking = RankingPolicy.load(files[0], files[1], model_identity(self.model))
+            seen = find_file(source, MONITOR)
+            if seen is not None:
+                state = json.loads(seen.read_text(encoding="utf-8"))
+                self.monitor(state["rate"], delta=state["delta"]).restore(state)

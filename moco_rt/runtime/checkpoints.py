@@ -26,7 +26,8 @@ CASCADE = "cascade.json"
 #: Files that another model, or this one in another form, may have left.
 _STALE = (
     *(JSON, TENSORS, MONITOR, FINDINGS, CASCADE, GIVEN),
-    *("ranking.json", "ranking.safetensors", "model*.safetensors", "model.safetensors.index.json"),
+    *("ranking.json", "ranking.safetensors", "ranking-monitor.json"),
+    *("model*.safetensors", "model.safetensors.index.json"),
 )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from moco_rt import EarlyExitReranker, EarlyExitTextClassificationModel
+from moco_rt.certification.certificate import Certificate
 from moco_rt.policies.fingerprints import run_identity
 from moco_rt.ranking import ranked as ranked_module
 from moco_rt.ranking.candidates import make_candidates
@@ -136,6 +139,72 @@ def test_a_policy_is_saved_and_loaded_with_the_model(make, tmp_path):
     model.ranking = None
     model.save_pretrained(tmp_path)  # takes the old policy away
     assert EarlyExitReranker.from_pretrained(tmp_path).ranking is None
+
+
+# Monitors
+
+
+def promised(keep_top=2, margin=0.5, wrong=10):
+    """A policy with a certificate of 100 queries, so many of which differ."""
+    return replace(
+        random_policy(keep_top, margin), certificate=Certificate(0.2, 0.05, 100, wrong, 2.0, 1.0, (), units="queries")
+    )
+
+
+def test_checked_queries_are_those_whose_first_candidates_differ(make):
+    model, plain = make(), make()
+    model.ranking = promised()
+    monitor = model.monitor(rate=1.0, delta=1e-12)
+    wrong = 0
+    for seed in range(40):
+        documents = make_documents(12, seed)
+        kept = {row["corpus_id"] for row in model.rank("good film", documents, top_k=2)}
+        wrong += kept != {row["corpus_id"] for row in plain.rank("good film", documents, top_k=2)}
+    assert (monitor.process.rows, monitor.process.wrong) == (40, wrong)
+    assert 0 < wrong < 40
+
+
+def test_too_much_evidence_lets_nobody_leave(make, tmp_path):
+    model, alarms = make(), []
+    model.ranking = promised(margin=0.0, wrong=0)
+    model.monitor(rate=1.0, on_alarm=alarms.append)
+    for seed in range(60):
+        model.rank("good film", make_documents(12, seed))
+    assert len(alarms) == 1
+    assert alarms[0].level < 0.05
+    rows = model.rank("good film", make_documents(12))
+    assert {row["exit"] for row in rows} == {None}
+    assert rows == make().rank("good film", make_documents(12))
+    model.save_pretrained(tmp_path)
+    loaded = EarlyExitReranker.from_pretrained(tmp_path)
+    assert loaded.watched_by.state() == model.watched_by.state()
+    assert {row["exit"] for row in loaded.rank("good film", make_documents(12))} == {None}
+    loaded.watched_by = None
+    loaded.save_pretrained(tmp_path)
+    assert EarlyExitReranker.from_pretrained(tmp_path).watched_by is None
+
+
+def test_what_several_processes_have_seen_adds(make):
+    model = make()
+    model.ranking = promised()
+    monitor = model.monitor(rate=1.0)
+    monitor.merge({"queries": 30, "wrong": 2})
+    monitor.merge({"queries": 10, "wrong": 1})
+    assert (monitor.process.rows, monitor.process.wrong) == (40, 3)
+    assert not monitor.alarmed
+    monitor.merge({"queries": 60, "wrong": 50})
+    assert monitor.alarmed
+
+
+def test_what_cannot_be_watched_is_refused(make, one_line_error):
+    model = make()
+    with one_line_error(ValueError, "reranker must have a certificate to be watched, which accelerate finds (it has n"):
+        model.monitor()
+    model.ranking = promised()
+    with one_line_error(ValueError, "rate must be inside (0, 1] (got 2)"):
+        model.monitor(rate=2)
+    with one_line_error(ValueError, "delta must be inside (0, 1) (got 0)"):
+        model.monitor(delta=0)
 
 
 def test_the_policy_of_another_model_is_refused(make, tmp_path, one_line_error, tiny_bert):

@@ -1,0 +1,96 @@
+"""RankingMonitor: ranks some queries by the model as it was given too, and ends a policy that errs."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from moco_rt.certification.certificate import Certificate
+from moco_rt.policies.monitor import Alarm
+from moco_rt.statistics.bounds import upper_bound
+from moco_rt.statistics.e_process import EProcess
+
+_log = logging.getLogger(__name__)
+
+
+class RankingMonitor:
+    """The evidence against a reranker's policy; threads may share it.
+
+    The unit is the query. Which of its exits lost a candidate cannot be told of a set of first ones: too much evidence
+    ends them all.
+
+    Args:
+        certificate: the promise.
+        rate: share of the queries that are checked, inside (0, 1].
+        on_alarm: called once, when the policy errs more often than promised.
+        delta: chance of a false alarm, ever; None: that of the certificate.
+        seed: of the choice of queries.
+
+    Attributes:
+        process: the evidence; its rows are queries.
+        alarmed: whether there was too much of it: no candidate may leave any more.
+
+    Raises:
+        ValueError: rate or delta is out of range, or there is no certificate.
+    """
+
+    def __init__(
+        self,
+        certificate: Certificate | None,
+        rate: float = 0.01,
+        on_alarm: Callable[[Alarm], None] | None = None,
+        *,
+        delta: float | None = None,
+        seed: int = 0,
+    ):
+        if not 0 < rate <= 1:
+            raise ValueError(f"rate must be inside (0, 1] (got {rate})")
+        if certificate is None:
+            raise ValueError("reranker must have a certificate to be watched, which accelerate finds (it has none)")
+        delta = certificate.delta if delta is None else delta
+        if not 0 < delta < 1:
+            raise ValueError(f"delta must be inside (0, 1) (got {delta})")
+        self.rate, self.delta = rate, delta
+        self.process = EProcess(upper_bound(certificate.disagreements, certificate.rows, 1 - certificate.delta))
+        self.alarmed = False
+        self._on_alarm = on_alarm
+        self._random = np.random.default_rng(seed)
+        self._counting = threading.Lock()
+
+    def draws(self) -> bool:
+        """Return whether the next query is to be checked."""
+        with self._counting:
+            return bool(self._random.random() < self.rate)
+
+    def record(self, wrong: int, queries: int = 1) -> None:
+        """Count checked queries, and how many of them have other first candidates than by the model as it was given."""
+        with self._counting:
+            self.process.update(wrong, queries)
+            if self.alarmed or self.process.evidence < 1 / self.delta:
+                return
+            self.alarmed = True
+            alarm = Alarm(0, "all sites", self.process.rows, self.process.wrong, self.process.level)
+        _log.warning(
+            "the first candidates differ more often than promised (%d of %d queries): all run to the end from now on",
+            alarm.wrong,
+            alarm.rows,
+        )
+        if self._on_alarm is not None:
+            self._on_alarm(alarm)
+
+    def merge(self, state: Mapping[str, Any]) -> None:
+        """Add what a monitor of the same policy has seen in another process since it began: its `state`, once each."""
+        self.record(state["wrong"], state["queries"])
+
+    def state(self) -> dict[str, Any]:
+        """Return the counts that a later monitor of the same policy goes on from: plain numbers, for JSON."""
+        counts = {"queries": self.process.rows, "wrong": self.process.wrong, "alarmed": self.alarmed}
+        return {"rate": self.rate, "delta": self.delta, **counts}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.process.rows, self.process.wrong, self.alarmed = state["queries"], state["wrong"], state["alarmed"]
