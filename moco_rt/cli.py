@@ -19,6 +19,7 @@ from moco_rt.cli_options import (
     Confidence,
     DtypeOption,
     Format,
+    KeepTop,
     LabelColumn,
     MaxDrop,
     MaxLength,
@@ -35,7 +36,9 @@ from moco_rt.cli_options import (
     say_lines,
     task_asked_for,
 )
+from moco_rt.cli_ranking import accelerate_queries, check_queries_options, rank
 from moco_rt.cli_recertify import recertify
+from moco_rt.cli_report import info, report
 from moco_rt.inputs.file_formats import Columns
 
 # What commands run on is imported inside them: help and completion must not wait for transformers and the search.
@@ -104,6 +107,7 @@ def accelerate(
     ] = None,
     threshold: Threshold = None,
     tolerance: Tolerance = None,
+    keep_top: KeepTop = None,
     promise: PromiseOption = PromiseName.CONFIDENT,
     agreement: PromisedAgreement = None,
     max_drop: MaxDrop = None,
@@ -129,6 +133,10 @@ def accelerate(
         "dtype": dtype.choice,
         "seed": seed,
     }
+    if keep_top is not None:
+        check_queries_options(threshold, tolerance, kind, columns)
+        print(accelerate_queries(model, data, out, calibration, keep_top, wish, max_length))
+        return
     if data.is_dir():
         from moco_rt import cli_images
 
@@ -221,41 +229,10 @@ def predict(
         print(read_certificate(out))
 
 
+app.command()(rank)
 app.command()(recertify)
-
-
-@app.command()
-def report(
-    model: Annotated[Path, typer.Argument(help="directory that accelerate wrote")],
-    *,
-    out: Annotated[Path | None, typer.Option(help="(report.html in the directory)")] = None,
-) -> None:
-    """Write a page with pictures about what accelerate found."""
-    from moco_rt.cascades.cascade import Cascade
-    from moco_rt.cascades.cascade_files import is_cascade
-    from moco_rt.policies.findings import SearchReport
-    from moco_rt.reports.page import report_page
-    from moco_rt.runtime.checkpoints import FINDINGS
-    from moco_rt.runtime.classifiers.choice import class_of
-
-    file = model / FINDINGS
-    if is_cascade(model):
-        certificate = Cascade.from_pretrained(model).certificate
-    else:
-        certificate = class_of(model).from_pretrained(model).policy.certificate
-    if certificate is None or not file.exists():
-        raise ValueError(f"{model} must be a directory that accelerate wrote (it has no {FINDINGS})")
-    out = out or model / "report.html"
-    out.write_text(report_page(model.name, certificate, SearchReport.load(file)), encoding="utf-8")
-    print(out)
-
-
-@app.command()
-def info() -> None:
-    """Say which kernels run which numeric form on this machine, on how many threads, and why one cannot."""
-    from moco_rt.runtime.machine import describe_machine
-
-    print(describe_machine())
+app.command()(report)
+app.command()(info)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

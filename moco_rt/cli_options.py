@@ -84,6 +84,12 @@ Tolerance = Annotated[
     float | None,
     typer.Option(help="of a model that gives numbers: what they may differ by, in its own units", show_default=False),
 ]
+KeepTop = Annotated[
+    int | None,
+    typer.Option(
+        help="of a reranker, whose data are queries with documents: how many must stay the first", show_default=False
+    ),
+]
 MaxDrop = Annotated[
     float | None, typer.Option(help="with 'accuracy': share of rows that it may fall by", show_default=False)
 ]

@@ -73,6 +73,28 @@ def open_rows(source: Path, kind: FileFormat | None = None, columns: Columns | N
         yield _rows(_open(source, stack), read_as, kind is not None, name, columns)
 
 
+@contextlib.contextmanager
+def open_objects(source: Path) -> Iterator[Iterator[Record]]:
+    """Open a file of JSON objects, an object a line or an array of them, which are then read one after the other.
+
+    Args:
+        source: the file, also compressed by gzip; `-` is standard input.
+
+    Yields:
+        Its objects. Taking one raises ValueError where the file is not what it must be.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: its ending is that of another format.
+    """
+    name = "standard input" if source == STANDARD else str(source)
+    kind = FileFormat.JSONL if source == STANDARD else format_of(source)
+    if kind not in (FileFormat.JSONL, FileFormat.JSON):
+        raise ValueError(f"{name} must end in .jsonl, .ndjson or .json, each also .gz (got another ending)")
+    with contextlib.ExitStack() as stack:
+        yield _records(_open(source, stack), kind, name, Columns())
+
+
 def read_rows(source: Path, kind: FileFormat | None = None, columns: Columns | None = None) -> list[Row]:
     """Read all rows of a file; arguments and errors are those of `open_rows`."""
     with open_rows(source, kind, columns) as rows:
@@ -87,12 +109,17 @@ def _open(source: Path, stack: contextlib.ExitStack) -> BinaryIO:
 
 
 def _rows(file: BinaryIO, kind: FileFormat, certain: bool, name: str, columns: Columns) -> Iterator[Row]:
+    records = _records(file, kind, name, columns)
+    if kind is FileFormat.TXT and not certain:
+        records = _refuse_json(records, name)
+    for record in records:
+        yield _row(record, columns)
+
+
+def _records(file: BinaryIO, kind: FileFormat, name: str, columns: Columns) -> Iterator[Record]:
+    """Read the records of a file, and name a compressed one that is cut off."""
     try:
-        records = read_records(file, kind, name, columns)
-        if kind is FileFormat.TXT and not certain:
-            records = _refuse_json(records, name)
-        for record in records:
-            yield _row(record, columns)
+        yield from read_records(file, kind, name, columns)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{name} must be a whole gzip file (got: {error})") from None
 

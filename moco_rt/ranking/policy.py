@@ -48,6 +48,11 @@ class RankingPolicy:
         """Return it ready to run."""
         return Elimination(self.estimates, self.margins, self.keep_top)
 
+    @cached_property
+    def nobody_leaves(self) -> Elimination:
+        """Return what numbers exits as `elimination` does, and lets no candidate leave."""
+        return Elimination(self.estimates, np.full_like(self.margins, np.inf), self.keep_top)
+
     def save(self, directory: Path) -> None:
         """Write both files into a directory."""
         text = {

@@ -90,9 +90,8 @@ class EarlyExitReranker(EarlyExitTextClassificationModel):
     def rank_candidates(self, candidates: Candidates) -> Ranked:
         """Score the candidates of a query, those leaving early that cannot be among its first ones."""
         policy, monitor = self.ranking, self.watched_by
-        if policy is None or (monitor is not None and monitor.alarmed):
-            longest = None if policy is None else policy.made_for.get("max_length")
-            return _TO_THE_END.run(self, self.encoder(longest), candidates)
+        if policy is None:
+            return _TO_THE_END.run(self, self.encoder(None), candidates)
         size = 2 * self.policy.hidden_size
         reads_scores = any(len(estimate.weight) != size for estimate in policy.estimates)
         if reads_scores and candidates.retrieved is None:
@@ -100,6 +99,8 @@ class EarlyExitReranker(EarlyExitTextClassificationModel):
         if not reads_scores:
             candidates = Candidates(candidates.query, candidates.documents)
         encode = self.encoder(policy.made_for.get("max_length"))
+        if monitor is not None and monitor.alarmed:
+            return policy.nobody_leaves.run(self, encode, candidates)
         found = policy.elimination.run(self, encode, candidates)
         if monitor is not None and monitor.draws():
             given = _TO_THE_END.run(self.given, encode, candidates)

@@ -73,7 +73,7 @@ def predict_file(
         raise ValueError(f"max_length must be left to a cascade, which knows its own (got {max_length})")
     if STANDARD not in (source, out) and out.exists() and source.exists() and out.samefile(source):
         raise ValueError(f"out must be another file than {source} (got the same)")
-    labels = LabelRows(model, _format_of(out))
+    labels = LabelRows(model, format_of(out))
 
     def describe() -> dict[str, Any]:
         return describe_run(model, tokenizer, max_length)
@@ -88,13 +88,13 @@ def predict_file(
             raise ValueError("certify must be left out of a cascade, which promises nothing of these rows (got one)")
         certified = CertifiedFile(model, wish, source, out, lambda: open_rows(source, kind, columns), answer)
         with open_rows(source, kind, columns) as rows:
-            counts = _write(
+            counts = write_answers(
                 rows, source, out, labels, certified.label, lambda: certified.made_with(describe()), overwrite
             )
         certified.finish(describe)
         return counts
     with open_rows(source, kind, columns) as rows:
-        return _write(rows, source, out, labels, lambda texts, _: answer(texts), describe, overwrite)
+        return write_answers(rows, source, out, labels, lambda texts, _: answer(texts), describe, overwrite)
 
 
 def predict_folder(
@@ -120,32 +120,42 @@ def predict_folder(
         ValueError: there is no image, or one cannot be read; out is not an earlier run's, or that run was made with
             something else, or had other images; or another run writes it.
     """
-    labels = ImageLabelRows(model, _format_of(out))
+    labels = ImageLabelRows(model, format_of(out))
     paths = [path.relative_to(folder).as_posix() for path in find_images(folder)]
 
     def label(names: Iterator[TextInput], _: int) -> Iterator[Prediction]:
         return predict_image_parts(model, (folder / str(name) for name in names), image_processor)
 
     rows = (Row(path, None, str(folder / path)) for path in paths)
-    return _write(rows, folder, out, labels, label, lambda: describe_image_run(model, image_processor), overwrite)
+    return write_answers(
+        rows, folder, out, labels, label, lambda: describe_image_run(model, image_processor), overwrite
+    )
 
 
-def _format_of(out: Path) -> FileFormat:
+def format_of(out: Path) -> FileFormat:
+    """Return the format of a destination: of a stream JSON lines, of a file see `output_format`."""
     return FileFormat.JSONL if is_stream(out) else output_format(out)
 
 
-def _write(
+def write_answers(
     rows: Iterator[Row],
     source: Path,
     out: Path,
     labels: LabelRows,
-    label: Callable[[Iterator[TextInput], int], Iterator[Prediction]],
+    label: Callable[[Iterator[TextInput], int], Iterator[Any]],
     describe: Callable[[], dict[str, Any]],
     overwrite: bool,
 ) -> tuple[int, int]:
-    """Label what out does not hold yet, and return how many rows it held before, and how many it does now.
+    """Answer what out does not hold yet, and return how many rows it held before, and how many it does now.
 
-    label: labels rows, the first of which has this place in the source.
+    Args:
+        rows: all rows of the source.
+        source: where they come from, for messages.
+        out: the destination.
+        labels: how answers are written.
+        label: answers rows part by part, of which the first has this place in the source; parts have a length.
+        describe: says what answers are made with.
+        overwrite: start anew, whatever out holds.
     """
     ahead: deque[Row] = deque()  # that have been read, and whose labels have not been written
 

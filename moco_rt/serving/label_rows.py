@@ -54,7 +54,7 @@ class LabelRows:
 
     def lines(self, prediction: Prediction) -> list[bytes]:
         """The lines of a file, one for each text."""
-        return [self._line({name: _plain(value) for name, value in row.items()}) for row in prediction]
+        return [self._line({name: plain(value) for name, value in row.items()}) for row in prediction]
 
     def lines_of(self, rows: Sequence[Row], prediction: Prediction) -> list[bytes]:  # noqa: ARG002
         """The lines of a file for these rows of the source, which texts are known by their places in."""
@@ -93,7 +93,7 @@ class ImageLabelRows(LabelRows):
     def lines_of(self, rows: Sequence[Row], prediction: Prediction) -> list[bytes]:
         """The lines of a file, one for each image."""
         return [
-            self._line({**{name: _plain(value) for name, value in answer.items()}, "image": row.text})
+            self._line({**{name: plain(value) for name, value in answer.items()}, "image": row.text})
             for row, answer in zip(rows, prediction, strict=True)
         ]
 
@@ -105,10 +105,10 @@ def _cell(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A value as it is written: numbers of six decimals, null for those that JSON does not have."""
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float):
         return round(value, 6) if math.isfinite(value) else None
     return value

@@ -60,7 +60,7 @@ ROOMS = {
         "quantization",
     ),
     "reports": ("runtime", "policies", "analysis", "certification"),
-    "serving": ("cascades", "runtime", "policies", "inputs", "certification"),
+    "serving": ("ranking", "cascades", "runtime", "policies", "inputs", "certification"),
     "engines": ("tuning", "runtime"),
     "demo": ("tuning", "reports", "runtime", "architectures", "inputs"),
 }
@@ -71,7 +71,9 @@ ABOVE = {
     "cli",
     "cli_images",
     "cli_options",
+    "cli_ranking",
     "cli_recertify",
+    "cli_report",
     "fork",
     "torch_early_exit_models",
     "ml_frame",

@@ -1,0 +1,42 @@
+"""The commands that say what there is: `moco-rt report` and `moco-rt info`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# What they run on is imported inside: help and completion must not wait for it.
+
+
+def report(
+    model: Annotated[Path, typer.Argument(help="directory that accelerate wrote")],
+    *,
+    out: Annotated[Path | None, typer.Option(help="(report.html in the directory)")] = None,
+) -> None:
+    """Write a page with pictures about what accelerate found."""
+    from moco_rt.cascades.cascade import Cascade
+    from moco_rt.cascades.cascade_files import is_cascade
+    from moco_rt.policies.findings import SearchReport
+    from moco_rt.reports.page import report_page
+    from moco_rt.runtime.checkpoints import FINDINGS
+    from moco_rt.runtime.classifiers.choice import class_of
+
+    file = model / FINDINGS
+    if is_cascade(model):
+        certificate = Cascade.from_pretrained(model).certificate
+    else:
+        certificate = class_of(model).from_pretrained(model).policy.certificate
+    if certificate is None or not file.exists():
+        raise ValueError(f"{model} must be a directory that accelerate wrote (it has no {FINDINGS})")
+    out = out or model / "report.html"
+    out.write_text(report_page(model.name, certificate, SearchReport.load(file)), encoding="utf-8")
+    print(out)
+
+
+def info() -> None:
+    """Say which kernels run which numeric form on this machine, on how many threads, and why one cannot."""
+    from moco_rt.runtime.machine import describe_machine
+
+    print(describe_machine())
