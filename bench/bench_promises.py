@@ -28,8 +28,8 @@ from moco_rt.tuning import Variant, as_given, choose_variant, study_variants
 
 STORED = RESULTS / "promises.json"
 MAX_DROP, AGREEMENT = 0.01, 0.98
-#: The rare class, its share, and how many of its sentences find, certify and, at least, report.
-RARE, SHARE, FEW = 1, 0.01, (150, 200, 500)
+#: The rare class, its share, and how many of its sentences find and certify.
+RARE, SHARE, FEW = 1, 0.01, (100, 150)
 #: What is promised of each class.
 PER_CLASS = {"99% of all": 0.99, "97% of each class": 0.97, "95% of each class": 0.95}
 
@@ -92,14 +92,14 @@ def per_class(options: argparse.Namespace) -> dict:
     labels = given.model.predict(sentences, max_length=limit).labels.numpy()
     rare = [sentence for sentence, label in zip(sentences, labels, strict=True) if label == RARE]
     other = [sentence for sentence, label in zip(sentences, labels, strict=True) if label != RARE]
-    parts, of_rare, of_other = [], iter(rare), iter(other)
-    for few in FEW[:2]:
+    parts = []
+    for few in FEW:
         many = round(few / SHARE) - few
-        part = [next(of_rare) for _ in range(few)] + [next(of_other) for _ in range(many)]
-        parts.append(list(np.random.default_rng(0).permutation(np.array(part, object))))
-    report_rare, report_other = list(of_rare), list(of_other)
-    if len(report_rare) < FEW[2] or not report_other:
-        raise ValueError(f"sentences must leave {FEW[2]} of the rare class to report (got {len(report_rare)})")
+        if len(rare) < few or len(other) < many:
+            raise ValueError(f"sentences must be more: {few} and {many} are needed (got {len(rare)} and {len(other)})")
+        part = [*rare[:few], *other[:many]]
+        parts.append([part[place] for place in np.random.default_rng(0).permutation(len(part))])
+        rare, other = rare[few:], other[many:]
     split = given.split(parts[0], parts[1], None, 0)
     plain, variants = copy.copy(given.model), study_variants(given, "auto", split, 0)
     chosen = {}
@@ -107,17 +107,17 @@ def per_class(options: argparse.Namespace) -> dict:
         kind = "confident" if name.endswith("all") else "per class"
         chosen[name] = choose(variants, make_promise(kind, agreement, None, CONFIDENCE, given.model.class_names, 0))
     models = [fast for fast, _ in chosen.values()]
-    mixed = report_other[: options.time_rows - round(SHARE * options.time_rows)]
-    mixed += report_rare[: round(SHARE * options.time_rows)]
+    mixed = other[: options.time_rows - round(SHARE * options.time_rows)]
+    mixed += rare[: round(SHARE * options.time_rows)]
     times = speedups(plain, models, mixed, limit)
     results = {}
     for (name, (fast, said)), speedup in zip(chosen.items(), times, strict=True):
         kept = [
             float((fast.predict(rows, max_length=limit).labels.numpy() == label).mean())
-            for rows, label in ((report_rare, RARE), (report_other, 1 - RARE))
+            for rows, label in ((rare, RARE), (other, 1 - RARE))
         ]
         results[name] = {**said, "speedup": speedup, "rare": round(kept[0], 5), "other": round(kept[1], 5)}
-    return {"rare": len(report_rare), "other": len(report_other), "promises": results}
+    return {"rare": len(rare), "other": len(other), "promises": results}
 
 
 def table(results: dict) -> str:
@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--find-rows", type=int, default=8_000, help="reviews to find policies on (%(default)s)")
     parser.add_argument("--certify-rows", type=int, default=10_000, help="labelled reviews (%(default)s)")
     parser.add_argument("--report-rows", type=int, default=14_877, help="labelled reviews, at most (%(default)s)")
-    parser.add_argument("--sentences", type=int, default=60_000, help="to choose from (%(default)s)")
+    parser.add_argument("--sentences", type=int, default=60_000, help="sentences to choose from (%(default)s)")
     parser.add_argument("--time-rows", type=int, default=1280, help="to time (%(default)s)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=STORED, help="only %(default)s changes docs/")
