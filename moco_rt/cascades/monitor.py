@@ -14,7 +14,7 @@ from torch import Tensor
 
 from moco_rt.cascades.tier import Tier, TierOutput
 from moco_rt.certification.certificate import Certificate
-from moco_rt.policies.monitor import Alarm
+from moco_rt.policies.monitor import Alarm, check_rates
 from moco_rt.statistics.bounds import upper_bound
 from moco_rt.statistics.e_process import EProcess
 
@@ -57,13 +57,10 @@ class CascadeMonitor:
         delta: float | None = None,
         seed: int = 0,
     ):
-        if not 0 < rate <= 1:
-            raise ValueError(f"rate must be inside (0, 1] (got {rate})")
         if certificate is None:
             raise ValueError("cascade must have a certificate to be watched, which accelerate finds (it has none)")
         delta = certificate.delta if delta is None else delta
-        if not 0 < delta < 1:
-            raise ValueError(f"delta must be inside (0, 1) (got {delta})")
+        check_rates(rate, delta)
         self.rate, self.delta = rate, delta
         self._tiers, self._on_alarm = tiers, on_alarm
         self.ways = _ways(tiers)

@@ -50,6 +50,14 @@ class Alarm:
     step: int | None = None
 
 
+def check_rates(rate: float, delta: float) -> None:
+    """Raise ValueError unless a monitor may check such a share of the rows, with such a chance of a false alarm."""
+    if not 0 < rate <= 1:
+        raise ValueError(f"rate must be inside (0, 1] (got {rate})")
+    if not 0 < delta < 1:
+        raise ValueError(f"delta must be inside (0, 1) (got {delta})")
+
+
 class Monitor:
     """The evidence against every exit of a policy; threads may share it.
 
@@ -75,14 +83,11 @@ class Monitor:
         delta: float | None = None,
         seed: int = 0,
     ):
-        if not 0 < rate <= 1:
-            raise ValueError(f"rate must be inside (0, 1] (got {rate})")
         if not policy.exits:
             raise ValueError("policy must have exits to watch (got none)")
         if delta is None:
             delta = 0.05 if policy.certificate is None else policy.certificate.delta
-        if not 0 < delta < 1:
-            raise ValueError(f"delta must be inside (0, 1) (got {delta})")
+        check_rates(rate, delta)
         self.rate = rate
         self.delta = delta
         self._policy = policy
