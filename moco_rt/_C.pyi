@@ -39,6 +39,14 @@ def attention(
     before, behind: see `AttentionSpec`.
     """
 
+def received_attention(
+    qkv: Tensor, cu_seqlens: Sequence[int], int16: bool = False, before: int = -1, behind: int = -1
+) -> Tensor:
+    """Attention that each token receives: the sum of softmax(q k^T / sqrt(d)) over heads and queries, (tokens) float32.
+
+    For the arguments see `attention`.
+    """
+
 def parallel_threads() -> int:
     """How many threads work together in a parallel loop of the extension that waits for all of them.
 
@@ -127,6 +135,12 @@ class PackedBatch:
 
     def compact(self, keep: Tensor) -> None:
         """Keeps the rows with keep: (rows) bool, in their order; in place on the CPU."""
+
+    def keep_tokens(self, scores: Tensor, share: float) -> None:
+        """Keeps of each row a share of the tokens that it began with, rounded up, in their order.
+
+        The pooled token stays, and those with the largest scores, (tokens) float32, of equal ones the first.
+        """
 
     def keep_rows_of(self, survivors: PackedBatch) -> None:
         """Keeps the rows that are in survivors, which is what compaction left of a batch of the same rows."""
@@ -328,6 +342,7 @@ class AttentionSpec:
     rope: cos and sin of rotary positions, (positions, n) float32 each: of each head the first 2 n dims are turned, i
         with n + i.
     bias: what is added to scores.
+    keep: the share of a row's tokens, as many as it began with, that go on behind it; see `PackedBatch.keep_tokens`.
     """
 
     def __init__(
@@ -345,6 +360,7 @@ class AttentionSpec:
         key_norm: NormSpec | None = None,
         rope: tuple[Tensor, Tensor] | None = None,
         bias: DistanceBias | DisentangledBias | None = None,
+        keep: float = 1.0,
     ) -> None: ...
 
 class FeedForwardSpec:

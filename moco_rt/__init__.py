@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from moco_rt.architectures.tasks import MultiLabel, Ranking, Regression, SingleLabel
     from moco_rt.cascades.cascade import Cascade
     from moco_rt.cascades.queues import TierError
+    from moco_rt.compression.compress import compress
     from moco_rt.policies.bag_of_tokens import BagOfTokens
     from moco_rt.policies.conditions import LinearCondition, LinearRule, OffRamp
     from moco_rt.ranking.reranker import EarlyExitReranker
@@ -73,6 +74,7 @@ _HOMES = {
     "TierError": "cascades.queues",
     "accelerate": "tuning.accelerate",
     "capture": "analysis.capture",
+    "compress": "compression.compress",
     "pack": "architectures.pack",
     "quantize": "tuning.quantize",
     "recertify": "tuning.recertify",
@@ -98,6 +100,7 @@ __all__ = [
     "TierError",
     "accelerate",
     "capture",
+    "compress",
     "pack",
     "quantize",
     "recertify",

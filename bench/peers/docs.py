@@ -15,6 +15,8 @@ from peers.report import ratio, readable
 STORED = RESULTS / "peers.json"
 #: Cells of models of one size from other families.
 FAMILIES = RESULTS / "families.json"
+#: Cells of a processor with AVX2 alone.
+AVX2 = RESULTS / "avx2.json"
 #: The cells of the first that the page shows; bench/results/peers.md has all.
 SHOWN = (
     *("minilm-sst2/sst2/64", "minilm-imdb/imdb-256/64", "tiny-imdb/imdb-256/64", "bert-base/sst2/64"),
@@ -76,9 +78,9 @@ def _lines(cell: dict) -> Iterator[str]:
 
 
 def tables() -> dict[str, str]:
-    """Make both tables, by the names of their places on the page."""
-    peers, families = (json.loads(file.read_text(encoding="utf-8")) for file in (STORED, FAMILIES))
-    return {"peers": table(peers, SHOWN), "peers-families": table(families, families)}
+    """Make the tables, by the names of their places on the page."""
+    peers, families, avx2 = (json.loads(file.read_text(encoding="utf-8")) for file in (STORED, FAMILIES, AVX2))
+    return {"peers": table(peers, SHOWN), "peers-families": table(families, families), "peers-avx2": table(avx2, avx2)}
 
 
 def main() -> None:

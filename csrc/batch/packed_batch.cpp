@@ -11,6 +11,7 @@
 
 #include "batch/features.h"
 #include "batch/runs.h"
+#include "batch/shortening.h"
 #include "core/checks.h"
 #include "core/profile.h"
 
@@ -53,8 +54,7 @@ PackedBatch::PackedBatch(const at::Tensor& attention_mask, PooledToken pooled) :
       length += row[t];
     }
     MOCO_CHECK_VALUE(length > 0, "attention_mask must have a real token in every row (row ", r, " has none)");
-    cu_seqlens_.push_back(cu_seqlens_.back() + static_cast<int32_t>(length));
-    row_ids_.push_back(static_cast<int32_t>(r));
+    add_row(static_cast<int32_t>(length));
   }
 }
 
@@ -73,10 +73,15 @@ PackedBatch PackedBatch::of_lengths(const at::Tensor& lengths, PooledToken poole
     MOCO_CHECK_VALUE(length > 0, "lengths must be at least 1 in every row (got ", length, " in row ", r, ")");
     MOCO_CHECK_VALUE(length <= std::numeric_limits<int32_t>::max() - batch.total_tokens(),
                      "lengths must add up to at most 2**31 - 1 tokens (got more by row ", r, ")");
-    batch.cu_seqlens_.push_back(batch.cu_seqlens_.back() + static_cast<int32_t>(length));
-    batch.row_ids_.push_back(static_cast<int32_t>(r));
+    batch.add_row(static_cast<int32_t>(length));
   }
   return batch;
+}
+
+void PackedBatch::add_row(int32_t length) {
+  cu_seqlens_.push_back(cu_seqlens_.back() + length);
+  row_ids_.push_back(static_cast<int32_t>(row_ids_.size()));
+  first_lengths_.push_back(length);
 }
 
 int64_t PackedBatch::max_seqlen() const {
@@ -139,6 +144,7 @@ PackedBatch PackedBatch::cls() const {
   const at::Tensor tokens = hidden();
   PackedBatch pooled;
   pooled.row_ids_ = row_ids_;
+  pooled.first_lengths_ = first_lengths_;
   pooled.cu_seqlens_.resize(cu_seqlens_.size());
   std::iota(pooled.cu_seqlens_.begin(), pooled.cu_seqlens_.end(), 0);
   Runs runs;
@@ -204,7 +210,7 @@ void PackedBatch::compact(const std::vector<bool>& keep) {
                    " rows (got ", keep.size(), ")");
   Runs runs;
   std::vector<int32_t> cu_seqlens{0};
-  std::vector<int32_t> row_ids;
+  std::vector<int32_t> row_ids, first_lengths;
   std::vector<int64_t> kept;
   for (size_t r = 0; r < keep.size(); ++r) {
     if (!keep[r]) continue;
@@ -214,6 +220,7 @@ void PackedBatch::compact(const std::vector<bool>& keep) {
     runs.length.push_back(length(r));
     cu_seqlens.push_back(cu_seqlens.back() + cu_seqlens_[r + 1] - cu_seqlens_[r]);
     row_ids.push_back(row_ids_[r]);
+    first_lengths.push_back(first_lengths_[r]);
   }
   if (buffer_.defined()) move_tokens(buffer_, buffer_, runs);
   if (ids_) {
@@ -224,6 +231,30 @@ void PackedBatch::compact(const std::vector<bool>& keep) {
     kept_mean_ = kept_mean_.index_select(0, at::tensor(kept).to(kept_mean_.device(), /*non_blocking=*/true));
   cu_seqlens_ = std::move(cu_seqlens);
   row_ids_ = std::move(row_ids);
+  first_lengths_ = std::move(first_lengths);
+}
+
+void PackedBatch::keep_tokens(const float* scores, double share) {
+  Runs runs;
+  std::vector<int32_t> cu_seqlens{0};
+  for (size_t r = 0; r < row_ids_.size(); ++r) {
+    const int64_t tokens = length(r);
+    const int64_t count = tokens_to_keep(first_lengths_[r], share, tokens);
+    const int64_t pooled = pooled_ == PooledToken::kFirst ? 0 : tokens - 1;
+    for (const int32_t place : best_tokens(scores + cu_seqlens_[r], tokens, count, pooled)) {
+      const int64_t token = cu_seqlens_[r] + place;
+      if (!runs.source.empty() && runs.source.back() + runs.length.back() == token) {
+        ++runs.length.back();  // tokens side by side move as one
+        continue;
+      }
+      runs.source.push_back(token);
+      runs.target.push_back(runs.target.empty() ? 0 : runs.target.back() + runs.length.back());
+      runs.length.push_back(1);
+    }
+    cu_seqlens.push_back(cu_seqlens.back() + static_cast<int32_t>(count));
+  }
+  move_tokens(buffer_, buffer_, runs);
+  cu_seqlens_ = std::move(cu_seqlens);
 }
 
 void PackedBatch::keep_rows_of(const PackedBatch& survivors) {

@@ -60,17 +60,22 @@ class PackedBatch {
 
   // Keeps the rows r with keep[r], in their order. On the CPU their tokens move forward in place.
   void compact(const std::vector<bool>& keep);
+  // Keeps of each row a share of the tokens that it began with, rounded up, at most those that are left: the pooled
+  // token, and those with the largest scores, of equal ones the first; they stay in their order. scores: (T)
+  void keep_tokens(const float* scores, double share);
   // Keeps the rows that are also in `survivors`, a batch of the same rows after compaction.
   void keep_rows_of(const PackedBatch& survivors);
 
  private:
   int64_t length(size_t row) const { return cu_seqlens_[row + 1] - cu_seqlens_[row]; }
+  void add_row(int32_t length);
   std::vector<int64_t> packed(const at::Tensor& ids) const;
   PackedBatch() = default;
 
   PooledToken pooled_ = PooledToken::kFirst;
   std::vector<int32_t> cu_seqlens_;
   std::vector<int32_t> row_ids_;
+  std::vector<int32_t> first_lengths_;  // (rows), tokens that each row began with
   std::optional<TokenIds> ids_;
   at::Tensor buffer_;     // (capacity >= T, D); undefined before the first unpad
   at::Tensor kept_mean_;  // (rows, D) float32; undefined before the first keep_mean

@@ -67,6 +67,15 @@ void bind_batch(py::module_& m) {
       .def("cls", guarded([](const PackedBatch& b) { return b.cls(); }))
       .def("compact", guarded([](PackedBatch& b, const at::Tensor& keep) { b.compact(to_vector(keep)); }),
            py::arg("keep"))
+      .def("keep_tokens", guarded([](PackedBatch& b, const at::Tensor& scores, double share) {
+             MOCO_CHECK_SHAPE("keep_tokens", scores, {b.total_tokens()});
+             MOCO_CHECK_DTYPE("keep_tokens", scores, at::kFloat);
+             MOCO_CHECK_VALUE(share > 0 && share <= 1, "keep_tokens: share must be above 0 and at most 1 (got ", share,
+                              ")");
+             b.hidden();
+             b.keep_tokens(scores.cpu().contiguous().const_data_ptr<float>(), share);
+           }),
+           py::arg("scores"), py::arg("share"))
       .def("keep_rows_of", guarded([](PackedBatch& b, const PackedBatch& survivors) { b.keep_rows_of(survivors); }),
            py::arg("survivors"));
 

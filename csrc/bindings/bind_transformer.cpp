@@ -1,5 +1,6 @@
 // TransformerClassifier and its weights for Python.
 #include <ATen/ops/clone.h>
+#include <ATen/ops/empty.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/utils/pybind.h>
 
@@ -8,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -26,8 +28,9 @@ namespace py = pybind11;
 
 namespace {
 
-at::Tensor attention(const at::Tensor& qkv, const std::vector<int32_t>& cu_seqlens, bool int16, int64_t before,
-                     int64_t behind) {
+// Of every token: its context, (tokens, heads, d), and what it receives of attention.
+std::pair<at::Tensor, at::Tensor> attention(const at::Tensor& qkv, const std::vector<int32_t>& cu_seqlens, bool int16,
+                                            int64_t before, int64_t behind) {
   MOCO_CHECK_VALUE(qkv.dim() == 4 && qkv.size(1) == 3, "attention: qkv must have shape (tokens, 3, heads, d)");
   MOCO_CHECK_VALUE(cu_seqlens.size() > 1 && cu_seqlens[0] == 0 && cu_seqlens.back() == qkv.size(0) &&
                        std::is_sorted(cu_seqlens.begin(), cu_seqlens.end(), std::less_equal<>()),
@@ -40,22 +43,32 @@ at::Tensor attention(const at::Tensor& qkv, const std::vector<int32_t>& cu_seqle
   const auto rows = static_cast<int64_t>(cu_seqlens.size()) - 1;
   const HeadLayout layout{qkv.size(2), qkv.size(2), qkv.size(3)};
   const KeyRange keys{before, behind};
+  const at::Tensor noted = at::empty({qkv.size(0)}, at::kFloat);
+  auto* received = noted.mutable_data_ptr<float>();
   if (int16) {
-    varlen_attention_int16(projected.mutable_data_ptr<float>(), cu_seqlens.data(), rows, layout, keys, {});
+    varlen_attention_int16(projected.mutable_data_ptr<float>(), cu_seqlens.data(), rows, layout, keys, {}, received);
   } else if (qkv.scalar_type() == at::kFloat) {
-    varlen_attention(projected.mutable_data_ptr<float>(), cu_seqlens.data(), rows, layout, keys, {}, {});
+    varlen_attention(projected.mutable_data_ptr<float>(), cu_seqlens.data(), rows, layout, keys, {}, {}, received);
   } else {
     varlen_attention(static_cast<bfloat16*>(projected.mutable_data_ptr()), cu_seqlens.data(), rows, layout, keys, {},
-                     {});
+                     {}, received);
   }
-  return projected.select(1, 0).contiguous();
+  return {projected.select(1, 0).contiguous(), noted};
 }
 
 }  // namespace
 
 void bind_transformer(py::module_& m) {
-  m.def("attention", guarded(&attention), py::arg("qkv"), py::arg("cu_seqlens"), py::arg("int16") = false,
-        py::arg("before") = KeyRange::kAll, py::arg("behind") = KeyRange::kAll);
+  m.def("attention",
+        guarded([](const at::Tensor& qkv, const std::vector<int32_t>& cu_seqlens, bool int16, int64_t before,
+                   int64_t behind) { return attention(qkv, cu_seqlens, int16, before, behind).first; }),
+        py::arg("qkv"), py::arg("cu_seqlens"), py::arg("int16") = false, py::arg("before") = KeyRange::kAll,
+        py::arg("behind") = KeyRange::kAll);
+  m.def("received_attention",
+        guarded([](const at::Tensor& qkv, const std::vector<int32_t>& cu_seqlens, bool int16, int64_t before,
+                   int64_t behind) { return attention(qkv, cu_seqlens, int16, before, behind).second; }),
+        py::arg("qkv"), py::arg("cu_seqlens"), py::arg("int16") = false, py::arg("before") = KeyRange::kAll,
+        py::arg("behind") = KeyRange::kAll);
 
   py::class_<NormSpec>(m, "NormSpec")
       .def(py::init(guarded([](Affine weights, double eps, bool rms) { return NormSpec{weights, eps, rms}; })),
@@ -88,7 +101,7 @@ void bind_transformer(py::module_& m) {
                                int64_t heads, std::optional<int64_t> kv_heads, int64_t before, int64_t behind,
                                std::optional<NormSpec> query_norm, std::optional<NormSpec> key_norm,
                                std::optional<std::pair<at::Tensor, at::Tensor>> rope,
-                               const std::optional<std::variant<DistanceBias, DisentangledBias>>& bias) {
+                               const std::optional<std::variant<DistanceBias, DisentangledBias>>& bias, double keep) {
              AttentionSpec spec{linear_weights(query),
                                 linear_weights(key),
                                 linear_weights(value),
@@ -102,12 +115,13 @@ void bind_transformer(py::module_& m) {
                                 std::monostate{}};
              if (bias) std::visit([&](const auto& given) { spec.bias = given; }, *bias);
              if (rope) spec.rope = Rope{rope->first, rope->second};
+             spec.keep = keep;
              return spec;
            })),
            py::kw_only(), py::arg("query"), py::arg("key"), py::arg("value"), py::arg("output"), py::arg("heads"),
            py::arg("kv_heads") = py::none(), py::arg("before") = KeyRange::kAll, py::arg("behind") = KeyRange::kAll,
            py::arg("query_norm") = py::none(), py::arg("key_norm") = py::none(), py::arg("rope") = py::none(),
-           py::arg("bias") = py::none());
+           py::arg("bias") = py::none(), py::arg("keep") = 1.0);
   py::class_<FeedForwardSpec>(m, "FeedForwardSpec")
       .def(py::init(guarded([](const Weights& up, const Weights& down, const std::string& activation,
                                const std::optional<Weights>& gate) {

@@ -120,6 +120,16 @@ void softmax(const float* scores, int64_t ld_scores, float scale, int64_t querie
 }
 
 template <typename T>
+void add_received(const T* weights, int64_t ld_weights, const float* inverse, int64_t queries, int64_t keys,
+                  float* received) {
+  for_vectors(keys, [&](int64_t k, auto lanes) {
+    Vec sum = load(received + k, lanes);
+    for (int64_t q = 0; q < queries; ++q) sum += load(weights + q * ld_weights + k, lanes) * inverse[q];
+    store(received + k, sum, lanes);
+  });
+}
+
+template <typename T>
 void scale_rows(const float* x, int64_t ld, const float* factor, int64_t rows, int64_t size, T* out, int64_t ld_out) {
   for (int64_t r = 0; r < rows; ++r) {
     for_vectors(size, [&](int64_t d, auto lanes) {

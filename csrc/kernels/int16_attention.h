@@ -160,5 +160,24 @@ void softmax_int16(const int32_t* scores, int64_t ld_scores, float scale, int64_
   }
 }
 
+void add_received_int16(const uint32_t* weights, int64_t ld_weights, const float* inverse, int64_t queries,
+                        int64_t keys, float* received) {
+  for (int64_t group = 0; group < keys; group += 2 * kKeyStep) {
+    for (int64_t half = 0; half < 2 && group + half * kKeyStep < keys; ++half) {
+      const int64_t begin = group + half * kKeyStep;
+      for_vectors(keys - begin < kKeyStep ? keys - begin : kKeyStep, [&](int64_t i, auto lanes) {
+        Vec sum = load(received + begin + i, lanes);
+        for (int64_t q = 0; q < queries; ++q) {
+          BitVec pairs;
+          memcpy(&pairs, weights + q * ld_weights + group / 2 + i, sizeof pairs);
+          const BitVec number = half == 0 ? pairs & 0xffff : pairs >> 16;
+          sum += __builtin_convertvector((IntVec)number, Vec) * inverse[q];
+        }
+        store(received + begin + i, sum, lanes);
+      });
+    }
+  }
+}
+
 }  // namespace
 }  // namespace moco::MOCO_ISA

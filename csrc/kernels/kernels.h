@@ -124,6 +124,11 @@ struct HiddenKernels {
   void (*scale_rows)(const float* x, int64_t ld, const float* factor, int64_t rows, int64_t size, T* out,
                      int64_t ld_out);
 
+  // received[k] += the sum over q of weights[q][k] * inverse[q].
+  //   weights: (queries, keys), readable up to a whole vector; inverse: (queries); received: (keys)
+  void (*add_received)(const T* weights, int64_t ld_weights, const float* inverse, int64_t queries, int64_t keys,
+                       float* received);
+
   // scores[h][t] = dot(x[t], query[h]).
   //   x: (tokens, D); query: (heads, D); scores: (heads, tokens)
   void (*peek_scores)(const T* x, const float* query, int64_t tokens, int64_t D, int64_t heads, float* scores,
@@ -168,6 +173,11 @@ struct Int16Attention {
   //   scores: (queries, keys), readable up to a multiple of 32; weights: (queries, words); inverse: (queries)
   void (*softmax)(const int32_t* scores, int64_t ld_scores, float scale, int64_t queries, int64_t first, int64_t last,
                   int64_t keys, uint32_t* weights, int64_t ld_weights, float* inverse);
+
+  // received[k] += the sum over q of weights[q][k] * inverse[q].
+  //   weights: (queries, words) as softmax leaves them; inverse: (queries); received: (keys)
+  void (*add_received)(const uint32_t* weights, int64_t ld_weights, const float* inverse, int64_t queries, int64_t keys,
+                       float* received);
 };
 
 struct KernelTable {

@@ -45,17 +45,18 @@ class DenseHead {
     hidden_kernels<T>().pack_values(value, ld_, tokens, d, values_);
   }
 
-  // query: of the row's first token, at a head; bias: the head's, see score_bias.h.
+  // query: of the row's first token, at a head; received: (tokens) what queries give keys of attention is added to it,
+  // null where nobody asks; bias: the head's, see score_bias.h.
   template <typename Bias>
-  void attend(T* query, Range queries, const Bias& bias) {
+  void attend(T* query, Range queries, float* received, const Bias& bias) {
     for (int64_t q = queries.first; q < queries.last; q += kQueryTile) {
-      attend_tile(query + q * ld_, {q, std::min(q + kQueryTile, queries.last)}, bias);
+      attend_tile(query + q * ld_, {q, std::min(q + kQueryTile, queries.last)}, received, bias);
     }
   }
 
  private:
   template <typename Bias>
-  void attend_tile(T* queries, Range tile, const Bias& bias) {
+  void attend_tile(T* queries, Range tile, float* received, const Bias& bias) {
     const HiddenKernels<T>& kernels = hidden_kernels<T>();
     const Range keys = keys_of(range_, tile, tokens_);
     const int64_t count = tile.size();
@@ -65,6 +66,9 @@ class DenseHead {
     });
     bias.add(ScoreTile<T>{tile, keys, queries, row_keys_, ld_, d_, scores_, ld_scores_});
     softmax(tile, keys, 1.0F / std::sqrt(static_cast<float>(d_ * Bias::kProducts)), inverse);
+    if (received != nullptr) {
+      kernels.add_received(weights_ + keys.first, ld_scores_, inverse, count, keys.size(), received + keys.first);
+    }
     for_blocks(keys, [&](int64_t k, int64_t size) {
       multiply(count, d_, size, weights_ + k, ld_scores_, {values_ + k * d_, d_, kBlock}, context_, ld_context_,
                k > keys.first);

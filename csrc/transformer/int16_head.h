@@ -43,10 +43,11 @@ class Int16Head {
     kernels.values_to_int16(value, ld_, value_.factor, tokens, d, values_);
   }
 
-  // query: of the row's first token, at a head.
-  void attend(float* query, Range queries) {
+  // query: of the row's first token, at a head; received: (tokens) what queries give keys of attention is added to it,
+  // null where nobody asks.
+  void attend(float* query, Range queries, float* received) {
     for (int64_t q = queries.first; q < queries.last; q += kQueryTile) {
-      attend_tile(query + q * ld_, {q, std::min(q + kQueryTile, queries.last)});
+      attend_tile(query + q * ld_, {q, std::min(q + kQueryTile, queries.last)}, received);
     }
   }
 
@@ -72,7 +73,7 @@ class Int16Head {
   // Words of a query's weights for so many keys.
   static int64_t weight_words(int64_t keys) { return round_up(keys, 2 * kKeyStep) / 2; }
 
-  void attend_tile(float* queries, Range tile) {
+  void attend_tile(float* queries, Range tile, float* received) {
     const Int16Attention& kernels = moco::kernels().int16_attention;
     const Range keys = keys_of(range_, tile, tokens_);
     const int64_t count = tile.size();
@@ -87,6 +88,9 @@ class Int16Head {
     const float scale = query.step * key_.step * (4096 * kLog2E) / std::sqrt(static_cast<float>(d_));
     float inverse[kQueryTile];
     softmax(tile, keys, scale, inverse);
+    if (received != nullptr) {
+      kernels.add_received(weights_ + keys.first / 2, ld_scores_, inverse, count, keys.size(), received + keys.first);
+    }
     for (int64_t k = keys.first; k < keys.last; k += kKeyBlock) {
       kernels.context(count, d_, weight_words(std::min(kKeyBlock, keys.last - k)), weights_ + k / 2, ld_scores_,
                       {values_ + k / 2 * d_, d_, kBlock}, context_, ld_context_, k > keys.first);

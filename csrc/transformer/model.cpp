@@ -42,9 +42,13 @@ TransformerClassifier::TransformerClassifier(const std::variant<EmbeddingSpec, P
   } else {
     embeddings_.emplace(std::get<EmbeddingSpec>(embeddings), D_, dtype);
   }
+  bool shortens = false;  // tokens have been left out
   for (const LayerSpec& spec : layers) {
     check_linear(spec.attention.query, spec.attention.query.outputs(), D_);
     check_linear(spec.feed_forward.down, D_, spec.feed_forward.down.inputs());
+    MOCO_CHECK_VALUE(!shortens || (!spec.attention.rope && std::holds_alternative<std::monostate>(spec.attention.bias)),
+                     "TransformerClassifier: keep must be 1 before layers whose attention knows distances");
+    shortens = shortens || spec.attention.keep < 1;
     layers_.push_back(std::make_shared<const Layer>(spec, dtype));
   }
   if (!order) return;
@@ -108,7 +112,12 @@ void TransformerClassifier::embed_images(PackedBatch& batch, const at::Tensor& p
 void TransformerClassifier::attention(int64_t i, PackedBatch& batch) const {
   const Timed timed(ProfileSection::kExtension);
   check(batch);
-  with_dtype([&]<typename T>(T) { layer(i).attention().run(data<T>(batch.hidden()), batch.cu_seqlens()); });
+  const SelfAttention& attention = layer(i).attention();
+  std::vector<float> received(attention.keep() < 1 ? static_cast<size_t>(batch.total_tokens()) : 0);
+  with_dtype([&]<typename T>(T) {
+    attention.run(data<T>(batch.hidden()), batch.cu_seqlens(), received.empty() ? nullptr : received.data());
+  });
+  if (!received.empty()) batch.keep_tokens(received.data(), attention.keep());
 }
 
 void TransformerClassifier::feed_forward(int64_t i, PackedBatch& batch) const {

@@ -16,9 +16,8 @@ constexpr int64_t kPeekRows = 256;
 
 bool Peek::can(const LayerSpec& spec) {
   const AttentionSpec& attention = spec.attention;
-  const bool square = attention.query.outputs() == attention.query.inputs() && attention.kv_heads == attention.heads;
-  return square && !attention.query_norm && !attention.key_norm && !attention.rope && attention.keys.full() &&
-         !std::holds_alternative<DisentangledBias>(attention.bias);
+  return attention.kv_heads == attention.heads && !attention.query_norm && !attention.key_norm && !attention.rope &&
+         attention.keys.full() && !std::holds_alternative<DisentangledBias>(attention.bias);
 }
 
 Peek::Peek(const AttentionSpec& spec, const SelfAttention& attention, at::ScalarType dtype)
@@ -27,12 +26,12 @@ Peek::Peek(const AttentionSpec& spec, const SelfAttention& attention, at::Scalar
       value_(spec.value),
       attention_(attention),
       heads_(spec.heads),
+      d_(spec.query.outputs() / spec.heads),
       D_(spec.query.inputs()),
       dtype_(dtype) {}
 
 const Peek::Packed& Peek::packed() const {
   std::call_once(once_, [&] {
-    const int64_t d = D_ / heads_;
     Packed packed;
     const auto fine = [&](const at::Tensor& weight, const at::Tensor& bias) {
       return Linear({weight, bias}, dtype_, Linear::kFineDepth);
@@ -41,7 +40,7 @@ const Peek::Packed& Peek::packed() const {
     const at::Tensor key = key_.dense();
     const at::Tensor value = value_.dense();
     for (int64_t head = 0; head < heads_; ++head) {
-      const auto rows_of_head = [&](const at::Tensor& all) { return all.narrow(0, head * d, d); };
+      const auto rows_of_head = [&](const at::Tensor& all) { return all.narrow(0, head * d_, d_); };
       packed.key.push_back(fine(rows_of_head(key).t(), at::Tensor()));
       packed.value.push_back(fine(rows_of_head(value), rows_of_head(value_.bias)));
     }
@@ -65,8 +64,8 @@ void Peek::run_rows(const T* hidden, const int32_t* cu_seqlens, int64_t rows, T*
   const Packed& weights = packed();
   const auto* bias = std::get_if<DistanceTable>(&attention_.bias());
   for (int64_t row = 0; bias != nullptr && row < rows; ++row) bias->check(cu_seqlens[row + 1] - cu_seqlens[row]);
-  const int64_t d = D_ / heads_;
-  const int64_t product_flops = 2 * rows * D_ * D_;
+  const int64_t ld_heads = heads_ * d_;
+  const int64_t product_flops = 2 * rows * D_ * ld_heads;
 
   const std::optional<NormLayer>& norm = attention_.norms().before;
   // What attention reads of some tokens: themselves, or where a norm comes first what it makes of them.
@@ -77,12 +76,12 @@ void Peek::run_rows(const T* hidden, const int32_t* cu_seqlens, int64_t rows, T*
     return static_cast<const T*>(normalized);
   };
 
-  T* query = query_scratch.of<T>(rows * D_);
-  parallel_apply(*weights.query, read(cls, rows, cls_scratch), D_, rows, Activation::kNone, query, D_);
+  T* query = query_scratch.of<T>(rows * ld_heads);
+  parallel_apply(*weights.query, read(cls, rows, cls_scratch), D_, rows, Activation::kNone, query, ld_heads);
 
   float* keys = key_scratch.of<float>(rows * heads_ * D_);  // W_k^T q
   parallel_tasks(heads_, product_flops, [&](int64_t h) {
-    weights.key[static_cast<size_t>(h)].multiply<T>({query + h * d, D_, {}}, rows, weights.key[0].panels(),
+    weights.key[static_cast<size_t>(h)].multiply<T>({query + h * d_, ld_heads, {}}, rows, weights.key[0].panels(),
                                                     keys + h * D_, heads_ * D_);
   });
 
@@ -101,17 +100,18 @@ void Peek::run_rows(const T* hidden, const int32_t* cu_seqlens, int64_t rows, T*
         bias->of_head(h).add(ScoreTile<T>{{0, 1}, {0, tokens}, nullptr, nullptr, 0, 0, scores + h * ld, ld});
       }
     }
-    hidden_kernels<float>().softmax(scores, ld, 1.0F / std::sqrt(static_cast<float>(d)), heads_, tokens, scores, ld,
+    hidden_kernels<float>().softmax(scores, ld, 1.0F / std::sqrt(static_cast<float>(d_)), heads_, tokens, scores, ld,
                                     inverse);
     kernels.peek_context(x, scores, ld, inverse, tokens, D_, heads_, mixed + row * heads_ * D_);
   });
 
-  T* context = context_scratch.of<T>(rows * D_);
+  T* context = context_scratch.of<T>(rows * ld_heads);
   parallel_tasks(heads_, product_flops, [&](int64_t h) {
     const Linear& value = weights.value[static_cast<size_t>(h)];
-    value.apply<T>({mixed + h * D_, heads_ * D_, {}}, rows, value.panels(), Activation::kNone, context + h * d, D_);
+    value.apply<T>({mixed + h * D_, heads_ * D_, {}}, rows, value.panels(), Activation::kNone, context + h * d_,
+                   ld_heads);
   });
-  attention_.project_context(context, D_, cls, rows);
+  attention_.project_context(context, ld_heads, cls, rows);
 }
 
 template void Peek::run(const float*, const std::vector<int32_t>&, float*) const;

@@ -46,7 +46,7 @@ class Peek {
 
   LinearWeights query_, key_, value_;
   const SelfAttention& attention_;
-  int64_t heads_, D_;
+  int64_t heads_, d_, D_;
   at::ScalarType dtype_;
 
   // Packed when it is first asked for: most layers are only run.

@@ -51,6 +51,8 @@ const AttentionSpec& checked(const AttentionSpec& spec, at::ScalarType dtype) {
   check_linear(spec.output, D, all);
   MOCO_CHECK_VALUE(dtype == at::kFloat || d % 2 == 0, "TransformerClassifier: the size of a head must be even in ",
                    name_of(dtype), " (got ", d, ")");
+  MOCO_CHECK_VALUE(spec.keep > 0 && spec.keep <= 1, "TransformerClassifier: keep must be above 0 and at most 1 (got ",
+                   spec.keep, ")");
   if (spec.rope) {
     const auto& [cos, sin] = *spec.rope;
     MOCO_CHECK_VALUE(cos.dim() == 2 && 2 * cos.size(1) <= d && cos.sizes() == sin.sizes() && cos.is_contiguous() &&
@@ -72,6 +74,7 @@ SelfAttention::SelfAttention(const AttentionSpec& spec, const SubLayerNorms& nor
       keys_(spec.keys),
       rope_(spec.rope),
       bias_(packed(spec.bias, layout_.heads, layout_.d, dtype)),
+      keep_(spec.keep),
       int16_(spec.query.quantized() && layout_.d % 2 == 0 && std::holds_alternative<NoBias>(bias_)),
       output_(spec.output, dtype, Linear::kFineDepth),
       norms_(norms, D_) {
@@ -82,11 +85,11 @@ SelfAttention::SelfAttention(const AttentionSpec& spec, const SubLayerNorms& nor
 // Many rows: every thread takes a few of them through the whole sub-layer, and their queries, keys and values stay in
 // its cache. Few rows, or one that is longer than a thread's share: the threads work on each step together.
 template <typename T>
-void SelfAttention::run(T* hidden, const std::vector<int32_t>& cu_seqlens) const {
+void SelfAttention::run(T* hidden, const std::vector<int32_t>& cu_seqlens, float* received) const {
   query_key_value_.get();  // before threads ask for it inside a loop
   const auto run_chunk = [&](Range rows) {
     const int32_t* start = &cu_seqlens[static_cast<size_t>(rows.first)];
-    run_rows(hidden + *start * D_, start, rows.size());
+    run_rows(hidden + *start * D_, start, rows.size(), received == nullptr ? nullptr : received + *start);
   };
   const std::vector<Range> chunks =
       chunks_of_rows(cu_seqlens, shrinking_ranges(cu_seqlens.back(), Linear::kTile, kThreadTokens));
@@ -100,13 +103,13 @@ void SelfAttention::run(T* hidden, const std::vector<int32_t>& cu_seqlens) const
 }
 
 template <typename T>
-void SelfAttention::run_rows(T* hidden, const int32_t* cu_seqlens, int64_t rows) const {
+void SelfAttention::run_rows(T* hidden, const int32_t* cu_seqlens, int64_t rows, float* received) const {
   static thread_local Scratch scratch;
   const int64_t tokens = cu_seqlens[rows] - cu_seqlens[0];
   T* qkv = scratch.of<T>(tokens * layout_.width());
   project(query_key_value_.get(), hidden, tokens, qkv, layout_.width());
   prepare(qkv, cu_seqlens, rows, {});
-  attend(qkv, cu_seqlens, rows, {});
+  attend(qkv, cu_seqlens, rows, {}, received);
   project_context(qkv, layout_.width(), hidden, tokens);
 }
 
@@ -187,11 +190,12 @@ void SelfAttention::prepare_heads(T* x, Range tokens, int64_t heads, const std::
 }
 
 template <typename T>
-void SelfAttention::attend(T* qkv, const int32_t* cu_seqlens, int64_t rows, const QueryRange& queries) const {
+void SelfAttention::attend(T* qkv, const int32_t* cu_seqlens, int64_t rows, const QueryRange& queries,
+                           float* received) const {
   if constexpr (std::is_same_v<T, float>) {
-    if (int16_) return varlen_attention_int16(qkv, cu_seqlens, rows, layout_, keys_, queries);
+    if (int16_) return varlen_attention_int16(qkv, cu_seqlens, rows, layout_, keys_, queries, received);
   }
-  varlen_attention(qkv, cu_seqlens, rows, layout_, keys_, queries, bias_);
+  varlen_attention(qkv, cu_seqlens, rows, layout_, keys_, queries, bias_, received);
 }
 
 template <typename T>
@@ -208,8 +212,8 @@ void SelfAttention::project_context(const T* context, int64_t ld_context, T* hid
                  last_stage<T>(output_, norms_, hidden, tokens)});
 }
 
-template void SelfAttention::run(float*, const std::vector<int32_t>&) const;
-template void SelfAttention::run(bfloat16*, const std::vector<int32_t>&) const;
+template void SelfAttention::run(float*, const std::vector<int32_t>&, float*) const;
+template void SelfAttention::run(bfloat16*, const std::vector<int32_t>&, float*) const;
 template void SelfAttention::run_pooled(const float*, const std::vector<int32_t>&, PooledToken, float*) const;
 template void SelfAttention::run_pooled(const bfloat16*, const std::vector<int32_t>&, PooledToken, bfloat16*) const;
 template void SelfAttention::project_context(const float*, int64_t, float*, int64_t) const;

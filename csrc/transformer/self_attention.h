@@ -19,9 +19,9 @@ class SelfAttention {
  public:
   SelfAttention(const AttentionSpec& spec, const SubLayerNorms& norms, at::ScalarType dtype);
 
-  // The whole sub-layer, in place. hidden: (T, D); cu_seqlens: (rows + 1).
+  // The whole sub-layer, in place. hidden: (T, D); cu_seqlens: (rows + 1); received: see varlen_attention.
   template <typename T>
-  void run(T* hidden, const std::vector<int32_t>& cu_seqlens) const;
+  void run(T* hidden, const std::vector<int32_t>& cu_seqlens, float* received = nullptr) const;
 
   // The same for the token alone that stands for each row; the others only have keys and values.
   // cls: (rows, D), these tokens of hidden; what the sub-layer makes of them takes their place. hidden: (T, D)
@@ -33,12 +33,14 @@ class SelfAttention {
   void project_context(const T* context, int64_t ld_context, T* hidden, int64_t tokens) const;
 
   const NormLayers& norms() const { return norms_; }
+  // The share of a row's tokens, as many as it began with, that go on after this sub-layer.
+  double keep() const { return keep_; }
   const PackedBias& bias() const { return bias_; }
 
  private:
   // The same for some rows, cu_seqlens: (rows + 1), with hidden at the first of them.
   template <typename T>
-  void run_rows(T* hidden, const int32_t* cu_seqlens, int64_t rows) const;
+  void run_rows(T* hidden, const int32_t* cu_seqlens, int64_t rows, float* received) const;
 
   // out = before(hidden) weight^T + bias. hidden: (tokens, D)
   template <typename T>
@@ -54,7 +56,8 @@ class SelfAttention {
 
   // softmax((q k^T + bias) / sqrt(d)) v of each row and head; see varlen_attention.
   template <typename T>
-  void attend(T* qkv, const int32_t* cu_seqlens, int64_t rows, const QueryRange& queries) const;
+  void attend(T* qkv, const int32_t* cu_seqlens, int64_t rows, const QueryRange& queries,
+              float* received = nullptr) const;
 
   // Weights that are packed when they are first asked for: the last layer is often run for pooled tokens only.
   class LazyLinear {
@@ -79,6 +82,7 @@ class SelfAttention {
   std::optional<NormLayer> query_norm_, key_norm_;
   std::optional<Rope> rope_;
   PackedBias bias_;
+  double keep_;
   bool int16_;  // how scores are computed
   Linear output_;
   NormLayers norms_;

@@ -64,6 +64,7 @@ struct AttentionSpec {
   std::optional<NormSpec> query_norm, key_norm;  // (d), of every head, before it is turned
   std::optional<Rope> rope;
   ScoreBias bias;
+  double keep = 1;  // the share of a row's tokens, as many as it began with, that go on behind it
 };
 
 // down(activation(up(x))), or down(activation(gate(x)) * up(x)).

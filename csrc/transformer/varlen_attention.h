@@ -46,14 +46,15 @@ struct HeadLayout {
 
 // softmax((q k^T + bias) / sqrt(d)) v for every row and head.
 //   qkv: (T, width), projected; a head's context takes the place of the queries that attend. cu_seqlens: (rows + 1),
-//   relative to its own first value.
+//   relative to its own first value. received: (T), what each token receives of attention from the queries that attend,
+//   summed over heads; null where nobody asks.
 template <typename T>
 void varlen_attention(T* qkv, const int32_t* cu_seqlens, int64_t rows, const HeadLayout& layout, const KeyRange& keys,
-                      const QueryRange& queries, const PackedBias& bias);
+                      const QueryRange& queries, const PackedBias& bias, float* received = nullptr);
 
 // The same without bias and with queries, keys, values and weights rounded to int16, much finer than int8's tokens: for
 // models in int8. d is even.
 void varlen_attention_int16(float* qkv, const int32_t* cu_seqlens, int64_t rows, const HeadLayout& layout,
-                            const KeyRange& keys, const QueryRange& queries);
+                            const KeyRange& keys, const QueryRange& queries, float* received = nullptr);
 
 }  // namespace moco

@@ -33,6 +33,7 @@ from moco_rt.architectures import (
     unwrap,
     warn_where_untrained,
 )
+from moco_rt.architectures.compressed.shortening import leave_out
 from moco_rt.architectures.conversion import to_dtype
 from moco_rt.architectures.sites import all_sites
 from moco_rt.inputs.batching import by_length, pad
@@ -250,7 +251,10 @@ def _capture_batch(
     batch = PackedBatch(attention_mask, pooled=architecture.pooled_token)
     mask = architecture.context(attention_mask, hidden)
     for site, run in architecture.steps():
-        hidden = run(hidden, mask)
+        before = attention_mask
+        hidden, attention_mask = leave_out(architecture, site, hidden, run(hidden, mask), attention_mask, batch)
+        if attention_mask is not before:
+            mask = architecture.context(attention_mask, hidden)
         if site not in columns:
             continue
         batch.unpad(hidden)

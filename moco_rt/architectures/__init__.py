@@ -1,6 +1,7 @@
 """Hugging Face models as sub-layers and as weights: the only room that knows their names."""
 
 from moco_rt.architectures.base import Architecture
+from moco_rt.architectures.compressed.model import CompressedForSequenceClassification
 from moco_rt.architectures.hub import Source, find_file, find_source, holds_images_model, load_model
 from moco_rt.architectures.image_processors import find_image_processor, load_image_processor
 from moco_rt.architectures.pipelines import unwrap
@@ -36,6 +37,7 @@ __all__ = [
     "TASKS",
     "TEXTS",
     "Architecture",
+    "CompressedForSequenceClassification",
     "Flags",
     "MultiLabel",
     "Ranking",

@@ -52,6 +52,12 @@ class Architecture(Protocol):
     passed_by: Sequence[str]
     #: The token that answers for its row: `first` or `last`.
     pooled_token: str
+    #: After the attention of each layer the share of a row's tokens, as many as it began with, that go on; 1: all.
+    keeps: Sequence[float]
+
+    def inside(self, path: str) -> Architecture:
+        """Name modules as a model does that holds this one under a path."""
+        ...
 
     @property
     def device(self) -> torch.device:
@@ -77,6 +83,10 @@ class Architecture(Protocol):
 
     def steps(self) -> Iterator[tuple[str, Step]]:
         """Every site in order with the step that leads to it; that of `embeddings` returns its input."""
+        ...
+
+    def received_attention(self, layer: int, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        """Attention that tokens receive, over heads and queries, from what a layer reads: (rows, S) float32."""
         ...
 
     def classify(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:

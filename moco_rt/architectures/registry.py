@@ -59,6 +59,20 @@ _FAMILIES: dict[str, tuple[str, Callable[[Any], Architecture]]] = {
 }
 
 
+#: Classes of moco_rt's own, which `register` adds.
+_OURS: dict[type, Callable[[Any], Architecture]] = {}
+
+
+def register(kind: type, adapter: Callable[[Any], Architecture]) -> None:
+    """Cover a class of moco_rt's own.
+
+    Args:
+        kind: the class.
+        adapter: what drives its models.
+    """
+    _OURS[kind] = adapter
+
+
 def check_classifier(model: Any, *of: str) -> None:
     """Refuse what is not a classifier of Hugging Face's.
 
@@ -91,6 +105,8 @@ def architecture_of(model: Any) -> Architecture:
             is a subclass, or parts that would be passed by were changed or have hooks.
     """
     check_classifier(model)
+    if type(model) in _OURS:
+        return _OURS[type(model)](model)
     return _adapter_of(type(model), _FAMILIES)(model)
 
 

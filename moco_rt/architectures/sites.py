@@ -14,6 +14,11 @@ def attention_site(layer: int) -> str:
     return f"encoder.{layer}.attention"
 
 
+def layer_of_attention(site: str) -> int | None:
+    """The number of the layer after whose attention a site is; None: it is elsewhere."""
+    return int(site.split(".")[1]) if site.endswith(".attention") else None
+
+
 def output_site(layer: int) -> str:
     """The site after a layer."""
     return f"encoder.{layer}.output"

@@ -27,6 +27,7 @@ _CONFIG = (
     "pad_token_id",
     "problem_type",
     "image_size",
+    "lengths",
 )
 #: Numbers of a row of bits, and rows of a block that stays in a processor's cache (2 MiB).
 _COLUMNS, _ROWS = 256, 1024

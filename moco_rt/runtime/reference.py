@@ -13,6 +13,7 @@ from torch import Tensor
 
 from moco_rt._C import PackedBatch, Results
 from moco_rt.architectures import Architecture
+from moco_rt.architectures.compressed.shortening import leave_out
 from moco_rt.architectures.sites import TOKENS
 from moco_rt.runtime.exit_points import ExitPoint, needs_mean_before
 
@@ -84,15 +85,16 @@ def _from_embeddings(
         if needs_mean_before(site, exits):
             batch.unpad(hidden)
             batch.keep_mean()
-        hidden = run(hidden, mask)
-        if site not in exits:
-            continue
-        batch.unpad(hidden)
-        left = exits[site].apply(batch, results)
-        if batch.rows == 0:
-            return results
-        if left:
-            hidden, attention_mask = batch.pad(), batch.attention_mask()
+        before = attention_mask
+        hidden, attention_mask = leave_out(architecture, site, hidden, run(hidden, mask), attention_mask, batch)
+        if site in exits:
+            batch.unpad(hidden)
+            left = exits[site].apply(batch, results)
+            if batch.rows == 0:
+                return results
+            if left:
+                hidden, attention_mask = batch.pad(), batch.attention_mask()
+        if attention_mask is not before:
             mask = architecture.context(attention_mask, hidden)
     results.write_last(batch, architecture.classify(hidden, attention_mask))
     return results

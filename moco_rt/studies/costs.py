@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from moco_rt.architectures.sites import EMBEDDINGS
+from moco_rt.architectures.sites import EMBEDDINGS, layer_of_attention
 from moco_rt.policies.bag_of_tokens import AnyOffRamp
 from moco_rt.policies.policy import Exit
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
@@ -155,7 +155,7 @@ def _timed_places(off_ramps: Sequence[AnyOffRamp], after: Sequence[int | None]) 
     """
     sites = [str(off_ramp.site) for off_ramp in off_ramps]
     first = sorted({sites.index(site) for site in sites})
-    attention = [place for place in first if _layer(sites[place]) is not None]
+    attention = [place for place in first if layer_of_attention(sites[place]) is not None]
     spread = {attention[i] for i in np.linspace(0, len(attention) - 1, min(_TIMED_SITES, len(attention)), dtype=int)}
     return sorted({*(set(first) - set(attention)), *spread, *(place for place in after if place is not None)})
 
@@ -163,24 +163,21 @@ def _timed_places(off_ramps: Sequence[AnyOffRamp], after: Sequence[int | None]) 
 def _ways(seconds: NDArray[np.float64], timed: Sequence[int], off_ramps: Sequence[AnyOffRamp]) -> NDArray[np.float64]:
     """Return the seconds of the way to every off-ramp, (k, E), from those to some of them, (k, T)."""
     sites = [str(off_ramp.site) for off_ramp in off_ramps]
-    layers = [(column, layer) for column, place in enumerate(timed) if (layer := _layer(sites[place])) is not None]
+    layers = [
+        (column, layer) for column, place in enumerate(timed) if (layer := layer_of_attention(sites[place])) is not None
+    ]
     line = None
     if len(layers) > 1:
         numbers = np.array([layer for _, layer in layers])
         line = np.polynomial.polynomial.polyfit(numbers, seconds[:, [column for column, _ in layers]].T, 1)
     columns = []
     for site in sites:
-        if line is not None and (layer := _layer(site)) is not None:
+        if line is not None and (layer := layer_of_attention(site)) is not None:
             columns.append(line[0] + line[1] * layer)
         else:
             columns.append(seconds[:, [sites[place] for place in timed].index(site)])
     ways: NDArray[np.float64] = np.maximum(np.array(columns).T, 0).reshape(len(seconds), len(sites))
     return ways
-
-
-def _layer(site: str) -> int | None:
-    """Return the number of the layer after whose attention a site is; None: it is elsewhere."""
-    return int(site.split(".")[1]) if site.endswith(".attention") else None
 
 
 def _next_site(off_ramp: AnyOffRamp, off_ramps: Sequence[AnyOffRamp]) -> int | None:

@@ -14,7 +14,8 @@ from moco_rt.studies.baselines import Baseline, all_baselines
 from moco_rt.studies.recording import Recordings, record
 from moco_rt.studies.splits import Split, split_texts
 from moco_rt.studies.study import Study, candidate_sites, score_exits, study_model
-from moco_rt.tuning.accelerate import choose, choose_cascade, choose_variant
+from moco_rt.tuning.accelerate import choose, choose_variant
+from moco_rt.tuning.accelerate_tiers import choose_cascade
 from moco_rt.tuning.cascade_study import study_tiers
 from moco_rt.tuning.given import as_given
 from moco_rt.tuning.variants import Variant, study_variants

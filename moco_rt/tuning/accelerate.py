@@ -8,32 +8,25 @@ from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
-from moco_rt.architectures import MultiLabel, Ranking, Regression, SingleLabel, load_tokenizer, unwrap
-from moco_rt.architectures.conversion import Dtype
+from moco_rt.architectures import MultiLabel, Ranking, Regression, SingleLabel
 from moco_rt.cascades.cascade import Cascade
-from moco_rt.cascades.tier import Tier, TierLike, align_classes, backend_to_keep
+from moco_rt.cascades.tier import TierLike
 from moco_rt.certification.promises import Confident, Promise, make_promise
 from moco_rt.certification.selection import ExitCandidates, Selection, select
-from moco_rt.inputs.class_numbers import class_numbers
 from moco_rt.inputs.images import Images
-from moco_rt.inputs.texts import TextInput, Texts, list_texts
-from moco_rt.inputs.tokenization import length_limit
+from moco_rt.inputs.texts import Texts
 from moco_rt.policies.policy import CertifiedPath
-from moco_rt.quantization.hf_quantizer import is_int8
 from moco_rt.ranking.reranker import EarlyExitReranker
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.classifiers.image import EarlyExitImageClassificationModel
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
 from moco_rt.studies.leaving import with_log_odds
-from moco_rt.studies.splits import Split, split_texts
 from moco_rt.studies.study import Study
 from moco_rt.tuning.accelerate_ranking import accelerate_ranking
-from moco_rt.tuning.batch_tokens import tune_batch_tokens
-from moco_rt.tuning.cascade_study import CascadeStudy, build_tiers, names_in_use, study_tiers
+from moco_rt.tuning.accelerate_tiers import accelerate_tiers, prepare_tiers
 from moco_rt.tuning.given import as_given
 from moco_rt.tuning.options import ImageOptions, RankingOptions, TextOptions
-from moco_rt.tuning.quantize import quantize
-from moco_rt.tuning.search_report import describe_cascade_search, describe_search
+from moco_rt.tuning.search_report import describe_search
 from moco_rt.tuning.variants import DtypeChoice, Variant, study_variants
 
 if TYPE_CHECKING:
@@ -73,6 +66,7 @@ def accelerate(
     labels: Any = None,
     max_length: int | None = None,
     columns: str | Sequence[str] | None = None,
+    variants: Sequence[Any] = (),
 ) -> EarlyExitClassifier | Cascade:
     """Find the fastest way to the answers of a model, changed for a certified share of rows at most.
 
@@ -127,6 +121,8 @@ def accelerate(
         max_length: in tokens; None: what model and tokenizer allow.
         columns: names the column of `inputs` and `calibration` that holds the text, or the two that hold a pair; None:
             `text`, and where there is one `text2` or `text_pair`; of images `image` or `img`.
+        variants: smaller models that may run in place of the model, such as `compress` makes of it, with its classes
+            and tokenizer; each is tried in the same dtypes, and taken where it is fastest of all that is certified.
 
     Returns:
         The model with its policy; `.policy.certificate` says what is promised, of a cascade `.certificate`. With too
@@ -141,7 +137,13 @@ def accelerate(
             another promise.
     """
     if isinstance(task, Ranking):
-        for name, value in (("image_processor", image_processor), ("labels", labels), ("columns", columns)):
+        unused = {
+            "image_processor": image_processor,
+            "labels": labels,
+            "columns": columns,
+            "variants": variants or None,
+        }
+        for name, value in unused.items():
             if value is not None:
                 raise ValueError(f"{name} must be None to rank")
         if promise != Confident.name:
@@ -157,10 +159,12 @@ def accelerate(
         for name, value in (("tokenizer", tokenizer), ("image_processor", image_processor)):
             if value is not None:
                 raise ValueError(f"{name} must be None: tiers take texts, and bring their own tokenizers")
+        if variants:
+            raise ValueError("variants must be empty: a smaller model can be a tier")
         form = None if dtype == "auto" else dtype
-        tiers = align_classes([_prepare_tier(tier, form, max_length) for tier in model])
+        tiers = prepare_tiers(model, form, max_length)
         wish = make_promise(promise, agreement, max_drop, confidence, tiers[-1].class_names or (), seed)
-        return _accelerate_tiers(tiers, inputs, calibration, labels, columns, wish, form, seed)
+        return accelerate_tiers(tiers, inputs, calibration, labels, columns, wish, form, seed)
     given = as_given(model, tokenizer, image_processor, columns, max_length, task)
     task_of_model = given.model.policy.task
     if not task_of_model.has_labels and (promise != Confident.name or labels is not None):
@@ -168,36 +172,11 @@ def accelerate(
         raise ValueError(f"promise must be 'confident', and labels None, for {task_of_model} (got {got})")
     wish = make_promise(promise, agreement, max_drop, confidence, given.model.class_names, seed)
     split = given.split(inputs, calibration, labels, seed)
-    variants = study_variants(given, dtype, split, seed)
-    fast = choose_variant(variants, wish)
+    fast = choose_variant(study_variants(given, dtype, split, seed, variants), wish)
     fast.policy.made_for |= given.identity(fast)
     if fast is not given.model:
         fast.take_given(given.model)
     return fast
-
-
-def _accelerate_tiers(
-    tiers: list[Tier],
-    inputs: Texts,
-    calibration: Texts | None,
-    labels: Any,
-    columns: str | Sequence[str] | None,
-    promise: Promise,
-    dtype: Dtype | None,
-    seed: int,
-) -> Cascade:
-    """Do what `accelerate` does, for aligned tiers of a cascade."""
-    texts = list_texts(inputs, columns)
-    split = split_texts(
-        texts,
-        tiers[-1].encode,
-        calibration=None if calibration is None else list_texts(calibration, columns),
-        labels=None if labels is None else class_numbers(labels, tiers[-1].class_names or ()),
-        seed=seed,
-    )
-    if dtype == "int8":
-        tiers = [_in_int8(tier, split.texts[split.fit]) for tier in tiers]
-    return choose_cascade(tiers, study_tiers(tiers, split, seed), split, promise)
 
 
 def choose_variant(variants: Sequence[Variant], promise: Promise) -> EarlyExitClassifier:
@@ -239,58 +218,3 @@ def _take(fast: EarlyExitClassifier, found: Study, candidates: ExitCandidates, c
     bounded = [replace(ramp, bounds=chosen.bounds(str(ramp.site))) for ramp in ramps]
     fast.policy.path = CertifiedPath(bounded, chosen.path)
     fast.policy.take_step(chosen.path.chosen)
-
-
-def choose_cascade(
-    tiers: Sequence[Tier],
-    found: CascadeStudy,
-    split: Split,
-    promise: Promise,
-    groups: Sequence[Sequence[int]] | None = None,
-) -> Cascade:
-    """Build the fastest certified cascade of exits, of tiers, or of both.
-
-    Args:
-        tiers: the aligned tiers that were studied; their models get exits.
-        found: the study.
-        split: its texts.
-        promise: the statement to be shown.
-        groups: sets of ways out, see `ExitsToSearch`; None: the study's. Benchmarks compare exits alone and tiers
-            alone.
-    """
-    candidates = found.candidates if groups is None else replace(found.candidates, groups=groups)
-    chosen = select([candidates], promise, tiers[-1].class_names or ())
-    used, certificate = build_tiers(tiers, found, chosen)
-    cascade = Cascade.of(tune_batch_tokens(used, split.texts[split.ordering]), certificate)
-    sites = list(names_in_use(tiers, found, chosen).values())
-    cascade.search_report = describe_cascade_search(candidates, sites, tiers[-1].class_names or (), chosen)
-    return cascade
-
-
-def _prepare(model: Any, tokenizer: Any, dtype: Dtype | None, max_length: int | None) -> Tier:
-    """Return a model as it will run, with its tokenizer; int8 waits for the texts that it learns from."""
-    backend = "auto"
-    if isinstance(model, EarlyExitTextClassificationModel):
-        backend = backend_to_keep(model)
-    model, tokenizer = unwrap(model, tokenizer)
-    fast = EarlyExitTextClassificationModel(model, backend=backend, dtype=None if dtype == "int8" else dtype)
-    fast.check_takes_exits()
-    fast.tokenizer = load_tokenizer(model) if tokenizer is None else tokenizer
-    return Tier.of((fast, fast.tokenizer), length_limit(fast.tokenizer, fast.max_seqlen, max_length))
-
-
-def _prepare_tier(tier: TierLike, dtype: Dtype | None, max_length: int | None) -> Tier:
-    """Return a tier as it will run, on a model of its own: exits of the model that was passed are not used."""
-    if isinstance(tier, tuple | list) and len(tier) == 2 and tier[1] is not None:
-        return _prepare(*tier, dtype, max_length)
-    return Tier.of(tier)  # a function; anything else is refused there
-
-
-def _in_int8(tier: Tier, texts: Sequence[TextInput]) -> Tier:
-    """Return a tier on the int8 copy of its model, unless it is a function or in int8 already."""
-    if tier.tokenizer is None or is_int8(tier.model.model):
-        return tier
-    copy = quantize(tier.model.model, texts, tokenizer=tier.tokenizer, max_length=tier.max_length)
-    fast = EarlyExitTextClassificationModel(copy)
-    fast.tokenizer = tier.tokenizer
-    return replace(tier, model=fast)

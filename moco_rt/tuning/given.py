@@ -35,8 +35,12 @@ class Given(Protocol):
         """Share inputs out between the three jobs of a search; for arguments and errors see `accelerate`."""
         ...
 
-    def variant(self, dtype: Dtype, split: Split) -> EarlyExitClassifier:
-        """Return the model in another numeric form; int8 learns from the rows that train off-ramps."""
+    def other(self, model: Any) -> EarlyExitClassifier:
+        """Return another model that may answer in its place, as ready as `model` is; for errors see `accelerate`."""
+        ...
+
+    def form(self, model: EarlyExitClassifier, dtype: Dtype, split: Split) -> EarlyExitClassifier:
+        """Return a model in another numeric form; int8 learns from the rows that train off-ramps."""
         ...
 
     def identity(self, model: EarlyExitClassifier) -> dict[str, Any]:
@@ -102,14 +106,23 @@ class GivenForTexts:
             seed=seed,
         )
 
-    def variant(self, dtype: Dtype, split: Split) -> EarlyExitClassifier:
-        """Return the model in another numeric form."""
-        model, tokenizer = self._model.model, self._model.tokenizer
-        if dtype == "int8":
-            model = quantize(model, split.texts[split.fit], tokenizer=tokenizer, max_length=self._max_length)
-        form = None if dtype == "int8" else dtype
-        fast = EarlyExitTextClassificationModel(model, backend=self._backend, dtype=form)
-        fast.tokenizer = tokenizer
+    def other(self, model: Any) -> EarlyExitClassifier:
+        """Return another model that reads the same tokens and has the same classes."""
+        return self._ready(unwrap(model)[0], None)
+
+    def form(self, model: EarlyExitClassifier, dtype: Dtype, split: Split) -> EarlyExitClassifier:
+        """Return a model in another numeric form."""
+        if dtype != "int8":
+            return self._ready(model.model, dtype)
+        rows, tokenizer = split.texts[split.fit], self._model.tokenizer
+        return self._ready(quantize(model.model, rows, tokenizer=tokenizer, max_length=self._max_length), None)
+
+    def _ready(self, model: Any, dtype: Dtype | None) -> EarlyExitTextClassificationModel:
+        fast = EarlyExitTextClassificationModel(model, backend=self._backend, dtype=dtype)
+        _check_alike(fast, self._model)
+        if fast.max_seqlen < self._max_length:
+            raise ValueError(f"variants must take {self._max_length} tokens (got a model for {fast.max_seqlen})")
+        fast.tokenizer = self._model.tokenizer
         fast.policy.task = self._model.policy.task
         return fast
 
@@ -148,20 +161,39 @@ class GivenForImages:
             of="image",
         )
 
-    def variant(self, dtype: Dtype, split: Split) -> EarlyExitClassifier:
-        """Return the model in another numeric form."""
-        model, processor = self._model.model, self._model.image_processor
-        if dtype == "int8":
-            model = quantize(model, split.texts[split.fit], image_processor=processor)
-        form = None if dtype == "int8" else dtype
-        fast = EarlyExitImageClassificationModel(model, backend=self._backend, dtype=form)
-        fast.image_processor = processor
+    def other(self, model: Any) -> EarlyExitClassifier:
+        """Return another model that takes the same images and has the same classes."""
+        return self._ready(unwrap(model)[0], None)
+
+    def form(self, model: EarlyExitClassifier, dtype: Dtype, split: Split) -> EarlyExitClassifier:
+        """Return a model in another numeric form."""
+        if dtype != "int8":
+            return self._ready(model.model, dtype)
+        rows, processor = split.texts[split.fit], self._model.image_processor
+        return self._ready(quantize(model.model, rows, image_processor=processor), None)
+
+    def _ready(self, model: Any, dtype: Dtype | None) -> EarlyExitImageClassificationModel:
+        fast = EarlyExitImageClassificationModel(model, backend=self._backend, dtype=dtype)
+        _check_alike(fast, self._model)
+        fast.image_processor = self._model.image_processor
         fast.policy.task = self._model.policy.task
         return fast
 
     def identity(self, model: EarlyExitClassifier) -> dict[str, Any]:
         """Describe model and image processor."""
         return image_run_identity(model.model, self._model.image_processor)
+
+
+def _check_alike(model: EarlyExitClassifier, given: EarlyExitClassifier) -> None:
+    """Refuse a model that answers with other classes than the one it may run in place of, or where no exits may be.
+
+    Raises:
+        ValueError: it does.
+    """
+    if model.class_names != given.class_names:
+        names, expected = (", ".join(each.class_names[:5]) for each in (model, given))
+        raise ValueError(f"variants must have the classes of the model, {expected} (got {names})")
+    model.check_takes_exits()
 
 
 def _numbers(labels: Any, model: EarlyExitClassifier) -> NDArray[np.int64] | None:

@@ -34,6 +34,7 @@ class ImageOptions(_Options, total=False):
     calibration: Texts | None
     labels: Any
     columns: str | Sequence[str] | None
+    variants: Sequence[Any]
 
 
 class TextOptions(ImageOptions, total=False):

@@ -1,11 +1,11 @@
-"""Variants: the numeric forms in which a model is tried, each studied, the model as it was given first."""
+"""Variants: the forms in which a model is tried, numeric ones and smaller ones, the model as it was given first."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -43,10 +43,12 @@ class Variant:
     candidates: ExitCandidates
 
 
-def study_variants(given: Given, dtype: DtypeChoice | None, split: Split, seed: int) -> list[Variant]:
+def study_variants(
+    given: Given, dtype: DtypeChoice | None, split: Split, seed: int, others: Sequence[Any] = ()
+) -> list[Variant]:
     """Study a model as it was given, and in the other forms that were asked for.
 
-    Answers of all forms are compared with those of the model as it was given.
+    Answers of all forms are compared with those of the model as it was given, which also teaches their off-ramps.
 
     Args:
         given: the model.
@@ -54,12 +56,24 @@ def study_variants(given: Given, dtype: DtypeChoice | None, split: Split, seed: 
             that one, and the model as it was given without exits, to fall back on.
         split: the rows of the three jobs.
         seed: of the off-ramps.
+        others: models that give the same kind of answer, such as `compress` makes; each is tried in the same forms.
 
     Returns:
         Variants, first the model as it was given.
+
+    Raises:
+        TypeError: one of the others is no classifier of texts, or of images, as the model is.
+        ValueError: one of them has other classes.
     """
-    models = [given.model, *_other_forms(given, dtype, split)]
+    smaller = [given.other(other) for other in others]
+    models = [given.model, *_other_forms(given, given.model, dtype, split)]
     names = [GIVEN, *(numeric_form(model.model) for model in models[1:])]
+    for number, model in enumerate(smaller):
+        forms = _other_forms(given, model, dtype, split)
+        if dtype in (None, "auto") or not forms:
+            forms = [model, *forms]
+        models += forms
+        names += [f"{_name(number, smaller)} in {numeric_form(form.model)}" for form in forms]
     studies = study_forms(models, split, seed=seed)
     candidates = [study.candidates(name) for study, name in zip(studies, names, strict=True)]
     if len(models) > 1 and dtype != "auto":
@@ -67,12 +81,27 @@ def study_variants(given: Given, dtype: DtypeChoice | None, split: Split, seed: 
     return [Variant(*parts) for parts in zip(names, models, studies, candidates, strict=True)]
 
 
-def _other_forms(given: Given, dtype: DtypeChoice | None, split: Split) -> list[EarlyExitClassifier]:
-    """Return the model in the dtypes that are tried besides its own."""
+def _name(number: int, models: Sequence[EarlyExitClassifier]) -> str:
+    """Return what one of several smaller models is called: by what `compress` was asked for, told apart by numbers."""
+
+    def asked_for(model: EarlyExitClassifier) -> str:
+        made_by = getattr(model.config, "compression", None)
+        return ", ".join(f"{name} {value}" for name, value in made_by.items()) if made_by else "another model"
+
+    names = [asked_for(model) for model in models]
+    if names.count(names[number]) == 1:
+        return names[number]
+    return f"{names[number]} ({1 + names[:number].count(names[number])})"
+
+
+def _other_forms(
+    given: Given, own: EarlyExitClassifier, dtype: DtypeChoice | None, split: Split
+) -> list[EarlyExitClassifier]:
+    """Return a model in the dtypes that are tried besides its own."""
     forms = []
-    for form in other_dtypes(given.model, dtype):
+    for form in other_dtypes(own, dtype):
         try:
-            model = given.variant(form, split)
+            model = given.form(own, form, split)
         except ValueError as error:
             if dtype != "auto":
                 raise

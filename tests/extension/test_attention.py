@@ -31,17 +31,24 @@ def random_qkv(lengths, heads, d, sharpness=1.0):
     return qkv
 
 
+def weights_of(row, before, behind):
+    """Weights of one row, (heads, queries, keys), by torch's own operations, in its dtype."""
+    query, key, _ = row.transpose(0, 2).unbind(1)  # (heads, tokens, d) each
+    scores = query @ key.mT / math.sqrt(row.shape[3])
+    distance = torch.arange(len(row)) - torch.arange(len(row))[:, None]
+    there = (distance >= -before if before >= 0 else True) & (distance <= behind if behind >= 0 else True)
+    return torch.softmax(scores if there is True else scores.masked_fill(~there, -math.inf), 2)
+
+
 def plain(qkv, lengths, before=-1, behind=-1):
     """By torch's own operations, in the dtype of qkv."""
-    rows = []
-    for row in qkv.split(lengths):
-        query, key, value = row.transpose(0, 2).unbind(1)  # (heads, tokens, d) each
-        scores = query @ key.mT / math.sqrt(qkv.shape[3])
-        distance = torch.arange(len(row)) - torch.arange(len(row))[:, None]
-        there = (distance >= -before if before >= 0 else True) & (distance <= behind if behind >= 0 else True)
-        weights = torch.softmax(scores if there is True else scores.masked_fill(~there, -math.inf), 2)
-        rows.append((weights @ value).transpose(0, 1))
-    return torch.cat(rows)
+    rows = [weights_of(row, before, behind) @ row[:, 2].transpose(0, 1) for row in qkv.split(lengths)]
+    return torch.cat([row.transpose(0, 1) for row in rows])
+
+
+def plainly_received(qkv, lengths, before=-1, behind=-1):
+    """What each token receives of attention, by torch's own operations, in the dtype of qkv."""
+    return torch.cat([weights_of(row, before, behind).sum((0, 1)) for row in qkv.split(lengths)])
 
 
 @every_head
@@ -54,6 +61,46 @@ def test_attention_is_within_twice_the_error_of_torchs(lengths, heads, d, dtype)
     exact = plain(qkv.double(), lengths)
     error = (_C.attention(qkv, starts(lengths)).double() - exact).abs().max()
     assert error <= 2 * (plain(qkv, lengths).double() - exact).abs().max() + 1e-7
+
+
+@every_head
+@every_length
+@pytest.mark.parametrize("form", [torch.float32, torch.bfloat16, "int16"], ids=str)
+def test_received_attention_is_the_sum_of_weights(lengths, heads, d, form):
+    dtype = torch.float32 if form == "int16" else form
+    if not _C.can_multiply(dtype):
+        pytest.skip(f"the processor does not multiply {dtype}")
+    qkv = random_qkv(lengths, heads, d).to(dtype)
+    exact = plainly_received(qkv.double(), lengths)
+    found = _C.received_attention(qkv, starts(lengths), form == "int16")
+    if form == "int16":
+        torch.testing.assert_close(found.double(), exact, rtol=5e-3, atol=5e-3)
+    else:
+        assert (found.double() - exact).abs().max() <= 2 * (plainly_received(qkv, lengths) - exact).abs().max() + 1e-6
+
+
+@pytest.mark.parametrize("keys", [(-1, 0), (64, 64), (3, 3), (100, 20)], ids=str)
+@pytest.mark.parametrize("int16", [False, True])
+def test_attention_is_received_from_queries_that_attend(int16, keys):
+    lengths = [5, 130, 33]
+    qkv = random_qkv(lengths, 2, 32)
+    found = _C.received_attention(qkv, starts(lengths), int16, *keys).double()
+    torch.testing.assert_close(found, plainly_received(qkv.double(), lengths, *keys), rtol=5e-3, atol=5e-3)
+
+
+@pytest.mark.parametrize("int16", [False, True])
+def test_received_attention_has_the_same_bits_alone_and_on_any_threads(int16):
+    lengths = [5, 64, 1, 300, 33]
+    qkv = random_qkv(lengths, 3, 32)
+    together = _C.received_attention(qkv, starts(lengths), int16)
+    for row, received in zip(qkv.split(lengths), together.split(lengths), strict=True):
+        assert torch.equal(_C.received_attention(row, [0, len(row)], int16), received)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        assert torch.equal(_C.received_attention(qkv, starts(lengths), int16), together)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @every_length

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import re
 
 import pytest
 import torch
@@ -200,6 +202,69 @@ def test_compaction_after_compaction_is_a_list_of_rows(device, data, lengths, di
         rows = [row for row, stays in zip(rows, kept, strict=True) if stays]
         row_ids = [row_id for row_id, stays in zip(row_ids, kept, strict=True) if stays]
         assert_holds(batch, rows, row_ids)
+
+
+def best_of(row, scores, count, pooled):
+    """The tokens of a row that stay, by sorting them all."""
+    order = sorted(range(len(row)), key=lambda t: (t != pooled, -scores[t], t))
+    return row[sorted(order[:count])]
+
+
+@settings(deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=12),
+    shares=st.lists(st.sampled_from([1.0, 0.9, 0.55, 0.35, 0.05]), min_size=1, max_size=3),
+    pooled=st.sampled_from(["first", "last"]),
+    seed=st.integers(0, 5),
+)
+def test_a_share_of_the_tokens_that_a_row_began_with_stays(device, lengths, shares, pooled, seed):
+    rows = random_rows(lengths, device=device)
+    batch = PackedBatch(mask_of(lengths).to(device), pooled=pooled)
+    batch.unpad(padded_with_nan(rows))
+    for share in sorted(shares, reverse=True):
+        generator = torch.Generator().manual_seed(seed)
+        scores = [torch.randint(0, 6, (len(row),), generator=generator).float() for row in rows]  # many are equal
+        batch.keep_tokens(torch.cat(scores).to(device), share)
+        counts = [min(len(row), math.ceil(share * length)) for row, length in zip(rows, lengths, strict=True)]
+        rows = [
+            best_of(row, own.tolist(), count, 0 if pooled == "first" else len(row) - 1)
+            for row, own, count in zip(rows, scores, counts, strict=True)
+        ]
+        assert torch.equal(batch.hidden, torch.cat(rows))
+        assert batch.cu_seqlens.diff().tolist() == [len(row) for row in rows]
+
+
+def test_tokens_go_after_rows_and_rows_after_tokens():
+    rows = random_rows([4, 6, 2])
+    batch = pack(rows)
+    batch.compact(keep(False, True, True))
+    batch.keep_tokens(torch.tensor([0.0, 1, 5, 2, 4, 3, 0, 1]), 0.5)
+    assert_holds(batch, [rows[1][[0, 2, 4]], rows[2][:1]], [1, 2])
+    batch.compact(keep(True, False))
+    batch.keep_tokens(torch.tensor([0.0, 1, 2]), 0.3)  # of the 6 that it began with
+    assert_holds(batch, [rows[1][[0, 4]]], [1])
+
+
+def test_scores_that_are_no_numbers_are_the_lowest():
+    rows = random_rows([4])
+    batch = pack(rows)
+    batch.keep_tokens(torch.tensor([float("nan"), float("nan"), -1.0, float("nan")]), 0.5)
+    assert_holds(batch, [rows[0][[0, 2]]], [0])
+
+
+@pytest.mark.parametrize(
+    ("scores", "share", "words"),
+    [
+        (torch.ones(4), 0.5, "keep_tokens"),
+        (torch.ones(5, dtype=torch.float64), 0.5, "keep_tokens"),
+        (torch.ones(5), 0.0, "keep_tokens: share must be above 0 and at most 1 (got 0)"),
+        (torch.ones(5), 1.5, "keep_tokens: share must be above 0 and at most 1 (got 1.5)"),
+    ],
+)
+def test_tokens_are_kept_by_a_score_each_and_a_share(scores, share, words):
+    batch = pack(random_rows([2, 3]))
+    with pytest.raises((TypeError, ValueError), match=re.escape(words)):
+        batch.keep_tokens(scores, share)
 
 
 def test_compact_moves_tokens_in_place_on_the_cpu():

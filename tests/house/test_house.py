@@ -35,6 +35,7 @@ ROOMS = {
         "quantization",
     ),
     "analysis": ("architectures", "policies", "inputs", "encoding", "statistics", "quantization"),
+    "compression": ("policies", "architectures", "inputs", "encoding", "quantization"),
     "studies": ("runtime", "policies", "architectures", "inputs", "encoding", "certification", "statistics"),
     "ranking": (
         "studies",

@@ -93,20 +93,36 @@ class BertLike(Layered):
         output: Tensor = layer.feed_forward_chunk(hidden)
         return output
 
-    def _layer_specs(self) -> list[LayerSpec]:
-        return [self._layer_spec(layer, bias) for layer, bias in zip(self._layers, self._biases(), strict=True)]
+    def received_attention(self, layer: int, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        """Attention that tokens receive, over heads and real queries: hidden (rows, S, D) -> (rows, S) float32."""
+        linears, config = self._named_linears(self._layers[layer]), self._model.config
+        size = config.hidden_size // config.num_attention_heads
+        query, key = (
+            linears[name](hidden).float().unflatten(2, (-1, size)).transpose(1, 2) for name in ("query", "key")
+        )
+        real = attention_mask.bool()
+        scores = (query @ key.transpose(2, 3) / size**0.5).masked_fill(~real[:, None, None], float("-inf"))
+        received: Tensor = (scores.softmax(dim=3) * real[:, None, :, None]).sum(dim=(1, 2))
+        return received
 
-    def _layer_spec(self, layer: Any, bias: DistanceBias | DisentangledBias | None) -> LayerSpec:
+    def _layer_specs(self) -> list[LayerSpec]:
+        parts = zip(self._layers, self._biases(), self.keeps, strict=True)
+        return [self._layer_spec(layer, bias, keep) for layer, bias, keep in parts]
+
+    def _layer_spec(self, layer: Any, bias: DistanceBias | DisentangledBias | None, keep: float = 1.0) -> LayerSpec:
         linears = self._weights(layer)
         attention_norm, output_norm = self._norms(layer)
+        config = self._model.config
+        _, query_bias, *_ = linears["query"]
         return LayerSpec(
             attention=AttentionSpec(
                 query=linears["query"],
                 key=linears["key"],
                 value=linears["value"],
                 output=linears["attention_output"],
-                heads=self._model.config.num_attention_heads,
+                heads=len(query_bias) // (config.hidden_size // config.num_attention_heads),
                 bias=bias,
+                keep=keep,
             ),
             around_attention=SubLayerNorms(after=self._norm(attention_norm)),
             feed_forward=FeedForwardSpec(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from moco_rt._C import EmbeddingSpec, HeadSpec, LayerSpec, NormSpec, PatchEmbedd
 from moco_rt.architectures.base import Step
 from moco_rt.architectures.genuine import check_modules
 from moco_rt.architectures.sites import EMBEDDINGS, attention_site, output_site
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Layered:
@@ -54,6 +57,7 @@ class Layered:
         paths = [path for path, _ in model.named_modules(remove_duplicate=False)]  # layers may share their weights
         every_layer = [path for path in paths if re.fullmatch(rf"{stack}\.{self.layer_path}", path)]
         around = [path for path in paths if any(f"{layer}.".startswith(f"{path}.") for layer in every_layer)]
+        self._path = ""
         self.passed_by: Sequence[str] = ["", *around]
         called = [f"{name}.{embeddings}", *(f"{path}.{attention}" for path in every_layer)]
         check_modules(model, [*self.passed_by, *called], may_have_hooks=called)
@@ -61,6 +65,7 @@ class Layered:
         self._base = getattr(model, name)
         self._layers = self._in_order(self._base.get_submodule(layers))
         self.num_layers = len(self._layers)
+        self.keeps: Sequence[float] = (1.0,) * self.num_layers
         self.num_classes: int = config.num_labels
         self.hidden_size: int = config.hidden_size
         self.max_seqlen: int = self._positions()
@@ -72,6 +77,13 @@ class Layered:
                 self.module_paths[f"{layer}.{ends[0]}"] = attention_site(i)
                 self.module_paths[f"{layer}.{ends[1]}"] = output_site(i)
             self.module_paths[layer] = output_site(i)
+
+    def inside(self, path: str) -> Self:
+        """Name modules as a model does that holds this one under a path."""
+        self._path = f"{path}."
+        self.passed_by = ["", *(f"{path}.{inner}".rstrip(".") for inner in self.passed_by)]
+        self.module_paths = {f"{path}.{inner}": site for inner, site in self.module_paths.items()}
+        return self
 
     @property
     def device(self) -> torch.device:
@@ -96,9 +108,13 @@ class Layered:
             yield attention_site(i), partial(self._attention, layer)
             yield output_site(i), partial(self._feed_forward, layer)
 
+    def received_attention(self, layer: int, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        """Refuse: in this family all tokens go through all layers."""
+        raise NotImplementedError
+
     def linear_groups(self) -> Iterator[dict[str, Any]]:
         """The linear layers inside the encoder's layers, by module path; those that read the same input together."""
-        paths = {module: path for path, module in self._model.named_modules()}
+        paths = {module: f"{self._path}{path}" for path, module in self._model.named_modules()}
         for layer in dict.fromkeys(self._layers):
             for together in self._linears(layer):
                 yield {paths[linear]: linear for linear in together}

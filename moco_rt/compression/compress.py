@@ -1,0 +1,170 @@
+"""One call from a classifier to a smaller one that answers nearly as it does."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from moco_rt.architectures import load_tokenizer, unwrap
+from moco_rt.architectures.compressed.layers import Widths, layer_parts
+from moco_rt.architectures.compressed.model import CompressedForSequenceClassification
+from moco_rt.architectures.compressed.shortening import check_lengths
+from moco_rt.architectures.genuine import check_genuine
+from moco_rt.compression.narrowing import answers, divergence, narrow, smaller
+from moco_rt.compression.recovery import Recovery
+from moco_rt.compression.schedule import find_schedule, lengths_after
+from moco_rt.compression.sub_layers import Batch
+from moco_rt.encoding import EncodedTexts
+from moco_rt.inputs.batching import by_lengths, pad
+from moco_rt.inputs.texts import Texts, list_texts
+from moco_rt.inputs.tokenization import encode, length_limit
+from moco_rt.policies.fingerprints import fingerprint
+from moco_rt.quantization.hf_quantizer import is_int8
+
+#: Texts by which heads and neurons are chosen, and their tokens, at most.
+_ROWS, _TOKENS = 2048, 40_000
+#: Tokens of a batch of them, and how many batches a schedule of lengths is found on.
+_BATCH_TOKENS, _SCHEDULE_BATCHES = 4096, 4
+
+
+def compress(
+    model: Any,
+    texts: Texts,
+    *,
+    width: float = 1.0,
+    lengths: float | Mapping[int, float] | None = None,
+    epochs: int = 3,
+    tokenizer: Any = None,
+    max_length: int | None = None,
+    columns: str | Sequence[str] | None = None,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+) -> CompressedForSequenceClassification:
+    """Make a smaller model of a classifier, which learns from texts alone to answer as the classifier does.
+
+    First heads and neurons are left out, those that cost the answers least for the work that they are (see
+    `compression.narrowing`), and tokens on the way through the layers, those that receive least attention (see
+    `compression.schedule`); then what is left is taught the given model's probabilities and hidden states (see
+    `compression.recovery`). Half of the work goes at nearly the given model's accuracy, but some labels change, in both
+    directions: give it to `accelerate` as one of its `variants`, which takes it only where a certificate allows.
+
+    Args:
+        model: a Hugging Face `...ForSequenceClassification` of the families BERT, RoBERTa, XLM-RoBERTa, CamemBERT,
+            ELECTRA or DistilBERT, or a pipeline or one of our models around it; it is not changed.
+        texts: texts, pairs, or rows with named columns, in whatever holds them (see `list_texts`), like those it will
+            meet: thousands. Those that the model was fine-tuned on will do; those that certify later must not be here.
+        width: the share of the multiply-adds of the layers' products that is left, above 0 and at most 1. Layers become
+            narrower by different shares, by whole heads and by 16 neurons.
+        lengths: the share of the tokens that all layers together see, above 0 and at most 1: after which attentions how
+            many are left out is searched for. Or a dict from layers, from 0, to the share of a row's tokens that go on
+            after their attention, such as `{1: 0.5, 2: 0.35}`, which never rises. The first token always stays. How
+            many go on depends on a row's own tokens alone, never on its batch. None: all tokens go through all layers.
+        epochs: how often the smaller model sees the texts while it learns; 0: it does not.
+        tokenizer: the model's; None: loaded from where the model came from.
+        max_length: in tokens; None: what model and tokenizer allow.
+        columns: names the column that holds the text, or the two that hold a pair; None: `text`, and where there is one
+            `text2` or `text_pair`.
+        device: where the smaller model learns.
+        seed: of the order of texts.
+        checkpoint: a file in which the state is kept every two minutes while it learns, and deleted at the end: a call
+            with the same arguments after an interruption goes on from there.
+
+    Returns:
+        A Hugging Face model in float32 on the CPU, which `accelerate`, `quantize` and
+        `EarlyExitTextClassificationModel` take like any other; it is saved by `save_pretrained`, and loaded by
+        `AutoModelForSequenceClassification` once `moco_rt.compression` is imported.
+
+    Raises:
+        TypeError: model is not a classifier of texts, or texts is a single text or holds something else.
+        ValueError: the model's family is not covered, it is in int8, width or epochs are out of range, or the
+            checkpoint was made for something else.
+
+    Example:
+        >>> small = moco_rt.compress(model, texts, width=0.5)
+        >>> fast = moco_rt.accelerate(model, texts, variants=[small], promise="accuracy", labels=labels)
+    """
+    if not 0 < width <= 1:
+        raise ValueError(f"width must be above 0 and at most 1 (got {width})")
+    if isinstance(lengths, float | int) and not 0 < lengths <= 1:
+        raise ValueError(f"lengths must be above 0 and at most 1 (got {lengths})")
+    if epochs < 0:
+        raise ValueError(f"epochs must be at least 0 (got {epochs})")
+    model, tokenizer = unwrap(model, tokenizer)
+    layer_parts(model)
+    if is_int8(model):
+        raise ValueError("model must have no int8 weights (got some): compress first, then quantize")
+    check_genuine(model)
+    taken = list_texts(texts, columns)
+    tokenizer = load_tokenizer(model) if tokenizer is None else tokenizer
+    rows = encode(tokenizer, taken, length_limit(tokenizer, model.config.max_position_embeddings, max_length))
+    teacher = copy.deepcopy(model).to("cpu", torch.float32).eval()
+    recovery = Recovery(
+        epochs=epochs,
+        seed=seed,
+        device=torch.device(device),
+        checkpoint=None if checkpoint is None else Path(checkpoint),
+        made_for={
+            "width": width,
+            "lengths": _plain(lengths),
+            "epochs": epochs,
+            "seed": seed,
+            "weights": fingerprint(model),
+            "texts": hashlib.sha256(rows.ids.tobytes() + rows.lengths.tobytes()).hexdigest(),
+        },
+    )
+    saved = recovery.saved()
+    if saved is not None:
+        small = smaller(teacher, Widths(tuple(saved["heads"]), tuple(saved["neurons"])), saved["lengths"])
+    else:
+        sample = _sample(rows, seed)
+        small = narrow(teacher, sample, width)
+        small.config.lengths = _schedule(small, teacher, sample, lengths)
+    if epochs > 0:
+        recovery.run(small, teacher, rows)
+    asked_for = {"width": None if width == 1 else width, "lengths": _plain(lengths), "epochs": epochs}
+    small.config.compression = {name: value for name, value in asked_for.items() if value is not None}
+    return small
+
+
+def _schedule(
+    small: CompressedForSequenceClassification,
+    teacher: Any,
+    sample: Sequence[Batch],
+    lengths: float | Mapping[int, float] | None,
+) -> list[float]:
+    """Return the lengths of a smaller model, which has none yet, as they are or found by what they cost its answers."""
+    layers = len(small.config.heads)
+    if lengths is None:
+        return []
+    if isinstance(lengths, Mapping):
+        found = lengths_after(lengths, layers)
+        check_lengths(found, layers)
+        return found
+    few = sample[:: max(1, len(sample) // _SCHEDULE_BATCHES)]
+    expected = answers(teacher, few)
+
+    def loss(tried: Sequence[float]) -> float:
+        small.config.lengths = list(tried)
+        return divergence(expected, answers(small, few))
+
+    return find_schedule(layers, float(lengths), loss)
+
+
+def _plain(lengths: float | Mapping[int, float] | None) -> Any:
+    """Return lengths as a configuration in JSON may hold them."""
+    return {str(layer): share for layer, share in lengths.items()} if isinstance(lengths, Mapping) else lengths
+
+
+def _sample(rows: EncodedTexts, seed: int) -> list[Batch]:
+    """Return padded batches of some texts at random."""
+    order = np.random.default_rng(seed).permutation(len(rows))[:_ROWS]
+    order = order[np.cumsum(rows.lengths[order]) <= max(_TOKENS, int(rows.lengths[order[0]]))]
+    some = rows.take(order)
+    return [pad(some.take(np.array(batch))) for batch in by_lengths(some.lengths, _BATCH_TOKENS)]

@@ -1,0 +1,165 @@
+"""Recovery: a smaller model learns, from texts alone, to answer as the model which it was made from.
+
+The loss is the KL divergence from the given model's probabilities plus the distances between the hidden states of both
+after every layer, over real tokens (self-distillation: arXiv:1909.10351, 2002.10957).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import kl_div
+from tqdm import tqdm
+
+from moco_rt.encoding import EncodedTexts
+from moco_rt.inputs.batching import by_lengths, pad
+
+#: Tokens of a batch with padding, at most.
+_TOKENS = 8192
+#: The largest step, reached after this share of all steps; from there it falls to 0 as a cosine does.
+_RATE, _WARM_UP = 2e-4, 0.05
+#: How far lengths are jittered before rows are sorted by them: batches differ from epoch to epoch.
+_JITTER = 0.1
+#: Seconds between two checkpoints.
+_INTERVAL = 120.0
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """The teaching of a smaller model.
+
+    Attributes:
+        epochs: how often it sees all texts.
+        seed: of the order of texts.
+        device: where both models are meanwhile.
+        checkpoint: the file in which an interrupted recovery is kept; None: it begins anew.
+        made_for: what a checkpoint must have been made for to be gone on with.
+    """
+
+    epochs: int
+    seed: int
+    device: torch.device
+    checkpoint: Path | None
+    made_for: dict[str, Any]
+
+    def saved(self) -> dict[str, Any] | None:
+        """Return what the checkpoint holds, or None where there is none yet.
+
+        Raises:
+            ValueError: it is no checkpoint, or was made for something else.
+        """
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+            made_for = state["made_for"]
+        except Exception as error:
+            reason = f"{error}".splitlines()[0] if f"{error}" else type(error).__name__
+            raise ValueError(
+                f"checkpoint must be a file that compress wrote (got {self.checkpoint}: {reason})"
+            ) from error
+        for name, value in self.made_for.items():
+            if made_for.get(name) != value:
+                raise ValueError(
+                    f"checkpoint {self.checkpoint} must be of the same {name}, {value} (got {made_for.get(name)}): "
+                    "delete it to begin anew"
+                )
+        return state
+
+    def run(self, student: Any, teacher: Any, rows: EncodedTexts) -> None:
+        """Teach a model, from where the checkpoint left it.
+
+        Args:
+            student: the smaller model, which is changed; it ends on the CPU, in evaluation mode.
+            teacher: the model which it was made from.
+            rows: N tokenised texts.
+        """
+        batches = [batch for epoch in range(self.epochs) for batch in _batches(rows.lengths, self.seed, epoch)]
+        given, teacher = teacher.device, teacher.to(self.device)
+        student.to(self.device)
+        student.get_input_embeddings().requires_grad_(False)  # they are the given model's, and read as they are
+        weights = [weight for weight in student.parameters() if weight.requires_grad]
+        optimiser = torch.optim.AdamW(weights, lr=_RATE, weight_decay=0.01)
+        state = self.saved()
+        first = 0 if state is None else int(state["step"])
+        if state is not None:
+            student.load_state_dict(state["model"])
+            optimiser.load_state_dict(state["optimiser"])
+        saved_at = monotonic()
+        with tqdm(total=len(batches), initial=first, unit="step", desc="recover", delay=2, leave=False) as progress:
+            for step in range(first, len(batches)):
+                for group in optimiser.param_groups:
+                    group["lr"] = _RATE * _share_of_rate(step, len(batches))
+                loss = _loss(student, teacher, pad(rows.take(batches[step]), self.device))
+                optimiser.zero_grad()
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(weights, 1.0)
+                optimiser.step()
+                progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+                progress.update()
+                if self.checkpoint is not None and monotonic() - saved_at > _INTERVAL:
+                    self._save(student, optimiser, step + 1)
+                    saved_at = monotonic()
+        teacher.to(given)
+        student.get_input_embeddings().requires_grad_(True)
+        student.to("cpu").eval()
+        if self.checkpoint is not None:
+            self.checkpoint.unlink(missing_ok=True)
+
+    def _save(self, student: Any, optimiser: Any, step: int) -> None:
+        assert self.checkpoint is not None
+        state = {
+            "made_for": self.made_for,
+            "step": step,
+            "heads": student.config.heads,
+            "neurons": student.config.neurons,
+            "lengths": student.config.lengths,
+            "model": student.state_dict(),
+            "optimiser": optimiser.state_dict(),
+        }
+        unfinished = self.checkpoint.with_name(f"{self.checkpoint.name}.unfinished")
+        torch.save(state, unfinished)
+        unfinished.replace(self.checkpoint)
+
+
+def _batches(lengths: NDArray[np.int64], seed: int, epoch: int) -> Iterator[NDArray[np.int64]]:
+    """Yield the places of all rows in batches of rows of about one length, in a random order."""
+    generator = np.random.default_rng([seed, epoch])
+    jittered = lengths * generator.uniform(1 - _JITTER, 1 + _JITTER, len(lengths))
+    batches = list(by_lengths(np.ceil(jittered).astype(np.int64), _TOKENS))
+    for batch in generator.permutation(len(batches)):
+        yield np.array(batches[batch])
+
+
+def _share_of_rate(step: int, steps: int) -> float:
+    """Return the share of the largest step: a line up to the end of the warm-up, then a cosine down to 0."""
+    warm_up = max(1, int(_WARM_UP * steps))
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+
+
+def _loss(student: Any, teacher: Any, batch: dict[str, Tensor]) -> Tensor:
+    """Return what a batch says of how far a model is from its teacher."""
+    with torch.no_grad():
+        given = teacher(**batch, output_hidden_states=True)
+    found = student(**batch, output_hidden_states=True)
+    loss = kl_div(
+        found.logits.log_softmax(dim=1), given.logits.log_softmax(dim=1), log_target=True, reduction="batchmean"
+    )
+    real = batch["attention_mask"].bool()
+    distances = []
+    for ours, theirs in zip(found.hidden_states[1:], given.hidden_states[1:], strict=True):
+        # Of rows that were shortened the first token alone is sure to be there, and stands where it stood.
+        places = real if ours.shape == theirs.shape else (slice(None), 0)
+        distances.append((ours[places] - theirs[places]).square().mean() / theirs[places].square().mean())
+    return loss + torch.stack(distances).mean()
