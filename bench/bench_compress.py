@@ -58,6 +58,11 @@ def named(dials: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in dials.items())
 
 
+def chosen(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return what is asked of `compress` for a set."""
+    return DIALS[name] if options.dials is None else [DIALS[name][place] for place in options.dials]
+
+
 def ready(model: Any, tokenizer: Any, dtype: Any = None) -> EarlyExitTextClassificationModel:
     fast = EarlyExitTextClassificationModel(model, dtype=dtype)
     fast.tokenizer = tokenizer
@@ -123,7 +128,7 @@ def measure(name: str, options: argparse.Namespace) -> dict:
     calibrate = texts(learn_from, 512)
     whole = product_weights(Widths.of(model), model.config.hidden_size, head_size(model.config))
     found = {"given": describe(model, given, labelled, limit, calibrate)}
-    for dials in DIALS[name]:
+    for dials in chosen(name, options):
         for epochs in (0, options.epochs) if options.epochs else (0,):
             small, minutes = compressed(name, dials, epochs, options)
             work = product_weights(small.config.widths, model.config.hidden_size, head_size(model.config)) / whole
@@ -143,10 +148,10 @@ def certify(name: str, options: argparse.Namespace) -> dict:
     """The fastest that is certified with and without smaller models, from one study."""
     learn_from, files, limit = SETS[name]
     model, tokenizer = load_classifier(str(SHARED / "models" / name))
-    others = [compressed(name, dials, options.epochs, options)[0] for dials in DIALS[name]]
+    others = [compressed(name, dials, options.epochs, options)[0] for dials in chosen(name, options)]
     given = as_given(model, tokenizer, None, None, limit)
     labelled = [row for file in reversed(files) for row in read_jsonl(SHARED / "data" / file, None)]
-    certifying, report = labelled[: options.certify_rows], labelled[options.certify_rows :]
+    certifying, report = labelled[: options.certify_rows], labelled[options.certify_rows :][: options.report_rows]
     split = given.split(
         texts(learn_from, options.find_rows),
         [row["text"] for row in certifying],
@@ -215,10 +220,12 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--epochs", type=int, default=0, help="of recovery (%(default)s: none)")
     parser.add_argument("--only", choices=("models", "certified"), help="one of the two parts")
+    parser.add_argument("--dials", nargs="+", type=int, help="places in DIALS of what is tried; all")
     parser.add_argument("--learn-rows", type=int, default=20_000)
     parser.add_argument("--rows", type=int, default=2_000, help="labelled ones of each file (%(default)s)")
     parser.add_argument("--find-rows", type=int, default=8_000)
     parser.add_argument("--certify-rows", type=int, default=10_000)
+    parser.add_argument("--report-rows", type=int, help="of the other labelled ones; all")
     parser.add_argument("--time-rows", type=int, default=1_500)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--keep", type=Path, required=True, help="a folder for the models, which are made once")
@@ -231,6 +238,8 @@ def main() -> None:
         for part, make in (("models", measure), ("certified", certify)):
             if options.only in (None, part):
                 result = make(name, options)
+                if part == "models":
+                    result["models"] = stored.get(name, {}).get("models", {}) | result["models"]
                 stored[name] = stored.get(name, {}) | (result if part == "models" else {"certified": result})
                 options.out.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
     if options.out == STORED:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from safetensors import SafetensorError
 
+from moco_rt.cli_compress import compress
 from moco_rt.cli_options import (
     TEXTS,
     Agreement,
@@ -115,6 +116,10 @@ def accelerate(
     dtype: Annotated[
         AutoDtypeName, typer.Option(help="to compute in; auto: whatever is fastest of what is certified")
     ] = AutoDtypeName.AUTO,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(help="a smaller model that compress wrote, to be tried too; several times", show_default=False),
+    ] = None,
     max_length: MaxLength = None,
     seed: Annotated[int, typer.Option(help="of the split of the texts and of the off-ramps")] = 0,
     kind: Format = None,
@@ -133,6 +138,8 @@ def accelerate(
         "dtype": dtype.choice,
         "seed": seed,
     }
+    if variant and (keep_top is not None or data.is_dir() or len(model) > 1):
+        raise ValueError("variant must be left out but for one model of texts")
     if keep_top is not None:
         check_queries_options(threshold, tolerance, kind, columns)
         print(accelerate_queries(model, data, out, calibration, keep_top, wish, max_length))
@@ -165,6 +172,7 @@ def accelerate(
         calibration=None if kept_apart is None else [row.text for row in kept_apart],
         labels=true_classes(labelled, last.config) if task_of(last.config, task).has_labels else None,
         max_length=max_length,
+        variants=[load_classifier(name)[0] for name in variant or []],
     )
     fast.save_pretrained(out)
     print(fast.report())
@@ -229,6 +237,7 @@ def predict(
         print(read_certificate(out))
 
 
+app.command()(compress)
 app.command()(rank)
 app.command()(recertify)
 app.command()(report)

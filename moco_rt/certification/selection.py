@@ -122,6 +122,12 @@ class ExitCandidates:
         rows = self.ordering
         return ExitsToSearch(rows.scores, self.sites, self.costs, rows.lengths, self.num_groups, self.groups, weights)
 
+    def point_without_exits(self) -> tuple[float, float]:
+        """Return mean seconds of the calibration rows, all run to the end, and the share whose answer differs."""
+        scores, rows = self.calibration.scores.at([]), self.calibration.lengths
+        ends = np.zeros(len(rows), np.int64)
+        return float(self.costs.seconds(rows, [])[:, 0].mean()), float(scores.disagrees(ends).mean())
+
     def run(self, policy: PathPolicy) -> CalibrationRun:
         """Return what the calibration rows do under a policy of this variant."""
         scores = self.calibration.scores.at(policy.places)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from moco_rt.architectures import load_tokenizer, unwrap
+from moco_rt.architectures import architecture_of, load_tokenizer, unwrap
 from moco_rt.architectures.compressed.layers import Widths, layer_parts
 from moco_rt.architectures.compressed.model import CompressedForSequenceClassification
 from moco_rt.architectures.compressed.shortening import check_lengths
@@ -103,7 +103,7 @@ def compress(
     check_genuine(model)
     taken = list_texts(texts, columns)
     tokenizer = load_tokenizer(model) if tokenizer is None else tokenizer
-    rows = encode(tokenizer, taken, length_limit(tokenizer, model.config.max_position_embeddings, max_length))
+    rows = encode(tokenizer, taken, length_limit(tokenizer, architecture_of(model).max_seqlen, max_length))
     teacher = copy.deepcopy(model).to("cpu", torch.float32).eval()
     recovery = Recovery(
         epochs=epochs,

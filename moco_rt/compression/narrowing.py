@@ -20,6 +20,7 @@ from moco_rt.architectures.compressed.layers import Widths, layer_parts
 from moco_rt.architectures.compressed.model import CompressedConfig, CompressedForSequenceClassification
 from moco_rt.compression.reconstruction import Removals, order_removals, solve
 from moco_rt.compression.sub_layers import Batch, SubLayer, Walk, sub_layers, watch, with_one
+from moco_rt.runtime.model import EarlyExitTextClassificationModel
 
 #: Neurons go in groups of so many: the kernels work on blocks of 16 outputs.
 _NEURONS = 16
@@ -180,15 +181,17 @@ def _cut(model: Any, halves: Sequence[SubLayer], kept: Sequence[Tensor]) -> Comp
 
 def smaller(model: Any, widths: Widths, lengths: Sequence[float] = ()) -> CompressedForSequenceClassification:
     """Return a model like another with layers of these widths, whose weights are not set, and these lengths."""
-    config = CompressedConfig(copy.deepcopy(model.config), widths.heads, widths.neurons, lengths)
+    base = copy.deepcopy(model.config)
+    config = CompressedConfig(base, widths.heads, widths.neurons, lengths, name_or_path=base.name_or_path)
     made: CompressedForSequenceClassification = CompressedForSequenceClassification(config).to(model.dtype).eval()
     return made
 
 
 @torch.no_grad()
 def answers(model: Any, batches: Sequence[Batch]) -> Tensor:
-    """Return the logits of all rows: (N, C) float32."""
-    return torch.cat([model(**batch).logits.float() for batch in batches])
+    """Return the logits of all rows, by the fastest backend that covers the model: (N, C) float32."""
+    fast = EarlyExitTextClassificationModel(model)
+    return torch.cat([fast(**batch).logits.float() for batch in batches])
 
 
 def divergence(expected: Tensor, logits: Tensor) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from tqdm import tqdm
 
 #: Shares of a row's tokens that are tried.
-_SHARES = (1.0, 0.85, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+_SHARES = (1.0, 0.75, 0.5, 0.35, 0.25, 0.15)
 #: The part of a layer's work that its feed-forward network is; attention is the rest.
 _FEED_FORWARD = 2 / 3
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,8 @@ class SearchReport:
         sample: (at most 1,000, size), the feature of the first rows at the policy's last site; (0, 1) where no off-ramp
             of the policy reads one.
         remarks: what else is to be said of the calibration rows, one statement a line.
+        variants: of each form of the model that was tried, without exits: expected seconds of a row, and share of rows
+            whose answer is not that of the model as it was given.
     """
 
     sites: Sequence[str]
@@ -51,6 +53,7 @@ class SearchReport:
     scores: NDArray[np.float32]
     sample: NDArray[np.float32]
     remarks: str = ""
+    variants: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def save(self, file: str | Path) -> None:
         """Write the report as a safetensors file."""
@@ -58,7 +61,7 @@ class SearchReport:
             **{f"paths.{name}": path for name, path in self.paths.items()},
             **{name: getattr(self, name) for name in _ARRAYS},
         }
-        about = {name: getattr(self, name) for name in ("sites", "class_names", "seconds_full", "alpha", "remarks")}
+        about = {name: getattr(self, name) for name in _ABOUT}
         about["methods"] = list(self.paths)  # in their order, which the file does not keep
         compact = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         save_file(compact, file, metadata={"about": json.dumps(about)})
@@ -73,4 +76,5 @@ class SearchReport:
         return cls(paths=paths, **arrays, **about)
 
 
+_ABOUT = ("sites", "class_names", "seconds_full", "alpha", "remarks", "variants")
 _ARRAYS = ("chosen", "exits", "lengths", "labels", "predicted", "scores", "sample")

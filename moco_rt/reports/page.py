@@ -30,7 +30,8 @@ def report_page(name: str, certificate: Certificate, findings: SearchReport) -> 
         (
             draw_paths(findings),
             "Every point is a policy: how often it changes an answer, and the time it takes. The circle is the one "
-            "that was certified; the dashed line is what it promises, further left is safer.",
+            "that was certified; the dashed line is what it promises, further left is safer. Diamonds are the forms of "
+            "the model that were tried, without exits.",
         )
     ]
     if findings.sites:

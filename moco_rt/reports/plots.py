@@ -58,6 +58,10 @@ def draw_paths(findings: SearchReport) -> Figure:
             label=method,
             zorder=3 - i,
         )
+    if len(findings.variants) > 1:
+        for i, (name, (seconds, share)) in enumerate(findings.variants.items()):
+            colour = COLOURS[i % len(COLOURS)]
+            axes.scatter([100 * share], [1e3 * seconds], marker="D", color=colour, label=f"{name}, without exits")
     axes.scatter(
         [100 * findings.chosen[1]], [1e3 * findings.chosen[0]], s=90, facecolors="none", edgecolors="black", zorder=5
     )

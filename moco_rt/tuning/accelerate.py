@@ -186,10 +186,11 @@ def choose_variant(variants: Sequence[Variant], promise: Promise) -> EarlyExitCl
         variants: those that were studied, the first the model as it was given.
         promise: the statement to be shown.
     """
-    chosen = select([variant.candidates for variant in variants], promise, variants[0].model.class_names)
+    candidates = [variant.candidates for variant in variants]
+    chosen = select(candidates, promise, variants[0].model.class_names)
     variant = variants[chosen.variant]
     _take(variant.model, variant.study, variant.candidates, chosen)
-    variant.model.search_report = describe_search(variant.model, variant.study, chosen)
+    variant.model.search_report = describe_search(variant.model, variant.study, chosen, candidates)
     return variant.model
 
 

@@ -20,13 +20,16 @@ from moco_rt.studies.study import Study, score_exits
 _BANDS = 5
 
 
-def describe_search(model: EarlyExitClassifier, found: Study, chosen: Selection) -> SearchReport:
+def describe_search(
+    model: EarlyExitClassifier, found: Study, chosen: Selection, variants: Sequence[ExitCandidates]
+) -> SearchReport:
     """Describe a search on the calibration rows, beside what published methods do on the same rows.
 
     Args:
         model: the model that was studied, with the policy that was chosen.
         found: the study.
         chosen: that policy.
+        variants: the exits of all forms that were tried.
     """
     rows, certificate = found.calibration, chosen.certificate
     assert model.policy.path is not None
@@ -60,6 +63,7 @@ def describe_search(model: EarlyExitClassifier, found: Study, chosen: Selection)
         predicted=predicted,
         scores=scores.score,
         remarks="\n".join(remarks),
+        variants={each.variant: each.point_without_exits() for each in variants},
         sample=np.empty((0, 1), np.float32) if last is None else rows.feature(str(last.site), last.feature)[:SAMPLE],
     )
 

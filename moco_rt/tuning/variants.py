@@ -23,6 +23,9 @@ from moco_rt.tuning.given import Given
 #: What `accelerate` may be asked to compute in; `"auto"`: whatever is fastest.
 DtypeChoice = Dtype | Literal["auto"]
 
+#: What `compress` is asked for, in the order in which a name says it.
+_DIALS = ("width", "lengths", "epochs")
+
 _log = logging.getLogger(__name__)
 
 
@@ -86,12 +89,18 @@ def _name(number: int, models: Sequence[EarlyExitClassifier]) -> str:
 
     def asked_for(model: EarlyExitClassifier) -> str:
         made_by = getattr(model.config, "compression", None)
-        return ", ".join(f"{name} {value}" for name, value in made_by.items()) if made_by else "another model"
+        dials = [f"{name} {_plainly(made_by[name])}" for name in _DIALS if name in (made_by or {})]
+        return ", ".join(dials) or "another model"
 
     names = [asked_for(model) for model in models]
     if names.count(names[number]) == 1:
         return names[number]
     return f"{names[number]} ({1 + names[:number].count(names[number])})"
+
+
+def _plainly(value: Any) -> str:
+    """Return a number, or shares by layer, as a name may hold them."""
+    return "+".join(f"{layer}:{share}" for layer, share in value.items()) if isinstance(value, dict) else str(value)
 
 
 def _other_forms(

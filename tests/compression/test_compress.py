@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import MPNetForSequenceClassification
+from transformers import (
+    DistilBertForSequenceClassification,
+    ElectraForSequenceClassification,
+    MPNetForSequenceClassification,
+    RobertaForSequenceClassification,
+)
 
 import moco_rt
 from moco_rt import EarlyExitTextClassificationModel, compress, quantize
+from moco_rt.architectures import load_tokenizer
 from moco_rt.architectures.compressed.layers import Widths, head_size, product_weights
 from moco_rt.compression import compress as compress_module
 from moco_rt.compression import recovery
@@ -134,6 +140,42 @@ def test_a_checkpoint_of_something_else_is_refused(taught, tmp_path, monkeypatch
     file.write_bytes(file.read_bytes()[:1000])
     with one_line_error(ValueError, f"checkpoint must be a file that compress wrote (got {file}: "):
         compress(model, texts, tokenizer=tokenizer, width=0.5, epochs=1, checkpoint=file)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        (RobertaForSequenceClassification, {"intermediate_size": 48, "pad_token_id": 1}),
+        (ElectraForSequenceClassification, {"intermediate_size": 48, "embedding_size": 32}),
+        (DistilBertForSequenceClassification, {"dim": 32, "n_heads": 2, "n_layers": 2, "hidden_dim": 48}),
+    ],
+    ids=["RoBERTa", "ELECTRA", "DistilBERT"],
+)
+def test_every_family_is_made_narrower_and_shorter_and_learns(tiny_classifier, word_tokenizer, kind, config):
+    sizes = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2}
+    model = tiny_classifier(kind, **(sizes | config))
+    texts = ["the good film was not bad", "a film", "bad bad but the film was good good good", "not the film"] * 5
+    small = compress(model, texts, tokenizer=word_tokenizer, width=0.6, lengths={0: 0.5}, epochs=1)
+    assert product_weights(small.config.widths, 32, 16) <= 0.6 * product_weights(Widths.of(model), 32, 16)
+    fast, reference = (EarlyExitTextClassificationModel(small, backend=name) for name in ("packed", "reference"))
+    for each in (fast, reference):
+        each.tokenizer = word_tokenizer
+    torch.testing.assert_close(fast.predict(texts).probs, reference.predict(texts).probs, atol=1e-5, rtol=0)
+
+
+def test_pairs_are_learnt_from(taught):
+    model, tokenizer, texts = taught
+    pairs = list(zip(texts[:100], texts[100:200], strict=True))
+    small = compress(model, pairs, tokenizer=tokenizer, width=0.8, epochs=1)
+    assert small.config.compression["width"] == 0.8
+
+
+def test_its_tokenizer_is_found_where_the_model_came_from(taught, tmp_path):
+    model, tokenizer, texts = taught
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    small = compress(type(model).from_pretrained(tmp_path), texts, width=0.8, epochs=0)
+    assert load_tokenizer(small).get_vocab() == tokenizer.get_vocab()
 
 
 def test_it_is_quantised_and_saved_like_any_other(taught, tmp_path):

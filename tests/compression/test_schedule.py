@@ -39,5 +39,5 @@ def test_tokens_are_left_out_where_least_is_lost():
 
 
 def test_a_share_that_no_schedule_has_is_refused(one_line_error):
-    with one_line_error(ValueError, "lengths must leave at least 0.15 (got 0.1)"):
+    with one_line_error(ValueError, "lengths must leave at least 0.20 (got 0.1)"):
         find_schedule(6, 0.1, lambda _: 0.0)

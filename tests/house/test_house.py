@@ -35,7 +35,7 @@ ROOMS = {
         "quantization",
     ),
     "analysis": ("architectures", "policies", "inputs", "encoding", "statistics", "quantization"),
-    "compression": ("policies", "architectures", "inputs", "encoding", "quantization"),
+    "compression": ("runtime", "policies", "architectures", "inputs", "encoding", "quantization"),
     "studies": ("runtime", "policies", "architectures", "inputs", "encoding", "certification", "statistics"),
     "ranking": (
         "studies",
@@ -70,6 +70,7 @@ ABOVE = {
     "__init__",
     "__main__",
     "cli",
+    "cli_compress",
     "cli_images",
     "cli_options",
     "cli_ranking",

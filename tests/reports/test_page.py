@@ -9,12 +9,19 @@ import pytest
 
 from moco_rt.policies.findings import SearchReport
 from moco_rt.reports.page import report_page
+from moco_rt.reports.plots import draw_paths
 
 
 def test_a_page_stands_alone_and_shows_names_as_they_are():
     path = np.array([[2e-3, 0.0], [1e-3, 0.005]])
     findings = SimpleNamespace(
-        sites=[], alpha=0.01, paths={"search": path}, chosen=path[1], seconds_full=2e-3, remarks="1 row < 2 rows"
+        sites=[],
+        alpha=0.01,
+        paths={"search": path},
+        chosen=path[1],
+        seconds_full=2e-3,
+        remarks="1 row < 2 rows",
+        variants={"as given": (2e-3, 0.0), "int8": (1.2e-3, 0.002)},
     )
     certificate = SimpleNamespace(table=lambda: "1 < 2 & 'a'")
     page = report_page("<my model>", certificate, findings)
@@ -45,3 +52,15 @@ def test_there_is_no_picture_of_a_feature_that_nothing_reads(read):
     )
     page = report_page("model", SimpleNamespace(table=lambda: ""), findings)
     assert page.count("<img") == (4 if read else 3)
+
+
+def test_the_forms_that_were_tried_stand_in_the_picture():
+    findings = SimpleNamespace(
+        alpha=0.01,
+        paths={"search": np.array([[2e-3, 0.0], [1e-3, 0.005]])},
+        chosen=np.array([1e-3, 0.005]),
+        seconds_full=2e-3,
+        variants={"as given": (2e-3, 0.0), "width 0.5 in int8": (1.2e-3, 0.02)},
+    )
+    shown = [text.get_text() for text in draw_paths(findings).axes[0].get_legend().get_texts()]
+    assert shown == ["search", "as given, without exits", "width 0.5 in int8, without exits"]

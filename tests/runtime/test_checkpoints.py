@@ -323,6 +323,7 @@ def report():
         predicted=rows[None],
         scores=rows[None].astype(np.float32),
         sample=np.ones((2, 3), np.float32),
+        variants={"as given": [2.0, 0.0], "int8": [1.5, 0.01]},
     )
 
 

@@ -47,6 +47,9 @@ def test_a_smaller_model_runs_where_it_is_certified(trained, texts, small, tmp_p
     assert certificate.variant == "width 0.5, epochs 0 in float32"
     assert fast.policy.path.policies.variants == ("as given", certificate.variant)
     assert fast.given.model is model
+    seconds, differs = fast.search_report.variants[certificate.variant]
+    assert seconds < fast.search_report.variants["as given"][0]
+    assert 0 < differs < 0.2
     rows = [texts[i] for i in calibration_places(tokenizer, texts)]
     assert_certificate_is_what_it_does(fast, model, tokenizer, rows)
     fast.save_pretrained(tmp_path)

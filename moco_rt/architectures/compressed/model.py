@@ -95,6 +95,12 @@ class CompressedForSequenceClassification(PreTrainedModel):
         resize(self.model, config.widths)
         self.post_init()  # type: ignore[no-untyped-call]
 
+    def describe(self) -> str:
+        """Say what is left of its layers, in a line."""
+        heads, neurons = (", ".join(map(str, widths)) for widths in (self.config.heads, self.config.neurons))
+        shares = ", ".join(f"{share:.0%}" for share in self.config.lengths) or "all"
+        return f"heads {heads}; neurons {neurons}; tokens {shares}"
+
     def get_input_embeddings(self) -> torch.nn.Module:
         """Return the embeddings of words."""
         embeddings: torch.nn.Module = self.model.get_input_embeddings()
