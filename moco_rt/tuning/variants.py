@@ -88,8 +88,8 @@ def _name(number: int, models: Sequence[EarlyExitClassifier]) -> str:
     """Return what one of several smaller models is called: by what `compress` was asked for, told apart by numbers."""
 
     def asked_for(model: EarlyExitClassifier) -> str:
-        made_by = getattr(model.config, "compression", None)
-        dials = [f"{name} {_plainly(made_by[name])}" for name in _DIALS if name in (made_by or {})]
+        made_by: dict[str, Any] = getattr(model.config, "compression", {})
+        dials = [f"{name} {_plainly(made_by[name])}" for name in _DIALS if name in made_by]
         return ", ".join(dials) or "another model"
 
     names = [asked_for(model) for model in models]
