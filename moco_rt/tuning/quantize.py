@@ -23,7 +23,7 @@ from moco_rt.architectures import (
 from moco_rt.architectures.conversion import check_quantizable, int8_copy, to_dtype
 from moco_rt.inputs.batching import length_sorted_batches
 from moco_rt.inputs.images import Images, check_column, list_images
-from moco_rt.inputs.texts import Texts, list_texts
+from moco_rt.inputs.texts import TextInput, Texts, list_texts
 from moco_rt.inputs.tokenization import length_limit
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.classifiers.choice import class_for
@@ -87,6 +87,21 @@ def quantize(
     return quantize_on(model, length_sorted_batches(tokenizer, _spread(taken), longest, _BATCH_ROWS)[0])
 
 
+def quantize_smaller(model: Any, texts: Sequence[TextInput], tokenizer: Any, max_length: int) -> Any:
+    """Return a copy of a smaller model with int8 weights in all layers, whatever becomes of its own answers.
+
+    Those of the model which it was made from count, and a certificate compares with them.
+
+    Args:
+        model: what `compress` returned.
+        texts: those it learns from.
+        tokenizer: the model's.
+        max_length: in tokens.
+    """
+    batches, _ = length_sorted_batches(tokenizer, _spread(texts), max_length, _BATCH_ROWS)
+    return quantize_on(model, batches, agreement=0.0)
+
+
 def _quantize_on_images(model: Any, images: Images, image_processor: Any, column: str | None) -> Any:
     some = _spread(list_images(images, column))
     model, processor = unwrap(model, image_processor, "image_processor")
@@ -101,8 +116,15 @@ def _spread(rows: Sequence[Any]) -> list[Any]:
     return [rows[place] for place in np.linspace(0, len(rows) - 1, min(_ROWS, len(rows)), dtype=int)]
 
 
-def quantize_on(model: Any, batches: Batches) -> Any:
-    """Do what `quantize` does, on texts that are tokenised and padded already, or on images that are prepared."""
+def quantize_on(model: Any, batches: Batches, agreement: float | None = None) -> Any:
+    """Do what `quantize` does, on texts that are tokenised and padded already, or on images that are prepared.
+
+    Args:
+        model: the model.
+        batches: texts or images.
+        agreement: share of answers that must stay; None: that of `quantize`.
+    """
+    agreement = _AGREEMENT if agreement is None else agreement
     numbers = model.config.problem_type == "regression" or model.config.num_labels == 1
     task = None if numbers else task_of(model.config)
     check_quantizable(model)
@@ -122,17 +144,17 @@ def quantize_on(model: Any, batches: Batches) -> Any:
         smooths[strength] = _smooth(model, largest, strength)
         tries[strength] = compare(smooths[strength])
     strength = min(tries, key=lambda strength: tries[strength][0])
-    agreement = tries[strength][1]
+    kept = tries[strength][1]
     keep: list[str] = []
-    if agreement < _AGREEMENT:
+    if kept < agreement:
         products = [list(linears) for linears in architecture_of(model).linear_groups()]
         errors = [compare(smooths[strength], names)[0] for names in tqdm(products, desc="int8", delay=2, leave=False)]
         for place in np.argsort(errors):
             keep += products[place]
-            agreement = compare(smooths[strength], keep)[1]
-            if agreement >= _AGREEMENT:
+            kept = compare(smooths[strength], keep)[1]
+            if kept >= agreement:
                 break
-        _log.warning("int8: for %.2f%% of answers, in float32 stay %s", 100 * agreement, ", ".join(keep))
+        _log.warning("int8: for %.2f%% of answers, in float32 stay %s", 100 * kept, ", ".join(keep))
     return int8_copy(model, smooths[strength], keep)
 
 

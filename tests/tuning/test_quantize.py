@@ -9,7 +9,7 @@ import torch
 
 from moco_rt import EarlyExitTextClassificationModel
 from moco_rt.architectures import SINGLE_LABEL, MultiLabel, architecture_of
-from moco_rt.architectures.conversion import int8_copy
+from moco_rt.architectures.conversion import describe, int8_copy
 from moco_rt.inputs.batching import length_sorted_batches
 from moco_rt.quantization.int8_linear import Int8Linear
 from moco_rt.tuning import quantize as quantization
@@ -162,3 +162,11 @@ def test_what_cannot_be_quantised_is_refused(model, word_tokenizer, one_line_err
         quantize(model, [], tokenizer=word_tokenizer)
     with one_line_error(ValueError, "model must have no int8 weights yet (got some)"):
         quantize(int8_copy(model), TEXTS, tokenizer=word_tokenizer)
+
+
+def test_of_a_smaller_model_all_layers_are_quantised(tiny_bert, word_tokenizer, monkeypatch):
+    """Whatever becomes of its own answers, which do not count: nothing is left in float32."""
+    monkeypatch.setattr(quantization, "_agreement", lambda *_: 0.1)
+    model, texts = tiny_bert(), ["the good film", "a bad film", "not bad"] * 5
+    small = quantization.quantize_smaller(model, texts, word_tokenizer, 20)
+    assert describe(small) == "int8: 12 of 12 layers"
