@@ -16,7 +16,8 @@ from moco_rt.architectures.compressed.layers import Widths, layer_parts
 from moco_rt.architectures.compressed.model import CompressedForSequenceClassification
 from moco_rt.architectures.compressed.shortening import check_lengths
 from moco_rt.architectures.genuine import check_genuine
-from moco_rt.compression.narrowing import answers, divergence, narrow, smaller
+from moco_rt.compression.answers import answers, divergence
+from moco_rt.compression.narrowing import narrow, smaller
 from moco_rt.compression.recovery import Recovery
 from moco_rt.compression.schedule import find_schedule, lengths_after
 from moco_rt.compression.sub_layers import Batch
@@ -97,7 +98,9 @@ def compress(
     if epochs < 0:
         raise ValueError(f"epochs must be at least 0 (got {epochs})")
     model, tokenizer = unwrap(model, tokenizer)
-    layer_parts(model)
+    layers = len(layer_parts(model))
+    if isinstance(lengths, Mapping):
+        check_lengths(lengths_after(lengths, layers), layers)
     if is_int8(model):
         raise ValueError("model must have no int8 weights (got some): compress first, then quantize")
     check_genuine(model)
@@ -144,15 +147,13 @@ def _schedule(
     if lengths is None:
         return []
     if isinstance(lengths, Mapping):
-        found = lengths_after(lengths, layers)
-        check_lengths(found, layers)
-        return found
+        return lengths_after(lengths, layers)
     few = sample[:: max(1, len(sample) // _SCHEDULE_BATCHES)]
     expected = answers(teacher, few)
 
     def loss(tried: Sequence[float]) -> float:
         small.config.lengths = list(tried)
-        return divergence(expected, answers(small, few))
+        return float(divergence(expected, answers(small, few), teacher.config))
 
     return find_schedule(layers, float(lengths), loss)
 

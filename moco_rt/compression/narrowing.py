@@ -1,6 +1,6 @@
 """Make layers narrower: which heads and neurons stay is found on texts, without gradients and without labels.
 
-Sub-layers are compared by how much the model's answers change when half of one's units are gone (as KL divergence),
+Sub-layers are compared by how much the model's answers change when half of one's units are gone (see `divergence`),
 and by how much of its output is lost with each group of units; what costs least for the work it saves goes first. The
 output projections are then solved for anew, from the bottom, so that each narrower sub-layer gives what the model's own
 gives, in spite of what was lost below it (arXiv:2204.09656, 2303.04185, 2308.03449).
@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from moco_rt.architectures.compressed.layers import Widths, layer_parts
 from moco_rt.architectures.compressed.model import CompressedConfig, CompressedForSequenceClassification
+from moco_rt.compression.answers import answers, divergence
 from moco_rt.compression.reconstruction import Removals, order_removals, solve
 from moco_rt.compression.sub_layers import Batch, SubLayer, Walk, sub_layers, watch, with_one
-from moco_rt.runtime.model import EarlyExitTextClassificationModel
 
 #: Neurons go in groups of so many: the kernels work on blocks of 16 outputs.
 _NEURONS = 16
@@ -83,12 +83,12 @@ def _loss_without(
     batches: Sequence[Batch],
     expected: Tensor,
 ) -> float:
-    """Return the KL divergence from a model's answers when half of a sub-layer's groups are gone."""
+    """Return how far a model's answers move when half of a sub-layer's groups are gone."""
     linear = model.get_submodule(half.path)
     before = linear.weight.detach().clone(), linear.bias.detach().clone()
     _set(linear, half, order.kept(len(order.units) // 2), moments, products)
     try:
-        return divergence(expected, answers(model, batches))
+        return float(divergence(expected, answers(model, batches), model.config))
     finally:
         _copy_into(linear, *before)
 
@@ -185,16 +185,3 @@ def smaller(model: Any, widths: Widths, lengths: Sequence[float] = ()) -> Compre
     config = CompressedConfig(base, widths.heads, widths.neurons, lengths, name_or_path=base.name_or_path)
     made: CompressedForSequenceClassification = CompressedForSequenceClassification(config).to(model.dtype).eval()
     return made
-
-
-@torch.no_grad()
-def answers(model: Any, batches: Sequence[Batch]) -> Tensor:
-    """Return the logits of all rows, by the fastest backend that covers the model: (N, C) float32."""
-    fast = EarlyExitTextClassificationModel(model)
-    return torch.cat([fast(**batch).logits.float() for batch in batches])
-
-
-def divergence(expected: Tensor, logits: Tensor) -> float:
-    """Return the mean KL divergence of a model's probabilities from those that are expected."""
-    given, found = expected.log_softmax(dim=1), logits.log_softmax(dim=1)
-    return float((given.exp() * (given - found)).sum(dim=1).mean())

@@ -1,7 +1,8 @@
 """Recovery: a smaller model learns, from texts alone, to answer as the model which it was made from.
 
-The loss is the KL divergence from the given model's probabilities plus the distances between the hidden states of both
-after every layer, over real tokens (self-distillation: arXiv:1909.10351, 2002.10957).
+The loss is how far its answers are from the given model's (of one label, the KL divergence of probabilities) plus the
+distances between the hidden states of both after every layer, over real tokens (self-distillation: arXiv:1909.10351,
+2002.10957).
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import kl_div
 from tqdm import tqdm
 
+from moco_rt.compression.answers import divergence
 from moco_rt.encoding import EncodedTexts
 from moco_rt.inputs.batching import by_lengths, pad
 
@@ -153,9 +154,7 @@ def _loss(student: Any, teacher: Any, batch: dict[str, Tensor]) -> Tensor:
     with torch.no_grad():
         given = teacher(**batch, output_hidden_states=True)
     found = student(**batch, output_hidden_states=True)
-    loss = kl_div(
-        found.logits.log_softmax(dim=1), given.logits.log_softmax(dim=1), log_target=True, reduction="batchmean"
-    )
+    loss = divergence(given.logits, found.logits, teacher.config)
     real = batch["attention_mask"].bool()
     distances = []
     for ours, theirs in zip(found.hidden_states[1:], given.hidden_states[1:], strict=True):

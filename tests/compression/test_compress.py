@@ -17,6 +17,7 @@ from moco_rt.architectures import load_tokenizer
 from moco_rt.architectures.compressed.layers import Widths, head_size, product_weights
 from moco_rt.compression import compress as compress_module
 from moco_rt.compression import recovery
+from moco_rt.compression.answers import divergence as answers_apart
 from moco_rt.compression.schedule import share_seen
 from moco_rt.demo.classifier import train_classifier
 from moco_rt.demo.corpus import make_corpus
@@ -161,6 +162,33 @@ def test_every_family_is_made_narrower_and_shorter_and_learns(tiny_classifier, w
     for each in (fast, reference):
         each.tokenizer = word_tokenizer
     torch.testing.assert_close(fast.predict(texts).probs, reference.predict(texts).probs, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("problem", ["multi_label_classification", "regression", "one label"])
+def test_other_answers_than_one_label_are_learnt(tiny_bert, word_tokenizer, monkeypatch, problem):
+    monkeypatch.setattr(recovery, "_TOKENS", 64)
+    labels, kind = (1, None) if problem == "one label" else (3, problem)
+    model = tiny_bert(labels=labels, problem_type=kind)
+    texts = ["the good film was not bad", "a film", "bad bad but the film was good good good", "not the film"] * 15
+    wanted = {"tokenizer": word_tokenizer, "width": 0.6}
+    cut, learnt = (compress(model, texts, epochs=epochs, **wanted) for epochs in (0, 5))
+    batch = word_tokenizer(texts[:4], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        given, before, after = (each(**batch).logits for each in (model, cut, learnt))
+    assert answers_apart(given, after, model.config) < answers_apart(given, before, model.config)
+
+
+def test_answers_are_compared_by_what_they_are(tiny_bert):
+    given, found = torch.tensor([[1.0, -2.0], [0.5, 0.5]]), torch.tensor([[0.0, -1.0], [0.5, 0.5]])
+    probs, other = given.softmax(1), found.softmax(1)
+    one_label = answers_apart(given, found, tiny_bert().config)
+    assert float(one_label) == pytest.approx(float((probs * (probs / other).log()).sum(1).mean()), abs=1e-6)
+    probs, other = given.sigmoid(), found.sigmoid()
+    binary = probs * (probs / other).log() + (1 - probs) * ((1 - probs) / (1 - other)).log()
+    several = answers_apart(given, found, tiny_bert(problem_type="multi_label_classification").config)
+    assert float(several) == pytest.approx(float(binary.sum(1).mean()), abs=1e-6)
+    numbers = answers_apart(given, found, tiny_bert(problem_type="regression").config)
+    assert float(numbers) == pytest.approx(0.5)
 
 
 def test_pairs_are_learnt_from(taught):

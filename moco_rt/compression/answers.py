@@ -1,0 +1,39 @@
+"""Answers of two models compared: how far a smaller model's are from those of the model which it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import kl_div, logsigmoid, mse_loss
+
+from moco_rt.compression.sub_layers import Batch
+from moco_rt.runtime.model import EarlyExitTextClassificationModel
+
+
+@torch.no_grad()
+def answers(model: Any, batches: Sequence[Batch]) -> Tensor:
+    """Return the logits of all rows, by the fastest backend that covers the model: (N, C) float32."""
+    fast = EarlyExitTextClassificationModel(model)
+    return torch.cat([fast(**batch).logits.float() for batch in batches])
+
+
+def divergence(given: Tensor, found: Tensor, config: Any) -> Tensor:
+    """Return the mean over rows of how far answers are from others.
+
+    Of one label the KL divergence between probabilities; where several labels may hold at once the sum of that of each;
+    of numbers, and of models with one label, the squared error.
+
+    Args:
+        given: (rows, C) logits that should be met.
+        found: (rows, C) logits.
+        config: the model's, which says what its answers are.
+    """
+    if config.problem_type == "regression" or given.shape[1] == 1:
+        return mse_loss(found, given)
+    if config.problem_type == "multi_label_classification":
+        both = [torch.stack([logsigmoid(logits), logsigmoid(-logits)]) for logits in (found, given)]
+        return kl_div(both[0], both[1], log_target=True, reduction="sum") / len(given)
+    return kl_div(found.log_softmax(dim=1), given.log_softmax(dim=1), log_target=True, reduction="batchmean")
