@@ -130,7 +130,7 @@ def compress(
         small = narrow(teacher, sample, width)
         small.config.lengths = _schedule(small, teacher, sample, lengths)
     if epochs > 0:
-        recovery.run(small, teacher, rows)
+        recovery.run(small, teacher, rows, saved)
     asked_for = {"width": None if width == 1 else width, "lengths": _plain(lengths), "epochs": epochs}
     small.config.compression = {name: value for name, value in asked_for.items() if value is not None}
     return small

@@ -76,13 +76,14 @@ class Recovery:
                 )
         return state
 
-    def run(self, student: Any, teacher: Any, rows: EncodedTexts) -> None:
+    def run(self, student: Any, teacher: Any, rows: EncodedTexts, state: dict[str, Any] | None) -> None:
         """Teach a model, from where the checkpoint left it.
 
         Args:
             student: the smaller model, which is changed; it ends on the CPU, in evaluation mode.
             teacher: the model which it was made from.
             rows: N tokenised texts.
+            state: what `saved` returned.
         """
         batches = [batch for epoch in range(self.epochs) for batch in _batches(rows.lengths, self.seed, epoch)]
         given, teacher = teacher.device, teacher.to(self.device)
@@ -90,7 +91,6 @@ class Recovery:
         student.get_input_embeddings().requires_grad_(False)  # they are the given model's, and read as they are
         weights = [weight for weight in student.parameters() if weight.requires_grad]
         optimiser = torch.optim.AdamW(weights, lr=_RATE, weight_decay=0.01)
-        state = self.saved()
         first = 0 if state is None else int(state["step"])
         if state is not None:
             student.load_state_dict(state["model"])

@@ -88,21 +88,6 @@ def test_attention_is_received_from_queries_that_attend(int16, keys):
     torch.testing.assert_close(found, plainly_received(qkv.double(), lengths, *keys), rtol=5e-3, atol=5e-3)
 
 
-@pytest.mark.parametrize("int16", [False, True])
-def test_received_attention_has_the_same_bits_alone_and_on_any_threads(int16):
-    lengths = [5, 64, 1, 300, 33]
-    qkv = random_qkv(lengths, 3, 32)
-    together = _C.received_attention(qkv, starts(lengths), int16)
-    for row, received in zip(qkv.split(lengths), together.split(lengths), strict=True):
-        assert torch.equal(_C.received_attention(row, [0, len(row)], int16), received)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        assert torch.equal(_C.received_attention(qkv, starts(lengths), int16), together)
-    finally:
-        torch.set_num_threads(threads)
-
-
 @every_length
 @pytest.mark.parametrize("keys", [(-1, 0), (64, 64), (3, 3), (0, 0), (5, -1), (100, 20)], ids=str)
 @pytest.mark.parametrize("form", [torch.float32, torch.bfloat16, "int16"], ids=str)
@@ -187,13 +172,20 @@ def test_what_is_not_finite_is_seen_in_its_row_and_head_only(int16, value, part)
         assert not context[seen, 1].isfinite().all(1).any()
 
 
+@pytest.mark.parametrize("kernel", [_C.attention, _C.received_attention], ids=["context", "received"])
 @pytest.mark.parametrize("int16", [False, True])
-def test_a_rows_bits_are_the_same_bits_alone_and_among_others(int16):
+def test_a_rows_bits_are_the_same_bits_alone_among_others_and_on_one_thread(int16, kernel):
     lengths = [5, 64, 1, 300, 33]
     qkv = random_qkv(lengths, 3, 32)
-    together = _C.attention(qkv, starts(lengths), int16)
-    for row, context in zip(qkv.split(lengths), together.split(lengths), strict=True):
-        assert torch.equal(_C.attention(row, [0, len(row)], int16), context)
+    together = kernel(qkv, starts(lengths), int16)
+    for row, found in zip(qkv.split(lengths), together.split(lengths), strict=True):
+        assert torch.equal(kernel(row, [0, len(row)], int16), found)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        assert torch.equal(kernel(qkv, starts(lengths), int16), together)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_int16_has_the_same_bits_on_every_instruction_set():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,11 +115,7 @@ def resize(model: Any, widths: Widths) -> None:
 
 def product_weights(widths: Widths, hidden: int, size: int) -> int:
     """Return how many weights the products of all layers have: as many as the multiply-adds of a token in them."""
-    return sum(hidden * (4 * heads * size + 2 * neurons) for heads, neurons in zip(*_columns(widths), strict=True))
-
-
-def _columns(widths: Widths) -> tuple[Sequence[int], Sequence[int]]:
-    return widths.heads, widths.neurons
+    return hidden * (4 * size * sum(widths.heads) + 2 * sum(widths.neurons))
 
 
 def _replace(model: Any, path: str, *, inputs: int | None = None, outputs: int | None = None) -> None:

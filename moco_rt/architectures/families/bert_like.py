@@ -10,6 +10,7 @@ from transformers.masking_utils import create_bidirectional_mask
 
 from moco_rt._C import AttentionSpec, EmbeddingSpec, FeedForwardSpec, HeadSpec, LayerSpec, SubLayerNorms
 from moco_rt.architectures.base import Head, activation_name, affine, linear_weights, norm
+from moco_rt.architectures.compressed.layers import head_size
 from moco_rt.architectures.families.layered import Layered
 
 if TYPE_CHECKING:
@@ -95,8 +96,7 @@ class BertLike(Layered):
 
     def received_attention(self, layer: int, hidden: Tensor, attention_mask: Tensor) -> Tensor:
         """Attention that tokens receive, over heads and real queries: hidden (rows, S, D) -> (rows, S) float32."""
-        linears, config = self._named_linears(self._layers[layer]), self._model.config
-        size = config.hidden_size // config.num_attention_heads
+        linears, size = self._named_linears(self._layers[layer]), head_size(self._model.config)
         query, key = (
             linears[name](hidden).float().unflatten(2, (-1, size)).transpose(1, 2) for name in ("query", "key")
         )
@@ -112,7 +112,6 @@ class BertLike(Layered):
     def _layer_spec(self, layer: Any, bias: DistanceBias | DisentangledBias | None, keep: float = 1.0) -> LayerSpec:
         linears = self._weights(layer)
         attention_norm, output_norm = self._norms(layer)
-        config = self._model.config
         _, query_bias, *_ = linears["query"]
         return LayerSpec(
             attention=AttentionSpec(
@@ -120,7 +119,7 @@ class BertLike(Layered):
                 key=linears["key"],
                 value=linears["value"],
                 output=linears["attention_output"],
-                heads=len(query_bias) // (config.hidden_size // config.num_attention_heads),
+                heads=len(query_bias) // head_size(self._model.config),
                 bias=bias,
                 keep=keep,
             ),
