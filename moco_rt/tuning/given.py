@@ -121,11 +121,11 @@ class GivenForTexts:
 
     def _ready(self, model: Any, dtype: Dtype | None) -> EarlyExitTextClassificationModel:
         fast = EarlyExitTextClassificationModel(model, backend=self._backend, dtype=dtype)
+        fast.policy.task = self._model.policy.task
         _check_alike(fast, self._model)
         if fast.max_seqlen < self._max_length:
             raise ValueError(f"variants must take {self._max_length} tokens (got a model for {fast.max_seqlen})")
         fast.tokenizer = self._model.tokenizer
-        fast.policy.task = self._model.policy.task
         return fast
 
     def identity(self, model: EarlyExitClassifier) -> dict[str, Any]:
@@ -176,9 +176,9 @@ class GivenForImages:
 
     def _ready(self, model: Any, dtype: Dtype | None) -> EarlyExitImageClassificationModel:
         fast = EarlyExitImageClassificationModel(model, backend=self._backend, dtype=dtype)
+        fast.policy.task = self._model.policy.task
         _check_alike(fast, self._model)
         fast.image_processor = self._model.image_processor
-        fast.policy.task = self._model.policy.task
         return fast
 
     def identity(self, model: EarlyExitClassifier) -> dict[str, Any]:
