@@ -27,8 +27,9 @@ $(INSTALLED): $(SOURCES) | $(BIN)/python
 demo: $(INSTALLED)
 	$(BIN)/moco-rt demo
 
+# A file of tests goes to one worker, which makes its fixtures once. Threads that wait leave the cores to the others.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

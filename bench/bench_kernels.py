@@ -2,7 +2,8 @@
 
 Builds `bench/kernels/gemm.cpp` with the kernels of each instruction set that this processor has, as CMakeLists.txt
 does, and runs it. The last column is the share of what the same multiplication does on registers, measured in the same
-run. A new version of a kernel is tried here before it moves in.
+run. A new version of a kernel is tried here before it moves in. `--sparse`: `bench/kernels/sparse.cpp` instead, what
+products without zeros are over those with all weights, by the share of zeros and the blocks in which they come.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ ISAS = {
     "avx512_vnni": (64, f"-DMOCO_X86_VECTORS -DMOCO_VNNI {AVX512} -mavx512vnni"),
     "avx512_bf16": (64, f"-DMOCO_X86_VECTORS -DMOCO_VNNI -DMOCO_BFLOAT16 {AVX512} -mavx512vnni -mavx512bf16"),
 }
+COLUMNS = {
+    "gemm": "| instruction set | form | inputs x outputs | GFLOP/s | of its peak |\n|---|---|---|---:|---:|",
+    "sparse": "| instruction set | tokens | inputs x outputs | zeros | float32 4x1 | 1x4 | 1x1 | int8 1x4 |\n"
+    "|---|---:|---|---:|---:|---:|---:|---:|",
+}
 FLAGS = "-std=c++20 -O3 -fPIC -w"
 
 
@@ -35,17 +41,16 @@ def main() -> None:
     parser.add_argument(
         "--isas", nargs="+", choices=list(ISAS), help="those that the processor has by default, but for generic"
     )
+    parser.add_argument("--sparse", action="store_true", help="products without zeros over those with all weights")
     options = parser.parse_args()
+    name = "sparse" if options.sparse else "gemm"
     here = list(ISAS)[1 : list(ISAS).index(cpu_isa()) + 1]
-    print(
-        describe_machine(),
-        "\n\n| instruction set | form | inputs x outputs | GFLOP/s | of its peak |\n|---|---|---|---:|---:|",
-    )
+    print(f"{describe_machine()}\n\n{COLUMNS[name]}")
     with tempfile.TemporaryDirectory() as folder:
         for isa in options.isas or here:
             bytes_of_vector, flags = ISAS[isa]
             program = Path(folder) / isa
-            sources = [ROOT / "csrc/kernels/table.cpp", ROOT / "bench/kernels/gemm.cpp"]
+            sources = [ROOT / "csrc/kernels/table.cpp", ROOT / f"bench/kernels/{name}.cpp"]
             names = [f"-DMOCO_ISA={isa}", f"-DMOCO_VECTOR_BYTES={bytes_of_vector}", f"-I{ROOT / 'csrc'}"]
             command = [os.environ.get("CXX", "g++"), *FLAGS.split(), *flags.split(), *names, *sources, "-o", program]
             subprocess.run(command, check=True)

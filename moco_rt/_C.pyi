@@ -22,10 +22,11 @@ def can_multiply(dtype: torch.dtype) -> bool:
 def products_of(dtype: torch.dtype) -> str:
     """Which kernels multiply weights of this dtype: those of an instruction set, as in `cpu_isa`, oneDNN's, or none."""
 
-def linear(x: Tensor, weights: Affine | Int8Affine) -> Tensor:
+def linear(x: Tensor, weights: Affine | Int8Affine, skip_zeros: bool = True) -> Tensor:
     """A linear layer by itself, as the model's layers compute it: (tokens, outputs) in x's dtype.
 
     x: (tokens, inputs) float32, or bfloat16 where the processor multiplies that.
+    skip_zeros: weights most of which are zeros are stored, and multiplied, without them.
     """
 
 def attention(
@@ -460,6 +461,13 @@ class TransformerClassifier:
         """Whether `peek` needs no keys and values in a layer.
 
         That is where keys are linear in tokens and the first token attends to all of them.
+        """
+
+    def densities(self, layer: int) -> tuple[float, float, float, float]:
+        """The shares of the weights that are multiplied in a layer's products, above 0 and at most 1.
+
+        In this order: queries, keys and values; attention's output; both of the feed-forward network. Where most
+        weights of a product are zeros those are left out, and the share is below 1.
         """
 
     def attention(self, layer: int, batch: PackedBatch) -> None:

@@ -27,6 +27,8 @@ def compress(
     *,
     out: Annotated[Path, typer.Option(help="directory for the smaller model and its tokenizer")],
     width: Annotated[float, typer.Option(help="share of the layers' multiply-adds that is left")] = 1.0,
+    sparsity: Annotated[float, typer.Option(help="share of the layers' weights that is zero")] = 0.0,
+    block: Annotated[str, typer.Option(help="outputs x inputs of weights that are zero together")] = "1x4",
     lengths: Annotated[
         str | None,
         typer.Option(
@@ -60,6 +62,8 @@ def compress(
         [row.text for row in rows],
         tokenizer=tokenizer,
         width=width,
+        sparsity=sparsity,
+        block=_block(block),
         lengths=shares,  # type: ignore[arg-type]
         epochs=epochs,
         device=device,
@@ -70,3 +74,11 @@ def compress(
     small.save_pretrained(out)
     tokenizer.save_pretrained(out)
     print(f"{out}: {small.describe()}")
+
+
+def _block(text: str) -> tuple[int, int]:
+    """Read outputs x inputs, such as `1x4`."""
+    outputs, _, inputs = text.partition("x")
+    if not (outputs.isdecimal() and inputs.isdecimal()):
+        raise ValueError(f"block must be outputs x inputs, such as 1x4 (got {text!r})")
+    return int(outputs), int(inputs)

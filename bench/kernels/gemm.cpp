@@ -1,37 +1,19 @@
 // The products of one instruction set on shapes of MiniLM, against what the processor multiplies in a loop without
 // memory: built and run by bench_kernels.py, with the table of that instruction set.
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <vector>
 
 #include "kernels/gemm/floats.h"
 #include "kernels/gemm/int8.h"
+#include "rates.h"
 
 namespace {
 
 using namespace moco;
 using namespace moco::MOCO_ISA;
 
-constexpr int64_t kTokens = 32, kPanel = 64, kTokensInAll = 128;
-
-// The most units of work a second, of several tries.
-template <typename F>
-double rate(double work, const F& f) {
-  double best = 0;
-  for (int i = 0; i < 9; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    std::chrono::duration<double> spent{};
-    int64_t runs = 0;
-    do {
-      f();
-      ++runs;
-      spent = std::chrono::steady_clock::now() - start;
-    } while (spent.count() < 0.03);
-    best = std::max(best, work * static_cast<double>(runs) / spent.count() / 1e9);
-  }
-  return best;
-}
+constexpr int64_t kTokensInAll = 128;
 
 // GFLOP/s of F's own multiplication on registers: independent sums, no memory.
 template <typename F, int inputs_of_word>
@@ -63,16 +45,6 @@ void report(const char* form, int64_t inputs, int64_t outputs, double gflops, do
               static_cast<long>(outputs), gflops, 100 * gflops / most);
 }
 
-// f(panel's first output, tile's first token) for all panels and tiles, as a linear layer takes them.
-template <typename F>
-double rate_of_layer(int64_t inputs, int64_t outputs, const F& f) {
-  return rate(2.0 * kTokensInAll * static_cast<double>(inputs * outputs), [&] {
-    for (int64_t n = 0; n < outputs; n += kPanel) {
-      for (int64_t t = 0; t < kTokensInAll; t += kTokens) f(n, t);
-    }
-  });
-}
-
 template <typename T>
 void measure_floats(const char* form, int64_t inputs, int64_t outputs, int64_t depth, double most) {
   const int64_t inputs_of_word = kWordBytes / static_cast<int64_t>(sizeof(T));
@@ -80,7 +52,7 @@ void measure_floats(const char* form, int64_t inputs, int64_t outputs, int64_t d
   std::vector<float> c(static_cast<size_t>(kTokens * kPanel));
   const auto* words = reinterpret_cast<const uint32_t*>(w.data());
   const int64_t block = inputs / inputs_of_word * kBlock;
-  const double gflops = rate_of_layer(inputs, outputs, [&](int64_t n, int64_t t) {
+  const double gflops = rate_of_layer(kTokensInAll, inputs, outputs, [&](int64_t n, int64_t t, int64_t) {
     for (int64_t k = 0; k < inputs; k += depth) {
       const Columns weights{words + n / kBlock * block + k / inputs_of_word * kBlock, kBlock, block};
       multiply(kTokens, kPanel, std::min(depth, inputs - k), x.data() + t * inputs + k, inputs, weights, c.data(),
@@ -97,7 +69,7 @@ void measure_int8(int64_t inputs, int64_t outputs, double most) {
       of_outputs(static_cast<size_t>(outputs));
   const int64_t block = inputs / kWordBytes * kBlock;
   const Quantized tokens{x.data(), inputs + 64, scales.data(), scales.data()};
-  const double gflops = rate_of_layer(inputs, outputs, [&](int64_t n, int64_t t) {
+  const double gflops = rate_of_layer(kTokensInAll, inputs, outputs, [&](int64_t n, int64_t t, int64_t) {
     const Columns weights{w.data() + n / kBlock * block * kWordBytes, kBlock, block};
     multiply_int8(kTokens, kPanel, inputs, tokens.from(t), weights, of_outputs.data() + n, of_outputs.data() + n,
                   c.data(), kPanel);

@@ -16,15 +16,15 @@ namespace py = pybind11;
 namespace {
 
 template <typename T>
-at::Tensor apply(const at::Tensor& x, const LinearWeights& weights) {
-  const Linear linear(weights, x.scalar_type());
+at::Tensor apply(const at::Tensor& x, const LinearWeights& weights, bool skip_zeros) {
+  const Linear linear(weights, x.scalar_type(), {.skip_zeros = skip_zeros});
   const at::Tensor out = at::empty({x.size(0), linear.outputs()}, x.options());
   parallel_apply(linear, static_cast<const T*>(x.const_data_ptr()), linear.inputs(), x.size(0), Activation::kNone,
                  static_cast<T*>(out.mutable_data_ptr()), linear.outputs());
   return out;
 }
 
-at::Tensor linear(const at::Tensor& x, const Weights& tensors) {
+at::Tensor linear(const at::Tensor& x, const Weights& tensors, bool skip_zeros) {
   const LinearWeights weights = linear_weights(tensors);
   check_linear(weights, weights.outputs(), weights.inputs());
   MOCO_CHECK_SHAPE("linear", x, {x.size(0), weights.inputs()});
@@ -32,8 +32,8 @@ at::Tensor linear(const at::Tensor& x, const Weights& tensors) {
                   "linear: x must be torch.float32 or torch.bfloat16 (got ", name_of(x.scalar_type()), ")");
   MOCO_CHECK_VALUE(x.scalar_type() == at::kFloat || can_multiply(at::kBFloat16),
                    "linear: x must be of a dtype that this processor multiplies (got torch.bfloat16)");
-  return x.scalar_type() == at::kFloat ? apply<float>(x.contiguous(), weights)
-                                       : apply<bfloat16>(x.contiguous(), weights);
+  return x.scalar_type() == at::kFloat ? apply<float>(x.contiguous(), weights, skip_zeros)
+                                       : apply<bfloat16>(x.contiguous(), weights, skip_zeros);
 }
 
 }  // namespace
@@ -45,7 +45,7 @@ LinearWeights linear_weights(const Weights& weights) {
 void bind_linear(py::module_& m) {
   m.def("can_multiply", guarded<Work::kNone>(&can_multiply), py::arg("dtype"));
   m.def("products_of", guarded<Work::kNone>(&products_of), py::arg("dtype"));
-  m.def("linear", guarded(&linear), py::arg("x"), py::arg("weights"));
+  m.def("linear", guarded(&linear), py::arg("x"), py::arg("weights"), py::arg("skip_zeros") = true);
 }
 
 }  // namespace moco

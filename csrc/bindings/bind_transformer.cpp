@@ -162,6 +162,8 @@ void bind_transformer(py::module_& m) {
       .def("folds_keys",
            guarded<Work::kNone>([](const TransformerClassifier& e, int64_t layer) { return e.folds_keys(layer); }),
            py::arg("layer"))
+      .def("densities", guarded([](const TransformerClassifier& e, int64_t layer) { return e.densities(layer); }),
+           py::arg("layer"))
       .def_property_readonly("num_layers", &TransformerClassifier::num_layers)
       .def_property_readonly("num_classes", &TransformerClassifier::num_classes)
       .def_property_readonly("dtype", &TransformerClassifier::dtype)

@@ -9,9 +9,9 @@
 
 namespace moco {
 
-enum class ProfileSection { kExtension, kEmbed, kProducts, kAttention, kPeek, kNorms, kQuantize, kExits };
+enum class ProfileSection { kExtension, kEmbed, kProducts, kAttention, kPeek, kNorms, kPrepare, kExits };
 constexpr std::array kProfileSectionNames = {"extension", "embed", "products", "attention",
-                                             "peek",      "norms", "quantize", "exits"};
+                                             "peek",      "norms", "prepare",  "exits"};
 
 struct Profile {
   std::atomic<bool> on = false;

@@ -1,54 +1,15 @@
 // The steps around the two products of attention: operands laid out for them, and the softmax between them.
 #pragma once
 
-#include "kernels/vec.h"
+#include "kernels/transpose.h"
 
 namespace moco::MOCO_ISA {
 namespace {
 
-// rows: kWidth vectors of a square, transposed in place: log2(kWidth) rounds, each swapping one bit of the row's
-// number with the same bit of the lane's.
-inline __attribute__((always_inline)) void transpose_square(BitVec* rows) {
-  const auto lane = (BitVec)lane_numbers();
-#pragma GCC unroll 4
-  for (uint32_t bit = 1; bit < kWidth; bit *= 2) {
-#pragma GCC unroll 16
-    for (uint32_t i = 0; i < kWidth; ++i) {
-      if ((i & bit) != 0) continue;
-      const BitVec a = rows[i];
-      const BitVec b = rows[i | bit];
-      // Lanes 0.. of __builtin_shuffle are a's, lanes kWidth.. are b's.
-      rows[i] = __builtin_shuffle(a, b, (lane & bit) == 0 ? lane : (lane ^ bit) + kWidth);
-      rows[i | bit] = __builtin_shuffle(a, b, (lane & bit) == 0 ? lane | bit : lane + kWidth);
-    }
-  }
-}
-
 // Words of 32 bits: one float, or a pair of bfloat16.
 void pack_keys(const uint32_t* keys, int64_t ld, int64_t tokens, int64_t words, uint32_t* packed) {
-  for (int64_t block = 0; block < tokens; block += kKeyBlock) {
-    const int64_t columns = round_up(tokens - block < kKeyBlock ? tokens - block : kKeyBlock, kKeyStep);
-    for (int64_t w = 0; w < words; w += kWidth) {
-      const int64_t height = words - w < kWidth ? words - w : kWidth;
-      for (int64_t t = block; t < block + columns; t += kWidth) {
-        BitVec square[kWidth];
-        for (int64_t i = 0; i < kWidth; ++i) {
-          square[i] = BitVec{};
-          if (t + i >= tokens) continue;
-          const uint32_t* key = keys + (t + i) * ld + w;
-          if (height == kWidth) {
-            memcpy(&square[i], key, sizeof(BitVec));
-          } else {
-            memcpy(&square[i], key, static_cast<size_t>(height) * 4);
-          }
-        }
-        transpose_square(square);
-        for (int64_t i = 0; i < height; ++i)
-          memcpy(packed + (w + i) * kKeyBlock + (t - block), &square[i], sizeof(BitVec));
-      }
-    }
-    packed += words * kKeyBlock;
-  }
+  transpose_blocks(reinterpret_cast<const float*>(keys), ld, tokens, words, kKeyBlock, kKeyStep,
+                   reinterpret_cast<float*>(packed), words * kKeyBlock);
 }
 
 void pack_values(const float* values, int64_t ld, int64_t tokens, int64_t size, float* packed) {

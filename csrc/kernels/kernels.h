@@ -26,7 +26,9 @@ struct Norm {
 
 // Tokens as bytes: x[t][k] is about scale[t] * (values[t][k] - zero[t]).
 struct Quantized {
-  uint8_t* values;  // (tokens, ld): the inputs, then anything up to a multiple of kInt8Inputs: weights are 0 there
+  // (tokens, ld): the inputs, then anything up to a multiple of kInt8Inputs: weights are 0 there. In strips for sparse
+  // products, which may also leave floats there, without scale and zero.
+  uint8_t* values;
   int64_t ld;
   float* scale;  // (tokens)
   float* zero;   // (tokens), a whole number
@@ -50,6 +52,19 @@ struct Columns {
   const void* words;
   int64_t ld;     // words from one input's word to the next
   int64_t block;  // words from one block to the next
+};
+
+// A panel of kSparsePanel outputs without the zeros of their weights. Its outputs go in groups of kSparseGroup; those
+// of a group have one list of inputs together, or one each, as long as the longest of them (filled up with zeros). A
+// step takes one entry of each list: a word of tokens, or several successive ones.
+constexpr int64_t kSparsePanel = 64;
+constexpr int64_t kSparseGroup = 4;
+struct SparsePanel {
+  const uint16_t* inputs;  // (steps, lists): the first word of an entry
+  const void* weights;     // (steps, lists, words of an entry, outputs of a list): float32, or four int8 of an output
+  const int64_t* ends;     // (pieces, groups): where a group's steps of a piece of the inputs end, in that order
+  const uint8_t* outputs;  // (groups, kSparseGroup): which of the panel's outputs they are
+  int64_t first_step, pieces;
 };
 
 // Attention takes keys in blocks of kKeyBlock, the last one rounded up to kKeyStep, so that few shapes of products
@@ -109,6 +124,10 @@ struct HiddenKernels {
   //   x: (tokens, size); factor: (size)
   void (*quantize)(const T* x, int64_t ld, const float* factor, int64_t tokens, int64_t size, const Quantized& out);
 
+  // Tokens as sparse products read them: the words of kStrip tokens side by side, bfloat16 as floats.
+  //   x: (tokens, words); out: (strips, words, kStrip), ld_out words for each token of a strip
+  void (*lay_in_strips)(const T* x, int64_t ld, int64_t tokens, int64_t words, float* out, int64_t ld_out);
+
   // Zeros behind the last token up to a multiple of kKeyStep.
   //   values: (tokens, size); packed: (round_up(tokens, kKeyStep), size), bfloat16: (.. / 2, size, 2)
   void (*pack_values)(const T* values, int64_t ld, int64_t tokens, int64_t size, T* packed);
@@ -142,6 +161,19 @@ struct HiddenKernels {
   // mean[r] = the mean of row r's tokens; torch: hidden[row].mean(0).
   //   hidden: (T, D), cu_seqlens: (rows + 1), mean: (rows, D)
   void (*mean_pool)(const T* hidden, const int32_t* cu_seqlens, int64_t rows, int64_t D, float* mean);
+};
+
+// Products with weights without their zeros, for one panel; they have the bits of those with all weights.
+struct SparseKernels {
+  // c = x W^T in float32, for entries of one word and one output, four successive words, four outputs.
+  //   x: tokens in strips; c: (tokens, columns), written over up to a whole block
+  using Multiply = void (*)(int64_t tokens, int64_t columns, const Quantized& x, const SparsePanel& panel, float* c,
+                            int64_t ld_c);
+  Multiply multiply_1x1, multiply_1x4, multiply_4x1;
+
+  // As multiply_int8, for entries of one word and one output.
+  void (*multiply_int8)(int64_t tokens, int64_t columns, const Quantized& x, const SparsePanel& panel,
+                        const float* scale, const float* sums, float* c, int64_t ld_c);
 };
 
 // Attention of models in int8: numbers as int16, two in a word of 32 bits, and exact sums of their products. Its result
@@ -187,6 +219,7 @@ struct KernelTable {
   HiddenKernels<float> float32;
   HiddenKernels<bfloat16> bfloat16_;
   Int16Attention int16_attention;
+  SparseKernels sparse;
 
   // Keys side by side, as a product's right operand, in words of 32 bits (one float or two bfloat16); zeros behind the
   // last key up to a multiple of kKeyStep.

@@ -7,6 +7,7 @@
 #include "kernels/first_token_attention.h"
 #include "kernels/gemm/floats.h"
 #include "kernels/gemm/int8.h"
+#include "kernels/gemm/sparse.h"
 #include "kernels/int16_attention.h"
 #include "kernels/norm.h"
 #include "kernels/quantize.h"
@@ -30,6 +31,7 @@ constexpr HiddenKernels<T> hidden_kernels(decltype(HiddenKernels<T>::multiply) m
       .normalize = normalize<T>,
       .rotate = rotate<T>,
       .quantize = quantize<T>,
+      .lay_in_strips = lay_in_strips<T>,
       .pack_values = pack_values,
       .softmax = softmax<T>,
       .scale_rows = scale_rows<T>,
@@ -66,6 +68,13 @@ const KernelTable table = {
             .context = multiply_int16_to_float,
             .softmax = softmax_int16,
             .add_received = add_received_int16,
+        },
+    .sparse =
+        {
+            .multiply_1x1 = multiply_sparse<4, 1>,
+            .multiply_1x4 = multiply_sparse<4, 4>,
+            .multiply_4x1 = multiply_sparse<1, 1>,
+            .multiply_int8 = multiply_sparse_int8,
         },
     .pack_keys = pack_keys,
     .add_to_scores = add_to_scores,

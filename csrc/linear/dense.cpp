@@ -48,11 +48,11 @@ class Dense : public PackedWeights {
 
 }  // namespace
 
+// A multiply-add that is rounded twice errs more, so fewer of them are summed in one go.
+int64_t dense_depth(int64_t depth) { return kernels().fused ? depth : depth / 4; }
+
 std::unique_ptr<PackedWeights> pack_dense(const at::Tensor& weight, at::ScalarType dtype, int64_t depth) {
-  if (dtype == at::kFloat) {
-    // A multiply-add that is rounded twice errs more, so fewer of them are summed in one go.
-    return std::make_unique<Dense<float>>(weight.to(dtype), kernels().fused ? depth : depth / 4);
-  }
+  if (dtype == at::kFloat) return std::make_unique<Dense<float>>(weight.to(dtype), dense_depth(depth));
   MOCO_CHECK_VALUE(weight.size(1) % 2 == 0, "Linear: inputs must be even in torch.bfloat16 (got ", weight.size(1), ")");
   return std::make_unique<Dense<bfloat16>>(weight.to(dtype), kDepthBFloat16);
 }

@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "core/isa.h"
 #include "linear/linear.h"
 #include "linear/packed_weights.h"
 #include "linear/products.h"
@@ -40,12 +41,18 @@ class Int8 : public PackedWeights {
     sums_ = whole_blocks(all.sum(1));
   }
 
-  const float* quantize_factor() const override { return factor_.const_data_ptr<float>(); }
+  int64_t prepared_bytes() const override { return round_up(inputs_, kInt8Inputs); }
+  void prepare(const float* x, int64_t ld, int64_t tokens, const Quantized& out) const override {
+    hidden_kernels<float>().quantize(x, ld, factor_.const_data_ptr<float>(), tokens, inputs_, out);
+  }
+  void prepare(const bfloat16* x, int64_t ld, int64_t tokens, const Quantized& out) const override {
+    hidden_kernels<bfloat16>().quantize(x, ld, factor_.const_data_ptr<float>(), tokens, inputs_, out);
+  }
 
   void multiply(const Tokens& x, int64_t tokens, int64_t first_column, int64_t columns, int64_t /*input*/, float* c,
                 int64_t ld_c) const override {
     const Columns weights{blocks_[static_cast<size_t>(first_column / kBlock)], kBlock, parts_[0].size(1) * kBlock};
-    products().int8(tokens, columns, inputs_, x.quantized, weights, scale_.const_data_ptr<float>() + first_column,
+    products().int8(tokens, columns, inputs_, x.prepared, weights, scale_.const_data_ptr<float>() + first_column,
                     sums_.const_data_ptr<float>() + first_column, c, ld_c);
   }
 

@@ -4,6 +4,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "core/isa.h"
 #include "core/profile.h"
@@ -16,30 +17,30 @@ static at::Tensor concatenated(const std::vector<LinearWeights>& layers, at::Ten
   return each.size() == 1 ? each[0] : at::cat(each);
 }
 
-Linear::Linear(const std::vector<LinearWeights>& layers, at::ScalarType dtype, int64_t depth)
-    : inputs_(layers[0].inputs()),
-      outputs_(0),
-      weights_(layers[0].quantized() ? pack_int8(layers)
-                                     : pack_dense(concatenated(layers, &LinearWeights::weight), dtype, depth)) {
+static std::unique_ptr<PackedWeights> pack(const std::vector<LinearWeights>& layers, at::ScalarType dtype,
+                                           const LinearOptions& options) {
+  std::unique_ptr<PackedWeights> sparse;
+  if (layers[0].quantized()) {
+    if (options.skip_zeros) sparse = pack_sparse_int8(layers);
+    return sparse ? std::move(sparse) : pack_int8(layers);
+  }
+  const at::Tensor weight = concatenated(layers, &LinearWeights::weight);
+  if (options.skip_zeros) sparse = pack_sparse(weight, dtype, options.depth);
+  return sparse ? std::move(sparse) : pack_dense(weight, dtype, options.depth);
+}
+
+Linear::Linear(const std::vector<LinearWeights>& layers, at::ScalarType dtype, LinearOptions options)
+    : inputs_(layers[0].inputs()), outputs_(0), weights_(pack(layers, dtype, options)) {
   for (const LinearWeights& layer : layers) outputs_ += layer.outputs();
   bias_ = layers[0].bias.defined() ? concatenated(layers, &LinearWeights::bias).to(at::kFloat).contiguous()
                                    : at::zeros({outputs_});
 }
 
-int64_t Linear::quantized_inputs() const {
-  return weights_->quantize_factor() == nullptr ? 0 : round_up(inputs_, kInt8Inputs);
-}
-
-Range Linear::tiles_to_quantize(int64_t tokens) const {
-  return quantized_inputs() == 0 ? Range{0, 0} : Linear::tiles(tokens);
-}
-
 template <typename T>
-void Linear::quantize(const Operand<T>& x, int64_t tokens, Range tiles) const {
-  const Timed timed(ProfileSection::kQuantize);
+void Linear::prepare(const Operand<T>& x, int64_t tokens, Range tiles) const {
+  const Timed timed(ProfileSection::kPrepare);
   const Range own = tokens_of(tiles, tokens);
-  hidden_kernels<T>().quantize(x.x + own.first * x.ld, x.ld, weights_->quantize_factor(), own.size(), inputs_,
-                               x.quantized.from(own.first));
+  weights_->prepare(x.x + own.first * x.ld, x.ld, own.size(), x.prepared.from(own.first));
 }
 
 void Linear::tile(const Tokens& x, int64_t tokens, int64_t panel, float* c) const {
@@ -105,8 +106,8 @@ void Linear::apply_gated(const Linear& up, const Operand<T>& x, int64_t tokens, 
   }
 }
 
-template void Linear::quantize(const Operand<float>&, int64_t, Range) const;
-template void Linear::quantize(const Operand<bfloat16>&, int64_t, Range) const;
+template void Linear::prepare(const Operand<float>&, int64_t, Range) const;
+template void Linear::prepare(const Operand<bfloat16>&, int64_t, Range) const;
 template void Linear::multiply(const Operand<float>&, int64_t, Range, float*, int64_t) const;
 template void Linear::multiply(const Operand<bfloat16>&, int64_t, Range, float*, int64_t) const;
 template void Linear::apply(const Operand<float>&, int64_t, Range, Activation, float*, int64_t) const;

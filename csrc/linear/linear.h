@@ -15,14 +15,21 @@
 
 namespace moco {
 
-// The input of a linear layer: tokens (tokens, inputs); where weights ask for it also room for the same, quantised.
+// The input of a linear layer: tokens (tokens, inputs); where weights ask for it also room for the same, prepared.
 template <typename T>
 struct Operand {
   const T* x;
   int64_t ld;
-  Quantized quantized;
+  Quantized prepared;
 
-  Tokens from(int64_t token) const { return {x + token * ld, ld, quantized.from(token)}; }
+  Tokens from(int64_t token) const { return {x + token * ld, ld, prepared.from(token)}; }
+};
+
+struct LinearOptions {
+  // Inputs of float32 that are summed in one go, then added to those before. With more, sums would be less exact than
+  // plain torch's (fewer cost 2% of the time).
+  int64_t depth = 384;
+  bool skip_zeros = false;  // for callers that let it prepare tokens: weights most of which are zeros become sparse
 };
 
 // y = x weight^T + bias, as torch.nn.functional.linear computes it, whatever form the weights are in.
@@ -31,22 +38,23 @@ class Linear {
   static constexpr int64_t kPanel = 64;  // outputs at a time
   static constexpr int64_t kTile = 32;   // tokens at a time
 
-  // Inputs that are summed in one go, then added to those before. With more, sums of float32 would be less exact than
-  // plain torch's (fewer cost 2% of the time).
-  static constexpr int64_t kDepth = 384;
-  static constexpr int64_t kFineDepth = 192;  // for peeks and the head: few sums, on which more depends
+  // Inputs that are summed in one go, then added to those before, where more depends on a sum: of peeks, the head.
+  static constexpr int64_t kFineDepth = 192;
 
-  // dtype: of float weights, float32 or bfloat16; int8 weights stay int8. depth: of float32.
-  Linear(const LinearWeights& weights, at::ScalarType dtype, int64_t depth = kDepth)
-      : Linear(std::vector{weights}, dtype, depth) {}
+  // dtype: of float weights, float32 or bfloat16; int8 weights stay int8.
+  Linear(const LinearWeights& weights, at::ScalarType dtype, LinearOptions options = {})
+      : Linear(std::vector{weights}, dtype, options) {}
   // Several layers that read the same x, as one with their outputs side by side.
-  Linear(const std::vector<LinearWeights>& layers, at::ScalarType dtype, int64_t depth = kDepth);
+  Linear(const std::vector<LinearWeights>& layers, at::ScalarType dtype, LinearOptions options = {});
 
   int64_t inputs() const { return inputs_; }
   int64_t outputs() const { return outputs_; }
   Range panels() const { return {0, (outputs_ + kPanel - 1) / kPanel}; }
   const float* bias() const { return bias_.const_data_ptr<float>(); }
-  int64_t flops(int64_t tokens) const { return 2 * tokens * inputs_ * outputs_; }
+  double density() const { return weights_->density(); }
+  int64_t flops(int64_t tokens) const {
+    return static_cast<int64_t>(density() * static_cast<double>(2 * tokens * inputs_ * outputs_));
+  }
 
   // Tokens are also shared out by tiles where nothing is multiplied.
   static Range tiles(int64_t tokens) { return {0, (tokens + kTile - 1) / kTile}; }
@@ -54,11 +62,11 @@ class Linear {
     return {tiles.first * kTile, std::min(tokens, tiles.last * kTile)};
   }
 
-  // What a token takes, in bytes, once it is quantised; 0: the weights read tokens as they are.
-  int64_t quantized_inputs() const;
-  Range tiles_to_quantize(int64_t tokens) const;
+  // What a token takes, in bytes, once it is prepared for the products; 0: they read tokens as they are.
+  int64_t prepared_bytes() const { return weights_->prepared_bytes(); }
+  Range tiles_to_prepare(int64_t tokens) const { return prepared_bytes() == 0 ? Range{0, 0} : tiles(tokens); }
   template <typename T>
-  void quantize(const Operand<T>& x, int64_t tokens, Range tiles) const;
+  void prepare(const Operand<T>& x, int64_t tokens, Range tiles) const;
 
   // product = x weight^T without bias, for the outputs of some panels.
   //   x: (tokens, inputs), product: (tokens, outputs)

@@ -12,11 +12,11 @@
 
 namespace moco {
 
-// Tokens as weights of a form read them: x (tokens, inputs) of the model's dtype, or the same, quantised.
+// Tokens as weights of a form read them: x (tokens, inputs) of the model's dtype, or the same, prepared.
 struct Tokens {
   const void* x;
   int64_t ld;
-  Quantized quantized;
+  Quantized prepared;
 };
 
 class PackedWeights {
@@ -26,8 +26,13 @@ class PackedWeights {
   // How many inputs are summed in one go; those sums are then added up.
   int64_t depth() const { return depth_; }
 
-  // What inputs are multiplied by before they are quantised: (inputs); null where tokens are multiplied as they are.
-  virtual const float* quantize_factor() const { return nullptr; }
+  // The share of the weights that is multiplied.
+  virtual double density() const { return 1.0; }
+
+  // What a token takes, in bytes, once it is prepared for these products; 0: they read tokens as they are.
+  virtual int64_t prepared_bytes() const { return 0; }
+  virtual void prepare(const float* /*x*/, int64_t /*ld*/, int64_t /*tokens*/, const Quantized& /*out*/) const {}
+  virtual void prepare(const bfloat16* /*x*/, int64_t /*ld*/, int64_t /*tokens*/, const Quantized& /*out*/) const {}
 
   // c = x W^T for some columns (outputs) of one panel and the inputs [input, input + depth()), added to what c holds
   // where input is not 0. The first column is a multiple of kBlock; c: (tokens, columns), written over up to a whole
@@ -47,6 +52,13 @@ std::unique_ptr<PackedWeights> pack_dense(const at::Tensor& weight, at::ScalarTy
 
 // layers: of int8, with the same smooth, their outputs side by side.
 std::unique_ptr<PackedWeights> pack_int8(const std::vector<LinearWeights>& layers);
+
+// The same without their zeros; null where there are too few of those for it to be faster.
+std::unique_ptr<PackedWeights> pack_sparse(const at::Tensor& weight, at::ScalarType dtype, int64_t depth);
+std::unique_ptr<PackedWeights> pack_sparse_int8(const std::vector<LinearWeights>& layers);
+
+// Inputs of float32 that dense weights sum in one go, of `depth` that were asked for.
+int64_t dense_depth(int64_t depth);
 
 // (outputs, inputs), both filled up with zeros -> (blocks, words, kBlock, inputs of a word), with words for a multiple
 // of `inputs_step` inputs.

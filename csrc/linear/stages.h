@@ -17,14 +17,14 @@ struct StageBuffers {
   T* normalized;   // (tokens, D)
   T* inner;        // (tokens, ld_inner)
   float* product;  // (tokens, D)
-  Quantized quantized;
+  Quantized prepared;
 };
 
 // The number of values a token has in each of the buffers.
 struct Widths {
-  int64_t normalized = 0, inner = 0, product = 0, quantized = 0;
+  int64_t normalized = 0, inner = 0, product = 0, prepared = 0;
   // A stride of whole pages would crowd a tile into few sets of the cache.
-  int64_t ld_quantized() const { return quantized + 64; }
+  int64_t ld_prepared() const { return prepared + 64; }
 };
 
 // A step of a sub-layer; none where it has no panels.
@@ -44,11 +44,13 @@ void run_stages(int64_t tokens, Widths widths, std::initializer_list<Stage<T>> s
     // thread_local inside this function: the memory is that of the thread which runs the task.
     static thread_local Scratch normalized, inner, product, values, scales;
     float* scale = scales.of<float>(2 * count);
+    const int64_t whole_tiles =
+        round_up(count, Linear::kTile);  // sparse products write words for tokens that are not there
     return StageBuffers<T>{
         normalized.of<T>(count * widths.normalized),
         inner.of<T>(count * widths.inner),
         product.of<float>(count * widths.product),
-        {values.of<uint8_t>(count * widths.ld_quantized()), widths.ld_quantized(), scale, scale + count}};
+        {values.of<uint8_t>(whole_tiles * widths.ld_prepared()), widths.ld_prepared(), scale, scale + count}};
   };
   const int64_t threads = loop_threads();
   const int64_t tiles = (tokens + Linear::kTile - 1) / Linear::kTile;
@@ -78,13 +80,12 @@ void run_stages(int64_t tokens, Widths widths, std::initializer_list<Stage<T>> s
   });
 }
 
-// The stage that quantises what a linear layer reads, empty where its weights are not int8. operand(range of tokens,
-// buffers) is what it reads.
+// The stage that prepares what a linear layer reads, empty where its weights read tokens as they are. operand(range of
+// tokens, buffers) is what it reads.
 template <typename T, typename F>
-Stage<T> quantize_stage(const Linear& linear, int64_t tokens, const F& operand) {
-  return {
-      linear.tiles_to_quantize(tokens), 20 * tokens * linear.quantized_inputs(),
-      [&](Range t, Range tiles, StageBuffers<T> between) { linear.quantize(operand(t, between), t.size(), tiles); }};
+Stage<T> prepare_stage(const Linear& linear, int64_t tokens, const F& operand) {
+  return {linear.tiles_to_prepare(tokens), 20 * tokens * linear.inputs(),
+          [&](Range t, Range tiles, StageBuffers<T> between) { linear.prepare(operand(t, between), t.size(), tiles); }};
 }
 
 // out = activation(x weight^T + bias) for all outputs. x: (tokens, inputs); out: (tokens, outputs)
@@ -92,10 +93,10 @@ template <typename T>
 void parallel_apply(const Linear& linear, const T* x, int64_t ld_x, int64_t tokens, Activation activation, T* out,
                     int64_t ld_out) {
   const auto operand = [&](Range t, const StageBuffers<T>& between) {
-    return Operand<T>{x + t.first * ld_x, ld_x, between.quantized};
+    return Operand<T>{x + t.first * ld_x, ld_x, between.prepared};
   };
-  run_stages<T>(tokens, {.quantized = linear.quantized_inputs()},
-                {quantize_stage<T>(linear, tokens, operand),
+  run_stages<T>(tokens, {.prepared = linear.prepared_bytes()},
+                {prepare_stage<T>(linear, tokens, operand),
                  {linear.panels(), linear.flops(tokens), [&](Range t, Range panels, StageBuffers<T> between) {
                     linear.apply(operand(t, between), t.size(), panels, activation, out + t.first * ld_out, ld_out);
                   }}});

@@ -25,8 +25,9 @@ const FeedForwardSpec& checked(const FeedForwardSpec& spec) {
 
 FeedForward::FeedForward(const FeedForwardSpec& spec, const SubLayerNorms& norms, at::ScalarType dtype)
     : activation_(activation_from_name(checked(spec).activation)),
-      up_(spec.up, dtype),
-      down_(spec.down, dtype),
+      // A gate and what it opens read the same tokens, prepared once.
+      up_(spec.up, dtype, {.skip_zeros = !spec.gate}),
+      down_(spec.down, dtype, {.skip_zeros = true}),
       norms_(norms, spec.down.outputs()) {
   if (spec.gate) {
     gate_.emplace(*spec.gate, dtype);
@@ -40,15 +41,15 @@ void FeedForward::run(T* hidden, int64_t tokens) const {
   const int64_t D = up_.inputs();
   const int64_t ld = up_.outputs() + 16;  // a stride of whole pages would crowd a tile into few cache sets
   const auto outer = [&](Range t, const StageBuffers<T>& between) {
-    return Operand<T>{normalized(norms_, hidden + t.first * D, between), D, between.quantized};
+    return Operand<T>{normalized(norms_, hidden + t.first * D, between), D, between.prepared};
   };
   const auto inner = [&](Range, const StageBuffers<T>& between) {
-    return Operand<T>{between.inner, ld, between.quantized};
+    return Operand<T>{between.inner, ld, between.prepared};
   };
-  const int64_t quantized = std::max(up_.quantized_inputs(), down_.quantized_inputs());
-  run_stages<T>(tokens, {.normalized = norms_.before ? D : 0, .inner = ld, .product = D, .quantized = quantized},
+  const int64_t prepared = std::max(up_.prepared_bytes(), down_.prepared_bytes());
+  run_stages<T>(tokens, {.normalized = norms_.before ? D : 0, .inner = ld, .product = D, .prepared = prepared},
                 {first_stage<T>(norms_, hidden, tokens, D),
-                 quantize_stage<T>(up_, tokens, outer),
+                 prepare_stage<T>(up_, tokens, outer),
                  {up_.panels(), up_.flops(tokens) * (gate_ ? 2 : 1),
                   [&](Range t, Range panels, StageBuffers<T> between) {
                     const Operand<T> x = outer(t, between);
@@ -58,7 +59,7 @@ void FeedForward::run(T* hidden, int64_t tokens) const {
                       up_.apply(x, t.size(), panels, activation_, between.inner, ld);
                     }
                   }},
-                 quantize_stage<T>(down_, tokens, inner),
+                 prepare_stage<T>(down_, tokens, inner),
                  {down_.panels(), down_.flops(tokens),
                   [&](Range t, Range panels, StageBuffers<T> between) {
                     down_.multiply(inner(t, between), t.size(), panels, between.product, D);

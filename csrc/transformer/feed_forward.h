@@ -18,6 +18,9 @@ class FeedForward {
   template <typename T>
   void run(T* hidden, int64_t tokens) const;
 
+  const Linear& up() const { return up_; }
+  const Linear& down() const { return down_; }
+
  private:
   Activation activation_;
   Linear up_, down_;

@@ -39,7 +39,9 @@ void normalize(const NormLayer& norm, const at::Tensor& x, const at::Tensor& out
 Head::Head(const HeadSpec& spec, int64_t D, at::ScalarType dtype)
     : pooling_(pooling_from_name(spec.pooling)),
       activation_(spec.dense ? activation_from_name(spec.activation) : Activation::kNone) {
-  const auto fine = [&](const Affine& layer) { return Linear({layer.first, layer.second}, dtype, Linear::kFineDepth); };
+  const auto fine = [&](const Affine& layer) {
+    return Linear({layer.first, layer.second}, dtype, {.depth = Linear::kFineDepth});
+  };
   if (spec.final_norm) final_norm_.emplace(*spec.final_norm, D);
   int64_t size = D;
   if (spec.dense) {

@@ -85,6 +85,13 @@ const Embeddings& TransformerClassifier::embeddings() const {
   return *embeddings_;
 }
 
+std::array<double, 4> TransformerClassifier::densities(int64_t layer) const {
+  const SelfAttention& attention = this->layer(layer).attention();
+  const FeedForward& feed_forward = this->layer(layer).feed_forward();
+  return {attention.query_key_value().density(), attention.output().density(), feed_forward.up().density(),
+          feed_forward.down().density()};
+}
+
 void TransformerClassifier::check_ids(const PackedBatch& batch) const { embeddings().check(batch.ids()); }
 
 void TransformerClassifier::embed(PackedBatch& batch) const {

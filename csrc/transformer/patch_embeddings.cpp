@@ -78,7 +78,7 @@ void PatchEmbeddings::run(const T* pixels, int64_t rows, T* hidden) const {
                   }},
                  {projection_.panels(), projection_.flops(all),
                   [&](Range t, Range panels, StageBuffers<T> between) {
-                    const Operand<T> operand{between.normalized, K, between.quantized};
+                    const Operand<T> operand{between.normalized, K, between.prepared};
                     projection_.multiply(operand, t.size(), panels, between.product, D);
                   }},
                  {Linear::tiles(all), 20 * all * D, [&](Range t, Range tiles, StageBuffers<T> between) {

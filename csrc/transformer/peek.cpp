@@ -34,7 +34,7 @@ const Peek::Packed& Peek::packed() const {
   std::call_once(once_, [&] {
     Packed packed;
     const auto fine = [&](const at::Tensor& weight, const at::Tensor& bias) {
-      return Linear({weight, bias}, dtype_, Linear::kFineDepth);
+      return Linear({weight, bias}, dtype_, {.depth = Linear::kFineDepth});
     };
     packed.query = std::make_unique<Linear>(fine(query_.dense(), query_.bias));
     const at::Tensor key = key_.dense();

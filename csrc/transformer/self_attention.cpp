@@ -76,7 +76,7 @@ SelfAttention::SelfAttention(const AttentionSpec& spec, const SubLayerNorms& nor
       bias_(packed(spec.bias, layout_.heads, layout_.d, dtype)),
       keep_(spec.keep),
       int16_(spec.query.quantized() && layout_.d % 2 == 0 && std::holds_alternative<NoBias>(bias_)),
-      output_(spec.output, dtype, Linear::kFineDepth),
+      output_(spec.output, dtype, {.depth = Linear::kFineDepth, .skip_zeros = true}),
       norms_(norms, D_) {
   if (spec.query_norm) query_norm_.emplace(*spec.query_norm, layout_.d);
   if (spec.key_norm) key_norm_.emplace(*spec.key_norm, layout_.d);
@@ -145,11 +145,11 @@ void SelfAttention::run_pooled(const T* hidden, const std::vector<int32_t>& cu_s
 template <typename T>
 void SelfAttention::project(const Linear& linear, const T* hidden, int64_t tokens, T* out, int64_t ld_out) const {
   const auto operand = [&](Range t, const StageBuffers<T>& between) {
-    return Operand<T>{normalized(norms_, hidden + t.first * D_, between), D_, between.quantized};
+    return Operand<T>{normalized(norms_, hidden + t.first * D_, between), D_, between.prepared};
   };
-  run_stages<T>(tokens, {.normalized = norms_.before ? D_ : 0, .quantized = linear.quantized_inputs()},
+  run_stages<T>(tokens, {.normalized = norms_.before ? D_ : 0, .prepared = linear.prepared_bytes()},
                 {first_stage<T>(norms_, hidden, tokens, D_),
-                 quantize_stage<T>(linear, tokens, operand),
+                 prepare_stage<T>(linear, tokens, operand),
                  {linear.panels(), linear.flops(tokens), [&](Range t, Range panels, StageBuffers<T> between) {
                     linear.apply(operand(t, between), t.size(), panels, Activation::kNone, out + t.first * ld_out,
                                  ld_out);
@@ -201,10 +201,10 @@ void SelfAttention::attend(T* qkv, const int32_t* cu_seqlens, int64_t rows, cons
 template <typename T>
 void SelfAttention::project_context(const T* context, int64_t ld_context, T* hidden, int64_t tokens) const {
   const auto operand = [&](Range t, const StageBuffers<T>& between) {
-    return Operand<T>{context + t.first * ld_context, ld_context, between.quantized};
+    return Operand<T>{context + t.first * ld_context, ld_context, between.prepared};
   };
-  run_stages<T>(tokens, {.product = D_, .quantized = output_.quantized_inputs()},
-                {quantize_stage<T>(output_, tokens, operand),
+  run_stages<T>(tokens, {.product = D_, .prepared = output_.prepared_bytes()},
+                {prepare_stage<T>(output_, tokens, operand),
                  {output_.panels(), output_.flops(tokens),
                   [&](Range t, Range panels, StageBuffers<T> between) {
                     output_.multiply(operand(t, between), t.size(), panels, between.product, D_);

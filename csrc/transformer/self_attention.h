@@ -33,6 +33,8 @@ class SelfAttention {
   void project_context(const T* context, int64_t ld_context, T* hidden, int64_t tokens) const;
 
   const NormLayers& norms() const { return norms_; }
+  const Linear& query_key_value() const { return query_key_value_.get(); }
+  const Linear& output() const { return output_; }
   // The share of a row's tokens, as many as it began with, that go on after this sub-layer.
   double keep() const { return keep_; }
   const PackedBias& bias() const { return bias_; }
@@ -64,7 +66,8 @@ class SelfAttention {
    public:
     LazyLinear(std::vector<LinearWeights> layers, at::ScalarType dtype) : layers_(std::move(layers)), dtype_(dtype) {}
     const Linear& get() const {
-      std::call_once(once_, [&] { linear_ = std::make_unique<Linear>(layers_, dtype_); });
+      std::call_once(once_,
+                     [&] { linear_ = std::make_unique<Linear>(layers_, dtype_, LinearOptions{.skip_zeros = true}); });
       return *linear_;
     }
 

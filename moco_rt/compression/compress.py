@@ -18,7 +18,8 @@ from moco_rt.architectures.compressed.shortening import check_lengths
 from moco_rt.architectures.genuine import check_genuine
 from moco_rt.compression.answers import answers, divergence
 from moco_rt.compression.narrowing import narrow, smaller
-from moco_rt.compression.recovery import Recovery
+from moco_rt.compression.pruning import BLOCKS, Block, prune
+from moco_rt.compression.recovery import Pruning, Recovery
 from moco_rt.compression.schedule import find_schedule, lengths_after
 from moco_rt.compression.sub_layers import Batch
 from moco_rt.encoding import EncodedTexts
@@ -32,6 +33,8 @@ from moco_rt.quantization.hf_quantizer import is_int8
 _ROWS, _TOKENS = 2048, 40_000
 #: Tokens of a batch of them, and how many batches a schedule of lengths is found on.
 _BATCH_TOKENS, _SCHEDULE_BATCHES = 4096, 4
+#: Weights that become zero while a model learns are chosen on every so manieth of the batches, many times over.
+_PRUNE_EVERY = 4
 
 
 def compress(
@@ -39,6 +42,8 @@ def compress(
     texts: Texts,
     *,
     width: float = 1.0,
+    sparsity: float = 0.0,
+    block: Block = (1, 4),
     lengths: float | Mapping[int, float] | None = None,
     epochs: int = 3,
     tokenizer: Any = None,
@@ -51,10 +56,11 @@ def compress(
     """Make a smaller model of a classifier, which learns from texts alone to answer as the classifier does.
 
     First heads and neurons are left out, those that cost the answers least for the work that they are (see
-    `compression.narrowing`), and tokens on the way through the layers, those that receive least attention (see
-    `compression.schedule`); then what is left is taught the given model's probabilities and hidden states (see
-    `compression.recovery`). Half of the work goes at nearly the given model's accuracy, but some labels change, in both
-    directions: give it to `accelerate` as one of its `variants`, which takes it only where a certificate allows.
+    `compression.narrowing`), weights (see `compression.pruning`), and tokens on the way through the layers, those that
+    receive least attention (see `compression.schedule`); then what is left is taught the given model's probabilities
+    and hidden states (see `compression.recovery`). Half of the work goes at nearly the given model's accuracy, but some
+    labels change, in both directions: give it to `accelerate` as one of its `variants`, which takes it only where a
+    certificate allows.
 
     Args:
         model: a Hugging Face `...ForSequenceClassification` of the families BERT, RoBERTa, XLM-RoBERTa, CamemBERT,
@@ -63,6 +69,10 @@ def compress(
             meet: thousands. Those that the model was fine-tuned on will do; those that certify later must not be here.
         width: the share of the multiply-adds of the layers' products that is left, above 0 and at most 1. Layers become
             narrower by different shares, by whole heads and by 16 neurons.
+        sparsity: the share of the weights in each of the layers' products that is zero, from 0 up to below 1; it saves
+            time where most of them are. Where the model learns, they become zero little by little meanwhile.
+        block: outputs and inputs of the blocks in which weights are zero together. Kernels of int8 take (1, 4), those
+            of float32 are fastest with (4, 1); (1, 1) costs the answers least.
         lengths: the share of the tokens that all layers together see, above 0 and at most 1: after which attentions how
             many are left out is searched for. Or a dict from layers, from 0, to the share of a row's tokens that go on
             after their attention, such as `{1: 0.5, 2: 0.35}`, which never rises. The first token always stays. How
@@ -84,7 +94,7 @@ def compress(
 
     Raises:
         TypeError: model is not a classifier of texts, or texts is a single text or holds something else.
-        ValueError: the model's family is not covered, it is in int8, width or epochs are out of range, or the
+        ValueError: the model's family is not covered, it is in int8, a dial is out of range, or the
             checkpoint was made for something else.
 
     Example:
@@ -93,6 +103,10 @@ def compress(
     """
     if not 0 < width <= 1:
         raise ValueError(f"width must be above 0 and at most 1 (got {width})")
+    if not 0 <= sparsity < 1:
+        raise ValueError(f"sparsity must be at least 0 and below 1 (got {sparsity})")
+    if tuple(block) not in BLOCKS:
+        raise ValueError(f"block must be (outputs, inputs), one of {', '.join(map(str, BLOCKS))} (got {block})")
     if isinstance(lengths, float | int) and not 0 < lengths <= 1:
         raise ValueError(f"lengths must be above 0 and at most 1 (got {lengths})")
     if epochs < 0:
@@ -108,31 +122,36 @@ def compress(
     tokenizer = load_tokenizer(model) if tokenizer is None else tokenizer
     rows = encode(tokenizer, taken, length_limit(tokenizer, architecture_of(model).max_seqlen, max_length))
     teacher = copy.deepcopy(model).to("cpu", torch.float32).eval()
-    recovery = Recovery(
-        epochs=epochs,
-        seed=seed,
-        device=torch.device(device),
-        checkpoint=None if checkpoint is None else Path(checkpoint),
-        made_for={
-            "width": width,
-            "lengths": _plain(lengths),
-            "epochs": epochs,
-            "seed": seed,
-            "weights": fingerprint(model),
-            "texts": hashlib.sha256(rows.ids.tobytes() + rows.lengths.tobytes()).hexdigest(),
-        },
-    )
+    made_for = {
+        "width": width,
+        "sparsity": sparsity,
+        "block": list(block),
+        "lengths": _plain(lengths),
+        "epochs": epochs,
+        "seed": seed,
+        "weights": fingerprint(model),
+        "texts": hashlib.sha256(rows.ids.tobytes() + rows.lengths.tobytes()).hexdigest(),
+    }
+    recovery = Recovery(epochs, seed, torch.device(device), None if checkpoint is None else Path(checkpoint), made_for)
     saved = recovery.saved()
+    sample = _sample(rows, seed)
     if saved is not None:
         small = smaller(teacher, Widths(tuple(saved["heads"]), tuple(saved["neurons"])), saved["lengths"])
     else:
-        sample = _sample(rows, seed)
         small = narrow(teacher, sample, width)
         small.config.lengths = _schedule(small, teacher, sample, lengths)
     if epochs > 0:
-        recovery.run(small, teacher, rows, saved)
-    asked_for = {"width": None if width == 1 else width, "lengths": _plain(lengths), "epochs": epochs}
-    small.config.compression = {name: value for name, value in asked_for.items() if value is not None}
+        few = sample[::_PRUNE_EVERY]
+        pruning = Pruning(sparsity, lambda share: prune(small, few, share, block)) if sparsity > 0 else None
+        recovery.run(small, teacher, rows, saved, pruning)
+    elif sparsity > 0:
+        prune(small, sample, sparsity, block)
+    small.config.compression = {
+        **({} if width == 1 else {"width": width}),
+        **({} if sparsity == 0 else {"sparsity": sparsity, "block": list(block)}),
+        **({} if lengths is None else {"lengths": _plain(lengths)}),
+        "epochs": epochs,
+    }
     return small
 
 

@@ -8,7 +8,7 @@ distances between the hidden states of both after every layer, over real tokens 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -21,17 +21,45 @@ from torch import Tensor
 from tqdm import tqdm
 
 from moco_rt.compression.answers import divergence
+from moco_rt.compression.pruning import masks_of
 from moco_rt.encoding import EncodedTexts
 from moco_rt.inputs.batching import by_lengths, pad
 
 #: Tokens of a batch with padding, at most.
-_TOKENS = 8192
+_TOKENS = 4096
 #: The largest step, reached after this share of all steps; from there it falls to 0 as a cosine does.
 _RATE, _WARM_UP = 2e-4, 0.05
 #: How far lengths are jittered before rows are sorted by them: batches differ from epoch to epoch.
 _JITTER = 0.1
 #: Seconds between two checkpoints.
 _INTERVAL = 120.0
+#: How often weights become zero on the way, first before the first step, last after this share of all steps.
+_PRUNINGS, _PRUNED_BY = 10, 0.5
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """The zeros that a smaller model gets while it learns.
+
+    Attributes:
+        sparsity: the share of the weights that is zero in the end.
+        prune: makes so large a share of them zero.
+    """
+
+    sparsity: float
+    prune: Callable[[float], None]
+
+    def shares(self, steps: int) -> dict[int, float]:
+        """Return before which of all steps which share of the weights becomes zero: many at first, then ever fewer.
+
+        A cubic schedule, as in arXiv:1710.01878.
+        """
+        last = int(_PRUNED_BY * steps)
+        numbers = range(1, _PRUNINGS + 1)
+        return {
+            last * (number - 1) // (_PRUNINGS - 1): self.sparsity * (1 - (1 - number / _PRUNINGS) ** 3)
+            for number in numbers
+        }
 
 
 @dataclass(frozen=True)
@@ -76,7 +104,14 @@ class Recovery:
                 )
         return state
 
-    def run(self, student: Any, teacher: Any, rows: EncodedTexts, state: dict[str, Any] | None) -> None:
+    def run(
+        self,
+        student: Any,
+        teacher: Any,
+        rows: EncodedTexts,
+        state: dict[str, Any] | None,
+        pruning: Pruning | None = None,
+    ) -> None:
         """Teach a model, from where the checkpoint left it.
 
         Args:
@@ -84,6 +119,7 @@ class Recovery:
             teacher: the model which it was made from.
             rows: N tokenised texts.
             state: what `saved` returned.
+            pruning: the zeros that it gets meanwhile; None: none.
         """
         batches = [batch for epoch in range(self.epochs) for batch in _batches(rows.lengths, self.seed, epoch)]
         given, teacher = teacher.device, teacher.to(self.device)
@@ -95,9 +131,14 @@ class Recovery:
         if state is not None:
             student.load_state_dict(state["model"])
             optimiser.load_state_dict(state["optimiser"])
+        shares = {} if pruning is None else pruning.shares(len(batches))
+        masks = {} if pruning is None else masks_of(student)
         saved_at = monotonic()
         with tqdm(total=len(batches), initial=first, unit="step", desc="recover", delay=2, leave=False) as progress:
             for step in range(first, len(batches)):
+                if pruning is not None and step in shares:
+                    pruning.prune(shares[step])
+                    masks = masks_of(student)
                 for group in optimiser.param_groups:
                     group["lr"] = _RATE * _share_of_rate(step, len(batches))
                 loss = _loss(student, teacher, pad(rows.take(batches[step]), self.device))
@@ -105,6 +146,8 @@ class Recovery:
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(weights, 1.0)
                 optimiser.step()
+                for weight, mask in masks.items():
+                    weight.data.mul_(mask)
                 progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
                 progress.update()
                 if self.checkpoint is not None and monotonic() - saved_at > _INTERVAL:

@@ -28,6 +28,9 @@ _CPU = torch.device("cpu")
 
 _log = logging.getLogger(__name__)
 
+#: A layer's products, as `TransformerClassifier.densities` tells of them.
+_PRODUCTS = ("queries, keys and values", "attention output", "feed-forward up", "feed-forward down")
+
 
 class Backend(Protocol):
     """Runs batches of one model.
@@ -95,6 +98,8 @@ class PackedBackend:
         self._int8_weights = [module.weight for module in model.modules() if type(module) is Int8Linear]
         self._places = self._int8_places()
         self._warm_up()
+        if _log.isEnabledFor(logging.INFO) and (densities := self._densities()):
+            _log.info("zeros are not multiplied: %s", densities)
 
     def _warm_up(self) -> None:
         """Run one row: what is laid out when it is first needed is there before the first row comes."""
@@ -103,6 +108,16 @@ class PackedBackend:
             self.run_images({}, torch.zeros(1, *image_size))
             return
         self.run({}, ModelInputs(torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1, dtype=torch.long), None))
+
+    def _densities(self) -> str:
+        """Say which share of its weights each product multiplies, over all layers; empty where all multiply all."""
+        of_layers = [self._encoder.densities(layer) for layer in range(self._encoder.num_layers)]
+        each = {
+            name: f"{min(shares):.0%} to {max(shares):.0%}"
+            for name, shares in zip(_PRODUCTS, zip(*of_layers, strict=True), strict=True)
+            if min(shares) < 1
+        }
+        return ", ".join(f"{name} {shares}" for name, shares in each.items())
 
     @property
     def dtype(self) -> torch.dtype:

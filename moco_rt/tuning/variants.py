@@ -24,7 +24,7 @@ from moco_rt.tuning.given import Given
 DtypeChoice = Dtype | Literal["auto"]
 
 #: What `compress` is asked for, in the order in which a name says it.
-_DIALS = ("width", "lengths", "epochs")
+_DIALS = ("width", "sparsity", "lengths", "epochs")
 
 _log = logging.getLogger(__name__)
 

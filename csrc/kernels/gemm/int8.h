@@ -12,42 +12,54 @@
 namespace moco::MOCO_ISA {
 namespace {
 
-#ifdef MOCO_VNNI
-struct Int8Products {
-  using Sum = IntVec;
-  static constexpr int kRows = 6, kVectors = 4, kSteps = 1, kFetch = 4;
-  static inline __attribute__((always_inline)) void add(IntVec& sum, const BitVec* token, const BitVec* weight) {
-    sum = (IntVec)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)token[0], (__m512i)weight[0]);
-  }
-};
-#elif defined(MOCO_X86_VECTORS)
+#if defined(MOCO_X86_VECTORS) && !defined(MOCO_VNNI)
 #if MOCO_VECTOR_BYTES == 64
-inline __m512i pairs(BitVec token, BitVec weight) { return _mm512_maddubs_epi16((__m512i)token, (__m512i)weight); }
-inline IntVec widened(__m512i a, __m512i b) {
-  return (IntVec)_mm512_madd_epi16(_mm512_add_epi16(a, b), _mm512_set1_epi16(1));
-}
+using Pairs = __m512i;
+inline Pairs pairs(BitVec token, BitVec weight) { return _mm512_maddubs_epi16((__m512i)token, (__m512i)weight); }
+inline Pairs added(Pairs a, Pairs b) { return _mm512_add_epi16(a, b); }
+inline IntVec widened(Pairs a) { return (IntVec)_mm512_madd_epi16(a, _mm512_set1_epi16(1)); }
 #else
-inline __m256i pairs(BitVec token, BitVec weight) { return _mm256_maddubs_epi16((__m256i)token, (__m256i)weight); }
-inline IntVec widened(__m256i a, __m256i b) {
-  return (IntVec)_mm256_madd_epi16(_mm256_add_epi16(a, b), _mm256_set1_epi16(1));
-}
+using Pairs = __m256i;
+inline Pairs pairs(BitVec token, BitVec weight) { return _mm256_maddubs_epi16((__m256i)token, (__m256i)weight); }
+inline Pairs added(Pairs a, Pairs b) { return _mm256_add_epi16(a, b); }
+inline IntVec widened(Pairs a) { return (IntVec)_mm256_madd_epi16(a, _mm256_set1_epi16(1)); }
 #endif
+#endif
+
+// sum + the products of the four inputs of each word.
+inline __attribute__((always_inline)) IntVec add_word(IntVec sum, BitVec token, BitVec weight) {
+#ifdef MOCO_VNNI
+  return (IntVec)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)token, (__m512i)weight);
+#elif defined(MOCO_X86_VECTORS)
+  return sum + widened(pairs(token, weight));
+#else
+#pragma GCC unroll 4
+  for (int shift = 0; shift < 32; shift += 8) {
+    sum += (IntVec)((token >> shift) & 255) * ((IntVec)(weight << (24 - shift)) >> 24);
+  }
+  return sum;
+#endif
+}
+
+#if defined(MOCO_X86_VECTORS) && !defined(MOCO_VNNI)
+// Four products are added in 16 bits before they are widened.
 struct Int8Products {
   using Sum = IntVec;
   static constexpr int kRows = 4, kVectors = 2, kSteps = 2, kFetch = 4;
   static inline __attribute__((always_inline)) void add(IntVec& sum, const BitVec* token, const BitVec* weight) {
-    sum += widened(pairs(token[0], weight[0]), pairs(token[1], weight[1]));
+    sum += widened(added(pairs(token[0], weight[0]), pairs(token[1], weight[1])));
   }
 };
 #else
 struct Int8Products {
   using Sum = IntVec;
+#ifdef MOCO_VNNI
+  static constexpr int kRows = 6, kVectors = 4, kSteps = 1, kFetch = 4;
+#else
   static constexpr int kRows = 4, kVectors = 2, kSteps = 1, kFetch = 4;
+#endif
   static inline __attribute__((always_inline)) void add(IntVec& sum, const BitVec* token, const BitVec* weight) {
-#pragma GCC unroll 4
-    for (int shift = 0; shift < 32; shift += 8) {
-      sum += (IntVec)((token[0] >> shift) & 255) * ((IntVec)(weight[0] << (24 - shift)) >> 24);
-    }
+    sum = add_word(sum, token[0], weight[0]);
   }
 };
 #endif

@@ -1,0 +1,143 @@
+// Products with weights most of which are zeros: only the others are stored, and tokens lie side by side.
+//
+// A vector holds a word of as many tokens; one weight is spread over a vector and meets them all. Four outputs at a
+// time keep as many sums as hide the latency of a multiply-add. Zeros that are left out add nothing to a sum, and the
+// others are added in the order in which dense weights add them, so that the result has the same bits.
+#pragma once
+
+#include "kernels/gemm/int8.h"
+#include "kernels/gemm/tile.h"
+#include "kernels/transpose.h"
+
+namespace moco::MOCO_ISA {
+namespace {
+
+// Tokens whose words lie side by side: a piece of kDepth inputs of so many fits the first-level cache.
+constexpr int64_t kStrip = kWidth < 16 ? 2 * kWidth : kWidth;
+constexpr int64_t kStripVectors = kStrip / kWidth;
+
+template <typename T>
+void lay_in_strips(const T* x, int64_t ld, int64_t tokens, int64_t words, float* out, int64_t ld_out) {
+  transpose_blocks(x, ld, tokens, words, kStrip, kWidth, out, kStrip * ld_out);
+}
+
+struct Float32Words {
+  using Sum = Vec;
+  static inline __attribute__((always_inline)) void add(Vec& sum, BitVec token, BitVec weight) {
+    sum += (Vec)token * (Vec)weight;
+  }
+};
+struct Int8Words {
+  using Sum = IntVec;
+  static inline __attribute__((always_inline)) void add(IntVec& sum, BitVec token, BitVec weight) {
+    sum = add_word(sum, token, weight);
+  }
+};
+
+// The sums of one group of outputs over one list of steps, added to those in `total` or in their place.
+//   x: (words, kStrip); inputs: (steps, lists); weights: (steps, lists, run, outputs of a list); total: (group, kStrip)
+template <typename F, int lists, int run, int vectors>
+inline __attribute__((always_inline)) void sum_group(const char* x, int64_t steps, const uint16_t* inputs,
+                                                     const char* weights, const uint8_t* outputs, bool add,
+                                                     typename F::Sum (*total)[kStripVectors]) {
+  constexpr int64_t kOfList = kSparseGroup / lists;
+  typename F::Sum sum[kSparseGroup][vectors] = {};
+  for (int64_t step = 0; step < steps; ++step) {
+#pragma GCC unroll 4
+    for (int64_t list = 0; list < lists; ++list) {
+      const char* first = x + inputs[step * lists + list] * (kStrip * kWordBytes);
+#pragma GCC unroll 4
+      for (int64_t i = 0; i < run; ++i) {
+        BitVec token[vectors];
+#pragma GCC unroll 2
+        for (int64_t v = 0; v < vectors; ++v) {
+          token[v] = load_words(first + (i * kStrip + v * kWidth) * kWordBytes);
+        }
+#pragma GCC unroll 4
+        for (int64_t o = 0; o < kOfList; ++o) {
+          const BitVec weight = spread_word(weights + (((step * lists + list) * run + i) * kOfList + o) * kWordBytes);
+#pragma GCC unroll 2
+          for (int64_t v = 0; v < vectors; ++v) F::add(sum[list * kOfList + o][v], token[v], weight);
+        }
+      }
+    }
+  }
+#pragma GCC unroll 4
+  for (int64_t o = 0; o < kSparseGroup; ++o) {
+#pragma GCC unroll 2
+    for (int64_t v = 0; v < vectors; ++v) {
+      typename F::Sum& to = total[outputs[o]][v];
+      to = add ? to + sum[o][v] : sum[o][v];
+    }
+  }
+}
+
+// finish(first token, tokens, sums) for every strip; sums: (kSparsePanel, kStripVectors) vectors.
+template <typename F, int lists, int run, typename Finish>
+inline __attribute__((always_inline)) void for_strips_of(int64_t tokens, const uint8_t* x, int64_t ld,
+                                                         const SparsePanel& panel, const Finish& finish) {
+  constexpr int64_t kGroups = kSparsePanel / kSparseGroup;
+  for (int64_t t = 0; t < tokens; t += kStrip) {
+    const int64_t count = tokens - t < kStrip ? tokens - t : kStrip;
+    typename F::Sum total[kSparsePanel][kStripVectors];
+    with_constant<kStripVectors>((count + kWidth - 1) / kWidth, [&](auto vectors) {
+      int64_t step = panel.first_step;
+      for (int64_t i = 0; i < panel.pieces * kGroups; ++i) {
+        const int64_t end = panel.ends[i];
+        sum_group<F, lists, run, vectors.value>(
+            reinterpret_cast<const char*>(x + t * ld), end - step, panel.inputs + step * lists,
+            static_cast<const char*>(panel.weights) + step * (kSparseGroup * run * kWordBytes),
+            panel.outputs + i % kGroups * kSparseGroup, i >= kGroups, total);
+        step = end;
+      }
+    });
+    finish(t, count, total);
+  }
+}
+
+// c[t][n] = sums[n][t] of one strip.
+inline void store_strip(int64_t tokens, int64_t columns, const Vec (*sums)[kStripVectors], float* c, int64_t ld_c) {
+  for (int64_t n = 0; n < columns; n += kWidth) {
+    for (int64_t v = 0; v * kWidth < tokens; ++v) {
+      BitVec square[kWidth];
+#pragma GCC unroll 16
+      for (int64_t i = 0; i < kWidth; ++i) square[i] = (BitVec)sums[n + i][v];
+      transpose_square(square);
+      const int64_t left = tokens - v * kWidth < kWidth ? tokens - v * kWidth : kWidth;
+      for (int64_t i = 0; i < left; ++i) memcpy(c + (v * kWidth + i) * ld_c + n, &square[i], sizeof(BitVec));
+    }
+  }
+}
+
+template <int lists, int run>
+void multiply_sparse(int64_t tokens, int64_t columns, const Quantized& x, const SparsePanel& panel, float* c,
+                     int64_t ld_c) {
+  for_strips_of<Float32Words, lists, run>(tokens, x.values, x.ld, panel,
+                                          [&](int64_t t, int64_t count, const Vec(*sums)[kStripVectors]) {
+                                            store_strip(count, columns, sums, c + t * ld_c, ld_c);
+                                          });
+}
+
+void multiply_sparse_int8(int64_t tokens, int64_t columns, const Quantized& x, const SparsePanel& panel,
+                          const float* scale, const float* sums, float* c, int64_t ld_c) {
+  for_strips_of<Int8Words, kSparseGroup, 1>(
+      tokens, x.values, x.ld, panel, [&](int64_t t, int64_t count, const IntVec(*whole)[kStripVectors]) {
+        Vec values[kSparsePanel][kStripVectors];
+        for (int64_t v = 0; v * kWidth < count; ++v) {
+          const auto of_tokens = [&](const float* from) __attribute__((always_inline)) {
+            const int64_t first = v * kWidth;
+            return count - first < kWidth ? load(from + t + first, Tail{count - first})
+                                          : load(from + t + first, Whole{});
+          };
+          const Vec zero = of_tokens(x.zero);
+          const Vec step = of_tokens(x.scale);
+          for (int64_t n = 0; n < round_up(columns, kBlock); ++n) {
+            values[n][v] = (__builtin_convertvector(whole[n][v], Vec) - sums[n] * zero) * (scale[n] * step);
+          }
+        }
+        store_strip(count, columns, values, c + t * ld_c, ld_c);
+      });
+}
+
+}  // namespace
+}  // namespace moco::MOCO_ISA
