@@ -24,7 +24,8 @@ OffRamp::OffRamp(const std::vector<Affine>& layers, const std::string& score, do
     MOCO_CHECK_SHAPE("OffRamp", bias, {weight.size(0)});
     weight = weight.clone();
     bias = bias.clone();
-    if (weight.is_cpu()) packed_.emplace_back(LinearWeights{weight, bias}, at::kFloat, LinearOptions{.depth = Linear::kFineDepth});
+    if (weight.is_cpu())
+      packed_.emplace_back(LinearWeights{weight, bias}, at::kFloat, LinearOptions{.depth = Linear::kFineDepth});
   }
   MOCO_CHECK_VALUE(layers.size() == 1 || layers[1].first.size(1) == layers[0].first.size(0),
                    "OffRamp: the second layer must take what the first gives, ", layers[0].first.size(0), " (got ",
