@@ -28,6 +28,11 @@ ISAS = {
     "avx512_vnni": (64, f"-DMOCO_X86_VECTORS -DMOCO_VNNI {AVX512} -mavx512vnni"),
     "avx512_bf16": (64, f"-DMOCO_X86_VECTORS -DMOCO_VNNI -DMOCO_BFLOAT16 {AVX512} -mavx512vnni -mavx512bf16"),
 }
+#: What a program is built of, besides the kernels.
+PROGRAMS = {
+    "gemm": ["bench/kernels/gemm.cpp"],
+    "sparse": ["bench/kernels/sparse.cpp", "csrc/linear/sparse_steps.cpp"],
+}
 COLUMNS = {
     "gemm": "| instruction set | form | inputs x outputs | GFLOP/s | of its peak |\n|---|---|---|---:|---:|",
     "sparse": "| instruction set | tokens | inputs x outputs | zeros | float32 4x1 | 1x4 | 1x1 | int8 1x4 |\n"
@@ -50,7 +55,7 @@ def main() -> None:
         for isa in options.isas or here:
             bytes_of_vector, flags = ISAS[isa]
             program = Path(folder) / isa
-            sources = [ROOT / "csrc/kernels/table.cpp", ROOT / f"bench/kernels/{name}.cpp"]
+            sources = [ROOT / path for path in ("csrc/kernels/table.cpp", *PROGRAMS[name])]
             names = [f"-DMOCO_ISA={isa}", f"-DMOCO_VECTOR_BYTES={bytes_of_vector}", f"-I{ROOT / 'csrc'}"]
             command = [os.environ.get("CXX", "g++"), *FLAGS.split(), *flags.split(), *names, *sources, "-o", program]
             subprocess.run(command, check=True)

@@ -45,6 +45,11 @@ void report(const char* form, int64_t inputs, int64_t outputs, double gflops, do
               static_cast<long>(outputs), gflops, 100 * gflops / most);
 }
 
+template <typename F>
+double rate_of_layer(int64_t inputs, int64_t outputs, const F& f) {
+  return rate(2.0 * static_cast<double>(kTokensInAll * inputs * outputs), [&] { run_layer(kTokensInAll, outputs, f); });
+}
+
 template <typename T>
 void measure_floats(const char* form, int64_t inputs, int64_t outputs, int64_t depth, double most) {
   const int64_t inputs_of_word = kWordBytes / static_cast<int64_t>(sizeof(T));
@@ -52,7 +57,7 @@ void measure_floats(const char* form, int64_t inputs, int64_t outputs, int64_t d
   std::vector<float> c(static_cast<size_t>(kTokens * kPanel));
   const auto* words = reinterpret_cast<const uint32_t*>(w.data());
   const int64_t block = inputs / inputs_of_word * kBlock;
-  const double gflops = rate_of_layer(kTokensInAll, inputs, outputs, [&](int64_t n, int64_t t, int64_t) {
+  const double gflops = rate_of_layer(inputs, outputs, [&](int64_t n, int64_t t, int64_t) {
     for (int64_t k = 0; k < inputs; k += depth) {
       const Columns weights{words + n / kBlock * block + k / inputs_of_word * kBlock, kBlock, block};
       multiply(kTokens, kPanel, std::min(depth, inputs - k), x.data() + t * inputs + k, inputs, weights, c.data(),
@@ -69,7 +74,7 @@ void measure_int8(int64_t inputs, int64_t outputs, double most) {
       of_outputs(static_cast<size_t>(outputs));
   const int64_t block = inputs / kWordBytes * kBlock;
   const Quantized tokens{x.data(), inputs + 64, scales.data(), scales.data()};
-  const double gflops = rate_of_layer(kTokensInAll, inputs, outputs, [&](int64_t n, int64_t t, int64_t) {
+  const double gflops = rate_of_layer(inputs, outputs, [&](int64_t n, int64_t t, int64_t) {
     const Columns weights{w.data() + n / kBlock * block * kWordBytes, kBlock, block};
     multiply_int8(kTokens, kPanel, inputs, tokens.from(t), weights, of_outputs.data() + n, of_outputs.data() + n,
                   c.data(), kPanel);

@@ -4,34 +4,45 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <vector>
 
 constexpr int64_t kTokens = 32, kPanel = 64;  // of a tile
+
+// Seconds of a call, over as many as take 0.02 s.
+template <typename F>
+double seconds_of(const F& f) {
+  const auto start = std::chrono::steady_clock::now();
+  std::chrono::duration<double> spent{};
+  int64_t runs = 0;
+  do {
+    f();
+    ++runs;
+    spent = std::chrono::steady_clock::now() - start;
+  } while (spent.count() < 0.02);
+  return spent.count() / static_cast<double>(runs);
+}
 
 // The most units of work a second, in 10^9, of several tries.
 template <typename F>
 double rate(double work, const F& f) {
   double best = 0;
-  for (int i = 0; i < 9; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    std::chrono::duration<double> spent{};
-    int64_t runs = 0;
-    do {
-      f();
-      ++runs;
-      spent = std::chrono::steady_clock::now() - start;
-    } while (spent.count() < 0.03);
-    best = std::max(best, work * static_cast<double>(runs) / spent.count() / 1e9);
-  }
+  for (int i = 0; i < 9; ++i) best = std::max(best, work / seconds_of(f) / 1e9);
   return best;
 }
 
-// GFLOP/s of f(panel's first output, tile's first token, tile's tokens) for all panels and tiles, as a linear layer
-// takes them.
+// How many times as fast as f g is: the median of ratios, in turns.
+template <typename F, typename G>
+double times_as_fast(const F& f, const G& g) {
+  std::vector<double> ratios;
+  for (int i = 0; i < 9; ++i) ratios.push_back(seconds_of(f) / seconds_of(g));
+  std::nth_element(ratios.begin(), ratios.begin() + 4, ratios.end());
+  return ratios[4];
+}
+
+// f(panel's first output, tile's first token, tile's tokens) for all panels and tiles, as a linear layer takes them.
 template <typename F>
-double rate_of_layer(int64_t tokens, int64_t inputs, int64_t outputs, const F& f) {
-  return rate(2.0 * static_cast<double>(tokens * inputs * outputs), [&] {
-    for (int64_t n = 0; n < outputs; n += kPanel) {
-      for (int64_t t = 0; t < tokens; t += kTokens) f(n, t, std::min(kTokens, tokens - t));
-    }
-  });
+void run_layer(int64_t tokens, int64_t outputs, const F& f) {
+  for (int64_t n = 0; n < outputs; n += kPanel) {
+    for (int64_t t = 0; t < tokens; t += kTokens) f(n, t, std::min(kTokens, tokens - t));
+  }
 }

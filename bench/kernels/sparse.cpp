@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/gemm/floats.h"
+#include "linear/sparse_steps.h"
 #include "rates.h"
 
 namespace {
@@ -16,7 +17,7 @@ namespace {
 using namespace moco;
 using namespace moco::MOCO_ISA;
 
-constexpr int64_t kGroups = kSparsePanel / kSparseGroup, kDepth = 384;
+constexpr int64_t kDepth = 384;
 
 struct Free {
   void operator()(void* p) const { std::free(p); }
@@ -31,49 +32,21 @@ std::unique_ptr<T, Free> aligned(int64_t count) {
   return std::unique_ptr<T, Free>(memory);
 }
 
-// Random lists of entries for every panel of a layer.
-struct Weights {
-  int64_t pieces;
-  std::vector<uint16_t> inputs;
-  std::vector<float> weights;
-  std::vector<int64_t> ends, first;
-  std::vector<uint8_t> outputs;
-
-  Weights(int64_t words, int64_t outputs_in_all, double density, int64_t piece, size_t lists, int64_t run)
-      : pieces((words + piece - 1) / piece) {
-    std::mt19937 generator(1);
-    std::bernoulli_distribution stays(density);
-    for (int64_t panel = 0; panel < outputs_in_all / kSparsePanel; ++panel) {
-      first.push_back(std::ssize(inputs) / static_cast<int64_t>(lists));
-      for (int64_t i = 0; i < pieces * kGroups; ++i) {
-        const int64_t begin = i / kGroups * piece;
-        std::vector<std::vector<int64_t>> each(lists);
-        size_t steps = 0;
-        for (auto& own : each) {
-          for (int64_t k = begin; k < std::min(begin + piece, words); k += run) {
-            if (stays(generator)) own.push_back(k);
-          }
-          steps = std::max(steps, own.size());
-        }
-        for (size_t step = 0; step < steps; ++step) {
-          for (const auto& own : each) inputs.push_back(static_cast<uint16_t>(step < own.size() ? own[step] : begin));
-        }
-        ends.push_back(std::ssize(inputs) / static_cast<int64_t>(lists));
+// A layer of random blocks, packed: words of 32 bits are weights of float32, or four int8.
+SparseSteps random_weights(int64_t words, int64_t outputs, EntryShape shape, int64_t piece, double density) {
+  std::mt19937 generator(1);
+  std::bernoulli_distribution stays(density);
+  std::vector<uint32_t> weights(static_cast<size_t>(words * outputs), 0);
+  for (int64_t o = 0; o < outputs; o += shape.outputs) {
+    for (int64_t k = 0; k < words; k += shape.run) {
+      if (!stays(generator)) continue;
+      for (int64_t i = o; i < o + shape.outputs; ++i) {
+        for (int64_t j = k; j < k + shape.run; ++j) weights[static_cast<size_t>(i * words + j)] = 0x01010101;
       }
     }
-    weights.resize(inputs.size() / lists * static_cast<size_t>(kSparseGroup * run), 0.01F);
-    for (int64_t o = 0; o < kSparsePanel; ++o) outputs.push_back(static_cast<uint8_t>(o));
   }
-  SparsePanel panel(int64_t n) const {
-    const int64_t i = n / kSparsePanel;
-    return {inputs.data(),
-            weights.data(),
-            ends.data() + i * pieces * kGroups,
-            outputs.data(),
-            first[static_cast<size_t>(i)],
-            pieces};
-  }
-};
+  return {{weights.data(), outputs, words}, shape, piece};
+}
 
 void measure(int64_t tokens, int64_t inputs, int64_t outputs) {
   std::vector<float> c(static_cast<size_t>(kTokens * kPanel));
@@ -82,36 +55,38 @@ void measure(int64_t tokens, int64_t inputs, int64_t outputs) {
   const auto bytes = aligned<uint8_t>(tokens * (inputs + 64)), w8 = aligned<uint8_t>(inputs * outputs);
   const Quantized floats{reinterpret_cast<uint8_t*>(x.get()), (inputs + 16) * kWordBytes, nullptr, nullptr};
   const Quantized quantized{bytes.get(), inputs + 64, const_cast<float*>(ones.data()), const_cast<float*>(ones.data())};
-  const double dense = rate_of_layer(tokens, inputs, outputs, [&](int64_t n, int64_t t, int64_t count) {
+  const auto dense = [&](int64_t n, int64_t t, int64_t count) {
     for (int64_t k = 0; k < inputs; k += kDepth) {
       const Columns columns{w.get() + n * inputs + k * kBlock, kBlock, inputs * kBlock};
       multiply(count, kPanel, std::min(kDepth, inputs - k), x.get() + t * inputs + k, inputs, columns, c.data(), kPanel,
                k > 0);
     }
-  });
-  const double dense_int8 = rate_of_layer(tokens, inputs, outputs, [&](int64_t n, int64_t t, int64_t count) {
+  };
+  const auto dense_int8 = [&](int64_t n, int64_t t, int64_t count) {
     const Columns columns{w8.get() + n * inputs, kBlock, inputs / kWordBytes * kBlock};
     multiply_int8(count, kPanel, inputs, quantized.from(t), columns, &ones[static_cast<size_t>(n)],
                   &ones[static_cast<size_t>(n)], c.data(), kPanel);
-  });
-  for (const double density : {0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7}) {
-    const auto over_dense = [&](size_t lists, int64_t run, SparseKernels::Multiply kernel) {
-      const Weights weights(inputs, outputs, density, kDepth, lists, run);
-      return rate_of_layer(tokens, inputs, outputs,
-                           [&](int64_t n, int64_t t, int64_t count) {
-                             kernel(count, kPanel, floats.from(t), weights.panel(n), c.data(), kPanel);
-                           }) /
-             dense;
+  };
+  const auto over = [&](const auto& one, const auto& other) {
+    return times_as_fast([&] { run_layer(tokens, outputs, one); }, [&] { run_layer(tokens, outputs, other); });
+  };
+  for (const double density : {0.1, 0.2, 0.3, 0.4, 0.5}) {
+    const auto over_dense = [&](EntryShape shape, SparseKernels::Multiply kernel) {
+      const SparseSteps weights = random_weights(inputs, outputs, shape, kDepth, density);
+      return over(dense, [&](int64_t n, int64_t t, int64_t count) {
+        kernel(count, kPanel, floats.from(t), weights.panel(n / kSparsePanel), c.data(), kPanel);
+      });
     };
-    const Weights weights(inputs / kWordBytes, outputs, density, inputs / kWordBytes, kSparseGroup, 1);
-    const double int8 = rate_of_layer(tokens, inputs, outputs, [&](int64_t n, int64_t t, int64_t count) {
-      multiply_sparse_int8(count, kPanel, quantized.from(t), weights.panel(n), &ones[static_cast<size_t>(n)],
-                           &ones[static_cast<size_t>(n)], c.data(), kPanel);
+    const int64_t words = inputs / kWordBytes;
+    const SparseSteps weights = random_weights(words, outputs, {1, 1}, words, density);
+    const double int8 = over(dense_int8, [&](int64_t n, int64_t t, int64_t count) {
+      multiply_sparse_int8(count, kPanel, quantized.from(t), weights.panel(n / kSparsePanel),
+                           &ones[static_cast<size_t>(n)], &ones[static_cast<size_t>(n)], c.data(), kPanel);
     });
     std::printf("| %s | %ld | %ld x %ld | %.0f%% | %.2f | %.2f | %.2f | %.2f |\n", table.isa, static_cast<long>(tokens),
                 static_cast<long>(inputs), static_cast<long>(outputs), 100 * (1 - density),
-                over_dense(1, 1, table.sparse.multiply_4x1), over_dense(4, 4, table.sparse.multiply_1x4),
-                over_dense(4, 1, table.sparse.multiply_1x1), int8 / dense_int8);
+                over_dense({4, 1}, table.sparse.multiply_4x1), over_dense({1, 4}, table.sparse.multiply_1x4),
+                over_dense({1, 1}, table.sparse.multiply_1x1), int8);
   }
 }
 

@@ -63,7 +63,7 @@ struct SparsePanel {
   const uint16_t* inputs;  // (steps, lists): the first word of an entry
   const void* weights;     // (steps, lists, words of an entry, outputs of a list): float32, or four int8 of an output
   const int64_t* ends;     // (pieces, groups): where a group's steps of a piece of the inputs end, in that order
-  const uint8_t* outputs;  // (groups, kSparseGroup): which of the panel's outputs they are
+  const uint8_t* outputs;  // (pieces, groups, kSparseGroup): which of the panel's outputs they are
   int64_t first_step, pieces;
 };
 

@@ -16,15 +16,16 @@ bool any_weight(const WordMatrix& weights, int64_t output, int64_t input, int64_
   return std::any_of(first, first + run, [](uint32_t word) { return word != 0; });
 }
 
-// The outputs of a panel, in the order in which they go into groups: those with as many entries together, so that
-// little is filled up. Outputs that share their entries stay where they are.
-std::vector<uint8_t> order_of_outputs(const WordMatrix& weights, EntryShape shape, int64_t panel) {
+// The outputs of a panel, in the order in which they go into groups for the inputs [first, last): those with as many
+// entries together, so that little is filled up. Outputs that share their entries stay where they are.
+std::vector<uint8_t> order_of_outputs(const WordMatrix& weights, EntryShape shape, int64_t panel, int64_t first,
+                                      int64_t last) {
   std::vector<uint8_t> order(kSparsePanel);
   std::iota(order.begin(), order.end(), uint8_t{0});
   if (shape.outputs > 1) return order;
   std::vector<int64_t> entries(kSparsePanel, 0);
   for (int64_t o = 0; o < kSparsePanel; ++o) {
-    for (int64_t k = 0; k < weights.inputs; k += shape.run) {
+    for (int64_t k = first; k < last; k += shape.run) {
       entries[static_cast<size_t>(o)] += any_weight(weights, panel * kSparsePanel + o, k, shape.run) ? 1 : 0;
     }
   }
@@ -38,14 +39,14 @@ SparseSteps::SparseSteps(const WordMatrix& weights, EntryShape shape, int64_t pi
     : shape_(shape), pieces_((weights.inputs + piece - 1) / piece) {
   const int64_t panels = (weights.outputs + kSparsePanel - 1) / kSparsePanel;
   for (int64_t panel = 0; panel < panels; ++panel) {
-    const std::vector<uint8_t> order = order_of_outputs(weights, shape, panel);
     for (int64_t first = 0; first < weights.inputs; first += piece) {
+      const int64_t last = std::min(first + piece, weights.inputs);
+      const std::vector<uint8_t> order = order_of_outputs(weights, shape, panel, first, last);
       for (int64_t group = 0; group < kGroups; ++group) {
-        add_group(weights, panel, &order[static_cast<size_t>(group * kSparseGroup)], first,
-                  std::min(first + piece, weights.inputs));
+        add_group(weights, panel, &order[static_cast<size_t>(group * kSparseGroup)], first, last);
       }
+      outputs_.insert(outputs_.end(), order.begin(), order.end());
     }
-    outputs_.insert(outputs_.end(), order.begin(), order.end());
   }
   density_ = static_cast<double>(weights_.size()) / static_cast<double>(weights.outputs * weights.inputs);
 }
@@ -87,7 +88,7 @@ void SparseSteps::add_group(const WordMatrix& weights, int64_t panel, const uint
 SparsePanel SparseSteps::panel(int64_t number) const {
   const int64_t ends = number * pieces_ * kGroups;
   const int64_t first = ends == 0 ? 0 : ends_[static_cast<size_t>(ends - 1)];
-  return {inputs_.data(), weights_.data(), ends_.data() + ends, outputs_.data() + number * kSparsePanel,
+  return {inputs_.data(), weights_.data(), ends_.data() + ends, outputs_.data() + number * pieces_ * kSparsePanel,
           first,          pieces_};
 }
 

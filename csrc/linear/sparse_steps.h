@@ -37,7 +37,7 @@ class SparseSteps {
   std::vector<uint16_t> inputs_;
   std::vector<uint32_t> weights_;
   std::vector<int64_t> ends_;     // (panels, pieces, groups)
-  std::vector<uint8_t> outputs_;  // (panels, groups, kSparseGroup)
+  std::vector<uint8_t> outputs_;  // (panels, pieces, groups, kSparseGroup)
 };
 
 }  // namespace moco

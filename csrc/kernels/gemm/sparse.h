@@ -87,7 +87,7 @@ inline __attribute__((always_inline)) void for_strips_of(int64_t tokens, const u
         sum_group<F, lists, run, vectors.value>(
             reinterpret_cast<const char*>(x + t * ld), end - step, panel.inputs + step * lists,
             static_cast<const char*>(panel.weights) + step * (kSparseGroup * run * kWordBytes),
-            panel.outputs + i % kGroups * kSparseGroup, i >= kGroups, total);
+            panel.outputs + i * kSparseGroup, i >= kGroups, total);
         step = end;
       }
     });
