@@ -22,6 +22,12 @@ def can_multiply(dtype: torch.dtype) -> bool:
 def products_of(dtype: torch.dtype) -> str:
     """Which kernels multiply weights of this dtype: those of an instruction set, as in `cpu_isa`, oneDNN's, or none."""
 
+def density(weights: Affine | Int8Affine, dtype: torch.dtype) -> float:
+    """The share of a linear layer's weights that is multiplied, 1 where no zeros are left out.
+
+    dtype: of tokens, float32 or bfloat16.
+    """
+
 def linear(x: Tensor, weights: Affine | Int8Affine, skip_zeros: bool = True) -> Tensor:
     """A linear layer by itself, as the model's layers compute it: (tokens, outputs) in x's dtype.
 
@@ -464,10 +470,10 @@ class TransformerClassifier:
         """
 
     def densities(self, layer: int) -> tuple[float, float, float, float]:
-        """The shares of the weights that are multiplied in a layer's products, above 0 and at most 1.
+        """The shares of the weights that are multiplied in a layer's products, 1 where no zeros are left out.
 
-        In this order: queries, keys and values; attention's output; both of the feed-forward network. Where most
-        weights of a product are zeros those are left out, and the share is below 1.
+        In this order: queries, keys and values, 1 before the layer was first run for all tokens; attention's output;
+        both of the feed-forward network. Zeros that fill up lists count.
         """
 
     def attention(self, layer: int, batch: PackedBatch) -> None:

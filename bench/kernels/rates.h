@@ -30,7 +30,7 @@ double rate(double work, const F& f) {
   return best;
 }
 
-// How many times as fast as f g is: the median of ratios, in turns.
+// The speed of g over that of f: the median of ratios, in turns.
 template <typename F, typename G>
 double times_as_fast(const F& f, const G& g) {
   std::vector<double> ratios;

@@ -51,8 +51,9 @@ SparseSteps random_weights(int64_t words, int64_t outputs, EntryShape shape, int
 void measure(int64_t tokens, int64_t inputs, int64_t outputs) {
   std::vector<float> c(static_cast<size_t>(kTokens * kPanel));
   const std::vector<float> ones(static_cast<size_t>(std::max(tokens, outputs)), 1.0F);
-  const auto x = aligned<float>(tokens * (inputs + 16)), w = aligned<float>(inputs * outputs);
-  const auto bytes = aligned<uint8_t>(tokens * (inputs + 64)), w8 = aligned<uint8_t>(inputs * outputs);
+  const int64_t room = round_up(tokens, kTokens);  // for whole strips
+  const auto x = aligned<float>(room * (inputs + 16)), w = aligned<float>(inputs * outputs);
+  const auto bytes = aligned<uint8_t>(room * (inputs + 64)), w8 = aligned<uint8_t>(inputs * outputs);
   const Quantized floats{reinterpret_cast<uint8_t*>(x.get()), (inputs + 16) * kWordBytes, nullptr, nullptr};
   const Quantized quantized{bytes.get(), inputs + 64, const_cast<float*>(ones.data()), const_cast<float*>(ones.data())};
   const auto dense = [&](int64_t n, int64_t t, int64_t count) {

@@ -36,6 +36,14 @@ at::Tensor linear(const at::Tensor& x, const Weights& tensors, bool skip_zeros) 
                                        : apply<bfloat16>(x.contiguous(), weights, skip_zeros);
 }
 
+double density(const Weights& tensors, at::ScalarType dtype) {
+  const LinearWeights weights = linear_weights(tensors);
+  check_linear(weights, weights.outputs(), weights.inputs());
+  MOCO_CHECK_VALUE(can_multiply(dtype) && dtype != at::kChar,
+                   "density: dtype must be torch.float32, or torch.bfloat16 where the processor multiplies that");
+  return Linear(weights, dtype, {.skip_zeros = true}).density();
+}
+
 }  // namespace
 
 LinearWeights linear_weights(const Weights& weights) {
@@ -45,6 +53,7 @@ LinearWeights linear_weights(const Weights& weights) {
 void bind_linear(py::module_& m) {
   m.def("can_multiply", guarded<Work::kNone>(&can_multiply), py::arg("dtype"));
   m.def("products_of", guarded<Work::kNone>(&products_of), py::arg("dtype"));
+  m.def("density", guarded(&density), py::arg("weights"), py::arg("dtype"));
   m.def("linear", guarded(&linear), py::arg("x"), py::arg("weights"), py::arg("skip_zeros") = true);
 }
 

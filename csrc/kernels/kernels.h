@@ -24,10 +24,10 @@ struct Norm {
   bool rms;
 };
 
-// Tokens as bytes: x[t][k] is about scale[t] * (values[t][k] - zero[t]).
+// Tokens as a product reads them, mostly as bytes: x[t][k] is about scale[t] * (values[t][k] - zero[t]).
 struct Quantized {
-  // (tokens, ld): the inputs, then anything up to a multiple of kInt8Inputs: weights are 0 there. In strips for sparse
-  // products, which may also leave floats there, without scale and zero.
+  // (tokens, ld): the inputs, then anything up to a multiple of kInt8Inputs: weights are 0 there. For sparse products
+  // in strips (see lay_in_strips), or floats in strips, without scale and zero.
   uint8_t* values;
   int64_t ld;
   float* scale;  // (tokens)
@@ -124,7 +124,8 @@ struct HiddenKernels {
   //   x: (tokens, size); factor: (size)
   void (*quantize)(const T* x, int64_t ld, const float* factor, int64_t tokens, int64_t size, const Quantized& out);
 
-  // Tokens as sparse products read them: the words of kStrip tokens side by side, bfloat16 as floats.
+  // Tokens as sparse products read them: the words of kStrip tokens side by side, 8 or 16, as the instruction set has
+  // it; bfloat16 as floats. Writes up to a whole strip.
   //   x: (tokens, words); out: (strips, words, kStrip), ld_out words for each token of a strip
   void (*lay_in_strips)(const T* x, int64_t ld, int64_t tokens, int64_t words, float* out, int64_t ld_out);
 
@@ -163,9 +164,10 @@ struct HiddenKernels {
   void (*mean_pool)(const T* hidden, const int32_t* cu_seqlens, int64_t rows, int64_t D, float* mean);
 };
 
-// Products with weights without their zeros, for one panel; they have the bits of those with all weights.
+// Products with weights without their zeros, for one panel; of finite numbers they have the bits of those with all
+// weights.
 struct SparseKernels {
-  // c = x W^T in float32, for entries of one word and one output, four successive words, four outputs.
+  // c = x W^T in float32; named by what an entry holds, outputs x words.
   //   x: tokens in strips; c: (tokens, columns), written over up to a whole block
   using Multiply = void (*)(int64_t tokens, int64_t columns, const Quantized& x, const SparsePanel& panel, float* c,
                             int64_t ld_c);

@@ -26,7 +26,7 @@ class PackedWeights {
   // How many inputs are summed in one go; those sums are then added up.
   int64_t depth() const { return depth_; }
 
-  // The share of the weights that is multiplied.
+  // The share of the weights that is multiplied, those counted that only fill up lists (see SparsePanel).
   virtual double density() const { return 1.0; }
 
   // What a token takes, in bytes, once it is prepared for these products; 0: they read tokens as they are.
@@ -35,7 +35,7 @@ class PackedWeights {
   virtual void prepare(const bfloat16* /*x*/, int64_t /*ld*/, int64_t /*tokens*/, const Quantized& /*out*/) const {}
 
   // c = x W^T for some columns (outputs) of one panel and the inputs [input, input + depth()), added to what c holds
-  // where input is not 0. The first column is a multiple of kBlock; c: (tokens, columns), written over up to a whole
+  // where input is not 0. The first column is that of a panel; c: (tokens, columns), written over up to a whole
   // block.
   virtual void multiply(const Tokens& x, int64_t tokens, int64_t first_column, int64_t columns, int64_t input, float* c,
                         int64_t ld_c) const = 0;
@@ -53,7 +53,7 @@ std::unique_ptr<PackedWeights> pack_dense(const at::Tensor& weight, at::ScalarTy
 // layers: of int8, with the same smooth, their outputs side by side.
 std::unique_ptr<PackedWeights> pack_int8(const std::vector<LinearWeights>& layers);
 
-// The same without their zeros; null where there are too few of those for it to be faster.
+// The same without their zeros; null where there are too few of those for it to be faster, see sparse.cpp.
 std::unique_ptr<PackedWeights> pack_sparse(const at::Tensor& weight, at::ScalarType dtype, int64_t depth);
 std::unique_ptr<PackedWeights> pack_sparse_int8(const std::vector<LinearWeights>& layers);
 

@@ -4,20 +4,25 @@
 
 #include <limits>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 #include "core/isa.h"
 #include "core/scratch.h"
 #include "linear/linear.h"
 #include "linear/packed_weights.h"
+#include "linear/products.h"
 #include "linear/sparse_steps.h"
 
 namespace moco {
 
 namespace {
 
+static_assert(kSparsePanel == Linear::kPanel);
+
 // A kernel, and the share of multiplied weights below which it beats dense ones, with something to spare: measured by
-// bench/bench_kernels.py --sparse with AVX2, 25 and 128 tokens of 384 x 1536 up to 1024 x 4096.
+// bench/bench_kernels.py --sparse with AVX2, 25 and 128 tokens of 384 x 1536 up to 1024 x 4096. A few tokens fill no
+// vector, and want fewer; they cost little.
 struct Form {
   EntryShape shape;
   double pays_below;
@@ -30,6 +35,14 @@ std::vector<Form> forms_of_float32() {
 constexpr double kInt8PaysBelow = 0.4;
 // Dense products of bfloat16 are twice as fast as those of float32, in which sparse ones are computed.
 constexpr double kShareForBFloat16 = 0.5;
+
+// What the shares above are multiplied by here. Nothing pays where oneDNN multiplies tiles. With AVX-512 half as many
+// sums are under way: until that is measured it must save more.
+double share_for(at::ScalarType weights) {
+  if (products_of(weights) == "oneDNN") return 0.0;
+  const double share = std::string_view(kernels().isa).starts_with("avx512") ? 0.75 : 1.0;
+  return weights == at::kBFloat16 ? share * kShareForBFloat16 : share;
+}
 
 bool fits(const WordMatrix& weights, EntryShape shape) {
   return weights.inputs % shape.run == 0 && weights.inputs <= std::numeric_limits<uint16_t>::max();
@@ -129,28 +142,28 @@ WordMatrix words_of(const at::Tensor& weight) {
           weight.size(1) * weight.element_size() / kWordBytes};
 }
 
-double share_of_others(const at::Tensor& weight) {
+double share_of_nonzeros(const at::Tensor& weight) {
   return static_cast<double>(weight.count_nonzero().item<int64_t>()) / static_cast<double>(weight.numel());
 }
 
 }  // namespace
 
 std::unique_ptr<PackedWeights> pack_sparse(const at::Tensor& weight, at::ScalarType dtype, int64_t depth) {
-  const double share = dtype == at::kFloat ? 1.0 : kShareForBFloat16;
+  const double share = share_for(dtype);
   const std::vector<Form> forms = forms_of_float32();
-  if (share_of_others(weight) >= forms[0].pays_below * share) return nullptr;  // the common case, quickly
+  if (share_of_nonzeros(weight) >= forms[0].pays_below * share) return nullptr;  // the common case, quickly
   // Adding 0 turns -0, which masks leave, to 0.
   const at::Tensor rounded = weight.to(dtype).to(at::kFloat).add(0.0).contiguous();
   const WordMatrix words = words_of(rounded);
   std::optional<SparseSteps> best;
   const Form* form = nullptr;
-  double least = share;
+  double least_time = share;
   for (const Form& each : forms) {
     if (!fits(words, each.shape)) continue;
     SparseSteps steps(words, each.shape, dense_depth(depth));
     const double time = steps.density() / each.pays_below;
-    if (time >= least) continue;
-    least = time;
+    if (time >= least_time) continue;
+    least_time = time;
     best = std::move(steps);
     form = &each;
   }
@@ -162,13 +175,14 @@ std::unique_ptr<PackedWeights> pack_sparse_int8(const std::vector<LinearWeights>
   std::vector<at::Tensor> each;
   for (const LinearWeights& layer : layers) each.push_back(layer.unpacked().detach());
   const at::Tensor numbers = at::cat(each);
-  if (share_of_others(numbers) >= kInt8PaysBelow) return nullptr;
+  const double pays_below = kInt8PaysBelow * share_for(at::kChar);
+  if (share_of_nonzeros(numbers) >= pays_below) return nullptr;
   const int64_t filling = round_up(numbers.size(1), kInt8Inputs) - numbers.size(1);
   const at::Tensor filled = at::constant_pad_nd(numbers, {0, filling}).contiguous();
   const WordMatrix words = words_of(filled);
   if (!fits(words, {1, 1})) return nullptr;
   SparseSteps steps(words, {1, 1}, words.inputs);
-  if (steps.density() >= kInt8PaysBelow) return nullptr;
+  if (steps.density() >= pays_below) return nullptr;
   return std::make_unique<SparseInt8>(std::move(steps), layers, numbers);
 }
 

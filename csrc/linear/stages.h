@@ -22,7 +22,7 @@ struct StageBuffers {
 
 // The number of values a token has in each of the buffers.
 struct Widths {
-  int64_t normalized = 0, inner = 0, product = 0, prepared = 0;
+  int64_t normalized = 0, inner = 0, product = 0, prepared = 0;  // the last in bytes
   // A stride of whole pages would crowd a tile into few sets of the cache.
   int64_t ld_prepared() const { return prepared + 64; }
 };
@@ -44,8 +44,7 @@ void run_stages(int64_t tokens, Widths widths, std::initializer_list<Stage<T>> s
     // thread_local inside this function: the memory is that of the thread which runs the task.
     static thread_local Scratch normalized, inner, product, values, scales;
     float* scale = scales.of<float>(2 * count);
-    const int64_t whole_tiles =
-        round_up(count, Linear::kTile);  // sparse products write words for tokens that are not there
+    const int64_t whole_tiles = round_up(count, Linear::kTile);  // what sparse products read is written in whole strips
     return StageBuffers<T>{
         normalized.of<T>(count * widths.normalized),
         inner.of<T>(count * widths.inner),
@@ -84,7 +83,7 @@ void run_stages(int64_t tokens, Widths widths, std::initializer_list<Stage<T>> s
 // tokens, buffers) is what it reads.
 template <typename T, typename F>
 Stage<T> prepare_stage(const Linear& linear, int64_t tokens, const F& operand) {
-  return {linear.tiles_to_prepare(tokens), 20 * tokens * linear.inputs(),
+  return {linear.tiles_to_prepare(tokens), linear.prepared_bytes() == 0 ? 0 : 20 * tokens * linear.inputs(),
           [&](Range t, Range tiles, StageBuffers<T> between) { linear.prepare(operand(t, between), t.size(), tiles); }};
 }
 

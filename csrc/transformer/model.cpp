@@ -88,7 +88,7 @@ const Embeddings& TransformerClassifier::embeddings() const {
 std::array<double, 4> TransformerClassifier::densities(int64_t layer) const {
   const SelfAttention& attention = this->layer(layer).attention();
   const FeedForward& feed_forward = this->layer(layer).feed_forward();
-  return {attention.query_key_value().density(), attention.output().density(), feed_forward.up().density(),
+  return {attention.input_density(), attention.output().density(), feed_forward.up().density(),
           feed_forward.down().density()};
 }
 

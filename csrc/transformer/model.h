@@ -34,8 +34,8 @@ class TransformerClassifier {
   at::ScalarType dtype() const { return dtype_; }
   // Whether `peek` needs no keys and values in this layer: it then takes next to no time.
   bool folds_keys(int64_t layer) const { return this->layer(layer).peek() != nullptr; }
-  // The shares of the weights that are multiplied in a layer's products: of queries, keys and values, of attention's
-  // output, and of the two of the feed-forward network.
+  // The shares of the weights that are multiplied in a layer's products: of queries, keys and values, 1 before the
+  // layer was first run for all tokens; of attention's output, and of the two of the feed-forward network.
   std::array<double, 4> densities(int64_t layer) const;
   // Whether `classify` reads no token but the pooled one.
   bool reads_one_token() const { return head_.pooling() == Pooling::kToken; }

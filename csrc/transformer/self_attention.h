@@ -33,7 +33,8 @@ class SelfAttention {
   void project_context(const T* context, int64_t ld_context, T* hidden, int64_t tokens) const;
 
   const NormLayers& norms() const { return norms_; }
-  const Linear& query_key_value() const { return query_key_value_.get(); }
+  // The share of the weights of queries, keys and values that is multiplied; 1 before all three were asked for at once.
+  double input_density() const { return query_key_value_.density(); }
   const Linear& output() const { return output_; }
   // The share of a row's tokens, as many as it began with, that go on after this sub-layer.
   double keep() const { return keep_; }
@@ -70,6 +71,7 @@ class SelfAttention {
                      [&] { linear_ = std::make_unique<Linear>(layers_, dtype_, LinearOptions{.skip_zeros = true}); });
       return *linear_;
     }
+    double density() const { return linear_ == nullptr ? 1.0 : linear_->density(); }
 
    private:
     std::vector<LinearWeights> layers_;

@@ -18,7 +18,7 @@ from moco_rt.architectures.compressed.shortening import check_lengths
 from moco_rt.architectures.genuine import check_genuine
 from moco_rt.compression.answers import answers, divergence
 from moco_rt.compression.narrowing import narrow, smaller
-from moco_rt.compression.pruning import BLOCKS, Block, prune
+from moco_rt.compression.pruning import Block, check_block, prune
 from moco_rt.compression.recovery import Pruning, Recovery
 from moco_rt.compression.schedule import find_schedule, lengths_after
 from moco_rt.compression.sub_layers import Batch
@@ -33,8 +33,8 @@ from moco_rt.quantization.hf_quantizer import is_int8
 _ROWS, _TOKENS = 2048, 40_000
 #: Tokens of a batch of them, and how many batches a schedule of lengths is found on.
 _BATCH_TOKENS, _SCHEDULE_BATCHES = 4096, 4
-#: Weights that become zero while a model learns are chosen on every so manieth of the batches, many times over.
-_PRUNE_EVERY = 4
+#: Batches by which weights are chosen that become zero while a model learns: that is done ten times.
+_PRUNE_BATCHES = 4
 
 
 def compress(
@@ -72,7 +72,8 @@ def compress(
         sparsity: the share of the weights in each of the layers' products that is zero, from 0 up to below 1; it saves
             time where most of them are. Where the model learns, they become zero little by little meanwhile.
         block: outputs and inputs of the blocks in which weights are zero together. Kernels of int8 take (1, 4), those
-            of float32 are fastest with (4, 1); (1, 1) costs the answers least.
+            of float32 are fastest with (4, 1); (1, 1) costs the answers least. A model
+            that has zeros already keeps them only where sparsity is asked for.
         lengths: the share of the tokens that all layers together see, above 0 and at most 1: after which attentions how
             many are left out is searched for. Or a dict from layers, from 0, to the share of a row's tokens that go on
             after their attention, such as `{1: 0.5, 2: 0.35}`, which never rises. The first token always stays. How
@@ -105,14 +106,14 @@ def compress(
         raise ValueError(f"width must be above 0 and at most 1 (got {width})")
     if not 0 <= sparsity < 1:
         raise ValueError(f"sparsity must be at least 0 and below 1 (got {sparsity})")
-    if tuple(block) not in BLOCKS:
-        raise ValueError(f"block must be (outputs, inputs), one of {', '.join(map(str, BLOCKS))} (got {block})")
     if isinstance(lengths, float | int) and not 0 < lengths <= 1:
         raise ValueError(f"lengths must be above 0 and at most 1 (got {lengths})")
     if epochs < 0:
         raise ValueError(f"epochs must be at least 0 (got {epochs})")
     model, tokenizer = unwrap(model, tokenizer)
     layers = len(layer_parts(model))
+    if sparsity > 0:
+        check_block(model, block)
     if isinstance(lengths, Mapping):
         check_lengths(lengths_after(lengths, layers), layers)
     if is_int8(model):
@@ -141,7 +142,7 @@ def compress(
         small = narrow(teacher, sample, width)
         small.config.lengths = _schedule(small, teacher, sample, lengths)
     if epochs > 0:
-        few = sample[::_PRUNE_EVERY]
+        few = sample[:: max(1, len(sample) // _PRUNE_BATCHES)]
         pruning = Pruning(sparsity, lambda share: prune(small, few, share, block)) if sparsity > 0 else None
         recovery.run(small, teacher, rows, saved, pruning)
     elif sparsity > 0:

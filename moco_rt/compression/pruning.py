@@ -28,8 +28,24 @@ _RIDGE = 1e-2
 _SWEEP = 128
 
 
+def check_block(model: Any, block: Block) -> None:
+    """Refuse blocks that no kernels take, or that do not divide a model's layers.
+
+    Raises:
+        ValueError: they are such.
+    """
+    if tuple(block) not in BLOCKS:
+        raise ValueError(f"block must be (outputs, inputs), one of {', '.join(map(str, BLOCKS))} (got {block})")
+    for part in layer_parts(model):
+        for path in (part.query, part.output, part.up, part.down):
+            linear = model.get_submodule(path)
+            if linear.out_features % block[0] or linear.in_features % block[1]:
+                sizes = f"{linear.out_features} x {linear.in_features}"
+                raise ValueError(f"block must divide the model's layers (got {block}, and {sizes} of {path})")
+
+
 def prune(model: CompressedForSequenceClassification, batches: Sequence[Batch], sparsity: float, block: Block) -> None:
-    """Make a share of the weights in the products of each layer zero, in place; weights that are zero stay so.
+    """Make a share of the weights in the products of each layer zero, in place; blocks that are zero stay so.
 
     Args:
         model: the classifier, on any device.

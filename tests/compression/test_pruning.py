@@ -121,6 +121,11 @@ def test_zeros_stay_while_a_model_learns_and_after_an_interruption(taught, tmp_p
         torch.testing.assert_close(again.state_dict()[name], weight, rtol=1e-3, atol=1e-4)
 
 
+def test_blocks_must_divide_the_layers(tiny_bert, one_line_error):
+    with one_line_error(ValueError, "block must divide the model's layers (got (1, 4), and 30 x 30 of bert.encoder."):
+        compress(tiny_bert(hidden=30), ["a film"], tokenizer=None, sparsity=0.5)
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [

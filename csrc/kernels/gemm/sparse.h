@@ -1,8 +1,9 @@
 // Products with weights most of which are zeros: only the others are stored, and tokens lie side by side.
 //
-// A vector holds a word of as many tokens; one weight is spread over a vector and meets them all. Four outputs at a
-// time keep as many sums as hide the latency of a multiply-add. Zeros that are left out add nothing to a sum, and the
-// others are added in the order in which dense weights add them, so that the result has the same bits.
+// A vector holds one word of each of kWidth tokens; one weight is spread over a vector and meets them all. Four outputs
+// at a time keep eight sums under way (with AVX-512 four), for the latency of a multiply-add. Zeros that are left out
+// add nothing to a sum, and the others are added in the order in which dense weights add them, so that of finite
+// numbers the result has the same bits.
 #pragma once
 
 #include "kernels/gemm/int8.h"
@@ -12,7 +13,7 @@
 namespace moco::MOCO_ISA {
 namespace {
 
-// Tokens whose words lie side by side: a piece of kDepth inputs of so many fits the first-level cache.
+// Tokens whose words lie side by side: a piece of 384 inputs of so many fits the first-level cache.
 constexpr int64_t kStrip = kWidth < 16 ? 2 * kWidth : kWidth;
 constexpr int64_t kStripVectors = kStrip / kWidth;
 
@@ -35,7 +36,8 @@ struct Int8Words {
 };
 
 // The sums of one group of outputs over one list of steps, added to those in `total` or in their place.
-//   x: (words, kStrip); inputs: (steps, lists); weights: (steps, lists, run, outputs of a list); total: (group, kStrip)
+//   x: (words, kStrip); inputs: (steps, lists); weights: (steps, lists, run, outputs of a list); total: (kSparsePanel,
+//   kStrip)
 template <typename F, int lists, int run, int vectors>
 inline __attribute__((always_inline)) void sum_group(const char* x, int64_t steps, const uint16_t* inputs,
                                                      const char* weights, const uint8_t* outputs, bool add,

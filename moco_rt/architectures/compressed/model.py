@@ -99,8 +99,9 @@ class CompressedForSequenceClassification(PreTrainedModel):
         """Say what is left of its layers, in a line."""
         heads, neurons = (", ".join(map(str, widths)) for widths in (self.config.heads, self.config.neurons))
         shares = ", ".join(f"{share:.0%}" for share in self.config.lengths) or "all"
-        zeros = getattr(self.config, "compression", {}).get("sparsity", 0.0)
-        return f"heads {heads}; neurons {neurons}; weights {1 - zeros:.0%}; tokens {shares}"
+        sparsity = getattr(self.config, "compression", {}).get("sparsity", 0.0)
+        zeros = f"; zeros {sparsity:.0%}" if sparsity > 0 else ""
+        return f"heads {heads}; neurons {neurons}; tokens {shares}{zeros}"
 
     def get_input_embeddings(self) -> torch.nn.Module:
         """Return the embeddings of words."""
