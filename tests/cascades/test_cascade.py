@@ -220,7 +220,7 @@ def test_no_texts_are_refused(cascade_of, none, one_line_error):
         cascade_of("small large", [0.9]).predict(none)
 
 
-@pytest.mark.parametrize("what", [None, 3, b"good", ("a", "b", "c"), {"a", "b"}], ids=repr)
+@pytest.mark.parametrize("what", [None, 3, b"good", ("a", "b", "c"), pytest.param({"a", "b"}, id="a set")], ids=repr)
 @pytest.mark.parametrize("place", [0, 5, 4100])
 def test_what_is_not_a_text_is_refused_by_its_place(cascade_of, what, place, one_line_error):
     texts = ["good"] * 4200

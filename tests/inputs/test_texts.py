@@ -247,7 +247,9 @@ def test_texts_and_pairs_are_texts(text):
     check_text(text, 0)
 
 
-@pytest.mark.parametrize("text", [None, 1, b"a", ("a",), ["a", "b", "c"], {"a", "b"}], ids=repr)
+@pytest.mark.parametrize(
+    "text", [None, 1, b"a", ("a",), ["a", "b", "c"], pytest.param({"a", "b"}, id="a set")], ids=repr
+)
 def test_what_is_no_text_is_refused_by_its_place(text, one_line_error):
     words = f"texts must hold texts or pairs of texts (got {type(text).__name__} at place 7)"
     with one_line_error(TypeError, words):
