@@ -8,6 +8,7 @@ pruned one after the other, each on what the pruned ones below it give.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ def check_block(model: Any, block: Block) -> None:
     if tuple(block) not in BLOCKS:
         raise ValueError(f"block must be (outputs, inputs), one of {', '.join(map(str, BLOCKS))} (got {block})")
     for part in layer_parts(model):
-        for path in (part.query, part.output, part.up, part.down):
+        for path in astuple(part):
             linear = model.get_submodule(path)
             if linear.out_features % block[0] or linear.in_features % block[1]:
                 sizes = f"{linear.out_features} x {linear.in_features}"
@@ -136,9 +137,5 @@ def _kept(w: Tensor, inverse: Tensor, sparsity: float, block: Block) -> Tensor:
 def masks_of(model: CompressedForSequenceClassification) -> dict[Tensor, Tensor]:
     """Return which weights of the layers' products are not zero: bool, by weight."""
     inner: Any = model.model
-    weights = [
-        inner.get_submodule(path).weight
-        for part in layer_parts(inner)
-        for path in (part.query, part.key, part.value, part.output, part.up, part.down)
-    ]
+    weights = [inner.get_submodule(path).weight for part in layer_parts(inner) for path in astuple(part)]
     return {weight: weight.detach() != 0 for weight in weights}

@@ -36,13 +36,6 @@ def few_tokens_to_choose_by(monkeypatch):
     monkeypatch.setattr(compress_module, "_TOKENS", 4000)
 
 
-@pytest.fixture
-def often(monkeypatch):
-    """Checkpoints after every step, and batches that are small enough for several of them."""
-    monkeypatch.setattr(recovery, "_INTERVAL", -1.0)
-    monkeypatch.setattr(recovery, "_TOKENS", 512)
-
-
 def labels_of(model, tokenizer, texts):
     fast = EarlyExitTextClassificationModel(model)
     fast.tokenizer = tokenizer
@@ -100,24 +93,14 @@ def test_what_is_left_learns_the_answers(taught, monkeypatch):
 
 
 @pytest.mark.usefixtures("often")
-def test_an_interrupted_recovery_goes_on_to_the_same_model(taught, tmp_path, monkeypatch):
+def test_an_interrupted_recovery_goes_on_to_the_same_model(taught, interrupted_after, tmp_path, monkeypatch):
     model, tokenizer, texts = taught
     texts = texts[:200]
     wanted = {"tokenizer": tokenizer, "width": 0.5, "epochs": 2}
     whole = compress(model, texts, **wanted)
-    file, steps = tmp_path / "recovery.pt", []
-    loss = recovery._loss
-
-    def interrupted(*arguments):
-        steps.append(1)
-        if len(steps) == 6:
-            raise KeyboardInterrupt
-        return loss(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(recovery, "_loss", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            compress(model, texts, checkpoint=file, **wanted)
+    file = tmp_path / "recovery.pt"
+    with interrupted_after(5):
+        compress(model, texts, checkpoint=file, **wanted)
     assert file.is_file()
     monkeypatch.setattr("moco_rt.compression.compress.narrow", None)  # nothing is chosen again
     again = compress(model, texts, checkpoint=file, **wanted)

@@ -7,7 +7,6 @@ import torch
 
 from moco_rt import EarlyExitTextClassificationModel, compress, quantize
 from moco_rt.compression import compress as compress_module
-from moco_rt.compression import recovery
 from moco_rt.compression.pruning import BLOCKS, masks_of, pruned
 from moco_rt.demo.classifier import train_classifier
 from moco_rt.demo.corpus import make_corpus
@@ -94,28 +93,17 @@ def test_a_pruned_model_has_the_zeros_and_nearly_the_answers_in_every_form(taugh
     assert (in_int8.predict(texts).labels == ours.predict(texts).labels).float().mean() > 0.97
 
 
-def test_zeros_stay_while_a_model_learns_and_after_an_interruption(taught, tmp_path, monkeypatch):
-    monkeypatch.setattr(recovery, "_INTERVAL", -1.0)
-    monkeypatch.setattr(recovery, "_TOKENS", 512)
+@pytest.mark.usefixtures("often")
+def test_zeros_stay_while_a_model_learns_and_after_an_interruption(taught, interrupted_after, tmp_path):
     model, tokenizer, texts = taught
     texts = texts[:200]
     wanted = {"tokenizer": tokenizer, "sparsity": 0.7, "epochs": 2}
     whole = compress(model, texts, **wanted)
     for weight in masks_of(whole):
         assert zero_blocks(weight.detach(), (1, 4)).float().mean() == pytest.approx(0.7, abs=0.01)
-    file, steps = tmp_path / "recovery.pt", []
-    loss = recovery._loss
-
-    def interrupted(*arguments):
-        steps.append(1)
-        if len(steps) == 7:
-            raise KeyboardInterrupt
-        return loss(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(recovery, "_loss", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            compress(model, texts, checkpoint=file, **wanted)
+    file = tmp_path / "recovery.pt"
+    with interrupted_after(6):
+        compress(model, texts, checkpoint=file, **wanted)
     again = compress(model, texts, checkpoint=file, **wanted)
     for name, weight in whole.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], weight, rtol=1e-3, atol=1e-4)

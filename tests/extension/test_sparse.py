@@ -16,6 +16,7 @@ SIZES = [(64, 384), (70, 388), (3, 30), (130, 1000), (16, 8)]
 TOKENS = [1, 2, 7, 8, 9, 16, 25, 33, 64, 100]
 #: (outputs, inputs) of which all are zero or none.
 BLOCKS = [(1, 1), (1, 4), (4, 1)]
+DTYPES = {"float32": torch.float32, "int8": torch.int8}
 
 
 def sparse_layer(outputs, inputs, block, share=0.2, seed=0):
@@ -43,7 +44,7 @@ def layers_of(form, linear):
 def test_products_without_zeros_have_the_same_bits(size, block, form):
     # A word of int8 is four inputs: of single weights few may stay.
     dtype, weights = layers_of(form, sparse_layer(*size, block, share=0.2 if form == "float32" else 0.05))
-    if size[0] >= 64:
+    if size[0] >= 64 and _C.products_of(DTYPES[form]) != "oneDNN":  # which skips none
         assert _C.density(weights, dtype) < 0.4
     for tokens in TOKENS:
         x = torch.randn(tokens, size[1]).to(dtype)
