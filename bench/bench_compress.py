@@ -35,15 +35,24 @@ from moco_rt.statistics.calibration import calibration_error
 from moco_rt.tuning import Variant, as_given, choose_variant, study_variants
 
 STORED = RESULTS / "compress.json"
-#: Texts to learn from, labelled rows (of several files, one after the other), the longest row in tokens.
+#: Texts to learn from, texts that the model was not fine-tuned on, labelled rows (of several files, one after the
+#: other), the longest row in tokens.
 SETS = {
-    "minilm-sst2": (SENTENCES, ("sst2/dev.jsonl", "sst2/test.jsonl"), 64),
-    "minilm-imdb": ("imdb/unlabelled.jsonl", ("imdb/test.jsonl",), 256),
+    "minilm-sst2": ("sst2/train.jsonl", SENTENCES, ("sst2/dev.jsonl", "sst2/test.jsonl"), 64),
+    "minilm-imdb": ("imdb/unlabelled.jsonl", "imdb/unlabelled.jsonl", ("imdb/test.jsonl",), 256),
 }
 #: What is asked of `compress`.
 DIALS: dict[str, list[dict[str, Any]]] = {
-    "minilm-sst2": [{"width": 0.75}, {"width": 0.5}, {"lengths": 0.5}, {"width": 0.5, "lengths": 0.7}],
-    "minilm-imdb": [{"width": 0.5}, {"lengths": 0.5}, {"width": 0.5, "lengths": 0.5}],
+    "minilm-sst2": [
+        {"width": 0.75},
+        {"width": 0.5},
+        {"lengths": 0.5},
+        {"width": 0.5, "lengths": 0.7},
+        {"sparsity": 0.5},
+        {"sparsity": 0.8},
+        {"sparsity": 0.9},
+    ],
+    "minilm-imdb": [{"width": 0.5}, {"lengths": 0.5}, {"width": 0.5, "lengths": 0.5}, {"sparsity": 0.8}],
 }
 #: What is promised.
 WISHES = {
@@ -100,7 +109,7 @@ def compressed(name: str, dials: dict[str, Any], epochs: int, options: argparse.
     folder = options.keep / f"{name} {named(dials)}, epochs {epochs}"
     if (folder / "minutes.json").exists():
         return load_classifier(str(folder))[0], json.loads((folder / "minutes.json").read_text())
-    learn_from, _, limit = SETS[name]
+    learn_from, _, _, limit = SETS[name]
     began = time.perf_counter()
     rows = texts(learn_from, options.learn_rows)
     small = moco_rt.compress(
@@ -121,11 +130,11 @@ def compressed(name: str, dials: dict[str, Any], epochs: int, options: argparse.
 
 def measure(name: str, options: argparse.Namespace) -> dict:
     """All models of a set."""
-    learn_from, files, limit = SETS[name]
+    _, unseen, files, limit = SETS[name]
     model, tokenizer = load_classifier(str(SHARED / "models" / name))
     given = ready(model, tokenizer)
     labelled = [row for file in files for row in read_jsonl(SHARED / "data" / file, options.rows)]
-    calibrate = texts(learn_from, 512)
+    calibrate = texts(unseen, 512)
     whole = product_weights(Widths.of(model), model.config.hidden_size, head_size(model.config))
     found = {"given": describe(model, given, labelled, limit, calibrate)}
     for dials in chosen(name, options):
@@ -146,14 +155,14 @@ def measure(name: str, options: argparse.Namespace) -> dict:
 
 def certify(name: str, options: argparse.Namespace) -> dict:
     """The fastest that is certified with and without smaller models, from one study."""
-    learn_from, files, limit = SETS[name]
+    _, unseen, files, limit = SETS[name]
     model, tokenizer = load_classifier(str(SHARED / "models" / name))
     others = [compressed(name, dials, options.epochs, options)[0] for dials in chosen(name, options)]
     given = as_given(model, tokenizer, None, None, limit)
     labelled = [row for file in reversed(files) for row in read_jsonl(SHARED / "data" / file, None)]
     certifying, report = labelled[: options.certify_rows], labelled[options.certify_rows :][: options.report_rows]
     split = given.split(
-        texts(learn_from, options.find_rows),
+        texts(unseen, options.find_rows),
         [row["text"] for row in certifying],
         [row["label"] for row in certifying],
         0,

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import kl_div, logsigmoid, mse_loss
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, kl_div, logsigmoid, mse_loss
 
 from moco_rt.compression.sub_layers import Batch
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
@@ -37,3 +37,24 @@ def divergence(given: Tensor, found: Tensor, config: Any) -> Tensor:
         both = [torch.stack([logsigmoid(logits), logsigmoid(-logits)]) for logits in (found, given)]
         return kl_div(both[0], both[1], log_target=True, reduction="sum") / len(given)
     return kl_div(found.log_softmax(dim=1), given.log_softmax(dim=1), log_target=True, reduction="batchmean")
+
+
+def surprise(logits: Tensor, config: Any, generator: torch.Generator) -> Tensor:
+    """Return the negative log-likelihood of answers that are drawn from a model's own, summed over rows.
+
+    The squares of its gradients are Fisher information. Numbers are taken to be off by a standard normal error.
+
+    Args:
+        logits: (rows, C).
+        config: the model's, which says what its answers are.
+        generator: of the answers, on the CPU.
+    """
+    said = logits.detach().float().cpu()
+    if config.problem_type == "regression" or logits.shape[1] == 1:
+        drawn = said + torch.randn(said.shape, generator=generator)
+        return mse_loss(logits, drawn.to(logits), reduction="sum") / 2
+    if config.problem_type == "multi_label_classification":
+        drawn = torch.bernoulli(said.sigmoid(), generator=generator)
+        return binary_cross_entropy_with_logits(logits, drawn.to(logits), reduction="sum")
+    labels = torch.multinomial(said.softmax(dim=1), 1, generator=generator)[:, 0]
+    return cross_entropy(logits, labels.to(logits.device), reduction="sum")

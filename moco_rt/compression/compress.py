@@ -69,8 +69,9 @@ def compress(
             meet: thousands. Those that the model was fine-tuned on will do; those that certify later must not be here.
         width: the share of the multiply-adds of the layers' products that is left, above 0 and at most 1. Layers become
             narrower by different shares, by whole heads and by 16 neurons.
-        sparsity: the share of the weights in each of the layers' products that is zero, from 0 up to below 1; it saves
-            time where most of them are. Where the model learns, they become zero little by little meanwhile.
+        sparsity: the share of the weights in the layers' products that is zero, from 0 up to below 1, by different
+            shares of each; it saves time where most of them are. Where the model learns, they become zero little by
+            little meanwhile.
         block: outputs and inputs of the blocks in which weights are zero together. Kernels of int8 take (1, 4), those
             of float32 are fastest with (4, 1); (1, 1) costs the answers least. A model
             that has zeros already keeps them only where sparsity is asked for.
@@ -143,10 +144,10 @@ def compress(
         small.config.lengths = _schedule(small, teacher, sample, lengths)
     if epochs > 0:
         few = sample[:: max(1, len(sample) // _PRUNE_BATCHES)]
-        pruning = Pruning(sparsity, lambda share: prune(small, few, share, block)) if sparsity > 0 else None
+        pruning = Pruning(sparsity, lambda share: prune(small, few, share, block, seed)) if sparsity > 0 else None
         recovery.run(small, teacher, rows, saved, pruning)
     elif sparsity > 0:
-        prune(small, sample, sparsity, block)
+        prune(small, sample, sparsity, block, seed)
     small.config.compression = {
         **({} if width == 1 else {"width": width}),
         **({} if sparsity == 0 else {"sparsity": sparsity, "block": list(block)}),

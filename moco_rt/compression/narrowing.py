@@ -141,7 +141,7 @@ def _rebuild(model: Any, halves: Sequence[SubLayer], kept: Sequence[Tensor], bat
                 tokens += len(x)
                 full.hidden[place] = after
         _set(linear, half, units, moments / tokens, products / tokens)
-        cut.hidden = [cut.run(place) for place in range(len(batches))]
+        cut.advance()
     return rebuilt
 
 

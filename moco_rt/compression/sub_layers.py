@@ -90,6 +90,10 @@ class Walk:
         after: Tensor = self._step(hidden, context)
         return after
 
+    def advance(self) -> None:
+        """Keep what the sub-layer gives as the hidden states of all batches."""
+        self.hidden = [self.run(batch) for batch in range(len(self.hidden))]
+
 
 @contextmanager
 def watch(linear: torch.nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:

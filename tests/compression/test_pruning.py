@@ -6,8 +6,12 @@ import pytest
 import torch
 
 from moco_rt import EarlyExitTextClassificationModel, compress, quantize
+from moco_rt.architectures.compressed.layers import Widths, layer_parts
 from moco_rt.compression import compress as compress_module
-from moco_rt.compression.pruning import BLOCKS, masks_of, pruned
+from moco_rt.compression.answers import divergence
+from moco_rt.compression.narrowing import smaller
+from moco_rt.compression.pruning import BLOCKS, _share_out, masks_of, pruned
+from moco_rt.compression.sensitivity import sensitivities
 from moco_rt.demo.classifier import train_classifier
 from moco_rt.demo.corpus import make_corpus
 
@@ -38,10 +42,15 @@ def zero_blocks(weight, block):
     return (blocks == 0).all(dim=3).all(dim=1)
 
 
+def share_of_zero_blocks(model, block):
+    """The share of all products' blocks that is zero."""
+    return torch.cat([zero_blocks(weight.detach(), block).flatten() for weight in masks_of(model)]).float().mean()
+
+
 @pytest.mark.parametrize("block", BLOCKS)
 def test_the_share_of_blocks_is_zero_and_the_others_make_up_for_it(block):
     x, weight, moments = correlated()
-    found = pruned(weight, moments, 0.5, block)
+    found = pruned(weight, moments, torch.ones(len(weight)), 0.5, block)
     gone = zero_blocks(found, block)
     assert gone.sum() == round(0.5 * gone.numel())
     left_out = weight * (found != 0)
@@ -52,7 +61,7 @@ def test_the_share_of_blocks_is_zero_and_the_others_make_up_for_it(block):
 def test_one_weight_is_made_up_for_as_least_squares_would():
     x, weight, moments = correlated(inputs=8)
     weight = weight[:1]
-    found = pruned(weight, moments, 1 / 8, (1, 1))
+    found = pruned(weight, moments, torch.ones(len(weight)), 1 / 8, (1, 1))
     (place,) = (found == 0).nonzero()[:, 1].tolist()
     # The inputs before it stay; those behind it take over what it gave.
     torch.testing.assert_close(found[:, :place], weight[:, :place])
@@ -65,10 +74,47 @@ def test_one_weight_is_made_up_for_as_least_squares_would():
 
 def test_zeros_stay_when_more_are_asked_for():
     _, weight, moments = correlated()
-    first = pruned(weight, moments, 0.3, (1, 4))
-    second = pruned(first, moments, 0.6, (1, 4))
+    first = pruned(weight, moments, torch.ones(len(weight)), 0.3, (1, 4))
+    second = pruned(first, moments, torch.ones(len(first)), 0.6, (1, 4))
     assert (second[first == 0] == 0).all()
     assert zero_blocks(second, (1, 4)).float().mean() == pytest.approx(0.6, abs=0.01)
+
+
+def test_outputs_that_matter_keep_more_weights():
+    _, weight, moments = correlated()
+    weighed = torch.ones(len(weight))
+    weighed[:8] = 100.0
+    zeros = pruned(weight, moments, weighed, 0.5, (1, 1)) == 0
+    assert zeros[:8].float().mean() < 0.2 < zeros[8:].float().mean()
+
+
+def test_zeros_are_shared_out_by_what_they_cost_and_every_product_keeps_some():
+    cheap, dear = torch.arange(100.0) / 1000, 1 + torch.arange(300.0)
+    shares = _share_out({"cheap": cheap, "dear": dear}, 0.8)
+    assert shares["cheap"] == pytest.approx(0.95, abs=0.011)  # a quarter of the 20% that all would keep
+    assert 100 * shares["cheap"] + 300 * shares["dear"] == pytest.approx(320, abs=2)
+    assert _share_out({"cheap": cheap, "dear": dear}, 0.2) == pytest.approx({"cheap": 0.8, "dear": 0.0}, abs=0.01)
+
+
+@pytest.mark.parametrize("kind", ["single_label_classification", "multi_label_classification", "regression"])
+def test_sensitivities_say_what_noise_on_an_output_costs_the_answers(kind, tiny_bert):
+    model = smaller(tiny_bert(labels=3), Widths.of(tiny_bert(labels=3)))
+    model.config.problem_type = kind
+    torch.manual_seed(0)
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    batch = {"input_ids": torch.randint(5, 90, (400, 6)), "attention_mask": torch.ones(400, 6, dtype=torch.long)}
+    path = layer_parts(model.model)[0].up
+    expected = 0.5 * float(sensitivities(model, [batch], seed=0)[path].sum())
+    with torch.no_grad():
+        given, size = model(**batch).logits, 1e-2
+        handle = model.model.get_submodule(path).register_forward_hook(
+            lambda _, __, output: output + size * torch.randn_like(output)
+        )
+        found = [divergence(given, model(**batch).logits, model.config) for _ in range(20)]
+        handle.remove()
+    scale = given.shape[1] / 2 if kind == "regression" else 1  # a mean of squares there, not half of their sum
+    assert scale * float(torch.stack(found).mean()) / size**2 == pytest.approx(expected, rel=0.2)
 
 
 @pytest.mark.parametrize("block", [(1, 4), (4, 1)])
@@ -76,8 +122,7 @@ def test_a_pruned_model_has_the_zeros_and_nearly_the_answers_in_every_form(taugh
     model, tokenizer, texts = taught
     small = compress(model, texts, tokenizer=tokenizer, sparsity=0.6, block=block, epochs=0)
     assert small.config.compression == {"sparsity": 0.6, "block": list(block), "epochs": 0}
-    for weight in masks_of(small):
-        assert zero_blocks(weight.detach(), block).float().mean() == pytest.approx(0.6, abs=0.01)
+    assert share_of_zero_blocks(small, block) == pytest.approx(0.6, abs=0.01)
     ours = EarlyExitTextClassificationModel(small)
     batch = tokenizer(texts[:50], padding=True, truncation=True, return_tensors="pt")
     with torch.no_grad():
@@ -99,8 +144,7 @@ def test_zeros_stay_while_a_model_learns_and_after_an_interruption(taught, inter
     texts = texts[:200]
     wanted = {"tokenizer": tokenizer, "sparsity": 0.7, "epochs": 2}
     whole = compress(model, texts, **wanted)
-    for weight in masks_of(whole):
-        assert zero_blocks(weight.detach(), (1, 4)).float().mean() == pytest.approx(0.7, abs=0.01)
+    assert share_of_zero_blocks(whole, (1, 4)) == pytest.approx(0.7, abs=0.01)
     file = tmp_path / "recovery.pt"
     with interrupted_after(6):
         compress(model, texts, checkpoint=file, **wanted)
