@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
 VLLM := .venv-vllm
+SCALE := .venv-scale
 INSTALLED := $(VENV)/.installed
 DOCS_INSTALLED := $(VENV)/.installed-docs
 CPP := $(shell git ls-files 'csrc/*.cpp' 'csrc/*.h')
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard $(CPP))
 
-.PHONY: install demo test lint format docs bench peers vllm clean
+.PHONY: install demo test test-scale lint format docs bench peers vllm clean
 
 install: $(INSTALLED)
 
@@ -30,6 +31,18 @@ demo: $(INSTALLED)
 # A file of tests goes to one worker, which makes its fixtures once. Threads that wait leave the cores to the others.
 test: $(INSTALLED)
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+# Ray and Spark (which wants Java) have a venv of their own: they are larger than all else together.
+test-scale: $(SCALE)/.installed
+	$(SCALE)/bin/python -m pytest tests/docs/test_snippets.py tests/serving/test_scale.py -k scale
+
+$(SCALE)/.installed: $(SOURCES)
+	$(PYTHON) -m venv $(SCALE)
+	$(SCALE)/bin/python -m pip install --quiet "pip>=25.1"
+	$(SCALE)/bin/python -m pip install --quiet "torch==2.13.*"
+	$(SCALE)/bin/python -m pip install --quiet --group dev "ray[data]>=2.50" "pyspark>=4"
+	$(SCALE)/bin/python -m pip install --quiet --no-build-isolation .
+	touch $@
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -75,4 +88,4 @@ vllm:
 	$(VLLM)/bin/python -m pip install --quiet .
 
 clean:
-	rm -rf $(VENV) $(PEERS) $(VLLM) build site
+	rm -rf $(VENV) $(PEERS) $(VLLM) $(SCALE) build site

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from moco_rt.runtime.classifiers.image import EarlyExitImageClassificationModel
     from moco_rt.runtime.model import EarlyExitTextClassificationModel
     from moco_rt.runtime.outputs import EarlyExitOutput
+    from moco_rt.serving.predictor import Predictor
     from moco_rt.tuning.accelerate import accelerate
     from moco_rt.tuning.quantize import quantize
     from moco_rt.tuning.recertify import recertify
@@ -68,6 +69,7 @@ _HOMES = {
     "MultiLabel": "architectures.tasks",
     "NoSufficientRuleError": "analysis.rule_finder",
     "OffRamp": "policies.conditions",
+    "Predictor": "serving.predictor",
     "Ranking": "architectures.tasks",
     "Regression": "architectures.tasks",
     "SingleLabel": "architectures.tasks",
@@ -94,6 +96,7 @@ __all__ = [
     "MultiLabel",
     "NoSufficientRuleError",
     "OffRamp",
+    "Predictor",
     "Ranking",
     "Regression",
     "SingleLabel",

@@ -1,4 +1,4 @@
-"""The command line: `moco-rt demo`, `accelerate`, `predict`, `recertify`, `report`, `info`."""
+"""The command line: `moco-rt demo`, `accelerate`, `predict`, `recertify`, `report`, `info`, `bench`, `serve`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from safetensors import SafetensorError
 
+from moco_rt.cli_bench import bench
 from moco_rt.cli_compress import compress
 from moco_rt.cli_options import (
     TEXTS,
@@ -40,6 +41,7 @@ from moco_rt.cli_options import (
 from moco_rt.cli_ranking import accelerate_queries, check_queries_options, rank
 from moco_rt.cli_recertify import recertify
 from moco_rt.cli_report import info, report
+from moco_rt.cli_serve import serve
 from moco_rt.inputs.file_formats import Columns
 
 # What commands run on is imported inside them: help and completion must not wait for transformers and the search.
@@ -201,14 +203,11 @@ def predict(
 
     if data != STANDARD:
         data.stat()  # before a model is loaded for nothing
-    from moco_rt.architectures import load_tokenizer
-    from moco_rt.cascades.cascade import Cascade
-    from moco_rt.cascades.cascade_files import is_cascade
     from moco_rt.certification.these_rows import RowsWish
-    from moco_rt.runtime.model import EarlyExitTextClassificationModel
     from moco_rt.serving.certified_file import read_certificate
     from moco_rt.serving.label_files import predict_file
     from moco_rt.serving.label_output import is_stream
+    from moco_rt.serving.loading import load_answering
 
     if out is None:
         out = STANDARD if data == STANDARD else data.with_name(f"{data.name}.labels.jsonl")
@@ -221,27 +220,30 @@ def predict(
         said = cli_images.predict(model, data, out, dtype, overwrite=overwrite)
         print(said, file=sys.stderr if is_stream(out) else sys.stdout)
         return
-    loaded: EarlyExitTextClassificationModel | Cascade
-    if is_cascade(model):
-        if dtype is not None:
-            raise ValueError(f"dtype must be left to a cascade, whose tiers have their own (got {dtype.value})")
-        loaded, tokenizer = Cascade.from_pretrained(model), None
-    else:
-        loaded = EarlyExitTextClassificationModel.from_pretrained(model, dtype=None if dtype is None else dtype.dtype)
-        tokenizer = load_tokenizer(loaded.model) if loaded.tokenizer is None else loaded.tokenizer
+    loaded = load_answering(model, None if dtype is None else dtype.dtype)
     before, now = predict_file(
-        loaded, tokenizer, data, out, max_length, kind=kind, columns=columns, overwrite=overwrite, wish=wish
+        loaded,
+        getattr(loaded, "tokenizer", None),
+        data,
+        out,
+        max_length,
+        kind=kind,
+        columns=columns,
+        overwrite=overwrite,
+        wish=wish,
     )
     print(say_lines(out, before, now), file=sys.stderr if is_stream(out) else sys.stdout)
     if wish is not None:
         print(read_certificate(out))
 
 
+app.command()(bench)
 app.command()(compress)
 app.command()(rank)
 app.command()(recertify)
 app.command()(report)
 app.command()(info)
+app.command()(serve)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -77,6 +77,18 @@ def predict_parts(
     return _parts(cascade.tiers[0], queues, taken, classes)
 
 
+def predict_together(cascade: Any, texts: Sequence[TextInput]) -> Prediction:
+    """Label a few texts, as valid as `list_texts` returns them, in the calling thread: one batch after the other.
+
+    Raises:
+        TierError: a tier failed.
+    """
+    tiers, classes = cascade.tiers, cascade.config.num_labels
+    queues = TierQueues(tiers, [len(texts) + 1] * len(tiers), classes, "raise", row_names(cascade), cascade.watched_by)
+    queues.add([QueuedText(place, text, None) for place, text in enumerate(texts)])
+    return gather(list(queues.flush()), len(texts), classes)
+
+
 def row_names(cascade: Any) -> RowNames:
     """Name the classes of a cascade and the sites of its tiers; a function has none."""
     sites = [getattr(tier.model, "sites", ()) for tier in cascade.tiers]

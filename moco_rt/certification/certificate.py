@@ -114,6 +114,10 @@ class Certificate:
         """Expected time of a row without exits, divided by the time with them."""
         return self.seconds_full / self.seconds
 
+    def sentence(self) -> str:
+        """Return the promise alone, in a line; of each class after the first in one more."""
+        return "\n".join(self._promised())
+
     def table(self) -> str:
         """Return the promise, and the counts by exit and class, as aligned text."""
         form = "" if self.variant == GIVEN else f" in {self.variant}"

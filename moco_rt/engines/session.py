@@ -44,7 +44,7 @@ class Session:
     def first_pass(self, batches: list[Batch]) -> list[np.ndarray]:
         """Take the batches, warm up on each and return the logits. Peak memory is counted from here on."""
         self._inputs = [self._engine.inputs(batch) for batch in batches]
-        self._loaded = _memory("VmRSS")
+        self._loaded = memory("VmRSS")
         logits = [np.array(self._engine(inputs)) for inputs in self._inputs]
         Path("/proc/self/clear_refs").write_text("5")
         return logits
@@ -62,10 +62,10 @@ class Session:
 
     def facts(self) -> dict[str, Any]:
         """Versions; resident memory in MiB before the first batch, and its peak in the timed passes."""
-        return {"versions": self._versions, "mib_loaded": self._loaded, "mib_peak": _memory("VmHWM")}
+        return {"versions": self._versions, "mib_loaded": self._loaded, "mib_peak": memory("VmHWM")}
 
 
-def _memory(field: str) -> int:
+def memory(field: str) -> int:
     """Return MiB as Linux counts them; getrusage would count what the parent held when it started us, too."""
     status = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in status if line.startswith(field)) // 1024

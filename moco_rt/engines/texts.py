@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moco_rt.engines.registry import adapter, precision, versions
+from moco_rt.engines.session import memory
 
 
 class TextSession:
@@ -24,6 +25,10 @@ class TextSession:
         self._engine = module.Engine(model_dir, folder, threads, precision(name), **options)
         self._tokenizer = AutoTokenizer.from_pretrained(model_dir)
         self._max_length, self._batch_rows = max_length, batch_rows
+
+    def facts(self) -> dict[str, Any]:
+        """Return the versions of what answers, and resident memory in MiB at its peak."""
+        return {"versions": self.versions, "mib_peak": memory("VmHWM")}
 
     def label(self, texts: Sequence[Any]) -> tuple[float, NDArray[np.int64]]:
         """Return seconds from texts to labels, and the labels: (N,) int64."""
@@ -40,21 +45,44 @@ class TextSession:
 
 
 class FastTextSession:
-    """A model that `accelerate` has saved."""
+    """A model that `accelerate` has saved, or any classifier, from a folder, with our own way from texts to ids.
 
-    def __init__(self, folder: Path, threads: int):
+    Args:
+        folder: the model.
+        threads: of torch and the kernels.
+        dtype: to compute in; None: its own, and its policy's.
+        tokenizer: the folder of its tokenizer; None: the same.
+        max_length: in tokens; None: what policy, model and tokenizer allow.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        threads: int,
+        dtype: Any = None,
+        tokenizer: Path | None = None,
+        max_length: int | None = None,
+    ):
         import torch
+        from transformers import AutoTokenizer
 
         import moco_rt
 
         torch.set_num_threads(threads)
         self.versions = {"moco_rt": moco_rt.__version__}
-        self._model = moco_rt.EarlyExitTextClassificationModel.from_pretrained(folder)
+        self._model = moco_rt.EarlyExitTextClassificationModel.from_pretrained(folder, dtype=dtype)
+        if tokenizer is not None:
+            self._model.tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+        self._max_length = max_length
+
+    def facts(self) -> dict[str, Any]:
+        """Return the versions of what answers, and resident memory in MiB at its peak."""
+        return {"versions": self.versions, "mib_peak": memory("VmHWM")}
 
     def label(self, texts: Sequence[Any]) -> tuple[float, NDArray[np.int64]]:
         """Return seconds from texts to labels, and the labels: (N,) int64."""
         start = time.perf_counter()
-        labels = self._model.predict(texts).labels
+        labels = self._model.predict(texts, max_length=self._max_length).labels
         seconds = time.perf_counter() - start
         assert labels is not None
         return seconds, labels.numpy()

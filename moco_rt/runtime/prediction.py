@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import Any
 
 import torch
@@ -44,15 +44,8 @@ def predict_parts(
         ValueError: there is no tokenizer, or it is not the policy's; max_length leaves no room for a text; a text is
             not valid Unicode or a row has none.
     """
-    tokenizer = model.tokenizer if tokenizer is None else tokenizer
-    if tokenizer is None:
-        raise ValueError("tokenizer must be given where the model carries none (got None)")
-    made_for = model.policy.made_for
-    check_tokenizer(made_for, tokenizer)
-    longest = length_limit(
-        tokenizer, model.max_seqlen, made_for.get("max_length") if max_length is None else max_length
-    )
-    return _parts(model, take_texts(texts, columns), tokenizer, longest, answer or model.forward_packed)
+    tokenise = tokeniser_of(model, tokenizer, max_length)
+    return _parts(model, take_texts(texts, columns), tokenise, answer or model.forward_packed)
 
 
 def join_parts(parts: Iterable[Prediction], of: str = "text") -> Prediction:
@@ -81,17 +74,52 @@ def join_parts(parts: Iterable[Prediction], of: str = "text") -> Prediction:
     return concatenate(found)
 
 
+def tokeniser_of(model: Any, tokenizer: Any, max_length: int | None) -> Callable[[Sequence[TextInput]], EncodedTexts]:
+    """Return what tokenises texts for a model, which are truncated.
+
+    Args:
+        model: an `EarlyExitTextClassificationModel`.
+        tokenizer: the model's; None: the one that it carries.
+        max_length: in tokens; None: what policy, model and tokenizer allow.
+
+    Raises:
+        ValueError: there is no tokenizer, or it is not the policy's; max_length leaves no room for a text.
+    """
+    longest = longest_of(model, tokenizer, max_length)
+    tokenizer = model.tokenizer if tokenizer is None else tokenizer
+    return lambda texts: encode(tokenizer, texts, longest)
+
+
+def longest_of(model: Any, tokenizer: Any, max_length: int | None) -> int:
+    """Return how many tokens a text may have; takes what `tokeniser_of` takes, and raises what it raises."""
+    tokenizer = model.tokenizer if tokenizer is None else tokenizer
+    if tokenizer is None:
+        raise ValueError("tokenizer must be given where the model carries none (got None)")
+    made_for = model.policy.made_for
+    check_tokenizer(made_for, tokenizer)
+    return length_limit(tokenizer, model.max_seqlen, made_for.get("max_length") if max_length is None else max_length)
+
+
 def _parts(
-    model: Any, texts: Iterable[TextInput], tokenizer: Any, longest: int, answer: Answer
+    model: Any, texts: Iterable[TextInput], tokenise: Callable[[Sequence[TextInput]], EncodedTexts], answer: Answer
 ) -> Iterator[Prediction]:
     total = len(texts) if isinstance(texts, Sized) else None
     with tqdm(total=total, unit="text", delay=2, leave=False) as progress:
-        for _, _, rows in prefetch_encoded(texts, lambda chunk: encode(tokenizer, chunk, longest)):
-            yield _predict_rows(model, rows, answer, progress)
+        for _, _, rows in prefetch_encoded(texts, tokenise):
+            yield predict_rows(model, rows, answer, progress.update)
 
 
-def _predict_rows(model: Any, rows: EncodedTexts, answer: Answer, progress: Any) -> Prediction:
-    """Label tokenised texts in batches of their own lengths."""
+def predict_rows(
+    model: Any, rows: EncodedTexts, answer: Answer, told: Callable[[int], object] = lambda _: None
+) -> Prediction:
+    """Label tokenised texts in batches of their own lengths.
+
+    Args:
+        model: an `EarlyExitTextClassificationModel`.
+        rows: N texts.
+        answer: classifies a batch, such as the model's `forward_packed`.
+        told: is called with the number of rows after each batch.
+    """
     logits = torch.empty(len(rows), model.policy.num_classes, dtype=torch.float32)
     exit_site, exit_rule = (torch.full((len(rows),), -1) for _ in range(2))
     for order, batch in packed_batches(rows):
@@ -100,7 +128,7 @@ def _predict_rows(model: Any, rows: EncodedTexts, answer: Answer, progress: Any)
         logits[places] = output.logits.float().cpu()
         exit_site[places] = output.exit_site.cpu()
         exit_rule[places] = output.exit_rule.cpu()
-        progress.update(len(batch))
+        told(len(batch))
     return prediction_of(model, logits, exit_site, exit_rule)
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +35,9 @@ NOT_RUN = {
     "pip install": "changes the environment that the tests run in",
     "make": "targets of the Makefile; CI runs them",
 }
+
+#: Pages whose snippets need libraries that only `make test-scale` installs.
+NEEDS = {"scale.md": ("ray", "pyspark")}
 
 pytestmark = pytest.mark.usefixtures("quick_off_ramps")
 
@@ -67,12 +73,20 @@ def is_not_run(command):
     return any(words[: len(prefix.split())] == prefix.split() for prefix in NOT_RUN)
 
 
-def run_command(command):
-    """Run one shell command: `moco-rt` in this process, benchmarks up to their options, all else in a shell."""
+def run_command(command, servers):
+    """Run one shell command: `moco-rt` in this process, benchmarks up to their options, all else in a shell.
+
+    A server goes on in a process of its own, which is added to `servers`.
+    """
     if is_not_run(command):
         return
     words = shlex.split(command, comments=True)
-    if words[0] == "moco-rt" and not set("|<>&;$") & set(command):
+    if words[:2] == ["moco-rt", "serve"]:
+        servers.append(subprocess.Popen([sys.executable, "-m", "moco_rt", *words[1:]]))
+        wait_for(words[words.index("--port") + 1], servers[-1])
+    elif words[:2] == ["moco-rt", "bench"]:  # minutes, of several engines
+        assert cli.main([*words[1:], "--help"]) == 0, command
+    elif words[0] == "moco-rt" and not set("|<>&;$") & set(command):
         assert cli.main(words[1:]) == 0, command
     elif words[:1] == ["python"] and words[1].startswith("bench/"):
         check_options(ROOT / words[1], words[2:])
@@ -82,6 +96,15 @@ def run_command(command):
     else:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         subprocess.run(["bash", "-euo", "pipefail", "-c", command], check=True, env={**os.environ, "PATH": path})
+
+
+def wait_for(port, server):
+    """Wait until a server listens."""
+    while server.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", int(port))):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"the server stopped with status {server.returncode}")
 
 
 def check_options(script, options):
@@ -147,14 +170,21 @@ def make_searches(count):
 def test_the_snippets_of_a_page_run(page, stand_ins, tmp_path, monkeypatch):
     shutil.copytree(stand_ins, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    names = {"__name__": "snippet"}
-    for block in blocks(page):
-        if block.language == "python":
-            # Empty lines in front, so that a traceback names the line of the page.
-            exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec"), names)
-        elif block.language == "sh":
-            for command in commands(block.text):
-                run_command(command)
+    for library in NEEDS.get(page.name, ()):
+        pytest.importorskip(library, reason="`make test-scale` installs it")
+    names, servers = {"__name__": "snippet"}, []
+    try:
+        for block in blocks(page):
+            if block.language == "python":
+                # Empty lines in front, so that a traceback names the line of the page.
+                exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec"), names)
+            elif block.language == "sh":
+                for command in commands(block.text):
+                    run_command(command, servers)
+    finally:
+        for server in servers:
+            server.terminate()
+            server.wait()
 
 
 def test_every_block_says_what_it_is():

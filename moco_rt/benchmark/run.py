@@ -1,0 +1,104 @@
+"""A whole benchmark: a policy from some of the texts, an estimate, engines in turns on the others."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from moco_rt.architectures import load_classifier
+from moco_rt.benchmark.contestants import WITH_EXITS, contestants
+from moco_rt.benchmark.measure import Task, baseline_seconds, measure
+from moco_rt.benchmark.result import Result
+from moco_rt.engines.batch import Batch
+from moco_rt.inputs.batching import by_length, pad
+from moco_rt.inputs.texts import TextInput
+from moco_rt.inputs.tokenization import encode, length_limit
+from moco_rt.runtime.model import EarlyExitTextClassificationModel
+from moco_rt.tuning.accelerate import accelerate
+
+#: The share of the texts on which a policy is found; the others are measured.
+_FIND_SHARE = 0.7
+#: Texts of a trial run, of int8's calibration, and of a turn at most.
+_TRIAL_ROWS, _CALIBRATION_ROWS, _MOST_ROWS = 64, 256, 20_000
+#: How often each engine labels all texts, and what it takes beside that: conversion, loading, single texts.
+TURNS, _OVERHEAD = 3, 20.0
+
+
+def benchmark(
+    name: str,
+    texts: Sequence[TextInput],
+    *,
+    threads: int,
+    agreement: float = 0.99,
+    max_length: int | None = None,
+    minutes: float = 5.0,
+    price: float = 0.05,
+    seed: int = 0,
+    say: Callable[[str], None] = lambda _: None,
+) -> Result:
+    """Compare engines on a model and texts.
+
+    Args:
+        name: a classifier's folder, or its name on the hub; or what `accelerate` wrote, whose policy is then taken.
+        texts: texts or pairs: thousands, not those that the model was fine-tuned on. Where the model has no policy, one
+            is found on 70% of them, and the others are measured.
+        threads: of each engine.
+        agreement: that the policy promises.
+        max_length: in tokens; None: what model and tokenizer allow.
+        minutes: that measuring may take, about: fewer texts are labelled where they would take longer.
+        price: of a core for an hour.
+        seed: of the split.
+        say: is told what goes on, in lines.
+
+    Raises:
+        OSError: there is no such model.
+        ValueError: there are too few texts for a policy, see `accelerate`.
+        WorkerFailedError: the baseline fails.
+    """
+    order = np.random.default_rng(seed).permutation(len(texts))
+    cut = int(_FIND_SHARE * len(texts))
+    find, rest = ([texts[place] for place in places] for places in (order[:cut], order[cut:]))
+    with tempfile.TemporaryDirectory(prefix="moco_rt-bench-") as made:
+        folder = Path(made)
+        ready = Path(name)
+        if not (ready / "policy.json").exists():
+            say(f"accelerate: finds a policy on {len(find):,} texts")
+            model, tokenizer = load_classifier(name)
+            accelerate(
+                model, find, tokenizer=tokenizer, agreement=agreement, max_length=max_length, seed=seed
+            ).save_pretrained(ready := folder / "fast")
+        fast = EarlyExitTextClassificationModel.from_pretrained(ready)
+        given = folder / "given"
+        fast.given.model.save_pretrained(given)
+        fast.tokenizer.save_pretrained(given)
+        longest = length_limit(fast.tokenizer, fast.max_seqlen, max_length or fast.policy.made_for.get("max_length"))
+        promise = None if fast.policy.certificate is None else fast.policy.certificate.sentence()
+        calibration = _batches(fast.tokenizer, find[:_CALIBRATION_ROWS], longest)
+        del fast
+        engines, missing = contestants()
+        task = Task(given, rest[:_MOST_ROWS], longest, threads, folder, calibration, ready)
+        trial = baseline_seconds(task, _TRIAL_ROWS) / min(_TRIAL_ROWS, len(task.texts))
+        rows = _rows_within(60 * minutes, trial, len(task.texts), len(engines) + 1)
+        estimate = (rows * trial * TURNS + _OVERHEAD) * (len(engines) + 1) / 60
+        say(f"measures {len(engines) + 1} engines on {rows:,} texts, {TURNS} turns: at most {estimate:.0f} minutes")
+        task = Task(given, task.texts[:rows], longest, threads, folder, calibration, ready)
+        figures = measure(task, [*engines, WITH_EXITS], TURNS, say)
+    return Result(figures, rows, threads, price, missing, promise)
+
+
+def _rows_within(seconds: float, each: float, rows: int, engines: int) -> int:
+    """Return how many texts all engines can label in so many seconds, each as slow as the baseline; but some."""
+    possible = int((seconds / engines - _OVERHEAD) / TURNS / max(each, 1e-9))
+    return max(min(rows, possible), min(rows, _TRIAL_ROWS))
+
+
+def _batches(tokenizer: object, texts: Sequence[TextInput], longest: int) -> list[Batch]:
+    """Return padded batches as engines take them."""
+    rows = encode(tokenizer, texts, longest)
+    return [
+        {name: tensor.numpy() for name, tensor in pad(rows.take(np.array(places))).items()}
+        for places in by_length(rows, 32)
+    ]

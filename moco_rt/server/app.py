@@ -1,0 +1,71 @@
+"""The application: which endpoint does what, and how errors are told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+import moco_rt
+from moco_rt.server.answering import Served
+from moco_rt.server.batching import Batcher
+from moco_rt.server.endpoints import Endpoints
+from moco_rt.server.limits import Limits
+from moco_rt.server.metrics import Metrics
+from moco_rt.server.refusals import REFUSALS, RefusedError, as_refusal, json_response
+from moco_rt.server.settings import Settings
+from moco_rt.server.shapes import Info, Ranked, Refusal, Scored
+from moco_rt.server.shared_state import SharedState
+
+
+def make_app(served: Served, settings: Settings, state: SharedState | None = None) -> Limits:
+    """Return the ASGI application that answers for a model.
+
+    Args:
+        served: the model.
+        settings: limits and names.
+        state: what this worker shares with others; None: nothing.
+    """
+    batcher = Batcher(
+        served.answer,
+        max_jobs=settings.max_concurrent_requests,
+        max_tokens=settings.max_batch_tokens,
+        max_wait=settings.max_wait_ms / 1e3,
+    )
+    metrics = Metrics(served, batcher)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        keeping = None if state is None else asyncio.create_task(state.keep())
+        yield
+        if keeping is not None:
+            keeping.cancel()
+        await asyncio.to_thread(batcher.close)  # what was accepted is answered
+        served.close()
+
+    # Pages that show the interface load scripts from elsewhere: there are none.
+    app = FastAPI(title="moco_rt", version=moco_rt.__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
+    endpoints = Endpoints(served, settings, batcher, metrics)
+    post: dict[str, Any] = {"methods": ["POST"], "responses": REFUSALS}
+    app.add_api_route("/predict", endpoints.predict, response_model=list[Scored] | list[list[Scored]], **post)
+    app.add_api_route("/", endpoints.pipeline, response_model=list[list[Scored]], **post)
+    app.add_api_route("/rerank", endpoints.rerank, response_model=list[Ranked], **post)
+    app.add_api_route("/info", endpoints.info, methods=["GET"], response_model=Info)
+    unhealthy: dict[int | str, dict[str, Any]] = {503: {"model": Refusal}}
+    app.add_api_route("/health", endpoints.health, methods=["GET"], response_class=Response, responses=unhealthy)
+    app.add_api_route("/metrics", endpoints.metrics, methods=["GET"], response_class=Response)
+
+    def refuse(_: Request, error: Exception) -> Response:
+        refusal = as_refusal(error)
+        metrics.refused(refusal.kind)
+        return json_response({"error": str(refusal), "error_type": refusal.kind}, status=refusal.status)
+
+    for kind in (RefusedError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, refuse)
+    return Limits(app, max_bytes=settings.max_bytes, api_key=settings.api_key, refused=metrics.refused)

@@ -1,0 +1,180 @@
+"""Dynamic batching: whatever waits when the model is free is answered together, in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+#: What a batch of inputs is turned into: as many results, of which slices can be taken by a function of one's own.
+Answer = Callable[[Sequence[Any]], Sequence[Any]]
+
+
+class OverloadedError(RuntimeError):
+    """There is no room for another request."""
+
+
+class ClosedError(RuntimeError):
+    """The batcher takes no more requests."""
+
+
+@dataclass
+class Job:
+    """The inputs of one request, which stay together.
+
+    Attributes:
+        inputs: n inputs.
+        tokens: about how many tokens they have.
+        arrived: seconds, on `time.monotonic`.
+        waited: seconds until a batch with them began.
+        computed: seconds that the batch took.
+        batch_inputs: how many inputs the batch had.
+    """
+
+    inputs: Sequence[Any]
+    tokens: int
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Sequence[Any]]
+    arrived: float = field(default_factory=time.monotonic)
+    waited: float = 0.0
+    computed: float = 0.0
+    batch_inputs: int = 0
+
+
+class Batcher:
+    """A queue of requests, and the thread that answers them.
+
+    A batch begins as soon as the thread is free: while it runs, the next one gathers. So nobody waits for others in an
+    idle server, and batches grow by themselves in a busy one.
+
+    Args:
+        answer: answers n inputs: n results. It is called in one thread only.
+        max_jobs: requests that are waiting or being answered at once.
+        max_tokens: about how many tokens a batch has; a larger request makes a batch of its own.
+        max_wait: seconds that a batch waits for others, from the arrival of its first request; it does not where it is
+            full.
+
+    Example:
+        >>> batcher = Batcher(answer, max_jobs=512, max_tokens=16_384, max_wait=0)
+        >>> job = await batcher.run(["a fine film"], tokens=5)
+    """
+
+    def __init__(self, answer: Answer, *, max_jobs: int, max_tokens: int, max_wait: float):
+        self._answer = answer
+        self._max_jobs, self._max_tokens, self._max_wait = max_jobs, max_tokens, max_wait
+        self._waiting: deque[Job] = deque()
+        self._open_jobs = 0  # waiting or being answered; only the event loop changes it
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, daemon=True, name="moco_rt batches")
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether requests are answered."""
+        return self._thread.is_alive() and not self._closed
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a batch."""
+        return len(self._waiting)
+
+    async def run(self, inputs: Sequence[Any], tokens: int) -> tuple[Job, Sequence[Any]]:
+        """Answer the inputs of a request.
+
+        Args:
+            inputs: n inputs, at least one.
+            tokens: about how many they have.
+
+        Returns:
+            How it went, and n results.
+
+        Raises:
+            OverloadedError: too many requests are open.
+            ClosedError: the batcher has been closed.
+            Exception: whatever `answer` raises of these inputs.
+        """
+        if self._open_jobs >= self._max_jobs:
+            raise OverloadedError(f"at most {self._max_jobs} requests may be open at once: try again later")
+        loop = asyncio.get_running_loop()
+        job = Job(inputs, tokens, loop, loop.create_future())
+        with self._changed:
+            if self._closed:
+                raise ClosedError("the server is shutting down")
+            self._waiting.append(job)
+            self._changed.notify()
+        self._open_jobs += 1
+        try:
+            return job, await job.future
+        finally:
+            self._open_jobs -= 1
+
+    def close(self) -> None:
+        """Take no more requests, and return when those that were taken are answered."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while batch := self._take():
+            self._run(batch)
+
+    def _take(self) -> list[Job]:
+        """Wait for requests, and take those that fit in a batch; empty: the batcher is closed."""
+        with self._changed:
+            while not self._waiting and not self._closed:
+                self._changed.wait()
+            while self._waiting and not self._closed and not self._full():
+                left = self._waiting[0].arrived + self._max_wait - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+            batch: list[Job] = []
+            tokens = 0
+            while self._waiting:
+                tokens += self._waiting[0].tokens
+                if batch and tokens > self._max_tokens:
+                    break
+                job = self._waiting.popleft()
+                if not job.future.cancelled():  # whoever asked has gone
+                    batch.append(job)
+        return batch or ([] if self._closed and not self._waiting else self._take())
+
+    def _full(self) -> bool:
+        return sum(job.tokens for job in self._waiting) >= self._max_tokens
+
+    def _run(self, batch: Sequence[Job]) -> None:
+        """Answer requests together; where that fails, each by itself, so that an error stays with its own."""
+        began = time.monotonic()
+        inputs = [each for job in batch for each in job.inputs]
+        try:
+            results = self._answer(inputs)
+        except Exception as error:
+            if len(batch) > 1:
+                for job in batch:
+                    self._run([job])
+            else:
+                _deliver(batch[0], error)
+            return
+        took, start = time.monotonic() - began, 0
+        for job in batch:
+            job.waited, job.computed, job.batch_inputs = began - job.arrived, took, len(inputs)
+            _deliver(job, results[start : start + len(job.inputs)])
+            start += len(job.inputs)
+
+
+def _deliver(job: Job, result: Sequence[Any] | Exception) -> None:
+    def tell() -> None:
+        if job.future.cancelled():
+            return
+        if isinstance(result, Exception):
+            job.future.set_exception(result)
+        else:
+            job.future.set_result(result)
+
+    job.loop.call_soon_threadsafe(tell)

@@ -1,0 +1,171 @@
+"""The endpoints: requests to inputs of a batch, and what comes back to the bodies of answers."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi.responses import Response
+
+import moco_rt
+from moco_rt.inputs.texts import TextInput, lone_surrogate
+from moco_rt.ranking.candidates import Candidates
+from moco_rt.server.answering import Scores, Served, raw_scores
+from moco_rt.server.batching import Batcher, Job
+from moco_rt.server.metrics import Metrics
+from moco_rt.server.refusals import RefusedError, as_refusal, json_response
+from moco_rt.server.settings import Settings
+from moco_rt.server.shapes import Info, PipelineRequest, PredictRequest, RerankRequest
+
+#: Characters of a token, about: batches are made before texts are tokenised.
+_CHARACTERS = 4
+
+
+class Endpoints:
+    """The endpoints of a server, one method each."""
+
+    def __init__(self, served: Served, settings: Settings, batcher: Batcher, metrics: Metrics):
+        self._served, self._settings, self._batcher, self._metrics = served, settings, batcher, metrics
+        config = served.model.config
+        self._labels = served.labels
+        self._several = config.problem_type == "multi_label_classification" or config.num_labels == 1
+        self._numbers = config.problem_type == "regression"
+
+    async def predict(self, body: PredictRequest) -> Response:
+        """Label texts and pairs: all classes with their probabilities, the most probable first."""
+        batch = isinstance(body.inputs, list) and not isinstance(next(iter(body.inputs), []), str)
+        given: Sequence[Any] = body.inputs if batch else [body.inputs]
+        texts: list[TextInput] = [_text_or_pair(each) for each in given]
+        job, scores = await self._run(texts, "batch" if batch else "single")
+        said = [self._all_labels(each, raw=body.raw_scores) for each in scores]
+        return self._answer(said if batch else said[0], job)
+
+    async def pipeline(self, body: PipelineRequest) -> Response:
+        """Label texts as the pipelines of transformers do it, for Hugging Face's inference clients."""
+        texts: list[TextInput] = [body.inputs] if isinstance(body.inputs, str) else list(body.inputs)
+        parameters = body.parameters
+        wished = None if parameters is None else parameters.function_to_apply
+        usual = "sigmoid" if self._several else "softmax"
+        if wished not in (None, "none", usual):
+            raise RefusedError("Validation", f"function_to_apply must be {usual} or none (got {wished})")
+        job, scores = await self._run(texts, "batch")
+        top = None if parameters is None else parameters.top_k
+        return self._answer([self._all_labels(each, raw=wished == "none")[:top] for each in scores], job)
+
+    async def rerank(self, body: RerankRequest) -> Response:
+        """Rank texts by their relevance to a query, the most relevant first."""
+        if self._served.model.config.num_labels != 1:
+            raise RefusedError("Backend", "rerank needs a model with one label (this one has classes: use /predict)")
+        if self._served.ranks_early:
+            self._check(body.texts)
+            _check_unicode([body.query])
+            job, found = await self._take([Candidates(body.query, body.texts)], _tokens(body.texts))
+            # Of those that left early there are estimates, on scales of their own: their order alone is right.
+            ranked = [
+                (each["corpus_id"], each["score"] if body.raw_scores else _sigmoid(each["score"])) for each in found[0]
+            ]
+            self._metrics.answered(job, "batch", time.monotonic() - job.arrived, [each["exit"] for each in found[0]])
+        else:
+            job, scores = await self._run([(body.query, text) for text in body.texts], "batch")
+            single = [
+                raw_scores(each.probabilities, True) if body.raw_scores else each.probabilities for each in scores
+            ]
+            ranked = sorted(((place, each[0]) for place, each in enumerate(single)), key=lambda pair: -pair[1])
+        texts = body.texts if body.return_text else [None] * len(body.texts)
+        return self._answer([{"index": place, "score": score, "text": texts[place]} for place, score in ranked], job)
+
+    async def info(self) -> Info:
+        """Return what runs, and within which limits."""
+        config, settings = self._served.model.config, self._settings
+        numbers = {str(number): name for number, name in enumerate(self._labels)}
+        classes = {"id2label": numbers, "label2id": {name: int(number) for number, name in numbers.items()}}
+        return Info(
+            model_id=settings.model,
+            model_dtype=self._served.dtype,
+            served_model_name=settings.model,
+            model_type={"reranker" if config.num_labels == 1 else "classifier": classes},
+            max_concurrent_requests=settings.max_concurrent_requests,
+            max_input_length=self._served.max_length,
+            max_batch_tokens=settings.max_batch_tokens,
+            max_client_batch_size=settings.max_client_batch_size,
+            version=moco_rt.__version__,
+            policy_step=self._served.step,
+            shadow=self._served.shadowed,
+        )
+
+    async def health(self) -> Response:
+        """Say whether requests are answered."""
+        if not self._batcher.alive:
+            raise RefusedError("Unhealthy", "the server is shutting down")
+        return Response()
+
+    async def metrics(self) -> Response:
+        """Return counts for Prometheus."""
+        return Response(self._metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def _run(self, texts: Sequence[TextInput], method: str) -> tuple[Job, Sequence[Scores]]:
+        """Answer the texts of a request, and count it."""
+        self._check(texts)
+        job, scores = await self._take(texts, _tokens(texts))
+        self._metrics.answered(job, method, time.monotonic() - job.arrived, [each.exit for each in scores])
+        return job, scores
+
+    def _check(self, texts: Sequence[TextInput]) -> None:
+        """Refuse requests of no texts, of too many, and texts that no tokenizer takes."""
+        if not texts:
+            raise RefusedError("Empty", "inputs must not be empty")
+        if len(texts) > (most := self._settings.max_client_batch_size):
+            raise RefusedError("Validation", f"a request may have at most {most} texts (got {len(texts)})", 413)
+        _check_unicode(texts)
+
+    async def _take(self, inputs: Sequence[Any], tokens: int) -> tuple[Job, Sequence[Any]]:
+        try:
+            return await self._batcher.run(inputs, tokens)
+        except Exception as error:
+            raise as_refusal(error) from error
+
+    def _all_labels(self, scores: Scores, *, raw: bool) -> list[dict[str, Any]]:
+        """Return all labels with their scores, the highest first."""
+        values = raw_scores(scores.probabilities, self._several) if raw and not self._numbers else scores.probabilities
+        if not all(map(math.isfinite, values)):
+            raise RefusedError("Backend", "the model gave an answer that is not a number")
+        order = sorted(range(len(values)), key=lambda place: -values[place])
+        return [{"score": values[place], "label": self._labels[place]} for place in order]
+
+    def _answer(self, body: Any, job: Job) -> Response:
+        """Return an answer; headers say how long it took, and which step of the policy gave it."""
+        headers = {
+            "x-compute-type": "cpu",
+            "x-total-time": _milliseconds(time.monotonic() - job.arrived),
+            "x-queue-time": _milliseconds(job.waited),
+            "x-inference-time": _milliseconds(job.computed),
+        }
+        if self._served.step is not None and not self._served.shadowed:
+            headers["x-policy-step"] = str(self._served.step)
+        return json_response(body, headers=headers)
+
+
+def _text_or_pair(given: Any) -> TextInput:
+    if isinstance(given, str):
+        return given
+    return given[0] if len(given) == 1 else (given[0], given[1])
+
+
+def _check_unicode(texts: Sequence[TextInput]) -> None:
+    for text in texts:
+        if (found := lone_surrogate(text)) is not None:
+            raise RefusedError("Validation", f"texts must be valid Unicode (got a {found})")
+
+
+def _tokens(texts: Sequence[TextInput]) -> int:
+    return sum(3 + sum(map(len, [text] if isinstance(text, str) else text)) // _CHARACTERS for text in texts)
+
+
+def _sigmoid(logit: float) -> float:
+    return 1 / (1 + math.exp(-logit)) if logit >= 0 else 1 - 1 / (1 + math.exp(logit))
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.0f}"

@@ -1,0 +1,102 @@
+"""Metrics for Prometheus, by the names of text-embeddings-inference, and of exits and monitors by names of our own.
+
+All are gauges or histograms, those that only rise too: the library would name a counter `te_request_count_total`. Of
+several workers each writes into a folder that `PROMETHEUS_MULTIPROC_DIR` names, and any of them tells the sums.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from moco_rt.policies.monitor import Monitor
+from moco_rt.server.answering import Served
+from moco_rt.server.batching import Batcher, Job
+
+_SECONDS = [1e-5 * 1.5**k for k in range(1, 36)]
+_SIZES = [2.0**k for k in range(15)]
+
+
+class Metrics:
+    """Counts of requests and batches; what `render` returns is what `/metrics` says.
+
+    Args:
+        served: whose step and monitor are told.
+        batcher: whose queue is told.
+    """
+
+    def __init__(self, served: Served, batcher: Batcher):
+        self._served, self._batcher = served, batcher
+        self._registry = CollectorRegistry()
+        self._requests = self._gauge("te_request_count", "requests that were answered or failed", "method")
+        self._successes = self._gauge("te_request_success", "requests that were answered", "method")
+        self._failures = self._gauge("te_request_failure", "requests that were refused or failed", "err")
+        self._inputs = self._gauge("te_predict_count", "texts and pairs")
+        self._duration = self._histogram("te_request_duration", "seconds of a request", _SECONDS)
+        self._queue = self._histogram("te_request_queue_duration", "seconds until its batch began", _SECONDS)
+        self._inference = self._histogram(
+            "te_request_inference_duration", "seconds of its batch, with its texts' tokenisation", _SECONDS
+        )
+        self._size = self._histogram("te_batch_next_size", "texts of a batch, by request", _SIZES)
+        self._waiting = self._gauge("te_queue_size", "requests that wait")
+        self._exits = self._gauge("moco_rt_exits", "rows by the site where they left", "site")
+        self._disagreed = self._gauge("moco_rt_shadow_disagreed", "rows of which the policy says another label")
+        self._step = self._gauge("moco_rt_policy_step", "place on the certified path, the lowest in use", mode="min")
+        self._rows = self._gauge("moco_rt_monitor_rows", "rows that were checked, by exit", "exit")
+        self._wrong = self._gauge("moco_rt_monitor_wrong", "those of them that differ", "exit")
+        self._evidence = self._gauge("moco_rt_monitor_evidence", "against an exit, of one worker", "exit", mode="max")
+
+    def _gauge(self, name: str, words: str, *labels: str, mode: Literal["sum", "min", "max"] = "sum") -> Gauge:
+        return Gauge(name, words, labels, registry=self._registry, multiprocess_mode=mode)
+
+    def _histogram(self, name: str, words: str, buckets: list[float]) -> Histogram:
+        return Histogram(name, words, buckets=buckets, registry=self._registry)
+
+    def answered(self, job: Job, method: str, seconds: float, exits: Iterable[str | None]) -> None:
+        """Count a request that was answered.
+
+        Args:
+            job: its inputs.
+            method: `single` or `batch`.
+            seconds: it took.
+            exits: the sites where its rows left; None of one that ran to the end.
+        """
+        self._requests.labels(method).inc()
+        self._successes.labels(method).inc()
+        self._duration.observe(seconds)
+        self._queue.observe(job.waited)
+        self._inference.observe(job.computed)
+        self._size.observe(job.batch_inputs)
+        for site in exits:
+            self._inputs.inc()
+            self._exits.labels(site or "end").inc()
+        self._tell_of_model()
+
+    def refused(self, error: str) -> None:
+        """Count a request that was not answered."""
+        self._failures.labels(error).inc()
+
+    def _tell_of_model(self) -> None:
+        self._waiting.set(self._batcher.waiting)
+        self._disagreed.set(self._served.disagreed)
+        if self._served.step is not None:
+            self._step.set(self._served.step)
+        monitor = getattr(self._served.model, "_monitor", None)
+        if isinstance(monitor, Monitor):
+            for place, process in enumerate(monitor.processes):
+                self._rows.labels(f"{place}").set(process.rows)
+                self._wrong.labels(f"{place}").set(process.wrong)
+                self._evidence.labels(f"{place}").set(process.evidence)
+
+    def render(self) -> bytes:
+        """Return all of it in Prometheus' text format."""
+        self._tell_of_model()
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self._registry)
+        everybody = CollectorRegistry()
+        MultiProcessCollector(everybody)  # type: ignore[no-untyped-call]
+        return generate_latest(everybody)

@@ -1,0 +1,83 @@
+"""The server as a process, or several: it loads, listens, and answers what it accepted before it stops."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import uvicorn
+
+from moco_rt.server.answering import Served
+from moco_rt.server.app import make_app
+from moco_rt.server.limits import Limits
+from moco_rt.server.settings import Settings
+from moco_rt.server.shared_state import SharedState
+from moco_rt.serving.loading import load_answering
+
+#: How settings reach the workers.
+_VARIABLE = "MOCO_RT_SERVER_SETTINGS"
+#: Seconds that a worker may be too busy to say that it is alive, as it is while it imports and loads.
+_LOADING = 120
+
+
+def serve(settings: Settings, *, host: str, port: int, workers: int = 1) -> None:
+    """Answer requests until the process is told to stop (SIGINT or SIGTERM).
+
+    Args:
+        settings: see `Settings`.
+        host: the address to listen at.
+        port: 0: one that is free; the log says which.
+        workers: processes that share the port and, where settings name one, a folder of state, and nothing else.
+
+    Raises:
+        OSError: there is no such model.
+        ValueError: the model refuses what is asked of it.
+    """
+    options: dict[str, Any] = {"host": host, "port": port, "access_log": False, "server_header": False}
+    if workers == 1:
+        uvicorn.Server(uvicorn.Config(make_worker_app(settings), **options)).run()
+        return
+    _load(settings)[0].close()  # what is refused is said once, and not by workers that start again and again
+    with tempfile.TemporaryDirectory(prefix="moco_rt-metrics-") as counts:
+        os.environ[_VARIABLE] = settings.to_json()
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = counts
+        uvicorn.run(
+            "moco_rt.server.run:worker",
+            factory=True,
+            workers=workers,
+            timeout_worker_healthcheck=_LOADING,
+            **options,
+        )
+
+
+def worker() -> Limits:
+    """Return the application of one worker of several, by the settings that its parent left in the environment."""
+    logging.basicConfig(format="moco-rt: %(message)s")
+    logging.getLogger("moco_rt").setLevel(logging.INFO)
+    return make_worker_app(Settings.from_json(os.environ[_VARIABLE]))
+
+
+def make_worker_app(settings: Settings) -> Limits:
+    """Load a model, and return the application that answers for it.
+
+    Raises:
+        OSError: there is no such model, or a file or folder cannot be written.
+        ValueError: the model refuses what is asked of it.
+    """
+    served, state = _load(settings)
+    served.warm_up()
+    return make_app(served, settings, state)
+
+
+def _load(settings: Settings) -> tuple[Served, SharedState | None]:
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    model = load_answering(settings.model, settings.dtype)  # type: ignore[arg-type]  # the name is checked there
+    if settings.monitor is not None:
+        model.monitor(settings.monitor)
+    state = None if settings.state is None else SharedState(Path(settings.state), model)
+    return Served(model, settings.max_length, None if settings.shadow is None else Path(settings.shadow)), state

@@ -1,0 +1,96 @@
+"""The bodies of requests and answers, in the shapes of text-embeddings-inference 1.9."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+
+#: A text, or a pair in a list of two. A flat list of two strings is one pair; a batch is a list of lists.
+OneInput = StrictStr | Annotated[list[StrictStr], Field(min_length=2, max_length=2)]
+BatchInput = list[Annotated[list[StrictStr], Field(min_length=1, max_length=2)]]
+_SMALL_EXAMPLE = "a gripping film"
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="ignore")  # as text-embeddings-inference does it
+
+    raw_scores: StrictBool = Field(False, description="logits in place of probabilities")
+    truncate: StrictBool | None = Field(None, description="texts are always cut to what the model takes")
+    truncation_direction: Literal["left", "right", "Left", "Right"] | None = Field(
+        None, description="left to the tokenizer"
+    )
+
+
+class PredictRequest(_Request):
+    """Texts to label."""
+
+    inputs: OneInput | BatchInput = Field(description="a text, a pair of texts, or a list of lists of one or two")
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": _SMALL_EXAMPLE}]})
+
+
+class RerankRequest(_Request):
+    """Texts to rank by a query."""
+
+    query: StrictStr
+    texts: list[StrictStr]
+    return_text: StrictBool = False
+
+
+class PipelineParameters(BaseModel):
+    """Parameters of a text classification, as Hugging Face's inference clients send them."""
+
+    top_k: Annotated[StrictInt, Field(ge=1)] | None = None
+    function_to_apply: Literal["softmax", "sigmoid", "none"] | None = None
+
+
+class PipelineRequest(BaseModel):
+    """A text, or several, as Hugging Face's inference clients send them."""
+
+    inputs: StrictStr | list[StrictStr]
+    parameters: PipelineParameters | None = None
+
+
+class Scored(BaseModel):
+    """A label and its probability."""
+
+    score: float
+    label: str
+
+
+class Ranked(BaseModel):
+    """A text's place in the request, and how relevant it is."""
+
+    index: int
+    score: float
+    text: str | None = None
+
+
+class Refusal(BaseModel):
+    """The body of an error."""
+
+    error: str
+    error_type: Literal["Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty", "Unauthorized"]
+
+
+class Info(BaseModel):
+    """What runs, and within which limits."""
+
+    model_id: str
+    model_sha: str | None = None
+    model_dtype: str
+    served_model_name: str
+    model_type: dict[str, Any]
+    max_concurrent_requests: int
+    max_input_length: int
+    max_batch_tokens: int
+    max_batch_requests: int | None = None
+    max_client_batch_size: int
+    auto_truncate: bool = True
+    tokenization_workers: int = 1
+    version: str
+    sha: str | None = None
+    docker_label: str | None = None
+    policy_step: int | None = Field(None, description="place on the certified path of the policy in use")
+    shadow: bool = Field(False, description="answers are the full model's; the policy's are only recorded")

@@ -1,0 +1,123 @@
+"""Predictor: columns of texts to columns of labels, in whatever process a framework for many machines runs it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from moco_rt.architectures.conversion import Dtype
+from moco_rt.inputs.texts import TextInput, list_texts
+from moco_rt.runtime.outputs import Prediction
+from moco_rt.serving.loading import answer_at_once, load_answering
+
+#: Rows that are answered at a time: sorted by length among themselves, and few enough that memory stays small.
+_ROWS = 4096
+
+
+class Predictor:
+    """A model by its directory, which is loaded where and when it is first called: it can be pickled before and after.
+
+    It takes a dict of columns and returns it with `label`, `prob` and `exit` (or `score` in place of the first two),
+    so Ray Data's `map_batches`, Spark's `mapInPandas` and `datasets.Dataset.map` take it as it is.
+
+    Args:
+        directory: what `accelerate` wrote, or any classifier; it must be there on every machine.
+        threads: of torch and the kernels, in the process that calls it; None: as many as they are.
+        dtype: to compute in; None: the policy's.
+        max_length: in tokens; None: what policy, model and tokenizer allow.
+
+    Raises:
+        OSError: there is no such directory.
+        ValueError: threads is below 1.
+
+    Example:
+        >>> predictor = moco_rt.Predictor("fast", threads=2)
+        >>> predictor({"text": np.array(["a fine film"])})["label"]
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        threads: int | None = None,
+        dtype: Dtype | None = None,
+        max_length: int | None = None,
+    ):
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads must be at least 1 (got {threads})")
+        if not Path(directory).is_dir():
+            raise OSError(f"directory must hold a model (got {directory}, which is no directory)")
+        self._directory, self._threads, self._dtype, self._max_length = directory, threads, dtype, max_length
+        self._forget()
+
+    def _forget(self) -> None:
+        self._loading = threading.Lock()
+        self._answer: Callable[[Sequence[TextInput]], Prediction] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What it was made with: a copy in another process loads the model for itself."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_loading", "_answer")}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Label rows.
+
+        Args:
+            batch: columns of N rows by name, of which `text`, and `text2` or `text_pair` where texts are pairs, are
+                read: arrays, lists or series.
+
+        Returns:
+            All columns, and `label` (N,) of names, `prob` (N,) float32, the label's, and `exit` (N,) of names of sites,
+            None where a row ran to the end; of a cascade also `tier` (N,). Where a model has no labels it is `score`
+            (N,) float32 in place of label and prob; where several hold at once both are lists.
+
+        Raises:
+            TypeError: a text is something else.
+            ValueError: there is no column `text`, or a text is not valid Unicode.
+        """
+        answer = self._loaded()
+        columns = dict(batch)
+        texts = list_texts(_texts_of(columns)) if _length(columns) else []
+        rows: list[dict[str, Any]] = []
+        for start in range(0, len(texts), _ROWS):
+            rows += answer(texts[start : start + _ROWS])
+        names = rows[0] if rows else ("label", "prob", "exit")
+        return columns | {name: _column([row[name] for row in rows]) for name in names}
+
+    def _loaded(self) -> Callable[[Sequence[TextInput]], Prediction]:
+        with self._loading:
+            if self._answer is None:
+                if self._threads is not None:
+                    torch.set_num_threads(self._threads)
+                self._answer = answer_at_once(load_answering(self._directory, self._dtype), self._max_length)
+            return self._answer
+
+
+def _texts_of(columns: Mapping[str, Any]) -> Any:
+    """Return texts or pairs of the columns that hold them."""
+    if "text" not in columns:
+        raise ValueError(f"batch must have a column text (got {', '.join(map(str, columns)) or 'none'})")
+    second = next((columns[name] for name in ("text2", "text_pair") if name in columns), None)
+    first = list(columns["text"])
+    return first if second is None else list(zip(first, second, strict=True))
+
+
+def _length(columns: Mapping[str, Any]) -> int:
+    return len(next(iter(columns.values()), ()))
+
+
+def _column(values: list[Any]) -> Any:
+    """Return values as an array: of numbers where all are, else of objects."""
+    if values and all(isinstance(value, float) for value in values):
+        return np.array(values, np.float32)
+    column = np.empty(len(values), dtype=object)
+    column[:] = values
+    return column

@@ -1,0 +1,102 @@
+"""Engines on a model of one's own: figures of each, with and without a policy; what is missing is said."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from moco_rt import cli
+from moco_rt.benchmark import contestants as contestants_module
+from moco_rt.benchmark import measure as measure_module
+from moco_rt.benchmark import run as run_module
+from moco_rt.benchmark.contestants import WITH_EXITS, contestants
+from moco_rt.benchmark.measure import Figures, Task, measure
+from moco_rt.benchmark.result import Result
+from moco_rt.benchmark.run import _rows_within, benchmark
+from moco_rt.demo.classifier import train_classifier
+from moco_rt.demo.corpus import make_corpus
+
+pytestmark = pytest.mark.usefixtures("quick_off_ramps")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A classifier that has learnt something, and its tokenizer."""
+    reviews = make_corpus(400, seed=0, hard_share=0.0, median_words=10)
+    model, tokenizer = train_classifier([row.text for row in reviews], [row.label for row in reviews], seed=0)
+    where = tmp_path_factory.mktemp("model")
+    model.save_pretrained(where)
+    tokenizer.save_pretrained(where)
+    return where
+
+
+@pytest.fixture(scope="module")
+def texts():
+    return [row.text for row in make_corpus(900, seed=2, hard_share=0.0, median_words=10)]
+
+
+def test_every_engine_has_figures_on_texts_that_found_no_policy(folder, texts, tmp_path, monkeypatch, capsys):
+    """Of Hugging Face and ours alone: the others are installed or not."""
+    engines = ["hf.fp32", "moco_rt.fp32", "moco_rt.int8"]
+    monkeypatch.setattr(run_module, "contestants", lambda: (engines, {"openvino": "pip install openvino nncf"}))
+    monkeypatch.setattr(measure_module, "SINGLES", 5)
+    said = []
+    result = benchmark(str(folder), texts, threads=1, agreement=0.9, price=0.1, say=said.append)
+    assert result.rows == 270
+    assert set(result.done()) == {"hf.fp32", "moco_rt.fp32", "moco_rt.int8", WITH_EXITS}
+    assert result.same_label("hf.fp32") == result.speedup("hf.fp32") == 1.0
+    assert result.same_label("moco_rt.fp32") == 1.0
+    assert result.same_label(WITH_EXITS) > 0.8
+    for figures in result.figures.values():
+        assert figures.failed is None
+        assert (len(figures.seconds), len(figures.single_ms)) == (3, 15)
+        assert figures.mib_peak > 0 < figures.start_seconds
+    assert result.cost("hf.fp32") == pytest.approx(1e6 / result.rate("hf.fp32") / 3600 * 0.1)
+    table = result.table()
+    assert "openvino is not installed: pip install openvino nncf" in table
+    assert "with exits: same label as the full model for at least 90.00% of rows" in table
+    assert any("measures 4 engines on 270 texts" in line for line in said)
+
+    asked = []
+    monkeypatch.setattr(run_module, "benchmark", lambda *given, **options: asked.append((given, options)) or result)
+    (tmp_path / "texts.txt").write_text("a film\na good film\n", encoding="utf-8")
+    command = ["bench", str(folder), str(tmp_path / "texts.txt"), "--threads", "3", "--agreement", "0.9"]
+    assert cli.main([*command, "--out", str(tmp_path / "result.png")]) == 0
+    assert asked[0][0] == (str(folder), ["a film", "a good film"])
+    assert (asked[0][1]["threads"], asked[0][1]["agreement"]) == (3, 0.9)
+    assert capsys.readouterr().out.startswith("engine ")
+    assert (tmp_path / "result.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_engine_that_fails_says_why_and_the_others_go_on(folder, texts, tmp_path):
+    (tmp_path / "made").mkdir()
+    task = Task(folder, texts[:20], 64, 1, tmp_path / "made", [], policy=tmp_path / "nothing")
+    found = measure(task, ["hf.fp32", WITH_EXITS], 1, lambda _: None)
+    assert found["hf.fp32"].failed is None
+    assert str(tmp_path / "nothing") in found[WITH_EXITS].failed
+    assert f"{WITH_EXITS} failed: " in Result(found, 20, 1, 0.05, {}, None).table()
+
+
+def test_engines_that_are_not_installed_are_named_with_what_to_type(monkeypatch):
+    monkeypatch.setattr(contestants_module, "find_spec", lambda module: None if "onnx" in module else True)
+    here, missing = contestants()
+    assert here[0] == "hf.fp32"
+    assert {"openvino.fp32", "ctranslate2.int8", "moco_rt.fp32", "moco_rt.int8"} <= set(here)
+    assert missing == {"onnxruntime": "pip install onnx onnxscript onnxruntime"}
+
+
+def test_fewer_texts_are_measured_where_they_would_take_too_long():
+    assert _rows_within(60.0, 0.001, 500, 2) == 500
+    assert _rows_within(100.0, 0.1, 500, 2) == 100
+    assert _rows_within(1.0, 0.1, 500, 2) == 64
+
+
+def test_speedups_are_medians_of_ratios_within_a_turn():
+    figures = {
+        "hf.fp32": Figures([1.0, 10.0, 2.0], [1.0], np.array([0, 1])),
+        "moco_rt.fp32": Figures([0.5, 1.0, 1.0], [1.0], np.array([0, 0])),
+    }
+    result = Result(figures, 2, 1, 0.05, {}, None)
+    assert result.speedup("moco_rt.fp32") == 2.0
+    assert result.rate("hf.fp32") == 1.0
+    assert result.same_label("moco_rt.fp32") == 0.5

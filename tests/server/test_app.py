@@ -1,0 +1,284 @@
+"""Endpoints over real sockets: answers are those of the model, and bad requests get one line."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import math
+import time
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import InferenceClient
+
+from moco_rt import EarlyExitReranker, EarlyExitTextClassificationModel
+from moco_rt.server.shared_state import SharedState
+
+TEXTS = ["a good film", "the film was not good but not bad", "bad", "", "good " * 200]
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return EarlyExitTextClassificationModel.from_pretrained(folder)
+
+
+def labels_and_scores(answer):
+    return {each["label"]: each["score"] for each in answer}
+
+
+def metrics_of(client):
+    lines = client.get("/metrics").text.splitlines()
+    return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines if not line.startswith("#")}
+
+
+def test_answers_are_the_models_in_the_shapes_of_text_embeddings_inference(serve, folder, model):
+    client = serve(folder)
+    expected = model.predict(TEXTS)
+    names = model.class_names
+    answer = client.post("/predict", json={"inputs": [[text] for text in TEXTS]})
+    assert answer.status_code == 200
+    assert answer.headers["x-policy-step"] == "1"
+    for said, probs in zip(answer.json(), expected.probs, strict=True):
+        assert [each["score"] for each in said] == sorted((each["score"] for each in said), reverse=True)
+        found = labels_and_scores(said)
+        assert [found[name] for name in names] == probs.tolist()
+    alone = client.post("/predict", json={"inputs": TEXTS[0]}).json()
+    assert labels_and_scores(alone) == labels_and_scores(answer.json()[0])
+    raw = labels_and_scores(client.post("/predict", json={"inputs": TEXTS[0], "raw_scores": True}).json())
+    np.testing.assert_allclose([raw[name] for name in names], expected.probs[0].log(), rtol=1e-5)
+
+
+def test_a_flat_list_of_two_strings_is_one_pair(serve, folder, model):
+    client = serve(folder)
+    pair = client.post("/predict", json={"inputs": ["a film", "not good"]}).json()
+    batch = client.post("/predict", json={"inputs": [["a film", "not good"], ["bad"]]}).json()
+    probs = model.predict([("a film", "not good")]).probs[0]
+    assert labels_and_scores(pair) == labels_and_scores(batch[0])
+    assert [labels_and_scores(pair)[name] for name in model.class_names] == probs.tolist()
+
+
+def test_hugging_faces_client_works(serve, folder, model):
+    client = InferenceClient(model=str(serve(folder).base_url))
+    answer = client.text_classification(TEXTS[1])
+    assert answer[0].label == model.class_names[int(model.predict(TEXTS[1:2]).labels)]
+    assert len(client.text_classification(TEXTS[1], top_k=2)) == 2
+
+
+def test_texts_are_ranked_by_a_model_with_one_label(serve, reranker_folder):
+    client = serve(reranker_folder)
+    model = EarlyExitReranker.from_pretrained(reranker_folder)
+    expected = model.rank("a film", TEXTS)
+    answer = client.post("/rerank", json={"query": "a film", "texts": TEXTS, "raw_scores": True, "return_text": True})
+    for said, wanted in zip(answer.json(), expected, strict=True):
+        assert said["index"] == wanted["corpus_id"]
+        assert said["text"] == TEXTS[said["index"]]
+        assert said["score"] == pytest.approx(wanted["score"], rel=1e-4)
+    usual = client.post("/rerank", json={"query": "a film", "texts": TEXTS}).json()
+    assert usual[0]["score"] == pytest.approx(1 / (1 + math.exp(-expected[0]["score"])), rel=1e-5)
+    assert usual[0]["text"] is None
+    assert client.get("/info").json()["model_type"].keys() == {"reranker"}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "kind"),
+    [
+        (b"{", 422, "Validation"),
+        (b"", 422, "Validation"),
+        (b"\xff\xfe", 422, "Validation"),
+        (b"[" * 20_000, 422, "Validation"),
+        (b'{"inputs": 1}', 422, "Validation"),
+        (b'{"inputs": []}', 400, "Empty"),
+        (b'{"inputs": [[]]}', 422, "Validation"),
+        (b'{"inputs": [["a", "b", "c"]]}', 422, "Validation"),
+        (b'{"inputs": ["a", "b", "c"]}', 422, "Validation"),
+        (b'{"inputs": "\\ud800"}', 422, "Validation"),
+        (b'{"inputs": null}', 422, "Validation"),
+        (b'{"inputs": "a", "raw_scores": "maybe"}', 422, "Validation"),
+        (json.dumps({"inputs": [["a"]] * 33}).encode(), 413, "Validation"),
+        (b'{"inputs": "' + b"a" * 3_000_000 + b'"}', 413, "Validation"),
+    ],
+)
+def test_bad_bodies_are_refused_in_one_line(serve, folder, body, status, kind):
+    client = serve(folder)
+    answer = client.post("/predict", content=body, headers={"content-type": "application/json"})
+    said = answer.json()
+    assert (answer.status_code, said["error_type"]) == (status, kind)
+    assert said["error"]
+    assert "\n" not in said["error"]
+    assert client.post("/predict", json={"inputs": "good"}).status_code == 200
+    assert metrics_of(client)[f'te_request_failure{{err="{kind}"}}'] == 1
+
+
+def test_a_body_without_a_length_is_counted_as_it_comes(serve, folder):
+    client = serve(folder, max_bytes=1000)
+    pieces = (b"x" * 300 for _ in range(100))
+    assert client.post("/predict", content=pieces).status_code == 413
+
+
+def test_unknown_paths_and_methods_are_refused_in_the_same_shape(serve, folder):
+    client = serve(folder)
+    assert client.get("/nothing").json().keys() == {"error", "error_type"}
+    assert client.get("/predict").status_code == 405
+    assert client.post("/rerank", json={"query": "a", "texts": ["b"]}).status_code == 424
+
+
+def test_a_key_is_asked_for_but_for_health(serve, folder):
+    client = serve(folder, api_key="secret")
+    assert client.get("/health").status_code == 200
+    assert client.get("/info").status_code == 401
+    assert client.post("/predict", json={"inputs": "good"}).json()["error_type"] == "Unauthorized"
+    with_key = {"authorization": "Bearer secret"}
+    assert client.post("/predict", json={"inputs": "good"}, headers=with_key).status_code == 200
+
+
+def test_info_says_what_runs(serve, folder):
+    info = serve(folder, max_client_batch_size=7).get("/info").json()
+    assert info["model_type"]["classifier"]["id2label"] == {"0": "bad", "1": "middling", "2": "höchst gut"}
+    assert (info["model_dtype"], info["max_input_length"], info["max_client_batch_size"]) == ("float32", 64, 7)
+    assert (info["policy_step"], info["shadow"]) == (1, False)
+
+
+def test_many_clients_at_once_get_the_answers_they_would_get_alone(serve, folder, model):
+    client = serve(folder)
+    texts = [" ".join(np.random.default_rng(i).choice(["a", "good", "film", "bad", "not"], 12)) for i in range(200)]
+    with concurrent.futures.ThreadPoolExecutor(32) as pool:
+        answers = list(pool.map(lambda text: client.post("/predict", json={"inputs": text}).json(), texts))
+    for said, probs in zip(answers, model.predict(texts).probs, strict=True):
+        assert [labels_and_scores(said)[name] for name in model.class_names] == probs.tolist()
+    found = metrics_of(client)
+    assert found['te_request_success{method="single"}'] == found["te_predict_count"] == 200
+    assert sum(rows for name, rows in found.items() if name.startswith("moco_rt_exits")) == 200
+
+
+def test_what_is_too_much_is_refused_at_once_and_what_was_accepted_is_answered(serve, folder, monkeypatch):
+    client = serve(folder, max_concurrent_requests=2)
+    run = EarlyExitTextClassificationModel.forward_packed
+
+    def slow(self, rows):
+        time.sleep(1.0)
+        return run(self, rows)
+
+    monkeypatch.setattr(EarlyExitTextClassificationModel, "forward_packed", slow)
+
+    def ask(_):
+        began = time.monotonic()
+        return client.post("/predict", json={"inputs": "good"}), time.monotonic() - began
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ask, range(8)))
+    statuses = [answer.status_code for answer, _ in answers]
+    assert statuses.count(200) == 2
+    assert statuses.count(429) == 6
+    monkeypatch.undo()
+    assert client.post("/predict", json={"inputs": "good"}).status_code == 200
+
+
+def test_what_was_accepted_is_answered_before_the_server_stops(serve, folder, monkeypatch):
+    client = serve(folder)
+    run = EarlyExitTextClassificationModel.forward_packed
+
+    def slow(self, rows):
+        time.sleep(0.5)
+        return run(self, rows)
+
+    monkeypatch.setattr(EarlyExitTextClassificationModel, "forward_packed", slow)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(client.post, "/predict", json={"inputs": "good"}) for _ in range(4)]
+        time.sleep(0.2)
+        client.server.should_exit = True
+        assert [each.result().status_code for each in asked] == [200] * 4
+    with pytest.raises(httpx.ConnectError):
+        client.get("/health")
+
+
+def test_an_error_stays_with_the_request_that_it_is_about(serve, folder, monkeypatch):
+    client = serve(folder)
+    run = EarlyExitTextClassificationModel.forward_packed
+
+    def picky(self, rows):
+        if len(rows) and int(rows.lengths.max()) > 30:
+            raise RuntimeError("too long\nfor me")
+        return run(self, rows)
+
+    monkeypatch.setattr(EarlyExitTextClassificationModel, "forward_packed", picky)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        texts = ["good " * (50 if i == 3 else 1) for i in range(8)]
+        answers = list(pool.map(lambda text: client.post("/predict", json={"inputs": text}), texts))
+    assert [answer.status_code for answer in answers] == [424 if i == 3 else 200 for i in range(8)]
+    assert answers[3].json() == {"error": "RuntimeError: too long for me", "error_type": "Backend"}
+
+
+def test_a_shadow_answers_in_full_and_records_what_the_policy_would_have_said(serve, folder, model, tmp_path):
+    model.policy.take_step(5)
+    expected = model.predict(TEXTS)
+    full = torch.cat([model.given.run_packed({}, rows).logits for rows in _each(model)])
+    client = serve(folder, shadow=str(tmp_path / "shadow.jsonl"), state=str(_state(tmp_path, 5)))
+    model.policy.take_step(1)
+    answer = client.post("/predict", json={"inputs": [[text] for text in TEXTS]})
+    assert "x-policy-step" not in answer.headers
+    for said, probs in zip(answer.json(), full.softmax(dim=1), strict=True):
+        found = labels_and_scores(said)
+        np.testing.assert_allclose([found[name] for name in model.class_names], probs, rtol=1e-4, atol=1e-6)
+    lines = [json.loads(line) for line in (tmp_path / "shadow.jsonl").read_text().splitlines()]
+    assert [line["policy_label"] for line in lines] == [row["label"] for row in expected]
+    assert [line["exit"] for line in lines] == [row["exit"] for row in expected]
+    assert [line["same"] for line in lines] == [line["label"] == line["policy_label"] for line in lines]
+    assert metrics_of(client)["moco_rt_shadow_disagreed"] == sum(not line["same"] for line in lines)
+
+
+def _each(model):
+    from moco_rt.runtime.prediction import tokeniser_of
+
+    encoded = tokeniser_of(model, None, None)(TEXTS)
+    return [encoded.take(np.array([place])) for place in range(len(TEXTS))]
+
+
+def _state(tmp_path, step):
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "step").write_text(f"{step}\n")
+    return state
+
+
+def test_the_step_can_be_set_from_outside(serve, folder, tmp_path):
+    state = _state(tmp_path, 2)
+    client = serve(folder, state=str(state))
+    assert client.post("/predict", json={"inputs": "good"}).headers["x-policy-step"] == "2"
+    (state / "step").write_text("0")
+    deadline = time.monotonic() + 30
+    while client.get("/info").json()["policy_step"] != 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    (state / "step").write_text("99")  # is said in the log, and changes nothing
+    time.sleep(1.5)
+    assert client.post("/predict", json={"inputs": "good"}).headers["x-policy-step"] == "0"
+
+
+def test_workers_that_have_seen_too_much_together_step_back_together(folder, tmp_path):
+    models = [EarlyExitTextClassificationModel.from_pretrained(folder) for _ in range(3)]
+    for model in models:
+        model.policy.take_step(4)
+    monitors = [model.monitor(1.0, delta=0.05) for model in models]
+    states = [SharedState(tmp_path, model) for model in models]
+    for place, state in enumerate(states):
+        state._own = tmp_path / f"monitor-{place}.json"  # one process stands for three
+    rule = np.zeros(60, np.int64)
+    for monitor, state in zip(monitors, states, strict=True):
+        wrong = np.arange(60) < 4  # too few for an alarm of its own, at a promise of 2%
+        monitor.record_checks(rule, wrong, 4)
+        state.exchange()
+    assert models[2].policy.step < 4
+    for state in states:
+        state.exchange()
+    assert {model.policy.step for model in models} == {models[2].policy.step}
+
+
+def test_what_a_server_cannot_share_is_refused(tiny_bert, tmp_path, one_line_error, folder):
+    plain = EarlyExitTextClassificationModel(tiny_bert())
+    with one_line_error(ValueError, "state needs a model whose policy has a certified path (got none)"):
+        SharedState(tmp_path, plain)
+    (tmp_path / "step").write_text("two")
+    with one_line_error(ValueError, f"{tmp_path / 'step'} must hold the number of a step (got 'two')"):
+        SharedState(tmp_path, EarlyExitTextClassificationModel.from_pretrained(folder))

@@ -1,0 +1,133 @@
+"""The batcher by itself: what waits is answered together, within its limits."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from moco_rt.server.batching import Batcher, ClosedError, OverloadedError
+
+
+class Recorder:
+    """Answers inputs by their doubles, and remembers the batches; waits for `go` before each."""
+
+    def __init__(self):
+        self.batches, self.go = [], threading.Event()
+
+    def __call__(self, inputs):
+        self.go.wait(10)
+        self.batches.append(list(inputs))
+        return [2 * each for each in inputs]
+
+
+def run(recorder, requests, **limits):
+    """Ask for all requests at once, as soon as the first is being answered let go; gives the answers."""
+    limits = {"max_jobs": 100, "max_tokens": 100, "max_wait": 0.0} | limits
+
+    async def ask():
+        batcher = Batcher(recorder, **limits)
+        asked = [asyncio.ensure_future(batcher.run(inputs, len(inputs))) for inputs in requests]
+        await asyncio.sleep(0.1)
+        recorder.go.set()
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        await asyncio.to_thread(batcher.close)
+        return [answer if isinstance(answer, Exception) else answer[1] for answer in answers]
+
+    return asyncio.run(ask())
+
+
+def test_what_waits_while_a_batch_runs_is_the_next_batch():
+    recorder = Recorder()
+    assert run(recorder, [[1], [2, 3], [4]]) == [[2], [4, 6], [8]]
+    assert sorted(each for batch in recorder.batches for each in batch) == [1, 2, 3, 4]
+    assert len(recorder.batches) <= 2
+
+
+def test_a_batch_keeps_to_its_tokens_but_takes_a_large_request_alone():
+    recorder = Recorder()
+    run(recorder, [[0]] + [[i] * 3 for i in range(1, 5)] + [[9] * 20], max_tokens=6)
+    assert all(len(batch) <= 6 or set(batch) == {9} for batch in recorder.batches)
+
+
+def test_more_than_may_be_open_is_refused():
+    recorder = Recorder()
+    answers = run(recorder, [[1], [2], [3]], max_jobs=2)
+    assert answers[:2] == [[2], [4]]
+    assert isinstance(answers[2], OverloadedError)
+
+
+def test_a_batch_waits_for_others_until_its_time_or_until_it_is_full():
+    recorder = Recorder()
+    recorder.go.set()
+
+    async def ask(tokens):
+        batcher = Batcher(recorder, max_jobs=9, max_tokens=4, max_wait=0.3)
+        began = time.monotonic()
+        first = asyncio.ensure_future(batcher.run([1], tokens))
+        await asyncio.sleep(0.05)
+        await asyncio.gather(first, batcher.run([2], tokens))
+        took = time.monotonic() - began
+        await asyncio.to_thread(batcher.close)
+        return took
+
+    assert asyncio.run(ask(1)) >= 0.3
+    assert recorder.batches[0] == [1, 2]
+    assert asyncio.run(ask(2)) < 0.3
+
+
+def test_an_error_is_told_to_the_request_that_it_is_about():
+    def picky(inputs):
+        if 2 in inputs:
+            raise ValueError("no twos")
+        return inputs
+
+    async def ask():
+        batcher = Batcher(picky, max_jobs=9, max_tokens=99, max_wait=0.2)
+        answers = await asyncio.gather(*(batcher.run([i], 1) for i in range(4)), return_exceptions=True)
+        await asyncio.to_thread(batcher.close)
+        return answers
+
+    answers = asyncio.run(ask())
+    assert [type(each) for each in answers] == [tuple, tuple, ValueError, tuple]
+
+
+def test_a_closed_batcher_answers_what_it_took_and_takes_no_more():
+    recorder = Recorder()
+
+    async def ask():
+        batcher = Batcher(recorder, max_jobs=9, max_tokens=1, max_wait=0.0)
+        asked = [asyncio.ensure_future(batcher.run([i], 1)) for i in range(3)]
+        await asyncio.sleep(0.05)
+        closing = asyncio.ensure_future(asyncio.to_thread(batcher.close))
+        await asyncio.sleep(0.05)
+        with pytest.raises(ClosedError):
+            await batcher.run([9], 1)
+        recorder.go.set()
+        await closing
+        assert not batcher.alive
+        return [(await each)[1] for each in asked]
+
+    assert asyncio.run(ask()) == [[0], [2], [4]]
+
+
+def test_whoever_has_gone_is_left_out():
+    recorder = Recorder()
+
+    async def ask():
+        batcher = Batcher(recorder, max_jobs=9, max_tokens=99, max_wait=0.0)
+        first = asyncio.ensure_future(batcher.run([1], 1))
+        await asyncio.sleep(0.05)
+        gone = asyncio.ensure_future(batcher.run([2], 1))
+        stays = asyncio.ensure_future(batcher.run([3], 1))
+        await asyncio.sleep(0.05)
+        gone.cancel()
+        await asyncio.sleep(0)
+        recorder.go.set()
+        await asyncio.gather(first, stays)
+        await asyncio.to_thread(batcher.close)
+
+    asyncio.run(ask())
+    assert recorder.batches == [[1], [3]]

@@ -1,0 +1,107 @@
+"""Columns to columns, in this process and in others."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from moco_rt import Cascade, EarlyExitTextClassificationModel, LinearCondition, Predictor
+
+TEXTS = ["a good film", "bad", "the film was not bad"]
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_bert, word_tokenizer, tmp_path_factory):
+    fast = EarlyExitTextClassificationModel(tiny_bert(3, labels=3))
+    weight = torch.randn(32, generator=torch.Generator().manual_seed(0)).numpy()
+    fast.add_rule(LinearCondition(weight, 0.0, 3.0, 0.01), 1, "encoder.0.attention")
+    fast.tokenizer = word_tokenizer
+    where = tmp_path_factory.mktemp("fast")
+    fast.save_pretrained(where)
+    return where
+
+
+@pytest.fixture
+def same_threads():
+    before = torch.get_num_threads()
+    yield before
+    torch.set_num_threads(before)
+
+
+def expected(folder, texts):
+    return list(EarlyExitTextClassificationModel.from_pretrained(folder).predict(texts))
+
+
+def test_columns_come_back_with_labels(folder):
+    batch = {"id": np.arange(3), "text": np.array(TEXTS, dtype=object)}
+    found = Predictor(folder)(batch)
+    wanted = expected(folder, TEXTS)
+    assert list(found) == ["id", "text", "label", "prob", "exit"]
+    assert found["label"].tolist() == [row["label"] for row in wanted]
+    assert found["exit"].tolist() == [row["exit"] for row in wanted]
+    assert found["prob"].dtype == np.float32
+    np.testing.assert_array_equal(found["prob"], np.float32([row["prob"] for row in wanted]))
+    assert list(batch) == ["id", "text"]
+
+
+def test_pairs_lists_and_empty_batches(folder):
+    found = Predictor(folder)({"text": TEXTS, "text2": TEXTS[::-1]})
+    assert found["label"].tolist() == [
+        row["label"] for row in expected(folder, list(zip(TEXTS, TEXTS[::-1], strict=True)))
+    ]
+    empty = Predictor(folder)({"text": np.array([], dtype=object)})
+    assert {name: len(column) for name, column in empty.items()} == {"text": 0, "label": 0, "prob": 0, "exit": 0}
+
+
+def test_it_is_pickled_before_and_after_it_has_loaded(folder):
+    predictor = Predictor(folder)
+    batch = {"text": TEXTS}
+    first = pickle.loads(pickle.dumps(predictor))(batch)
+    predictor(batch)
+    data = pickle.dumps(predictor)
+    assert len(data) < 2000
+    assert pickle.loads(data)(batch)["label"].tolist() == first["label"].tolist()
+
+
+def test_threads_are_set_where_it_is_called(folder, same_threads):
+    predictor = Predictor(folder, threads=1)
+    assert torch.get_num_threads() == same_threads
+    predictor({"text": TEXTS})
+    assert torch.get_num_threads() == 1
+
+
+def test_several_threads_may_call_it(folder):
+    predictor, found = Predictor(folder), []
+    threads = [
+        threading.Thread(target=lambda: found.append(predictor({"text": TEXTS})["label"].tolist())) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [[row["label"] for row in expected(folder, TEXTS)]] * 4
+
+
+def test_rows_of_cascades_say_their_tier_and_models_with_one_label_score(tiny_bert, word_tokenizer, tmp_path):
+    small, large = tiny_bert(1), tiny_bert(2, seed=1)
+    cascade = Cascade([(small, word_tokenizer), (large, word_tokenizer)], thresholds=[0.7])
+    cascade.save_pretrained(tmp_path / "cascade")
+    found = Predictor(tmp_path / "cascade")({"text": TEXTS})
+    assert found["tier"].tolist() == [row["tier"] for row in cascade.predict(TEXTS)]
+    np.testing.assert_array_equal(found["prob"], np.float32([row["prob"] for row in cascade.predict(TEXTS)]))
+    tiny_bert(labels=1).save_pretrained(tmp_path / "one")
+    word_tokenizer.save_pretrained(tmp_path / "one")
+    assert list(Predictor(tmp_path / "one")({"text": TEXTS})) == ["text", "score", "exit"]
+
+
+def test_bad_input_is_one_line(folder, one_line_error, tmp_path):
+    with one_line_error(ValueError, "threads must be at least 1 (got 0)"):
+        Predictor(folder, threads=0)
+    with one_line_error(OSError, f"directory must hold a model (got {tmp_path / 'nothing'}, which is no directory)"):
+        Predictor(tmp_path / "nothing")
+    with one_line_error(ValueError, "batch must have a column text (got id, body)"):
+        Predictor(folder)({"id": [1], "body": ["a"]})
