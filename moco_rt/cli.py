@@ -13,9 +13,9 @@ from safetensors import SafetensorError
 
 from moco_rt.cli_bench import bench
 from moco_rt.cli_compress import compress
+from moco_rt.cli_demo import demo
 from moco_rt.cli_options import (
     TEXTS,
-    Agreement,
     AutoDtypeName,
     Certify,
     Confidence,
@@ -57,40 +57,25 @@ app = typer.Typer(
 )
 
 
-@app.command()
-def demo(
+def _say_versions(wanted: bool) -> None:
+    if wanted:
+        from moco_rt.runtime.machine import describe_machine
+
+        print(describe_machine())
+        raise typer.Exit
+
+
+@app.callback()
+def common(
     *,
-    model: Annotated[str | None, typer.Option(help="a directory, or a name on the Hugging Face hub")] = None,
-    data: Annotated[Path | None, typer.Option(help=TEXTS)] = None,
-    agreement: Agreement = 0.99,
-    dtype: DtypeOption = None,
-    max_length: MaxLength = None,
-    kind: Format = None,
-    text_column: TextColumn = None,
-    text2_column: Text2Column = None,
-    label_column: LabelColumn = None,
-    out: Annotated[Path, typer.Option(help="for the pictures, and the model trained on the spot")] = Path(
-        "demo-output"
-    ),
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_say_versions, is_eager=True, help="versions, instruction set, numeric forms"
+        ),
+    ] = False,
 ) -> None:
-    """Find a policy for a classifier, run with and without it, compare.
-
-    Without arguments: on a small BERT trained on the spot. With --model and --data: on your own.
-    """
-    if (model is None) != (data is None):
-        raise typer.TyperException("--model and --data go together")
-    check_directory(out)
-    from moco_rt.demo import run
-
-    if model is None or data is None:
-        task = run.embedded_task(out / "model")
-    else:
-        task = run.load_task(model, data, kind=kind, columns=Columns(text_column, text2_column, label_column))
-    comparison = run.run(
-        task, out, agreement=agreement, dtype=None if dtype is None else dtype.dtype, max_length=max_length
-    )
-    print(comparison.table())
-    print(f"pictures: {out / 'exits.png'}, {out / 'report.html'}")
+    """Early exits for fine-tuned transformer classifiers."""
 
 
 @app.command(cls=SeveralModels)
@@ -237,6 +222,7 @@ def predict(
         print(read_certificate(out))
 
 
+app.command()(demo)
 app.command()(bench)
 app.command()(compress)
 app.command()(rank)

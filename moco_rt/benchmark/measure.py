@@ -48,7 +48,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked of every engine.
+    """The work that is asked of every engine.
 
     Attributes:
         model: the folder of the model as it was given, with its tokenizer.
@@ -107,7 +107,7 @@ def _start(task: Task, name: str) -> tuple[Worker, float]:
     """Return an engine that has answered a text, and the seconds from its start to then; conversion is not counted."""
     if name == WITH_EXITS:
         assert task.policy is not None
-        made: tuple[Any, ...] = (FastTextSession, task.policy, task.threads)
+        made: tuple[Any, ...] = (FastTextSession, task.policy, task.threads, None, None, task.max_length)
     elif name in OURS:
         in_int8 = OURS[name] == "int8"
         folder = _converted(task, "moco-packed.int8") if in_int8 else task.model

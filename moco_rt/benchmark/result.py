@@ -16,7 +16,7 @@ _HEAD = ("engine", "rows/s", "times HF", "p50 ms", "p99 ms", "same label", "MiB"
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured.
+    """The figures of all engines, and what they were measured on.
 
     Attributes:
         figures: by engine; the baseline is among them.
@@ -40,7 +40,8 @@ class Result:
 
     def speedup(self, name: str) -> float:
         """Return how many times faster than the baseline it is: the median of the ratios within each turn."""
-        ratios = np.divide(self.figures[BASELINE].seconds, self.figures[name].seconds)
+        turns = zip(self.figures[BASELINE].seconds, self.figures[name].seconds, strict=False)  # one may have failed
+        ratios = [baseline / own for baseline, own in turns]
         return float(np.median(ratios))
 
     def cost(self, name: str) -> float:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from moco_rt.architectures import load_classifier
+from moco_rt.architectures import check_single_label, load_classifier
 from moco_rt.benchmark.contestants import WITH_EXITS, contestants
 from moco_rt.benchmark.measure import Task, baseline_seconds, measure
 from moco_rt.benchmark.result import Result
+from moco_rt.cascades.cascade_files import is_cascade
+from moco_rt.engines import BASELINE, WorkerFailedError
 from moco_rt.engines.batch import Batch
 from moco_rt.inputs.batching import by_length, pad
 from moco_rt.inputs.texts import TextInput
@@ -58,6 +60,8 @@ def benchmark(
         ValueError: there are too few texts for a policy, see `accelerate`.
         WorkerFailedError: the baseline fails.
     """
+    if is_cascade(name):
+        raise ValueError(f"model must be one model (got the cascade {name})")
     order = np.random.default_rng(seed).permutation(len(texts))
     cut = int(_FIND_SHARE * len(texts))
     find, rest = ([texts[place] for place in places] for places in (order[:cut], order[cut:]))
@@ -71,6 +75,7 @@ def benchmark(
                 model, find, tokenizer=tokenizer, agreement=agreement, max_length=max_length, seed=seed
             ).save_pretrained(ready := folder / "fast")
         fast = EarlyExitTextClassificationModel.from_pretrained(ready)
+        check_single_label(fast.config)
         given = folder / "given"
         fast.given.model.save_pretrained(given)
         fast.tokenizer.save_pretrained(given)
@@ -86,6 +91,8 @@ def benchmark(
         say(f"measures {len(engines) + 1} engines on {rows:,} texts, {TURNS} turns: at most {estimate:.0f} minutes")
         task = Task(given, task.texts[:rows], longest, threads, folder, calibration, ready)
         figures = measure(task, [*engines, WITH_EXITS], TURNS, say)
+    if figures[BASELINE].failed is not None:
+        raise WorkerFailedError(f"{BASELINE}: {figures[BASELINE].failed}")
     return Result(figures, rows, threads, price, missing, promise)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,18 +21,24 @@ from moco_rt.runtime.outputs import Prediction
 from moco_rt.runtime.prediction import longest_of
 from moco_rt.serving.loading import Answering, answer_at_once, answer_in_full
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Scores:
     """The answer about a text.
 
     Attributes:
-        probabilities: of each class; of a model that gives numbers these numbers.
+        values: probabilities of each class; of a model that gives numbers these numbers.
+        logit: of a model with one label; None: it has more.
         exit: the site where its row left, or would have left without a shadow; None: it ran to the end.
+        step: of the policy that it met; None: there is no path.
     """
 
-    probabilities: list[float]
+    values: list[float]
+    logit: float | None
     exit: str | None
+    step: int | None
 
 
 class Served:
@@ -77,12 +84,12 @@ class Served:
 
     @property
     def shadowed(self) -> bool:
-        """Whether answers are the full model's, and the policy's are only recorded."""
+        """True where answers are the full model's, and the policy's are only recorded."""
         return self._full is not None
 
     @property
     def dtype(self) -> str:
-        """What the model computes in, of a cascade its last tier."""
+        """The dtype that the model computes in, of a cascade its last tier."""
         model = self.model.tiers[-1].model if isinstance(self.model, Cascade) else self.model
         return "int8" if is_int8(model.model) else str(model.dtype).removeprefix("torch.")
 
@@ -95,7 +102,7 @@ class Served:
 
     @property
     def ranks_early(self) -> bool:
-        """Whether candidates of a query leave early."""
+        """True where candidates of a query leave early."""
         return isinstance(self.model, EarlyExitReranker) and self.model.ranking is not None
 
     def warm_up(self) -> None:
@@ -117,23 +124,28 @@ class Served:
         return self.model.rank(candidates.query, candidates.documents)
 
     def _scores(self, texts: Sequence[TextInput]) -> list[Scores]:
-        found = self._answer(texts)
+        step, found = None, None
+        while found is None or self.step != step:  # somebody has set another step meanwhile
+            step, found = self.step, self._answer(texts)
         exits = [row["exit"] for row in found]
         if self._full is not None:
             full = self._full(texts)
-            self._compare(found, full)
+            self._compare(found, full, step)
             found = full
         values = found.scores if found.probs is None else found.probs
         assert values is not None
-        return [Scores(row, site) for row, site in zip(values.reshape(len(texts), -1).tolist(), exits, strict=True)]
+        rows = values.reshape(len(texts), -1).tolist()
+        alone = found.probs is not None and found.scores is not None
+        logits = found.scores.tolist() if alone and found.scores is not None else [None] * len(texts)
+        return [Scores(row, logit, site, step) for row, logit, site in zip(rows, logits, exits, strict=True)]
 
-    def _compare(self, found: Prediction, full: Prediction) -> None:
+    def _compare(self, found: Prediction, full: Prediction, step: int | None) -> None:
         """Record what the policy would have said."""
         assert self._record is not None
-        lines = []
+        lines, disagreed = [], 0
         for early, answered in zip(found, full, strict=True):
             same = early["label"] == answered["label"]
-            self.disagreed += not same
+            disagreed += not same
             line = {
                 "label": answered["label"],
                 "prob": _number(answered["prob"]),
@@ -141,10 +153,14 @@ class Served:
                 "policy_prob": _number(early["prob"]),
                 "exit": early["exit"],
                 "same": same,
-                "step": self.step,
+                "step": step,
             }
             lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-        self._record.write("".join(lines).encode())  # at once: workers add to one file
+        try:
+            self._record.write("".join(lines).encode())  # at once: workers add to one file
+            self.disagreed += disagreed
+        except OSError as error:  # answers are the full model's, and do not wait for a disk
+            _log.warning("%s: %s", self._record.name, error)
 
     def close(self) -> None:
         """Close the shadow's file."""
@@ -156,15 +172,17 @@ def _number(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else round(value, 6)
 
 
-def raw_scores(probabilities: Sequence[float], alone: bool) -> list[float]:
-    """Return logits of probabilities; of classes that exclude each other up to a constant, which they share.
+def raw_scores(scores: Scores, several: bool) -> list[float]:
+    """Return logits; of classes that exclude each other up to a constant, which they share.
 
     Args:
-        probabilities: of each class.
-        alone: each class has a probability of its own, by a sigmoid.
+        scores: of a model that gives probabilities.
+        several: each class has a probability of its own, by a sigmoid.
     """
+    if scores.logit is not None:
+        return [scores.logit]
     tiny = 1e-38  # what underflowed was below
-    logs = [math.log(max(each, tiny)) for each in probabilities]
-    if not alone:
+    logs = [math.log(max(each, tiny)) for each in scores.values]
+    if not several:
         return logs
-    return [log - math.log(max(1 - each, tiny)) for log, each in zip(logs, probabilities, strict=True)]
+    return [log - math.log(max(1 - each, tiny)) for log, each in zip(logs, scores.values, strict=True)]

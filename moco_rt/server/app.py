@@ -34,7 +34,6 @@ def make_app(served: Served, settings: Settings, state: SharedState | None = Non
     """
     batcher = Batcher(
         served.answer,
-        max_jobs=settings.max_concurrent_requests,
         max_tokens=settings.max_batch_tokens,
         max_wait=settings.max_wait_ms / 1e3,
     )
@@ -42,6 +41,8 @@ def make_app(served: Served, settings: Settings, state: SharedState | None = Non
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if state is not None:
+            state.try_to_exchange()
         keeping = None if state is None else asyncio.create_task(state.keep())
         yield
         if keeping is not None:
@@ -68,4 +69,10 @@ def make_app(served: Served, settings: Settings, state: SharedState | None = Non
 
     for kind in (RefusedError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, refuse)
-    return Limits(app, max_bytes=settings.max_bytes, api_key=settings.api_key, refused=metrics.refused)
+    return Limits(
+        app,
+        max_open=settings.max_concurrent_requests,
+        max_bytes=settings.max_bytes,
+        api_key=settings.api_key,
+        refused=metrics.refused,
+    )

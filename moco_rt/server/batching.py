@@ -14,10 +14,6 @@ from typing import Any
 Answer = Callable[[Sequence[Any]], Sequence[Any]]
 
 
-class OverloadedError(RuntimeError):
-    """There is no room for another request."""
-
-
 class ClosedError(RuntimeError):
     """The batcher takes no more requests."""
 
@@ -53,21 +49,19 @@ class Batcher:
 
     Args:
         answer: answers n inputs: n results. It is called in one thread only.
-        max_jobs: requests that are waiting or being answered at once.
         max_tokens: about how many tokens a batch has; a larger request makes a batch of its own.
         max_wait: seconds that a batch waits for others, from the arrival of its first request; it does not where it is
             full.
 
     Example:
-        >>> batcher = Batcher(answer, max_jobs=512, max_tokens=16_384, max_wait=0)
+        >>> batcher = Batcher(answer, max_tokens=16_384, max_wait=0)
         >>> job = await batcher.run(["a fine film"], tokens=5)
     """
 
-    def __init__(self, answer: Answer, *, max_jobs: int, max_tokens: int, max_wait: float):
+    def __init__(self, answer: Answer, *, max_tokens: int, max_wait: float):
         self._answer = answer
-        self._max_jobs, self._max_tokens, self._max_wait = max_jobs, max_tokens, max_wait
+        self._max_tokens, self._max_wait = max_tokens, max_wait
         self._waiting: deque[Job] = deque()
-        self._open_jobs = 0  # waiting or being answered; only the event loop changes it
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, daemon=True, name="moco_rt batches")
@@ -75,12 +69,12 @@ class Batcher:
 
     @property
     def alive(self) -> bool:
-        """Whether requests are answered."""
+        """True while requests are answered."""
         return self._thread.is_alive() and not self._closed
 
     @property
     def waiting(self) -> int:
-        """How many requests wait for a batch."""
+        """The number of requests that wait for a batch."""
         return len(self._waiting)
 
     async def run(self, inputs: Sequence[Any], tokens: int) -> tuple[Job, Sequence[Any]]:
@@ -94,12 +88,9 @@ class Batcher:
             How it went, and n results.
 
         Raises:
-            OverloadedError: too many requests are open.
             ClosedError: the batcher has been closed.
             Exception: whatever `answer` raises of these inputs.
         """
-        if self._open_jobs >= self._max_jobs:
-            raise OverloadedError(f"at most {self._max_jobs} requests may be open at once: try again later")
         loop = asyncio.get_running_loop()
         job = Job(inputs, tokens, loop, loop.create_future())
         with self._changed:
@@ -107,11 +98,7 @@ class Batcher:
                 raise ClosedError("the server is shutting down")
             self._waiting.append(job)
             self._changed.notify()
-        self._open_jobs += 1
-        try:
-            return job, await job.future
-        finally:
-            self._open_jobs -= 1
+        return job, await job.future
 
     def close(self) -> None:
         """Take no more requests, and return when those that were taken are answered."""
@@ -121,11 +108,12 @@ class Batcher:
         self._thread.join()
 
     def _work(self) -> None:
-        while batch := self._take():
-            self._run(batch)
+        while not (self._closed and not self._waiting):
+            if batch := self._take():
+                self._run(batch)
 
     def _take(self) -> list[Job]:
-        """Wait for requests, and take those that fit in a batch; empty: the batcher is closed."""
+        """Wait for requests, and take those that fit in a batch; empty: all have gone, or the batcher is closed."""
         with self._changed:
             while not self._waiting and not self._closed:
                 self._changed.wait()
@@ -137,13 +125,14 @@ class Batcher:
             batch: list[Job] = []
             tokens = 0
             while self._waiting:
-                tokens += self._waiting[0].tokens
-                if batch and tokens > self._max_tokens:
-                    break
-                job = self._waiting.popleft()
-                if not job.future.cancelled():  # whoever asked has gone
+                job = self._waiting[0]
+                if not job.future.cancelled():  # else whoever asked has gone
+                    if batch and tokens + job.tokens > self._max_tokens:
+                        break
                     batch.append(job)
-        return batch or ([] if self._closed and not self._waiting else self._take())
+                    tokens += job.tokens
+                self._waiting.popleft()
+            return batch
 
     def _full(self) -> bool:
         return sum(job.tokens for job in self._waiting) >= self._max_tokens
@@ -154,12 +143,14 @@ class Batcher:
         inputs = [each for job in batch for each in job.inputs]
         try:
             results = self._answer(inputs)
-        except Exception as error:
+        except BaseException as error:  # a panic of a library in Rust is no Exception; the thread must live on
             if len(batch) > 1:
                 for job in batch:
                     self._run([job])
             else:
-                _deliver(batch[0], error)
+                # An event loop takes neither of the two that are renamed.
+                plain = isinstance(error, Exception) and not isinstance(error, StopIteration)
+                _deliver(batch[0], error if plain else RuntimeError(f"{type(error).__name__}: {error}"))
             return
         took, start = time.monotonic() - began, 0
         for job in batch:
@@ -168,11 +159,11 @@ class Batcher:
             start += len(job.inputs)
 
 
-def _deliver(job: Job, result: Sequence[Any] | Exception) -> None:
+def _deliver(job: Job, result: Sequence[Any] | BaseException) -> None:
     def tell() -> None:
         if job.future.cancelled():
             return
-        if isinstance(result, Exception):
+        if isinstance(result, BaseException):
             job.future.set_exception(result)
         else:
             job.future.set_result(result)

@@ -40,7 +40,7 @@ class Endpoints:
         texts: list[TextInput] = [_text_or_pair(each) for each in given]
         job, scores = await self._run(texts, "batch" if batch else "single")
         said = [self._all_labels(each, raw=body.raw_scores) for each in scores]
-        return self._answer(said if batch else said[0], job)
+        return self._answer(said if batch else said[0], job, scores[0].step)
 
     async def pipeline(self, body: PipelineRequest) -> Response:
         """Label texts as the pipelines of transformers do it, for Hugging Face's inference clients."""
@@ -52,7 +52,9 @@ class Endpoints:
             raise RefusedError("Validation", f"function_to_apply must be {usual} or none (got {wished})")
         job, scores = await self._run(texts, "batch")
         top = None if parameters is None else parameters.top_k
-        return self._answer([self._all_labels(each, raw=wished == "none")[:top] for each in scores], job)
+        return self._answer(
+            [self._all_labels(each, raw=wished == "none")[:top] for each in scores], job, scores[0].step
+        )
 
     async def rerank(self, body: RerankRequest) -> Response:
         """Rank texts by their relevance to a query, the most relevant first."""
@@ -63,16 +65,15 @@ class Endpoints:
             _check_unicode([body.query])
             job, found = await self._take([Candidates(body.query, body.texts)], _tokens(body.texts))
             # Of those that left early there are estimates, on scales of their own: their order alone is right.
-            ranked = [
-                (each["corpus_id"], each["score"] if body.raw_scores else _sigmoid(each["score"])) for each in found[0]
-            ]
+            ranked = [(each["corpus_id"], each["score"]) for each in found[0]]
             self._metrics.answered(job, "batch", time.monotonic() - job.arrived, [each["exit"] for each in found[0]])
         else:
             job, scores = await self._run([(body.query, text) for text in body.texts], "batch")
-            single = [
-                raw_scores(each.probabilities, True) if body.raw_scores else each.probabilities for each in scores
-            ]
-            ranked = sorted(((place, each[0]) for place, each in enumerate(single)), key=lambda pair: -pair[1])
+            logits = [each.values[0] if each.logit is None else each.logit for each in scores]
+            ranked = sorted(enumerate(logits), key=lambda pair: -pair[1])
+        _check_finite([score for _, score in ranked])
+        if not body.raw_scores and not self._numbers:
+            ranked = [(place, _sigmoid(score)) for place, score in ranked]
         texts = body.texts if body.return_text else [None] * len(body.texts)
         return self._answer([{"index": place, "score": score, "text": texts[place]} for place, score in ranked], job)
 
@@ -128,22 +129,21 @@ class Endpoints:
 
     def _all_labels(self, scores: Scores, *, raw: bool) -> list[dict[str, Any]]:
         """Return all labels with their scores, the highest first."""
-        values = raw_scores(scores.probabilities, self._several) if raw and not self._numbers else scores.probabilities
-        if not all(map(math.isfinite, values)):
-            raise RefusedError("Backend", "the model gave an answer that is not a number")
+        values = raw_scores(scores, self._several) if raw and not self._numbers else scores.values
+        _check_finite(values)
         order = sorted(range(len(values)), key=lambda place: -values[place])
         return [{"score": values[place], "label": self._labels[place]} for place in order]
 
-    def _answer(self, body: Any, job: Job) -> Response:
-        """Return an answer; headers say how long it took, and which step of the policy gave it."""
+    def _answer(self, body: Any, job: Job, step: int | None = None) -> Response:
+        """Return an answer; headers say how long it took, and which step of the policy gave it, if one did."""
         headers = {
             "x-compute-type": "cpu",
             "x-total-time": _milliseconds(time.monotonic() - job.arrived),
             "x-queue-time": _milliseconds(job.waited),
             "x-inference-time": _milliseconds(job.computed),
         }
-        if self._served.step is not None and not self._served.shadowed:
-            headers["x-policy-step"] = str(self._served.step)
+        if step is not None and not self._served.shadowed:
+            headers["x-policy-step"] = str(step)
         return json_response(body, headers=headers)
 
 
@@ -159,12 +159,18 @@ def _check_unicode(texts: Sequence[TextInput]) -> None:
             raise RefusedError("Validation", f"texts must be valid Unicode (got a {found})")
 
 
+def _check_finite(values: Sequence[float]) -> None:
+    if not all(map(math.isfinite, values)):
+        raise RefusedError("Backend", "the model gave an answer that is not a number")
+
+
 def _tokens(texts: Sequence[TextInput]) -> int:
     return sum(3 + sum(map(len, [text] if isinstance(text, str) else text)) // _CHARACTERS for text in texts)
 
 
 def _sigmoid(logit: float) -> float:
-    return 1 / (1 + math.exp(-logit)) if logit >= 0 else 1 - 1 / (1 + math.exp(logit))
+    power = math.exp(-abs(logit))
+    return (1 if logit >= 0 else power) / (1 + power)
 
 
 def _milliseconds(seconds: float) -> str:

@@ -1,7 +1,8 @@
-"""Limits: bodies that are too large, and callers without the key, are refused before a request is read."""
+"""Limits: callers without the key, requests beyond those that may be open, bodies too large or too slow are refused."""
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -12,18 +13,24 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
+#: Seconds within which a body must have come.
+_PATIENCE = 30
+
+
 class Limits:
     """An ASGI application around another.
 
     Args:
         app: the other.
+        max_open: requests with a body that are read or answered at once; nothing queues beyond it.
         max_bytes: of a request's body.
         api_key: which `Authorization: Bearer ...` must name, but for `/health`; None: nobody is asked.
         refused: is called with the kind of each refusal.
     """
 
-    def __init__(self, app: Any, *, max_bytes: int, api_key: str | None, refused: Callable[[str], None]):
+    def __init__(self, app: Any, *, max_open: int, max_bytes: int, api_key: str | None, refused: Callable[[str], None]):
         self._app, self._max_bytes, self._refused = app, max_bytes, refused
+        self._max_open, self._open = max_open, 0
         self._expected = None if api_key is None else f"Bearer {api_key}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,18 +48,30 @@ class Limits:
         if not length.isdigit() or int(length) > self._max_bytes:
             await self._refuse(send, 413, "Validation", words)
             return
-        body = await self._read(receive)
-        if body is None:
-            await self._refuse(send, 413, "Validation", words)
+        if scope["method"] != "POST":
+            await self._app(scope, receive, send)
             return
-        whole = {"type": "http.request", "body": body, "more_body": False}
+        if self._open >= self._max_open:
+            words = f"at most {self._max_open} requests may be open at once: try again later"
+            await self._refuse(send, 429, "Overloaded", words)
+            return
+        self._open += 1
+        try:
+            await self._pass_on(scope, receive, send)
+        finally:
+            self._open -= 1
 
-        async def replay() -> MutableMapping[str, Any]:
-            nonlocal whole
-            message, whole = whole, {}
-            return message or await receive()
-
-        await self._app(scope, replay, send)
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on when its body has come."""
+        try:
+            body = await asyncio.wait_for(self._read(receive), _PATIENCE)
+        except asyncio.TimeoutError:
+            await self._refuse(send, 408, "Validation", f"a body must come within {_PATIENCE} s")
+            return
+        if body is None:
+            await self._refuse(send, 413, "Validation", f"a request may have at most {self._max_bytes} bytes")
+            return
+        await self._app(scope, _replay(body, receive), send)
 
     async def _read(self, receive: Receive) -> bytes | None:
         """Return the whole body; None: it is too large, or whoever sent it has gone."""
@@ -74,3 +93,15 @@ class Limits:
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Return what hands on a body that has been read, and then what comes."""
+    whole: MutableMapping[str, Any] = {"type": "http.request", "body": body, "more_body": False}
+
+    async def replay() -> MutableMapping[str, Any]:
+        nonlocal whole
+        message, whole = whole, {}
+        return message or await receive()
+
+    return replay

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from moco_rt.policies.monitor import Monitor
 from moco_rt.server.answering import Served
@@ -32,7 +33,7 @@ class Metrics:
     def __init__(self, served: Served, batcher: Batcher):
         self._served, self._batcher = served, batcher
         self._registry = CollectorRegistry()
-        self._requests = self._gauge("te_request_count", "requests that were answered or failed", "method")
+        self._requests = self._gauge("te_request_count", "requests that were answered", "method")
         self._successes = self._gauge("te_request_success", "requests that were answered", "method")
         self._failures = self._gauge("te_request_failure", "requests that were refused or failed", "err")
         self._inputs = self._gauge("te_predict_count", "texts and pairs")
@@ -42,15 +43,21 @@ class Metrics:
             "te_request_inference_duration", "seconds of its batch, with its texts' tokenisation", _SECONDS
         )
         self._size = self._histogram("te_batch_next_size", "texts of a batch, by request", _SIZES)
-        self._waiting = self._gauge("te_queue_size", "requests that wait")
+        self._waiting = self._gauge("te_queue_size", "requests that wait", mode="livesum")
         self._exits = self._gauge("moco_rt_exits", "rows by the site where they left", "site")
         self._disagreed = self._gauge("moco_rt_shadow_disagreed", "rows of which the policy says another label")
-        self._step = self._gauge("moco_rt_policy_step", "place on the certified path, the lowest in use", mode="min")
+        self._step = self._gauge(
+            "moco_rt_policy_step", "place on the certified path, the lowest in use", mode="livemin"
+        )
         self._rows = self._gauge("moco_rt_monitor_rows", "rows that were checked, by exit", "exit")
         self._wrong = self._gauge("moco_rt_monitor_wrong", "those of them that differ", "exit")
-        self._evidence = self._gauge("moco_rt_monitor_evidence", "against an exit, of one worker", "exit", mode="max")
+        self._evidence = self._gauge(
+            "moco_rt_monitor_evidence", "against an exit, of one worker", "exit", mode="livemax"
+        )
 
-    def _gauge(self, name: str, words: str, *labels: str, mode: Literal["sum", "min", "max"] = "sum") -> Gauge:
+    def _gauge(
+        self, name: str, words: str, *labels: str, mode: Literal["sum", "livesum", "livemin", "livemax"] = "sum"
+    ) -> Gauge:
         return Gauge(name, words, labels, registry=self._registry, multiprocess_mode=mode)
 
     def _histogram(self, name: str, words: str, buckets: list[float]) -> Histogram:
@@ -97,6 +104,10 @@ class Metrics:
         self._tell_of_model()
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self._registry)
+        for file in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("gauge_live*_*.db"):
+            process = file.stem.rpartition("_")[2]
+            if not Path("/proc", process).exists():
+                mark_process_dead(process)  # type: ignore[no-untyped-call]
         everybody = CollectorRegistry()
         MultiProcessCollector(everybody)  # type: ignore[no-untyped-call]
         return generate_latest(everybody)

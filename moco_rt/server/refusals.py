@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from moco_rt.server.batching import ClosedError, OverloadedError
+from moco_rt.server.batching import ClosedError
 from moco_rt.server.shapes import Refusal
 
 _STATUS = {"Empty": 400, "Validation": 422, "Backend": 424, "Overloaded": 429, "Unhealthy": 503}
@@ -38,8 +38,6 @@ def as_refusal(error: Exception) -> RefusedError:
     """Return what to say of an error, on one line."""
     if isinstance(error, RefusedError):
         return error
-    if isinstance(error, OverloadedError):
-        return RefusedError("Overloaded", str(error))
     if isinstance(error, ClosedError):
         return RefusedError("Unhealthy", str(error))
     if isinstance(error, RequestValidationError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from moco_rt.serving.loading import load_answering
 
 #: How settings reach the workers.
 _VARIABLE = "MOCO_RT_SERVER_SETTINGS"
+#: Seconds that answers may take which are still owed when the server is told to stop.
+_FAREWELL = 60
 #: Seconds that a worker may be too busy to say that it is alive, as it is while it imports and loads.
 _LOADING = 120
 
@@ -37,11 +40,25 @@ def serve(settings: Settings, *, host: str, port: int, workers: int = 1) -> None
         OSError: there is no such model.
         ValueError: the model refuses what is asked of it.
     """
-    options: dict[str, Any] = {"host": host, "port": port, "access_log": False, "server_header": False}
+    options: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "access_log": False,
+        "server_header": False,
+        "timeout_graceful_shutdown": _FAREWELL,
+    }
+    served, state = _load(settings)  # of several workers: what is refused is said once, and not by each
+    if state is not None:
+        state.exchange()
+    # uvicorn stops in good order at a signal, and then raises it again, which should not end the process by it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
     if workers == 1:
-        uvicorn.Server(uvicorn.Config(make_worker_app(settings), **options)).run()
+        served.warm_up()
+        uvicorn.Server(uvicorn.Config(make_app(served, settings, state), **options)).run()
         return
-    _load(settings)[0].close()  # what is refused is said once, and not by workers that start again and again
+    served.close()
+    del served
     with tempfile.TemporaryDirectory(prefix="moco_rt-metrics-") as counts:
         os.environ[_VARIABLE] = settings.to_json()
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = counts

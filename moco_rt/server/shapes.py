@@ -75,7 +75,7 @@ class Refusal(BaseModel):
 
 
 class Info(BaseModel):
-    """What runs, and within which limits."""
+    """The model that runs, and the limits of requests."""
 
     model_id: str
     model_sha: str | None = None

@@ -1,17 +1,22 @@
 """A folder in which several workers meet: the policy's step for all of them, and what their monitors have seen.
 
 The file `step` holds the number of a step of the certified path. Whoever writes it (a person, a script, or a worker
-whose evidence asks for a safer one) sets it for all workers, so that one text gets one label from all.
+whose evidence asks for a safer one) sets it for all workers, so that one text gets one label from all. What monitors
+have seen before the step was written does not count any more.
 """
 
 from __future__ import annotations
 
 import asyncio
 import copy
+import fcntl
+import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+import socket
+import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +38,8 @@ class SharedState:
         model: the worker's, whose policy has a certified path.
 
     Raises:
-        OSError: the folder cannot be written.
-        ValueError: the model is a cascade, or its policy has no path, or the file `step` does not name a step of it.
+        OSError: the folder cannot be made.
+        ValueError: the model is a cascade, or its policy has no path.
     """
 
     def __init__(self, folder: Path, model: Answering):
@@ -44,63 +49,115 @@ class SharedState:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._policy = folder, policy
         self._monitor: Monitor | None = getattr(model, "_monitor", None)
-        self._own = folder / f"monitor-{os.getpid()}.json"
-        self.follow()
+        # What was seen before this process began stands with the model, and would be counted by every worker.
+        self._before = None if self._monitor is None else self._monitor.state()
+        self._identity = _identity(policy)
+        self._own = folder / f"monitor-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.json"
+        self._agreed = policy.step  # the step that this worker last took from the others, or gave them
+        self._complaint = ""
 
     async def keep(self) -> None:
         """Look into the folder again and again, until this is cancelled."""
         while True:
             await asyncio.sleep(_INTERVAL)
-            try:
-                self.exchange()
-            except (OSError, ValueError) as error:
-                _log.warning("%s: %s", self._folder, error)
+            self.try_to_exchange()
+
+    def try_to_exchange(self) -> None:
+        """Do as `exchange`; what goes wrong is said in the log, once."""
+        try:
+            self.exchange()
+            self._complaint = ""
+        except Exception as error:
+            if (complaint := f"{self._folder}: {error}") != self._complaint:
+                _log.warning("%s", complaint)
+            self._complaint = complaint
 
     def exchange(self) -> None:
-        """Take the step that is written, tell what the own monitor has seen, and judge by all together.
+        """Agree with the others on a step, tell what the own monitor has seen, and judge by all together.
 
         Raises:
             OSError: the folder cannot be read or written.
             ValueError: the file `step` does not name a step of the path.
         """
-        self.follow()
-        if self._monitor is None:
-            return
-        _write(self._own, json.dumps(self._monitor.state()))
-        states = [json.loads(file.read_text(encoding="utf-8")) for file in self._folder.glob("monitor-*.json")]
-        step = safer_by(self._monitor, self._policy, states)
-        if step is not None:
-            _log.warning("all workers together have seen too many wrong answers: step %d for all", step)
-            _write(self._folder / STEP, str(step))
-            self.follow()
+        with (self._folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._agree()
+            if self._monitor is None:
+                return
+            _write(self._own, json.dumps({"identity": self._identity, **self._seen(self._monitor)}))
+            judged = judge(self._monitor, self._policy, self._all_states())
+            self._policy.close(judged.closed - self._policy.closed)
+            if judged.step is not None and judged.step != self._policy.step:
+                _log.warning("all workers together have seen too many wrong answers: step %d", judged.step)
+                self._policy.take_step(judged.step)
+                self._agree()
 
-    def follow(self) -> None:
-        """Take the step that is written, if one is."""
+    def _agree(self) -> None:
+        """Take the step that somebody has written, or write the one that the own monitor has gone back to."""
         file = self._folder / STEP
-        if not file.exists():
-            return
-        said = file.read_text(encoding="utf-8").strip()
+        said = file.read_text(encoding="utf-8").strip() if file.exists() else str(self._agreed)
         if not said.isdecimal():
             raise ValueError(f"{file} must hold the number of a step (got {said[:40]!r})")
-        if int(said) != self._policy.step:
+        if int(said) != self._agreed:
             self._policy.take_step(int(said))
             _log.info("policy: step %s", said)
+        elif self._policy.step != self._agreed:
+            _write(file, str(self._policy.step))
+        self._agreed = self._policy.step
+
+    def _seen(self, monitor: Monitor) -> dict[str, Any]:
+        """Return a monitor's state without what was seen before this process began."""
+        state = monitor.state()
+        before = self._before
+        if before is None or before["step"] != state["step"] or sum(before["rows"]) > sum(state["rows"]):
+            self._before = None  # it began anew
+            return state
+        return {
+            **state,
+            **{
+                name: [now - then for now, then in zip(state[name], before[name], strict=False)]
+                for name in ("rows", "wrong")
+            },
+        }
+
+    def _all_states(self) -> list[Mapping[str, Any]]:
+        """Return what all workers of this policy have seen since the step was written."""
+        step = self._folder / STEP
+        since = step.stat().st_mtime if step.exists() else 0.0
+        states = []
+        for file in self._folder.glob("monitor-*.json"):
+            try:
+                state = json.loads(file.read_text(encoding="utf-8"))
+                if file.stat().st_mtime >= since and state["identity"] == self._identity:
+                    states.append(state)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{file} must be what a worker wrote (got {type(error).__name__})") from error
+        return states
 
 
-def safer_by(monitor: Monitor, policy: Any, states: list[Mapping[str, Any]]) -> int | None:
-    """Return the step to which all that monitors have seen together leads back; None: the one in use may stay.
+def judge(monitor: Monitor, policy: Any, states: Sequence[Mapping[str, Any]]) -> Any:
+    """Return a copy of a policy after all that monitors have seen together.
 
     Args:
         monitor: one of them.
         policy: the one in use, which is not changed.
-        states: of all monitors, each once.
+        states: of all monitors, each once; what was seen of another step is left out.
     """
     judged = copy.copy(policy)  # its state is replaced, never changed
+    if not policy.exits:
+        return judged
     together = Monitor(judged, monitor.rate, delta=monitor.delta)
     for state in states:
         if state.get("step") == policy.step:
             together.merge(state)
-    return None if judged.step == policy.step else judged.step
+    return judged
+
+
+def _identity(policy: Any) -> str:
+    """Return a hash of a policy's path and of the model that it is for."""
+    said = hashlib.sha256(policy.path.policies.thresholds.tobytes())
+    said.update(json.dumps(policy.made_for, sort_keys=True, default=str).encode())
+    return said.hexdigest()
 
 
 def _write(file: Path, text: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from moco_rt._C import lost_threads
 from moco_rt.architectures.conversion import Dtype
 from moco_rt.inputs.texts import TextInput, list_texts
 from moco_rt.runtime.outputs import Prediction
@@ -52,7 +53,12 @@ class Predictor:
             raise ValueError(f"threads must be at least 1 (got {threads})")
         if not Path(directory).is_dir():
             raise OSError(f"directory must hold a model (got {directory}, which is no directory)")
-        self._directory, self._threads, self._dtype, self._max_length = directory, threads, dtype, max_length
+        self._directory = Path(directory).absolute()  # other processes may stand in other folders
+        self._threads, self._dtype, self._max_length = threads, dtype, max_length
+        # Whoever caches answers by what is pickled must not take another model's, such as `datasets`.
+        self._files = sorted(
+            (file.name, (about := file.stat()).st_size, about.st_mtime_ns) for file in self._directory.iterdir()
+        )
         self._forget()
 
     def _forget(self) -> None:
@@ -60,7 +66,7 @@ class Predictor:
         self._answer: Callable[[Sequence[TextInput]], Prediction] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """What it was made with: a copy in another process loads the model for itself."""
+        """The arguments it was made with: a copy in another process loads the model for itself."""
         return {name: value for name, value in self.__dict__.items() if name not in ("_loading", "_answer")}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
@@ -95,7 +101,7 @@ class Predictor:
     def _loaded(self) -> Callable[[Sequence[TextInput]], Prediction]:
         with self._loading:
             if self._answer is None:
-                if self._threads is not None:
+                if self._threads is not None and not lost_threads():  # see moco_rt.fork
                     torch.set_num_threads(self._threads)
                 self._answer = answer_at_once(load_answering(self._directory, self._dtype), self._max_length)
             return self._answer
@@ -119,5 +125,6 @@ def _column(values: list[Any]) -> Any:
     if values and all(isinstance(value, float) for value in values):
         return np.array(values, np.float32)
     column = np.empty(len(values), dtype=object)
-    column[:] = values
+    for place, value in enumerate(values):  # lists stay lists, also where all are as long
+        column[place] = value
     return column

@@ -64,7 +64,7 @@ ROOMS = {
     "serving": ("ranking", "cascades", "runtime", "policies", "architectures", "inputs", "encoding", "certification"),
     "server": ("serving", "ranking", "cascades", "runtime", "policies", "inputs", "quantization"),
     "engines": ("tuning", "runtime"),
-    "benchmark": ("engines", "tuning", "runtime", "architectures", "inputs"),
+    "benchmark": ("engines", "tuning", "cascades", "runtime", "architectures", "inputs"),
     "demo": ("tuning", "reports", "runtime", "architectures", "inputs"),
 }
 #: Modules that stand in no room: the command line, the package's start, and faces that only re-export.
@@ -74,6 +74,7 @@ ABOVE = {
     "cli",
     "cli_bench",
     "cli_compress",
+    "cli_demo",
     "cli_images",
     "cli_options",
     "cli_ranking",
@@ -97,6 +98,7 @@ MAY_IMPORT = {
         "studies.recording",
         "tuning.variants",
         "benchmark.contestants",
+        "serving.predictor",
         "fork",
         "__init__",
     ),

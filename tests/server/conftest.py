@@ -1,16 +1,13 @@
-"""A small model with a certified path on disk, and servers on real sockets."""
+"""A small model with a certified path on disk, and servers of it."""
 
 from __future__ import annotations
 
 import contextlib
-import threading
-import time
 
-import httpx
 import pytest
 import torch
-import uvicorn
 from path_samples import with_path
+from server_samples import running
 
 from moco_rt import EarlyExitTextClassificationModel
 from moco_rt.server.run import make_worker_app
@@ -35,25 +32,6 @@ def reranker_folder(tiny_bert, word_tokenizer, tmp_path_factory):
     tiny_bert(2, labels=1).save_pretrained(where)
     word_tokenizer.save_pretrained(where)
     return where
-
-
-@contextlib.contextmanager
-def running(app):
-    """An application on a real socket of this machine; gives a client."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", access_log=False))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client:
-            client.server = server
-            yield client
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture

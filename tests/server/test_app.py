@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import math
+import threading
 import time
 
 import httpx
@@ -12,8 +13,11 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import InferenceClient
+from server_samples import running
 
 from moco_rt import EarlyExitReranker, EarlyExitTextClassificationModel
+from moco_rt.server.run import make_worker_app
+from moco_rt.server.settings import Settings
 from moco_rt.server.shared_state import SharedState
 
 TEXTS = ["a good film", "the film was not good but not bad", "bad", "", "good " * 200]
@@ -76,6 +80,8 @@ def test_texts_are_ranked_by_a_model_with_one_label(serve, reranker_folder):
         assert said["text"] == TEXTS[said["index"]]
         assert said["score"] == pytest.approx(wanted["score"], rel=1e-4)
     usual = client.post("/rerank", json={"query": "a film", "texts": TEXTS}).json()
+    raw = client.post("/predict", json={"inputs": [["a film", text] for text in TEXTS], "raw_scores": True}).json()
+    assert [each[0]["score"] for each in raw] == model.predict([("a film", text) for text in TEXTS]).scores.tolist()
     assert usual[0]["score"] == pytest.approx(1 / (1 + math.exp(-expected[0]["score"])), rel=1e-5)
     assert usual[0]["text"] is None
     assert client.get("/info").json()["model_type"].keys() == {"reranker"}
@@ -152,45 +158,51 @@ def test_many_clients_at_once_get_the_answers_they_would_get_alone(serve, folder
     assert sum(rows for name, rows in found.items() if name.startswith("moco_rt_exits")) == 200
 
 
-def test_what_is_too_much_is_refused_at_once_and_what_was_accepted_is_answered(serve, folder, monkeypatch):
-    client = serve(folder, max_concurrent_requests=2)
-    run = EarlyExitTextClassificationModel.forward_packed
+@pytest.fixture
+def gate(monkeypatch):
+    """The model answers when the gate is opened."""
+    gate, run = threading.Event(), EarlyExitTextClassificationModel.forward_packed
 
-    def slow(self, rows):
-        time.sleep(1.0)
+    def behind(self, rows):
+        assert gate.wait(60)
         return run(self, rows)
 
-    monkeypatch.setattr(EarlyExitTextClassificationModel, "forward_packed", slow)
+    monkeypatch.setattr(EarlyExitTextClassificationModel, "forward_packed", behind)
+    gate.set()  # for the warm-up
+    yield gate
+    gate.set()
 
-    def ask(_):
-        began = time.monotonic()
-        return client.post("/predict", json={"inputs": "good"}), time.monotonic() - began
 
+def test_what_is_too_much_is_refused_at_once_and_what_was_accepted_is_answered(serve, folder, gate):
+    client = serve(folder, max_concurrent_requests=2)
+    gate.clear()
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(ask, range(8)))
-    statuses = [answer.status_code for answer, _ in answers]
-    assert statuses.count(200) == 2
-    assert statuses.count(429) == 6
-    monkeypatch.undo()
+        asked = [pool.submit(client.post, "/predict", json={"inputs": "good"}) for _ in range(8)]
+        refused = []
+        for each in concurrent.futures.as_completed(asked, timeout=60):
+            refused.append(each.result())
+            if len(refused) == 6:
+                break
+        assert [answer.status_code for answer in refused] == [429] * 6
+        assert refused[0].json()["error_type"] == "Overloaded"
+        gate.set()
+        assert [each.result().status_code for each in asked].count(200) == 2
     assert client.post("/predict", json={"inputs": "good"}).status_code == 200
 
 
-def test_what_was_accepted_is_answered_before_the_server_stops(serve, folder, monkeypatch):
-    client = serve(folder)
-    run = EarlyExitTextClassificationModel.forward_packed
-
-    def slow(self, rows):
-        time.sleep(0.5)
-        return run(self, rows)
-
-    monkeypatch.setattr(EarlyExitTextClassificationModel, "forward_packed", slow)
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+def test_what_was_accepted_is_answered_before_the_server_stops(folder, gate):
+    app = make_worker_app(Settings(str(folder)))
+    with running(app) as client, concurrent.futures.ThreadPoolExecutor(4) as pool:
+        gate.clear()
         asked = [pool.submit(client.post, "/predict", json={"inputs": "good"}) for _ in range(4)]
-        time.sleep(0.2)
+        while app._open < 4:
+            time.sleep(0.01)
         client.server.should_exit = True
+        time.sleep(0.3)
+        gate.set()
         assert [each.result().status_code for each in asked] == [200] * 4
-    with pytest.raises(httpx.ConnectError):
-        client.get("/health")
+        with pytest.raises(httpx.ConnectError):
+            client.get("/health")
 
 
 def test_an_error_stays_with_the_request_that_it_is_about(serve, folder, monkeypatch):
@@ -256,23 +268,83 @@ def test_the_step_can_be_set_from_outside(serve, folder, tmp_path):
     assert client.post("/predict", json={"inputs": "good"}).headers["x-policy-step"] == "0"
 
 
-def test_workers_that_have_seen_too_much_together_step_back_together(folder, tmp_path):
-    models = [EarlyExitTextClassificationModel.from_pretrained(folder) for _ in range(3)]
+def workers(folder, state, count, step=4):
+    """Models that meet in a folder, with monitors that check all rows."""
+    models = [EarlyExitTextClassificationModel.from_pretrained(folder) for _ in range(count)]
     for model in models:
-        model.policy.take_step(4)
-    monitors = [model.monitor(1.0, delta=0.05) for model in models]
-    states = [SharedState(tmp_path, model) for model in models]
-    for place, state in enumerate(states):
-        state._own = tmp_path / f"monitor-{place}.json"  # one process stands for three
-    rule = np.zeros(60, np.int64)
-    for monitor, state in zip(monitors, states, strict=True):
-        wrong = np.arange(60) < 4  # too few for an alarm of its own, at a promise of 2%
-        monitor.record_checks(rule, wrong, 4)
+        model.policy.take_step(step)
+        model.monitor(1.0, delta=0.05)
+    return models, [SharedState(state, model) for model in models]
+
+
+def see(model, wrong, rows=60):
+    """Let a model's monitor see rows of its first exit."""
+    model._monitor.record_checks(np.zeros(rows, np.int64), np.arange(rows) < wrong, model.policy.step)
+
+
+def test_workers_that_have_seen_too_much_together_step_back_together(folder, tmp_path):
+    models, states = workers(folder, tmp_path, 3)
+    for model, state in zip(models, states, strict=True):
+        see(model, 4)  # too few for an alarm of its own, at a promise of 2%
         state.exchange()
     assert models[2].policy.step < 4
     for state in states:
         state.exchange()
     assert {model.policy.step for model in models} == {models[2].policy.step}
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_an_alarm_of_one_worker_is_everybodys(folder, tmp_path, written):
+    if written:
+        (tmp_path / "step").write_text("4")
+    models, states = workers(folder, tmp_path, 2)
+    for state in states:
+        state.exchange()
+    see(models[0], 30)
+    step = models[0].policy.step
+    assert step < 4
+    for _ in range(2):
+        for state in states:
+            state.exchange()
+    assert [model.policy.step for model in models] == [step, step]
+    (tmp_path / "step").write_text("3\n")  # somebody knows better
+    for state in states:
+        state.exchange()
+    assert [model.policy.step for model in models] == [3, 3]
+
+
+def test_evidence_is_counted_once_and_of_this_policy_alone(folder, tmp_path):
+    models, states = workers(folder, tmp_path, 1)
+    see(models[0], 4)
+    model = EarlyExitTextClassificationModel.from_pretrained(folder)
+    model.policy.take_step(4)
+    model.monitor(1.0, delta=0.05).restore(models[0]._monitor.state())
+    later = [SharedState(tmp_path, model) for _ in range(3)]  # what stands with the model is not theirs
+    for state in (*states, *later):
+        state.exchange()
+    assert model.policy.step == 4
+    see(model, 1, 5)
+    assert later[0]._seen(model._monitor)["rows"][0] == 5
+    (tmp_path / "monitor-of-another.json").write_text(
+        json.dumps({"identity": "another", "step": 4, "rows": [99], "wrong": [99]})
+    )
+    states[0].exchange()
+    assert models[0].policy.step == 4
+
+
+def test_strange_files_in_the_folder_are_told_of_once(folder, tmp_path, caplog):
+    _, (state,) = workers(folder, tmp_path, 1)
+    (tmp_path / "monitor-x.json").write_text("[]")
+    for _ in range(3):
+        state.try_to_exchange()
+    assert [
+        record.getMessage().endswith("must be what a worker wrote (got TypeError)") for record in caplog.records
+    ] == [True]
+    models, (state,) = workers(folder, tmp_path / "other", 1)
+    (tmp_path / "other" / "step").write_text("0")  # nobody leaves at all
+    state.exchange()
+    state.exchange()
+    assert models[0].policy.step == 0
 
 
 def test_what_a_server_cannot_share_is_refused(tiny_bert, tmp_path, one_line_error, folder):
@@ -281,4 +353,4 @@ def test_what_a_server_cannot_share_is_refused(tiny_bert, tmp_path, one_line_err
         SharedState(tmp_path, plain)
     (tmp_path / "step").write_text("two")
     with one_line_error(ValueError, f"{tmp_path / 'step'} must hold the number of a step (got 'two')"):
-        SharedState(tmp_path, EarlyExitTextClassificationModel.from_pretrained(folder))
+        SharedState(tmp_path, EarlyExitTextClassificationModel.from_pretrained(folder)).exchange()

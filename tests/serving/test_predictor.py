@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import pickle
+import shutil
 import threading
 
 import numpy as np
@@ -96,6 +99,34 @@ def test_rows_of_cascades_say_their_tier_and_models_with_one_label_score(tiny_be
     tiny_bert(labels=1).save_pretrained(tmp_path / "one")
     word_tokenizer.save_pretrained(tmp_path / "one")
     assert list(Predictor(tmp_path / "one")({"text": TEXTS})) == ["text", "score", "exit"]
+
+
+def test_models_of_several_labels_give_lists(tiny_bert, word_tokenizer, tmp_path):
+    model = tiny_bert(labels=3, problem_type="multi_label_classification")
+    model.save_pretrained(tmp_path)
+    word_tokenizer.save_pretrained(tmp_path)
+    for texts in (TEXTS, TEXTS[:1]):
+        found = Predictor(tmp_path)({"text": texts})
+        assert found["label"].tolist() == [row["label"] for row in expected(tmp_path, texts)]
+        assert all(isinstance(each, list) for each in found["label"])
+
+
+def test_what_is_pickled_names_the_files_that_answer(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    before = pickle.dumps(Predictor(tmp_path / "copy"))
+    assert pickle.dumps(Predictor(tmp_path / "copy")) == before
+    with (tmp_path / "copy" / "policy.json").open("a") as file:
+        file.write("\n")
+    assert pickle.dumps(Predictor(tmp_path / "copy")) != before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.usefixtures("same_threads")
+def test_a_child_of_fork_answers_whatever_threads_it_was_promised(folder):
+    predictor = Predictor(folder, threads=2)
+    wanted = predictor({"text": TEXTS})["label"].tolist()
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply_async(predictor, ({"text": TEXTS},)).get(60)["label"].tolist() == wanted
 
 
 def test_bad_input_is_one_line(folder, one_line_error, tmp_path):

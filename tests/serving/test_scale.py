@@ -53,9 +53,9 @@ class DiesOnce:
 
 
 def test_an_actor_of_ray_that_dies_loses_and_repeats_nothing(folder, expected, tmp_path):
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
     try:
-        rows = ray.data.from_items([{"text": text} for text in TEXTS]).repartition(8)
+        rows = ray.data.from_items([{"text": text} for text in TEXTS], override_num_blocks=8)
         mark = str(tmp_path / "died")
         labelled = rows.map_batches(
             DiesOnce,

@@ -1,0 +1,117 @@
+"""Builds a wheel, tags, checks and tries it: `make wheels`."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import venv
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+DIST = ROOT / "dist"
+#: Torch's libraries, and OpenMP's, are torch's to bring.
+EXCLUDED = ("libtorch*.so*", "libc10*.so*", "libgomp*.so*", "libshm*.so*")
+MOST_BYTES = 3_000_000
+#: What a wheel must do where there is neither a compiler nor the sources.
+SMOKE = """
+import torch, moco_rt
+from transformers import BertConfig, BertForSequenceClassification
+torch.manual_seed(0)
+model = BertForSequenceClassification(
+    BertConfig(num_hidden_layers=2, hidden_size=64, num_attention_heads=2, intermediate_size=128)
+).eval()
+ids = torch.randint(5, 1000, (7, 12))
+with torch.no_grad():
+    expected = model(ids).logits
+fast = moco_rt.EarlyExitTextClassificationModel(model, backend="packed")
+torch.testing.assert_close(fast(ids).logits, expected, atol=1e-5, rtol=1e-4)
+print("answers as Hugging Face does, from", moco_rt.__file__)
+"""
+
+
+def run(*command: str | Path, **options: object) -> str:
+    """Run a command, and return what it says."""
+    return subprocess.run(
+        [str(word) for word in command], check=True, text=True, stdout=subprocess.PIPE, **options
+    ).stdout
+
+
+def build(folder: Path) -> Path:
+    """Build the wheel, stripped."""
+    options = ["--no-deps", "--no-build-isolation", "--config-settings", "install.strip=true"]
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", *options, "--wheel-dir", folder, ROOT)
+    return next(folder.glob("*.whl"))
+
+
+def tag(wheel: Path, folder: Path) -> Path:
+    """Give the wheel the oldest manylinux tag that its symbols allow."""
+    excluded = [word for library in EXCLUDED for word in ("--exclude", library)]
+    run(sys.executable, "-m", "auditwheel", "repair", *excluded, "--wheel-dir", folder, wheel)
+    return next(folder.glob("*manylinux*.whl"))
+
+
+def check(wheel: Path) -> str:
+    """Check size and contents, and return a line about them.
+
+    Raises:
+        ValueError: the wheel is too large, brings libraries or sources, or its extension is not stripped.
+    """
+    size = wheel.stat().st_size
+    with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as folder:
+        names = archive.namelist()
+        libraries = [name for name in names if ".so" in name]
+        if len(libraries) != 1 or any(name.endswith((".cpp", ".h")) for name in names):
+            raise ValueError(f"a wheel must hold one library and no sources (got {', '.join(libraries)})")
+        extension = archive.extract(libraries[0], folder)
+        sections = run("readelf", "--sections", "--wide", extension)
+        needed = re.findall(r"NEEDED.*\[(.*)\]", run("readelf", "--dynamic", extension))
+        symbols = run("readelf", "--dyn-syms", "--wide", extension)
+    if size > MOST_BYTES:
+        raise ValueError(f"a wheel must have at most {MOST_BYTES:,} bytes (got {size:,})")
+    if " .symtab" in sections or " .debug_info" in sections:
+        raise ValueError("the extension must be stripped (got symbols or debug information)")
+    newest = {kind: max(found, key=_number) for kind in ("GLIBC", "GLIBCXX") if (found := _versions(kind, symbols))}
+    return f"{wheel.name}: {size:,} bytes, needs {', '.join(needed)}; " + ", ".join(
+        f"{k}_{v}" for k, v in newest.items()
+    )
+
+
+def _versions(kind: str, symbols: str) -> list[str]:
+    return re.findall(rf"@{kind}_([0-9.]+)", symbols)
+
+
+def _number(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(".")))
+
+
+def try_out(wheel: Path, folder: Path) -> None:
+    """Install the wheel into an empty environment, without a compiler in sight, and run it there."""
+    venv.create(folder / "venv", with_pip=True)
+    binaries = folder / "venv" / "bin"
+    torch = version("torch").partition("+")[0]
+    run(binaries / "python", "-m", "pip", "install", "--quiet", f"torch=={torch}")
+    run(binaries / "python", "-m", "pip", "install", "--quiet", wheel)
+    alone = {"PATH": str(binaries), "HOME": str(folder), "CC": "/bin/false", "CXX": "/bin/false"}
+    print(run(binaries / "python", "-c", SMOKE, cwd=folder, env=alone).strip())
+    print(run(binaries / "moco-rt", "--version", cwd=folder, env=alone).strip())
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "plain").mkdir()
+        (folder / "tagged").mkdir()
+        wheel = tag(build(folder / "plain"), folder / "tagged")
+        print(check(wheel))
+        try_out(wheel, folder)
+        DIST.mkdir(exist_ok=True)
+        print("built", shutil.copy2(wheel, DIST))
+
+
+if __name__ == "__main__":
+    main()
