@@ -23,7 +23,7 @@ def bench(
         int | None, typer.Option(help="of each engine (as many as there are cores)", min=1, show_default=False)
     ] = None,
     agreement: Agreement = 0.99,
-    minutes: Annotated[float, typer.Option(help="that measuring may take, about", min=0)] = 5.0,
+    minutes: Annotated[float, typer.Option(help="that engines may label for, beside loading", min=0)] = 5.0,
     price: Annotated[float, typer.Option(help="of a core for an hour", min=0)] = 0.05,
     out: Annotated[Path | None, typer.Option(help="a picture of the result, .png or .svg", show_default=False)] = None,
     max_length: MaxLength = None,

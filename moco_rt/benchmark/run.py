@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,16 +16,15 @@ from moco_rt.benchmark.result import Result
 from moco_rt.cascades.cascade_files import is_cascade
 from moco_rt.engines import BASELINE, WorkerFailedError
 from moco_rt.engines.batch import Batch
-from moco_rt.inputs.batching import by_length, pad
 from moco_rt.inputs.texts import TextInput
-from moco_rt.inputs.tokenization import encode, length_limit
+from moco_rt.inputs.tokenization import length_limit
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
 from moco_rt.tuning.accelerate import accelerate
 
 #: The share of the texts on which a policy is found; the others are measured.
 _FIND_SHARE = 0.7
-#: Texts of a trial run, of int8's calibration, and of a turn at most.
-_TRIAL_ROWS, _CALIBRATION_ROWS, _MOST_ROWS = 64, 256, 20_000
+#: Texts of a trial run, of int8's calibration and a batch of it, and of a turn at most.
+_TRIAL_ROWS, _CALIBRATION_ROWS, _CALIBRATION_BATCH, _MOST_ROWS = 64, 256, 32, 20_000
 #: How often each engine labels all texts, and what it takes beside that: conversion, loading, single texts.
 TURNS, _OVERHEAD = 3, 20.0
 
@@ -50,7 +50,8 @@ def benchmark(
         threads: of each engine.
         agreement: that the policy promises.
         max_length: in tokens; None: what model and tokenizer allow.
-        minutes: that measuring may take, about: fewer texts are labelled where they would take longer.
+        minutes: that engines may label for, beside conversion and loading: fewer texts are taken where they would take
+            longer.
         price: of a core for an hour.
         seed: of the split.
         say: is told what goes on, in lines.
@@ -98,14 +99,15 @@ def benchmark(
 
 def _rows_within(seconds: float, each: float, rows: int, engines: int) -> int:
     """Return how many texts all engines can label in so many seconds, each as slow as the baseline; but some."""
-    possible = int((seconds / engines - _OVERHEAD) / TURNS / max(each, 1e-9))
+    possible = int(seconds / engines / TURNS / max(each, 1e-9))
     return max(min(rows, possible), min(rows, _TRIAL_ROWS))
 
 
-def _batches(tokenizer: object, texts: Sequence[TextInput], longest: int) -> list[Batch]:
-    """Return padded batches as engines take them."""
-    rows = encode(tokenizer, texts, longest)
-    return [
-        {name: tensor.numpy() for name, tensor in pad(rows.take(np.array(places))).items()}
-        for places in by_length(rows, 32)
-    ]
+def _batches(tokenizer: Any, texts: Sequence[TextInput], longest: int) -> list[Batch]:
+    """Return padded batches with all inputs that the tokenizer gives, as engines are asked with later."""
+    found = []
+    for start in range(0, len(texts), _CALIBRATION_BATCH):
+        some = list(texts[start : start + _CALIBRATION_BATCH])
+        rows = tokenizer(some, padding=True, truncation=True, max_length=longest)
+        found.append({name: np.array(values, np.int64) for name, values in rows.items()})
+    return found
