@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,16 +50,18 @@ def _export(model_dir: Path, file: Path, batch: Batch) -> None:
     """Export a model; the optimizer fuses attention only where it is Hugging Face's eager form, by TorchScript."""
     model = hugging_face.load(model_dir, attn_implementation="eager")
     model.config.use_cache = False
+    # Names are given to inputs in the order of the model's arguments; tokenizers have one of their own.
+    names = [name for name in inspect.signature(model.forward).parameters if name in batch]
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             model,
             (),
             str(file),
-            kwargs={name: torch.from_numpy(values) for name, values in batch.items()},
-            input_names=list(batch),
+            kwargs={name: torch.from_numpy(batch[name]) for name in names},
+            input_names=names,
             output_names=["logits"],
-            dynamic_axes={name: _DYNAMIC.get(name, _DYNAMIC_TEXT) for name in batch} | {"logits": {0: "rows"}},
+            dynamic_axes={name: _DYNAMIC.get(name, _DYNAMIC_TEXT) for name in names} | {"logits": {0: "rows"}},
             dynamo=False,
         )
 
