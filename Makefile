@@ -39,7 +39,7 @@ wheels: $(INSTALLED)
 
 # Ray and Spark (which wants Java) have a venv of their own: they are larger than all else together.
 test-scale: $(SCALE)/.installed
-	$(SCALE)/bin/python -m pytest tests/docs/test_snippets.py tests/serving/test_scale.py -k scale
+	$(SCALE)/bin/python -m pytest -W ignore tests/docs/test_snippets.py tests/serving/test_scale.py -k scale
 
 $(SCALE)/.installed: $(SOURCES)
 	$(PYTHON) -m venv $(SCALE)
