@@ -12,6 +12,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
+from moco_rt import EarlyExitTextClassificationModel
 from moco_rt._C import can_multiply
 from moco_rt.studies import costs, distillation
 
@@ -122,6 +123,16 @@ def word_tokenizer():
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, model_max_length=64, pad_token="[PAD]", unk_token="[UNK]", padding_side="right"
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tiny_bert, word_tokenizer, tmp_path_factory):
+    """A model of three classes without a policy, with its tokenizer, as `save_pretrained` writes it."""
+    model = EarlyExitTextClassificationModel(tiny_bert(2, labels=3))
+    model.tokenizer = word_tokenizer
+    where = tmp_path_factory.mktemp("tiny")
+    model.save_pretrained(where)
+    return where
 
 
 @pytest.fixture(scope="module")

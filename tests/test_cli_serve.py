@@ -11,32 +11,23 @@ import time
 import httpx
 import pytest
 
-from moco_rt import EarlyExitTextClassificationModel, cli
-
-
-@pytest.fixture(scope="module")
-def folder(tiny_bert, word_tokenizer, tmp_path_factory):
-    model = EarlyExitTextClassificationModel(tiny_bert(2, labels=3))
-    model.tokenizer = word_tokenizer
-    where = tmp_path_factory.mktemp("fast")
-    model.save_pretrained(where)
-    return where
+from moco_rt import cli
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_what_cannot_be_served_is_refused_in_one_line(folder, tmp_path, capsys):
+def test_what_cannot_be_served_is_refused_in_one_line(tiny_folder, tmp_path, capsys):
     assert cli.main(["serve", str(tmp_path / "nothing")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-    assert cli.main(["serve", str(folder), "--state", str(tmp_path / "state"), "--workers", "2"]) == 2
+    assert cli.main(["serve", str(tiny_folder), "--state", str(tmp_path / "state"), "--workers", "2"]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert said == "moco-rt: state needs a model whose policy has a certified path (got none)"
 
 
-def test_workers_share_a_port_and_tell_their_sums(folder):
+def test_workers_share_a_port_and_tell_their_sums(tiny_folder):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "moco_rt", "serve", str(folder), "--port", str(port), "--workers", "2"]
+    command = [sys.executable, "-m", "moco_rt", "serve", str(tiny_folder), "--port", str(port), "--workers", "2"]
     server = subprocess.Popen([*command, "--api-key", "secret"], stderr=subprocess.PIPE, text=True)
     try:
         # A connection for each request: the workers take them in turns.

@@ -19,6 +19,7 @@ from moco_rt.ranking.candidates import Candidates
 from moco_rt.ranking.reranker import EarlyExitReranker
 from moco_rt.runtime.outputs import Prediction
 from moco_rt.runtime.prediction import longest_of
+from moco_rt.serving.label_rows import plain
 from moco_rt.serving.loading import Answering, answer_at_once, answer_in_full
 
 _log = logging.getLogger(__name__)
@@ -148,9 +149,9 @@ class Served:
             disagreed += not same
             line = {
                 "label": answered["label"],
-                "prob": _number(answered["prob"]),
+                "prob": plain(answered["prob"]),
                 "policy_label": early["label"],
-                "policy_prob": _number(early["prob"]),
+                "policy_prob": plain(early["prob"]),
                 "exit": early["exit"],
                 "same": same,
                 "step": step,
@@ -166,10 +167,6 @@ class Served:
         """Close the shadow's file."""
         if self._record is not None:
             self._record.close()
-
-
-def _number(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else round(value, 6)
 
 
 def raw_scores(scores: Scores, several: bool) -> list[float]:

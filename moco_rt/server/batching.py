@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-#: What a batch of inputs is turned into: as many results, of which slices can be taken by a function of one's own.
+#: Turns n inputs into n results.
 Answer = Callable[[Sequence[Any]], Sequence[Any]]
 
 

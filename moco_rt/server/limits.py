@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+
+from fastapi.responses import Response
+
+from moco_rt.server.refusals import json_response
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
 
 #: Seconds within which a body must have come.
 _PATIENCE = 30
@@ -40,20 +42,17 @@ class Limits:
             return
         headers = dict(scope["headers"])
         asked = self._expected is not None and scope["path"] != "/health"
-        if asked and not hmac.compare_digest(headers.get(b"authorization", b""), self._expected or b""):
-            await self._refuse(send, 401, "Unauthorized", "authorization must be Bearer and the server's key")
-            return
-        words = f"a request may have at most {self._max_bytes} bytes"
         length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > self._max_bytes:
-            await self._refuse(send, 413, "Validation", words)
-            return
-        if scope["method"] != "POST":
-            await self._app(scope, receive, send)
-            return
-        if self._open >= self._max_open:
+        refusal = None
+        if asked and not hmac.compare_digest(headers.get(b"authorization", b""), self._expected or b""):
+            refusal = self._refusal(401, "Unauthorized", "authorization must be Bearer and the server's key")
+        elif not length.isdigit() or int(length) > self._max_bytes:
+            refusal = self._too_large()
+        elif scope["method"] == "POST" and self._open >= self._max_open:
             words = f"at most {self._max_open} requests may be open at once: try again later"
-            await self._refuse(send, 429, "Overloaded", words)
+            refusal = self._refusal(429, "Overloaded", words)
+        if refusal is not None or scope["method"] != "POST":
+            await (refusal or self._app)(scope, receive, send)
             return
         self._open += 1
         try:
@@ -66,12 +65,15 @@ class Limits:
         try:
             body = await asyncio.wait_for(self._read(receive), _PATIENCE)
         except asyncio.TimeoutError:
-            await self._refuse(send, 408, "Validation", f"a body must come within {_PATIENCE} s")
+            await self._refusal(408, "Validation", f"a body must come within {_PATIENCE} s")(scope, receive, send)
             return
         if body is None:
-            await self._refuse(send, 413, "Validation", f"a request may have at most {self._max_bytes} bytes")
+            await self._too_large()(scope, receive, send)
             return
         await self._app(scope, _replay(body, receive), send)
+
+    def _too_large(self) -> Response:
+        return self._refusal(413, "Validation", f"a request may have at most {self._max_bytes} bytes")
 
     async def _read(self, receive: Receive) -> bytes | None:
         """Return the whole body; None: it is too large, or whoever sent it has gone."""
@@ -87,12 +89,10 @@ class Limits:
             if not message.get("more_body", False):
                 return b"".join(parts)
 
-    async def _refuse(self, send: Send, status: int, kind: str, words: str) -> None:
+    def _refusal(self, status: int, kind: str, words: str) -> Response:
+        """Count a refusal, and return what tells of it."""
         self._refused(kind)
-        body = json.dumps({"error": words, "error_type": kind}).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        return json_response({"error": words, "error_type": kind}, status)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

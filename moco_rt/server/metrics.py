@@ -32,6 +32,7 @@ class Metrics:
 
     def __init__(self, served: Served, batcher: Batcher):
         self._served, self._batcher = served, batcher
+        self._folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")  # where workers meet; None: there is one
         self._registry = CollectorRegistry()
         self._requests = self._gauge("te_request_count", "requests that were answered", "method")
         self._successes = self._gauge("te_request_success", "requests that were answered", "method")
@@ -81,7 +82,8 @@ class Metrics:
         for site in exits:
             self._inputs.inc()
             self._exits.labels(site or "end").inc()
-        self._tell_of_model()
+        if self._folder is not None:  # another worker may be asked what this one knows
+            self._tell_of_model()
 
     def refused(self, error: str) -> None:
         """Count a request that was not answered."""
@@ -102,9 +104,9 @@ class Metrics:
     def render(self) -> bytes:
         """Return all of it in Prometheus' text format."""
         self._tell_of_model()
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        if self._folder is None:
             return generate_latest(self._registry)
-        for file in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("gauge_live*_*.db"):
+        for file in Path(self._folder).glob("gauge_live*_*.db"):
             process = file.stem.rpartition("_")[2]
             if not Path("/proc", process).exists():
                 mark_process_dead(process)  # type: ignore[no-untyped-call]

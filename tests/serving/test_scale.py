@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from moco_rt import EarlyExitTextClassificationModel, Predictor
+from moco_rt import Predictor
 
 ray = pytest.importorskip("ray", reason="`make test-scale` installs it")
 pyspark = pytest.importorskip("pyspark", reason="`make test-scale` installs it")
@@ -18,17 +18,8 @@ TEXTS = [f"{'good' if i % 3 else 'bad'} film {'a ' * (i % 7)}{i}" for i in range
 
 
 @pytest.fixture(scope="module")
-def folder(tiny_bert, word_tokenizer, tmp_path_factory):
-    model = EarlyExitTextClassificationModel(tiny_bert(2, labels=3))
-    model.tokenizer = word_tokenizer
-    where = tmp_path_factory.mktemp("fast")
-    model.save_pretrained(where)
-    return where
-
-
-@pytest.fixture(scope="module")
-def expected(folder):
-    return Counter(zip(TEXTS, Predictor(folder)({"text": TEXTS})["label"], strict=True))
+def expected(tiny_folder):
+    return Counter(zip(TEXTS, Predictor(tiny_folder)({"text": TEXTS})["label"], strict=True))
 
 
 def dies_once(predictor, mark):
@@ -52,14 +43,14 @@ class DiesOnce:
         return self._call(batch)
 
 
-def test_an_actor_of_ray_that_dies_loses_and_repeats_nothing(folder, expected, tmp_path):
+def test_an_actor_of_ray_that_dies_loses_and_repeats_nothing(tiny_folder, expected, tmp_path):
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
     try:
         rows = ray.data.from_items([{"text": text} for text in TEXTS], override_num_blocks=8)
         mark = str(tmp_path / "died")
         labelled = rows.map_batches(
             DiesOnce,
-            fn_constructor_args=(str(folder), mark),
+            fn_constructor_args=(str(tiny_folder), mark),
             num_cpus=1,
             compute=ray.data.ActorPoolStrategy(size=2),
             batch_size=25,
@@ -71,14 +62,14 @@ def test_an_actor_of_ray_that_dies_loses_and_repeats_nothing(folder, expected, t
     assert found == expected
 
 
-def test_spark_gives_every_row_its_label(folder, expected, monkeypatch):
+def test_spark_gives_every_row_its_label(tiny_folder, expected, monkeypatch):
     import pandas
     from pyspark.sql import SparkSession
 
     monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
     spark = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
     try:
-        predictor = Predictor(folder, threads=1)
+        predictor = Predictor(tiny_folder, threads=1)
 
         def label(frames):
             for frame in frames:
