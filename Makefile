@@ -5,12 +5,14 @@ BIN := $(VENV)/bin
 PEERS := .venv-peers
 VLLM := .venv-vllm
 SCALE := .venv-scale
+OLDEST := .venv-oldest
+HARDEN := .venv-harden
 INSTALLED := $(VENV)/.installed
 DOCS_INSTALLED := $(VENV)/.installed-docs
 CPP := $(shell git ls-files 'csrc/*.cpp' 'csrc/*.h')
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard $(CPP))
 
-.PHONY: install demo test test-scale wheels lint format docs bench peers vllm clean
+.PHONY: install demo test test-scale test-oldest harden wheels lint format docs bench peers vllm clean
 
 install: $(INSTALLED)
 
@@ -39,7 +41,7 @@ wheels: $(INSTALLED)
 
 # Ray and Spark (which wants Java) have a venv of their own: they are larger than all else together.
 test-scale: $(SCALE)/.installed
-	$(SCALE)/bin/python -m pytest -W ignore tests/docs/test_snippets.py tests/serving/test_scale.py -k scale
+	$(SCALE)/bin/pytest -W ignore tests/docs/test_snippets.py tests/serving/test_scale.py -k scale
 
 $(SCALE)/.installed: $(SOURCES)
 	$(PYTHON) -m venv $(SCALE)
@@ -47,6 +49,40 @@ $(SCALE)/.installed: $(SOURCES)
 	$(SCALE)/bin/python -m pip install --quiet "torch==2.13.*"
 	$(SCALE)/bin/python -m pip install --quiet --group dev "ray[data]>=2.50" "pyspark>=4"
 	$(SCALE)/bin/python -m pip install --quiet --no-build-isolation .
+	touch $@
+
+# With the oldest versions that pyproject.toml allows, in a venv of their own: uv names them, pip finds torch on a disk, too.
+test-oldest: $(OLDEST)/.installed
+	OMP_WAIT_POLICY=passive $(OLDEST)/bin/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+$(OLDEST)/.installed: $(SOURCES)
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet "pip>=25.1" uv
+	$(OLDEST)/bin/uv pip compile --quiet --python $(OLDEST)/bin/python --resolution lowest-direct --no-deps --all-extras \
+		--no-header pyproject.toml > $(OLDEST)/oldest.txt
+	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/oldest.txt torch
+	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/oldest.txt --group dev
+	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/oldest.txt --no-build-isolation \
+		-C build-dir=build/oldest --editable '.[analysis,fast-texts,images,serve]'
+	touch $@
+
+# Two hours of attacks, see docs/hardening.md: the extension in a build with sanitizers, which have a venv of their own, then
+# damaged files, failing disks, servers under load, and threads. What a sanitizer reports ends the run.
+SANITIZED := LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
+	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+harden: $(INSTALLED) $(HARDEN)/.installed
+	$(SANITIZED) MOCO_EXTENSION_CALLS=250000 $(HARDEN)/bin/pytest -s tests/hardening/test_extension_calls.py
+	$(SANITIZED) $(HARDEN)/bin/pytest -s tests/extension
+	MOCO_FAULTS=1000 MOCO_FUZZ_INPUTS=2000 MOCO_BAD_BODIES=10000 MOCO_SOAK_SECONDS=1800 MOCO_STRESS_MINUTES=10 \
+		$(BIN)/python -m pytest -s tests/hardening tests/extension/test_threads.py
+
+$(HARDEN)/.installed: $(SOURCES)
+	$(PYTHON) -m venv $(HARDEN)
+	$(HARDEN)/bin/python -m pip install --quiet "pip>=25.1"
+	$(HARDEN)/bin/python -m pip install --quiet "torch==2.13.*"
+	$(HARDEN)/bin/python -m pip install --quiet --group dev
+	$(HARDEN)/bin/python -m pip install --quiet --no-build-isolation -C build-dir=build/harden \
+		-C cmake.define.MOCO_SANITIZE=address,undefined .
 	touch $@
 
 lint: $(INSTALLED)
@@ -93,4 +129,4 @@ vllm:
 	$(VLLM)/bin/python -m pip install --quiet .
 
 clean:
-	rm -rf $(VENV) $(PEERS) $(VLLM) $(SCALE) build site
+	rm -rf $(VENV) $(PEERS) $(VLLM) $(SCALE) $(OLDEST) $(HARDEN) build site

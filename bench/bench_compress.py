@@ -110,6 +110,7 @@ def compressed(name: str, dials: dict[str, Any], epochs: int, options: argparse.
     if (folder / "minutes.json").exists():
         return load_classifier(str(folder))[0], json.loads((folder / "minutes.json").read_text())
     learn_from, _, _, limit = SETS[name]
+    checkpoint = folder.with_name(f"{folder.name}.pt")
     began = time.perf_counter()
     rows = texts(learn_from, options.learn_rows)
     small = moco_rt.compress(
@@ -118,13 +119,14 @@ def compressed(name: str, dials: dict[str, Any], epochs: int, options: argparse.
         tokenizer=tokenizer,
         max_length=limit,
         epochs=epochs,
-        checkpoint=folder.with_suffix(".pt"),
+        checkpoint=checkpoint,
         **dials,
     )
     minutes = (time.perf_counter() - began) / 60
     small.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "minutes.json").write_text(json.dumps(round(minutes, 1)))
+    checkpoint.unlink(missing_ok=True)
     return small, minutes
 
 

@@ -107,6 +107,10 @@ def accelerate(
         list[str] | None,
         typer.Option(help="a smaller model that compress wrote, to be tried too; several times", show_default=False),
     ] = None,
+    never_early: Annotated[
+        list[str] | None,
+        typer.Option(help="a class that no text gets early; several times", show_default=False),
+    ] = None,
     max_length: MaxLength = None,
     seed: Annotated[int, typer.Option(help="of the split of the texts and of the off-ramps")] = 0,
     kind: Format = None,
@@ -125,8 +129,8 @@ def accelerate(
         "dtype": dtype.choice,
         "seed": seed,
     }
-    if variant and (keep_top is not None or data.is_dir() or len(model) > 1):
-        raise ValueError("variant must be left out but for one model of texts")
+    if (variant or never_early) and (keep_top is not None or data.is_dir() or len(model) > 1):
+        raise ValueError("variant and never-early must be left out but for one model of texts")
     if keep_top is not None:
         check_queries_options(threshold, tolerance, kind, columns)
         print(accelerate_queries(model, data, out, calibration, keep_top, wish, max_length))
@@ -160,6 +164,7 @@ def accelerate(
         labels=true_classes(labelled, last.config) if task_of(last.config, task).has_labels else None,
         max_length=max_length,
         variants=[load_classifier(name)[0] for name in variant or []],
+        never_early=never_early or [],
     )
     fast.save_pretrained(out)
     print(fast.report())

@@ -54,7 +54,10 @@ def compress(
     from moco_rt.architectures import load_classifier
     from moco_rt.compression.compress import compress as make_smaller
     from moco_rt.inputs.text_files import read_rows
+    from moco_rt.inputs.tokenizer_identity import save_tokenizer
+    from moco_rt.runtime.checkpoints import replacing
 
+    unfinished = out.with_name(f"{out.name}.unfinished.pt")
     rows = read_rows(data, kind, Columns(text_column, text2_column))
     given, tokenizer = load_classifier(model)
     small = make_smaller(
@@ -69,10 +72,12 @@ def compress(
         device=device,
         max_length=max_length,
         seed=seed,
-        checkpoint=out.with_name(f"{out.name}.unfinished.pt"),
+        checkpoint=unfinished,
     )
-    small.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    with replacing(out) as fresh:
+        small.save_pretrained(fresh)
+        save_tokenizer(tokenizer, fresh)
+    unfinished.unlink(missing_ok=True)
     print(f"{out}: {small.describe()}")
 
 

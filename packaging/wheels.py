@@ -1,4 +1,4 @@
-"""Builds a wheel, tags, checks and tries it: `make wheels`."""
+"""Builds a wheel, tags, checks and tries it, and lists what comes with it: `make wheels`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ DIST = ROOT / "dist"
 #: Torch's libraries, and OpenMP's, are torch's to bring.
 EXCLUDED = ("libtorch*.so*", "libc10*.so*", "libgomp*.so*", "libshm*.so*")
 MOST_BYTES = 3_000_000
+#: What lists the packages of an environment in CycloneDX's form.
+LISTER = "cyclonedx-bom>=7.5,<8"
 #: What a wheel must do where there is neither a compiler nor the sources.
 SMOKE = """
 import torch, moco_rt
@@ -89,16 +91,32 @@ def _number(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split(".")))
 
 
-def try_out(wheel: Path, folder: Path) -> None:
-    """Install the wheel into an empty environment, without a compiler in sight, and run it there."""
-    venv.create(folder / "venv", with_pip=True)
-    binaries = folder / "venv" / "bin"
+def environment(folder: Path, *requirements: str | Path) -> Path:
+    """Make an environment that holds these and what they bring, not even pip, and return where its commands lie."""
+    venv.create(folder)
+    for requirement in requirements:
+        run(sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "install", "--quiet", requirement)
+    return folder / "bin"
+
+
+def try_out(wheel: Path, folder: Path) -> Path:
+    """Install the wheel into an empty environment, run it there without a compiler in sight, and return its Python."""
     torch = version("torch").partition("+")[0]
-    run(binaries / "python", "-m", "pip", "install", "--quiet", f"torch=={torch}")
-    run(binaries / "python", "-m", "pip", "install", "--quiet", wheel)
+    binaries = environment(folder / "venv", f"torch=={torch}", wheel)
     alone = {"PATH": str(binaries), "HOME": str(folder), "CC": "/bin/false", "CXX": "/bin/false"}
     print(run(binaries / "python", "-c", SMOKE, cwd=folder, env=alone).strip())
     print(run(binaries / "moco-rt", "--version", cwd=folder, env=alone).strip())
+    return binaries / "python"
+
+
+def list_packages(python: Path, wheel: Path, folder: Path) -> Path:
+    """Write a list (SBOM) of all packages that a Python finds, with versions and licences, and return its path."""
+    listing = wheel.with_suffix(".cdx.json")
+    # In an environment of its own, or it would list itself.
+    lister = environment(folder / "lister", LISTER) / "cyclonedx-py"
+    options = ["--mc-type", "library", "--gather-license-texts", "--output-reproducible", "--output-file", listing]
+    run(lister, "environment", "--pyproject", ROOT / "pyproject.toml", *options, python)
+    return listing
 
 
 def main() -> None:
@@ -108,9 +126,9 @@ def main() -> None:
         (folder / "tagged").mkdir()
         wheel = tag(build(folder / "plain"), folder / "tagged")
         print(check(wheel))
-        try_out(wheel, folder)
+        listing = list_packages(try_out(wheel, folder), wheel, folder)
         DIST.mkdir(exist_ok=True)
-        print("built", shutil.copy2(wheel, DIST))
+        print("built", shutil.copy2(wheel, DIST), "and", shutil.copy2(listing, DIST))
 
 
 if __name__ == "__main__":

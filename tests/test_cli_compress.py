@@ -66,4 +66,4 @@ def test_a_cascade_takes_no_variant(files, small, capsys):
     model = str(files / "model")
     arguments = ["accelerate", "--model", model, model, "--data", str(files / "texts.txt"), "--out", str(files / "no")]
     assert cli.main([*arguments, "--variant", str(small)]) == 2
-    assert "variant must be left out but for one model of texts" in capsys.readouterr().err
+    assert "variant and never-early must be left out but for one model of texts" in capsys.readouterr().err

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-import socket
-import subprocess
-import sys
-import time
-
 import httpx
 import pytest
+from server_samples import ServerProcess
 
 from moco_rt import cli
 
@@ -24,32 +19,14 @@ def test_what_cannot_be_served_is_refused_in_one_line(tiny_folder, tmp_path, cap
 
 
 def test_workers_share_a_port_and_tell_their_sums(tiny_folder):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "moco_rt", "serve", str(tiny_folder), "--port", str(port), "--workers", "2"]
-    server = subprocess.Popen([*command, "--api-key", "secret"], stderr=subprocess.PIPE, text=True)
-    try:
+    with ServerProcess(tiny_folder, "--workers", "2", "--api-key", "secret") as server:
         # A connection for each request: the workers take them in turns.
-        client = {
-            "headers": {"authorization": "Bearer secret", "connection": "close"},
-            "timeout": 60,
-            "trust_env": False,
-        }
-        where = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 120
-        while server.poll() is None and time.monotonic() < deadline:
-            try:
-                if httpx.get(f"{where}/health", **client).status_code == 200:
-                    break
-            except httpx.TransportError:
-                time.sleep(0.2)
-        answers = [httpx.post(f"{where}/predict", json={"inputs": "a good film"}, **client) for _ in range(20)]
+        headers = {"authorization": "Bearer secret", "connection": "close"}
+        client = {"headers": headers, "timeout": 60, "trust_env": False}
+        body = {"inputs": "a good film"}
+        answers = [httpx.post(f"{server.where}/predict", json=body, **client) for _ in range(20)]
         assert [answer.status_code for answer in answers] == [200] * 20
         assert len({answer.text for answer in answers}) == 1
-        assert "\nte_predict_count 20.0\n" in httpx.get(f"{where}/metrics", **client).text
-    finally:
-        server.send_signal(signal.SIGTERM)
-        said = server.communicate(timeout=60)[1]
-    assert server.returncode == 0
-    assert "moco-rt: stopped" in said
+        assert "\nte_predict_count 20.0\n" in httpx.get(f"{server.where}/metrics", **client).text
+    assert server.process.returncode == 0
+    assert "moco-rt: stopped" in server.said

@@ -31,7 +31,8 @@ namespace {
 // Of every token: its context, (tokens, heads, d), and what it receives of attention.
 std::pair<at::Tensor, at::Tensor> attention(const at::Tensor& qkv, const std::vector<int32_t>& cu_seqlens, bool int16,
                                             int64_t before, int64_t behind) {
-  MOCO_CHECK_VALUE(qkv.dim() == 4 && qkv.size(1) == 3, "attention: qkv must have shape (tokens, 3, heads, d)");
+  MOCO_CHECK_VALUE(qkv.dim() == 4 && qkv.size(1) == 3 && qkv.numel() > 0,
+                   "attention: qkv must have shape (tokens, 3, heads, d), each at least 1 (got ", qkv.sizes(), ")");
   MOCO_CHECK_VALUE(cu_seqlens.size() > 1 && cu_seqlens[0] == 0 && cu_seqlens.back() == qkv.size(0) &&
                        std::is_sorted(cu_seqlens.begin(), cu_seqlens.end(), std::less_equal<>()),
                    "attention: cu_seqlens must rise from 0 to the number of tokens, ", qkv.size(0));

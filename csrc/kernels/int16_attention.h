@@ -141,7 +141,9 @@ void softmax_int16(const int32_t* scores, int64_t ld_scores, float scale, int64_
 #pragma GCC unroll 4
       for (int64_t i = 0; i < kKeyStep; i += kWidth) {
         const auto distance = [&](int64_t k) {
-          const Vec below = __builtin_convertvector(top - load_scores(score + k), Vec) * scale;
+          // Behind the row's keys may stand anything: what does not fit there falls off, as of words it may.
+          const auto words = (IntVec)(BitVec{} + static_cast<uint32_t>(top) - (BitVec)load_scores(score + k));
+          const Vec below = __builtin_convertvector(words, Vec) * scale;
           return (BitVec) __builtin_convertvector(min(below, splat(65535.0F)), IntVec);
         };
         const int64_t low = group + i;

@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -11,6 +12,7 @@
 #include <variant>
 #include <vector>
 
+#include "core/checks.h"
 #include "linear/weights.h"
 
 namespace moco {
@@ -30,7 +32,14 @@ struct Rope {
 // Which keys a query attends to: so many before its own token and behind it, or all.
 struct KeyRange {
   static constexpr int64_t kAll = -1;
+  static constexpr int64_t kMost = int64_t{1} << 31;  // longer than any row: sums with it do not overflow
   int64_t before = kAll, behind = kAll;
+
+  KeyRange() = default;
+  KeyRange(int64_t before, int64_t behind) : before(std::min(before, kMost)), behind(std::min(behind, kMost)) {
+    MOCO_CHECK_VALUE(before >= kAll && behind >= kAll, "attention: before and behind must be at least -1 (got ", before,
+                     " and ", behind, ")");
+  }
 
   bool full() const { return before == kAll && behind == kAll; }
   // The same range in a row of so many tokens: all where it reaches to the end.

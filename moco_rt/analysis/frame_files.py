@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from moco_rt.analysis.columns import Array, Column, Layouts, PackedColumn, as_arrow, check_layouts, fitted, layouts
-from moco_rt.policies.manifest import read_manifest
+from moco_rt.storage.fields import rebuild
+from moco_rt.storage.manifest import read_manifest, whole
 
 FORMAT, VERSION = "moco_rt.frame", 1
 
@@ -108,6 +110,16 @@ class FrameWriter:
         self._partial.rename(self._path)
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """A column in the index."""
+
+    name: str
+    kind: str
+    site: str | None
+    feature: str | None
+
+
 class _GrowingNpy:
     """A .npy file that rows are appended to: NumPy pads its header for the first axis to grow in place."""
 
@@ -170,15 +182,10 @@ def _read_index(path: Path) -> dict[str, Any]:
     if not file.is_file():
         raise FileNotFoundError(f"no frame at {path}: index.json is missing (an interrupted capture leaves none)")
     index = read_manifest(file, FORMAT, (VERSION,))
-    try:
-        whole = isinstance(index["rows"], int) and all(
-            {"name", "site", "feature"} <= entry.keys() and entry["kind"] in ("tabular", "array", "packed")
-            for entry in index["columns"]
-        )
-    except (KeyError, TypeError, AttributeError):
-        whole = False
-    if not whole:
-        raise ValueError(f"load_frame: {file} must have rows, and columns each with a name, kind, site and feature")
+    with whole(file):
+        kinds = {rebuild(_Entry, entry).kind for entry in index["columns"]} - {"tabular", "array", "packed"}
+        if kinds or type(index["rows"]) is not int:
+            raise TypeError("columns of an unknown kind, or no number of rows")
     return index
 
 

@@ -21,6 +21,8 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
 
+from moco_rt.storage import complete_replacing
+
 _CONFIG = "config.json"
 #: Seconds that the hub has for its first answer.
 _PATIENCE = 10
@@ -59,10 +61,12 @@ def find_source(source: Source) -> Source:
     """Check that a model lies at a source, and return the source; without network one that takes only downloaded files.
 
     Raises:
-        OSError: it is neither a directory nor on the hub, or the hub does not give it.
+        OSError: it is neither a directory nor on the hub, or the hub does not give it; or the process that saved it has
+            ended half-way, and the directory cannot be written.
     """
     name = source.name
     if Path(name).is_dir():
+        complete_replacing(Path(name))
         return source
     try:
         if not source.local_files_only:

@@ -21,9 +21,11 @@ from moco_rt.certification.certificate import Certificate
 from moco_rt.inputs.tokenizer_identity import save_tokenizer, tokenizer_fingerprint, tokenizer_settings
 from moco_rt.policies.findings import SearchReport
 from moco_rt.policies.fingerprints import check_made_for, model_identity
-from moco_rt.policies.manifest import read_manifest, read_tensors, whole
-from moco_rt.runtime.checkpoints import CASCADE, FINDINGS, MONITOR
+from moco_rt.policies.monitor import read_state
+from moco_rt.runtime.checkpoints import CASCADE, FINDINGS, MONITOR, replacing
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
+from moco_rt.storage import complete_replacing
+from moco_rt.storage.manifest import read_manifest, read_tensors, whole
 
 FORMAT, VERSION = "moco_rt cascade", 2
 TENSORS = "cascade.safetensors"
@@ -31,6 +33,7 @@ TENSORS = "cascade.safetensors"
 
 def is_cascade(directory: str | Path) -> bool:
     """Return True if `save` has written into a directory."""
+    complete_replacing(Path(directory))
     return (Path(directory) / CASCADE).exists()
 
 
@@ -43,19 +46,14 @@ def save(
 ) -> None:
     """Write tiers into a directory, which is made where it is missing, and what there is besides.
 
+    The files take the place of those that are there when all are written.
+
     Raises:
         ValueError: a tier is a function, or a rule of one a plain callable: they have no form on disk.
     """
-    directory = Path(directory)
     for number, tier in enumerate(tiers):
         if tier.tokenizer is None:
             raise ValueError(f"tier {number} must be a model to be saved (got a function)")
-    # The manifest of an earlier cascade goes first: an interrupted save must not look complete.
-    for name in (CASCADE, MONITOR, FINDINGS):
-        (directory / name).unlink(missing_ok=True)
-    for number, tier in enumerate(tiers):
-        tier.model.save_pretrained(directory / f"tier-{number}")
-        save_tokenizer(tier.tokenizer, directory / f"tier-{number}")
     about = {
         "format": FORMAT,
         "version": VERSION,
@@ -63,12 +61,16 @@ def save(
         "certificate": None if certificate is None else asdict(certificate),
     }
     thresholds = {_name(number): tier.thresholds for number, tier in enumerate(tiers) if tier.thresholds is not None}
-    save_file(thresholds, directory / TENSORS)
-    if monitor is not None:
-        (directory / MONITOR).write_text(json.dumps(monitor.state()) + "\n", encoding="utf-8")
-    if report is not None:
-        report.save(directory / FINDINGS)
-    (directory / CASCADE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    with replacing(directory) as fresh:
+        for number, tier in enumerate(tiers):
+            tier.model.save_pretrained(fresh / f"tier-{number}")
+            save_tokenizer(tier.tokenizer, fresh / f"tier-{number}")
+        save_file(thresholds, fresh / TENSORS)
+        if monitor is not None:
+            (fresh / MONITOR).write_text(json.dumps(monitor.state()) + "\n", encoding="utf-8")
+        if report is not None:
+            report.save(fresh / FINDINGS)
+        (fresh / CASCADE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
 def load(directory: str | Path) -> tuple[list[Tier], Certificate | None]:
@@ -111,10 +113,9 @@ def load_monitor(
     file = Path(directory) / MONITOR
     if not file.exists():
         return None
-    seen = json.loads(file.read_text(encoding="utf-8"))
-    with whole(file):
-        monitor = CascadeMonitor(tiers, certificate, seen["rate"], delta=seen["delta"])
-        monitor.restore(seen)
+    seen = read_state(file)
+    monitor = CascadeMonitor(tiers, certificate, seen["rate"], delta=seen["delta"])
+    monitor.restore(seen)
     return monitor
 
 

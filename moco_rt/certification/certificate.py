@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from moco_rt.storage.fields import rebuild
+
 #: Name of the variant that is the model as it was given.
 GIVEN = "as given"
 #: Names of a single unit, by the plural that certificates store.
@@ -103,11 +105,7 @@ class Certificate:
     @classmethod
     def of(cls, stored: Mapping[str, Any] | None) -> Certificate | None:
         """Rebuild a certificate from what `dataclasses.asdict` made of it; None stays None."""
-        if stored is None:
-            return None
-        counts = tuple(ExitCount(**count) for count in stored["exits"])
-        classes = tuple(ClassPromise(**promised) for promised in stored.get("classes", ()))
-        return cls(**{**stored, "exits": counts, "classes": classes})
+        return None if stored is None else rebuild(cls, stored)
 
     @property
     def speedup(self) -> float:

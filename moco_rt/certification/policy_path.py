@@ -25,6 +25,9 @@ class PolicyPath:
         rows: n, distinct calibration rows.
         certified: index of the last policy that fulfils the guarantee; all before it do as well.
         chosen: index of the policy that was taken.
+
+    Raises:
+        ValueError: shapes do not fit together, or a place is none.
     """
 
     variants: tuple[str, ...]
@@ -35,6 +38,18 @@ class PolicyPath:
     rows: int
     certified: int
     chosen: int
+
+    def __post_init__(self) -> None:
+        policies = len(self.seconds)
+        shapes = [np.shape(each) for each in (self.variant, self.seconds, self.disagreements, self.thresholds)]
+        if shapes[:3] != [(policies,)] * 3 or len(shapes[3]) != 3 or shapes[3][0] != policies:
+            raise ValueError(f"PolicyPath: all must have shape (P,), thresholds (P, E, G) (got {shapes})")
+        variants, last = np.unique(self.variant), policies - 1
+        if variants.dtype.kind != "i" or not ((variants >= 0) & (variants < len(self.variants))).all():
+            raise ValueError(f"PolicyPath: variant must be places in {len(self.variants)} variants (got {variants})")
+        if not (0 <= self.certified <= last and 0 <= self.chosen <= last and self.rows >= 1):
+            got = f"{self.certified}, {self.chosen} and {self.rows}"
+            raise ValueError(f"PolicyPath: certified and chosen must be from 0 to {last}, rows above 0 (got {got})")
 
     def compare_variants(self) -> list[str]:
         """Return a line about each of several variants: its fastest policy that keeps the promise, and its fate.

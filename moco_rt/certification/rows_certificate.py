@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from moco_rt.storage.fields import rebuild
+
 
 @dataclass(frozen=True)
 class RowsCertificate:
@@ -40,7 +42,7 @@ class RowsCertificate:
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> RowsCertificate:
         """Rebuild a certificate from what `dataclasses.asdict` made of it."""
-        return cls(**stored)
+        return rebuild(cls, stored)
 
     @property
     def delta(self) -> float:

@@ -117,6 +117,13 @@ class ExitCandidates:
         ordering, calibration = (replace(rows, scores=rows.scores.at([])) for rows in (self.ordering, self.calibration))
         return replace(self, sites=[], ordering=ordering, calibration=calibration, groups=None)
 
+    def never_leaving(self, groups: Sequence[int]) -> ExitCandidates:
+        """Return the same where no policy lets rows leave by the thresholds of some groups."""
+        scores = self.ordering.scores
+        held = np.isin(scores.group, groups)  # rows whose score is not finite have no part in the search
+        ordering = replace(self.ordering, scores=replace(scores, score=np.where(held, -np.inf, scores.score)))
+        return replace(self, ordering=ordering)
+
     def to_search(self, weights: NDArray[np.float64] | None) -> ExitsToSearch:
         """Return what a search may see: the rows that order policies; weights: (n,), see `Promise.weights`."""
         rows = self.ordering

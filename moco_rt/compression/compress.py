@@ -86,8 +86,8 @@ def compress(
             `text2` or `text_pair`.
         device: where the smaller model learns.
         seed: of the order of texts.
-        checkpoint: a file in which the state is kept every two minutes while it learns, and deleted at the end: a call
-            with the same arguments after an interruption goes on from there.
+        checkpoint: a file in which the state is kept every two minutes while it learns, and at the end: a call with the
+            same arguments goes on from there. Delete it when the model is saved.
 
     Returns:
         A Hugging Face model in float32 on the CPU, which `accelerate`, `quantize` and

@@ -24,6 +24,7 @@ from moco_rt.compression.answers import divergence
 from moco_rt.compression.pruning import masks_of
 from moco_rt.encoding import EncodedTexts
 from moco_rt.inputs.batching import by_lengths, pad
+from moco_rt.storage import replacing_file
 
 #: Tokens of a batch with padding, at most.
 _TOKENS = 4096
@@ -70,7 +71,7 @@ class Recovery:
         epochs: how often it sees all texts.
         seed: of the order of texts.
         device: where both models are meanwhile.
-        checkpoint: the file in which an interrupted recovery is kept; None: it begins anew.
+        checkpoint: the file in which an interrupted recovery is kept, and a finished one; None: it begins anew.
         made_for: what a checkpoint must have been made for to be gone on with.
     """
 
@@ -153,11 +154,11 @@ class Recovery:
                 if self.checkpoint is not None and monotonic() - saved_at > _INTERVAL:
                     self._save(student, optimiser, step + 1)
                     saved_at = monotonic()
+        if self.checkpoint is not None and first < len(batches):
+            self._save(student, optimiser, len(batches))
         teacher.to(given)
         student.get_input_embeddings().requires_grad_(True)
         student.to("cpu").eval()
-        if self.checkpoint is not None:
-            self.checkpoint.unlink(missing_ok=True)
 
     def _save(self, student: Any, optimiser: Any, step: int) -> None:
         assert self.checkpoint is not None
@@ -170,9 +171,8 @@ class Recovery:
             "model": student.state_dict(),
             "optimiser": optimiser.state_dict(),
         }
-        unfinished = self.checkpoint.with_name(f"{self.checkpoint.name}.unfinished")
-        torch.save(state, unfinished)
-        unfinished.replace(self.checkpoint)
+        with replacing_file(self.checkpoint) as fresh:
+            torch.save(state, fresh)
 
 
 def _batches(lengths: NDArray[np.int64], seed: int, epoch: int) -> Iterator[NDArray[np.int64]]:

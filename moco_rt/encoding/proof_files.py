@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from moco_rt.storage import replacing_file
 
 
 def proof_file(name: str) -> Path:
@@ -24,7 +23,7 @@ def load_proof(file: Path) -> NDArray[np.uint8] | None:
         # Opened here: numpy would leave a file open that it cannot read.
         with file.open("rb") as opened, np.load(opened) as arrays:
             weights: NDArray[np.uint8] = arrays["weights"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+    except Exception:  # NumPy lets through whatever its parsers meet
         return None
     return weights if weights.shape == (1 << 16,) and weights.dtype == np.uint8 else None
 
@@ -41,9 +40,7 @@ def save_proof(file: Path, weights: NDArray[np.uint8], untried: int) -> None:
     merged = weights if before is None else np.where(weights == untried, before, weights)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, fresh = tempfile.mkstemp(dir=file.parent, suffix=".npz")
-        with os.fdopen(descriptor, "wb") as opened:
+        with replacing_file(file) as fresh, fresh.open("wb") as opened:  # a path would get the ending .npz
             np.savez_compressed(opened, weights=merged)
-        Path(fresh).replace(file)
     except OSError:
         return

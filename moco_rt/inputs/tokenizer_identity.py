@@ -52,10 +52,19 @@ def tokenizer_settings(tokenizer: Any) -> dict[str, Any]:
 
 
 def save_tokenizer(tokenizer: Any, directory: str | Path) -> None:
-    """Write a tokenizer with the settings that it has now, so that the one that is loaded has the same fingerprint."""
+    """Write a tokenizer with the settings that it has now, so that the one that is loaded has the same fingerprint.
+
+    Raises:
+        OSError: the disk is full, or cannot be written.
+    """
     copied = copy.copy(tokenizer)
     copied.init_kwargs = {**tokenizer.init_kwargs, **tokenizer_settings(tokenizer)}
-    copied.save_pretrained(directory)
+    try:
+        copied.save_pretrained(directory)
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        raise OSError(f"{directory}: {error}") from error  # of tokenizers, which has no kinds of errors
 
 
 def _remember(tokenizer: Any, kind: str, content: Callable[[], Any]) -> str:

@@ -6,11 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
+
+from moco_rt.storage.fields import typed_fields
+from moco_rt.storage.manifest import parse_json, read_tensors, whole
 
 #: Rows whose feature is kept for the picture of a neighbourhood.
 SAMPLE = 1000
@@ -68,12 +72,36 @@ class SearchReport:
 
     @classmethod
     def load(cls, file: str | Path) -> SearchReport:
-        """Read a report that `save` wrote."""
-        with safe_open(str(file), framework="numpy") as stored:
-            about = json.loads(stored.metadata()["about"])
-            arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-        paths = {name: arrays.pop(f"paths.{name}") for name in about.pop("methods")}
-        return cls(paths=paths, **arrays, **about)
+        """Read a report that `save` wrote.
+
+        Raises:
+            ValueError: the file is broken, or holds something else.
+        """
+        tensors = read_tensors(file)
+        with whole(file):
+            with safe_open(str(file), framework="numpy") as stored:
+                about = parse_json((stored.metadata() or {})["about"], file)
+            known: dict[str, Any] = typed_fields(cls, {name: about[name] for name in _ABOUT})
+            known |= {name: tensors[name] for name in _ARRAYS}
+            report = cls(paths={name: tensors[f"paths.{name}"] for name in about["methods"]}, **known)
+            report.check()
+        return report
+
+    def check(self) -> None:
+        """Raise TypeError unless all arrays fit together."""
+        sites, rows = len(self.sites), len(self.exits)
+        shapes = {
+            **dict.fromkeys(("exits", "lengths", "labels"), (rows,)),
+            **dict.fromkeys(("predicted", "scores"), (sites, rows)),
+            "chosen": (2,),
+            "sample": (len(self.sample), *self.sample.shape[1:2]),
+        }
+        fit = all(getattr(self, name).shape == shape for name, shape in shapes.items())
+        pairs = [*(path.shape[1:] for path in self.paths.values()), *((len(two),) for two in self.variants.values())]
+        labels = (self.labels >= 0) & (self.labels < len(self.class_names))
+        exits = (self.exits >= 0) & (self.exits <= sites)
+        if not (fit and all(pair == (2,) for pair in pairs) and labels.all() and exits.all()):
+            raise TypeError("arrays that do not fit together")
 
 
 _ABOUT = ("sites", "class_names", "seconds_full", "alpha", "remarks", "variants")

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,11 +23,16 @@ from moco_rt.architectures.tasks import Task
 from moco_rt.policies.policy import Policy
 from moco_rt.statistics.bounds import upper_bound
 from moco_rt.statistics.e_process import EProcess
+from moco_rt.storage.fields import rebuild
+from moco_rt.storage.manifest import read_json, whole
 
 if TYPE_CHECKING:
     from moco_rt._C import Results
 
 _log = logging.getLogger(__name__)
+
+#: Rows that a monitor can have checked: more are no counts, and exact no more where they are added.
+MOST = 2**53
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,36 @@ class Alarm:
     wrong: int
     level: float
     step: int | None = None
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A monitor in JSON; files of earlier versions lack delta and step."""
+
+    rate: float
+    rows: Sequence[int]
+    wrong: Sequence[int]
+    delta: float | None = None
+    step: int | None = None
+
+
+def read_state(file: Path) -> dict[str, Any]:
+    """Read the `state` of a monitor that JSON kept.
+
+    Raises:
+        ValueError: the file is not JSON, or holds something else.
+    """
+    state = read_json(file)
+    with whole(file):
+        rebuild(_Stored, state)
+        check_counts(state["rows"], state["wrong"])
+    return {"delta": None, **state}
+
+
+def check_counts(rows: Sequence[int], wrong: Sequence[int]) -> None:
+    """Raise TypeError unless these are counts of rows, and of wrong ones among them."""
+    if len(rows) != len(wrong) or any(not 0 <= few <= many <= MOST for many, few in zip(rows, wrong, strict=True)):
+        raise TypeError("rows and wrong that are no counts")
 
 
 def check_rates(rate: float, delta: float) -> None:

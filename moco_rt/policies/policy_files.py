@@ -24,8 +24,9 @@ from moco_rt.certification.policy_path import PolicyPath
 from moco_rt.policies.bag_of_tokens import TOKENS, AnyOffRamp, BagOfTokens
 from moco_rt.policies.conditions import LinearCondition, OffRamp
 from moco_rt.policies.fingerprints import check_made_for
-from moco_rt.policies.manifest import read_manifest, read_tensors, whole
 from moco_rt.policies.policy import CertifiedPath, Exit, Policy
+from moco_rt.storage.fields import typed_fields
+from moco_rt.storage.manifest import read_manifest, read_tensors, whole
 
 FORMAT, VERSION = "moco_rt policy", 3
 JSON, TENSORS = "policy.json", "policy.safetensors"
@@ -145,9 +146,9 @@ def _describe_path(path: CertifiedPath, tensors: dict[str, NDArray[Any]]) -> dic
 def _path(about: Mapping[str, Any] | None, tensors: Mapping[str, NDArray[Any]]) -> CertifiedPath | None:
     if about is None:
         return None
-    counted = {name: tensors[f"path.{name}"] for name in _PATH_TENSORS}
-    variants, rows, certified, chosen = (about[name] for name in ("variants", "rows", "certified", "chosen"))
-    policies = PolicyPath(tuple(variants), **counted, rows=rows, certified=certified, chosen=chosen)
+    stored: dict[str, Any] = {name: tensors[f"path.{name}"] for name in _PATH_TENSORS}
+    named = {name: about[name] for name in ("variants", "rows", "certified", "chosen")}
+    policies = PolicyPath(**stored, **typed_fields(PolicyPath, named))
     ramps = [_exit(exit, f"path.exits.{place}", tensors).condition for place, exit in enumerate(about["exits"])]
     return CertifiedPath([ramp for ramp in ramps if isinstance(ramp, AnyOffRamp)], policies)
 
@@ -207,17 +208,20 @@ def _exit(about: Mapping[str, Any], prefix: str, tensors: Mapping[str, NDArray[A
     if "levels" in options:
         options["levels"] = [math.inf if level is None else level for level in options["levels"]]
     log_odds = tensors.get(f"{prefix}.log_odds")
+    site = str(about["site"])
     if about["kind"] == "off_ramp":
         count = sum(name.startswith(f"{prefix}.layers.") for name in tensors) // 2
         layers = tuple(
             (tensors[f"{prefix}.layers.{i}.weight"], tensors[f"{prefix}.layers.{i}.bias"]) for i in range(count)
         )
         thresholds, bounds = tensors[f"{prefix}.thresholds"], tensors[f"{prefix}.bounds"]
-        return Exit.of(OffRamp(layers, thresholds, bounds, log_odds=log_odds, **options), about["site"])
+        known = typed_fields(OffRamp, options)
+        return Exit.of(OffRamp(layers, thresholds, bounds, log_odds=log_odds, **known), site)
     if about["kind"] == "bag_of_tokens":
         bias, thresholds, bounds = (tensors[f"{prefix}.{name}"] for name in ("bias", "thresholds", "bounds"))
         scored = {name: options[name] for name in ("temperature", "score", "levels") if name in about}
-        bag = BagOfTokens(tensors[about["table"]], bias, thresholds, bounds, log_odds=log_odds, **scored)
-        return Exit.of(bag, about["site"])
-    condition = LinearCondition(tensors[f"{prefix}.weight"], **options)
-    return Exit(about["site"], about["predicted_class"], condition, condition.feature, about["exit_bound"])
+        known = typed_fields(BagOfTokens, scored)
+        return Exit.of(BagOfTokens(tensors[about["table"]], bias, thresholds, bounds, log_odds=log_odds, **known), site)
+    condition = LinearCondition(tensors[f"{prefix}.weight"], **typed_fields(LinearCondition, options))
+    leaving = typed_fields(Exit, {"predicted_class": about["predicted_class"], "bound": about["exit_bound"]})
+    return Exit(site, condition=condition, feature=condition.feature, **leaving)

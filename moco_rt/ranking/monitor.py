@@ -5,14 +5,43 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from moco_rt.certification.certificate import Certificate
-from moco_rt.policies.monitor import Alarm, check_rates
+from moco_rt.policies.monitor import Alarm, check_counts, check_rates
 from moco_rt.statistics.bounds import upper_bound
 from moco_rt.statistics.e_process import EProcess
+from moco_rt.storage.fields import rebuild
+from moco_rt.storage.manifest import read_json, whole
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A monitor in JSON."""
+
+    rate: float
+    delta: float
+    queries: int
+    wrong: int
+    alarmed: bool
+
+
+def read_state(file: Path) -> dict[str, Any]:
+    """Read the `state` of a monitor that JSON kept.
+
+    Raises:
+        ValueError: the file is not JSON, or holds something else.
+    """
+    state = read_json(file)
+    with whole(file):
+        stored = rebuild(_Stored, state)
+        check_counts([stored.queries], [stored.wrong])
+    return asdict(stored)
+
 
 _log = logging.getLogger(__name__)
 

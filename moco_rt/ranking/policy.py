@@ -15,9 +15,10 @@ from safetensors.numpy import save_file
 
 from moco_rt.certification.certificate import Certificate
 from moco_rt.policies.fingerprints import check_made_for
-from moco_rt.policies.manifest import read_manifest, read_tensors, whole
 from moco_rt.ranking.estimates import ScoreEstimate
 from moco_rt.ranking.ranked import Elimination
+from moco_rt.storage.fields import typed_fields
+from moco_rt.storage.manifest import read_manifest, read_tensors, whole
 
 FORMAT, VERSION = "moco_rt ranking", 1
 JSON, TENSORS = "ranking.json", "ranking.safetensors"
@@ -83,8 +84,8 @@ class RankingPolicy:
         tensors = read_tensors(tensors_file)
         with whole(json_file):
             check_made_for(text["made_for"], identity, str(json_file))
-            keep_top, sites, made_for = text["keep_top"], list(text["sites"]), text["made_for"]
-            certificate = Certificate.of(text["certificate"])
+            sites, made_for, certificate = list(text["sites"]), text["made_for"], Certificate.of(text["certificate"])
+            keep_top = typed_fields(cls, {"keep_top": text["keep_top"]})["keep_top"]
         with whole(tensors_file):
             estimates = [ScoreEstimate(site, tensors[f"estimates.{place}"]) for place, site in enumerate(sites)]
             return cls(keep_top, estimates, tensors["margins"], certificate, made_for)

@@ -16,7 +16,7 @@ from moco_rt.inputs.tokenization import encode, length_limit
 from moco_rt.policies.fingerprints import check_tokenizer, model_identity
 from moco_rt.policies.monitor import Alarm
 from moco_rt.ranking.candidates import Candidates, make_candidates
-from moco_rt.ranking.monitor import RankingMonitor
+from moco_rt.ranking.monitor import RankingMonitor, read_state
 from moco_rt.ranking.policy import JSON, MONITOR, TENSORS, RankingPolicy
 from moco_rt.ranking.ranked import Elimination, Ranked
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
@@ -153,5 +153,5 @@ class EarlyExitReranker(EarlyExitTextClassificationModel):
             self.ranking = RankingPolicy.load(files[0], files[1], model_identity(self.model))
             seen = find_file(source, MONITOR)
             if seen is not None:
-                state = json.loads(seen.read_text(encoding="utf-8"))
+                state = read_state(seen)
                 self.monitor(state["rate"], delta=state["delta"]).restore(state)

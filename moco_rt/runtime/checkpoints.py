@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from moco_rt.architectures import Source, find_file
 from moco_rt.policies.findings import SearchReport
-from moco_rt.policies.monitor import Monitor
+from moco_rt.policies.monitor import Monitor, read_state
 from moco_rt.policies.policy import Policy
 from moco_rt.policies.policy_files import JSON, TENSORS, load_policy, save_policy
+from moco_rt.storage import replacing_folder
 
 #: What a monitor has seen.
 MONITOR = "monitor.json"
@@ -25,7 +24,8 @@ GIVEN = "given"
 CASCADE = "cascade.json"
 #: Files that another model, or this one in another form, may have left.
 _STALE = (
-    *(JSON, TENSORS, MONITOR, FINDINGS, CASCADE, GIVEN),
+    *(JSON, TENSORS, MONITOR, FINDINGS, GIVEN),
+    *(CASCADE, "cascade.safetensors", "tier-*"),
     *("ranking.json", "ranking.safetensors", "ranking-monitor.json"),
     *("model*.safetensors", "model.safetensors.index.json"),
 )
@@ -46,28 +46,9 @@ class Checkpoint:
     search_report: SearchReport | None = None
 
 
-@contextmanager
-def replacing(directory: str | Path) -> Iterator[Path]:
-    """A new directory whose files, once all are written, take the place of those in `directory`.
-
-    Nothing is written over: what maps the old files, as a model that was loaded from there may, keeps them. Where
-    writing fails the old files stay.
-
-    Args:
-        directory: is made where it is missing; files in it that belong to no model stay.
-    """
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".saving-", dir=directory) as fresh:
-        yield Path(fresh)
-        written = list(Path(fresh).iterdir())
-        old = Path(fresh) / ".old"  # removed with the directory that it is in
-        old.mkdir()
-        for stale in {path for pattern in _STALE for path in directory.glob(pattern)}:
-            if stale.is_dir() or stale.name not in {path.name for path in written}:
-                stale.replace(old / stale.name)
-        for path in written:
-            path.replace(directory / path.name)
+def replacing(directory: str | Path) -> AbstractContextManager[Path]:
+    """A new folder whose files take the place of those of a model, or a cascade, see `replacing_folder`."""
+    return replacing_folder(directory, _STALE)
 
 
 def save(directory: Path, checkpoint: Checkpoint) -> None:
@@ -101,7 +82,7 @@ def load(source: Source, expected: Policy) -> Checkpoint:
     state, report = find_file(source, MONITOR), find_file(source, FINDINGS)
     monitor = None
     if state is not None:
-        seen = json.loads(state.read_text(encoding="utf-8"))
-        monitor = Monitor(policy, seen["rate"], delta=seen.get("delta"))
+        seen = read_state(state)
+        monitor = Monitor(policy, seen["rate"], delta=seen["delta"])
         monitor.restore(seen)
     return Checkpoint(policy, monitor, None if report is None else SearchReport.load(report))

@@ -22,6 +22,7 @@ from typing import Any
 
 from moco_rt.policies.monitor import Monitor
 from moco_rt.serving.loading import Answering
+from moco_rt.storage import replacing_file
 
 _log = logging.getLogger(__name__)
 
@@ -161,7 +162,5 @@ def _identity(policy: Any) -> str:
 
 
 def _write(file: Path, text: str) -> None:
-    """Put a whole file in place of another: readers never see half of it."""
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-    unfinished.write_text(text + "\n", encoding="utf-8")
-    unfinished.replace(file)
+    with replacing_file(file) as fresh:
+        fresh.write_text(text + "\n", encoding="utf-8")

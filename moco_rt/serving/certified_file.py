@@ -14,12 +14,13 @@ from moco_rt.certification.rows_certificate import RowsCertificate
 from moco_rt.certification.these_rows import RowsWish
 from moco_rt.inputs.text_files import STANDARD, Row
 from moco_rt.inputs.texts import TextInput
-from moco_rt.policies.manifest import read_manifest
 from moco_rt.runtime.classifiers.certified import Label, certify
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
 from moco_rt.runtime.outputs import Prediction
 from moco_rt.serving.label_output import is_stream
 from moco_rt.serving.run_record import CERTIFIED_ROWS, certificate_of
+from moco_rt.storage import replacing_file
+from moco_rt.storage.manifest import read_manifest, whole
 
 _FORMAT, _VERSION = "moco_rt rows certificate", 1
 
@@ -31,7 +32,10 @@ def read_certificate(out: Path) -> RowsCertificate:
         OSError: there is none.
         ValueError: it is another file.
     """
-    return RowsCertificate.of(read_manifest(certificate_of(out), _FORMAT, (_VERSION,))["certificate"])
+    file = certificate_of(out)
+    about = read_manifest(file, _FORMAT, (_VERSION,))
+    with whole(file):
+        return RowsCertificate.of(about["certificate"])
 
 
 class CertifiedFile:
@@ -107,10 +111,8 @@ class CertifiedFile:
             "certificate": asdict(self._certificate),
             "made_with": self.made_with(describe()),
         }
-        path = certificate_of(self._out)
-        fresh = path.with_name(f"{path.name}.partial")
-        fresh.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-        fresh.replace(path)
+        with replacing_file(certificate_of(self._out)) as fresh:
+            fresh.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
     def _texts(self) -> Iterator[TextInput]:
         with self._open_source() as rows:

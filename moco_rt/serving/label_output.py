@@ -96,14 +96,24 @@ class LabelFile:
         if size > 0 and not overwrite:
             return self._go_on(made_with, rows, source, size)
         certificate_of(self._out).unlink(missing_ok=True)  # it speaks of what is cut off here
+        return self._anew(made_with, rows)
+
+    def _anew(self, made_with: Mapping[str, Any], rows: Iterator[Row]) -> Iterator[Row]:
         self._file.truncate(0)
         self._record.begin(made_with)
         self._append([], [self._labels.header()])
         return rows
 
+    def _is_half_a_header(self, size: int) -> bool:
+        self._file.seek(0)
+        header = self._as_written([self._labels.header()])
+        return size <= len(header) and header.startswith(self._file.read(size))
+
     def _go_on(self, made_with: Mapping[str, Any], rows: Iterator[Row], source: str, size: int) -> Iterator[Row]:
         self._check_made_with(made_with)
         points = self._record.checkpoints
+        if not points and self._is_half_a_header(size):  # the earlier run was interrupted before the first row
+            return self._anew(made_with, rows)
         kept = [point for point in points if point.bytes <= size]
         if not kept or (labels_hash := self._hash_labels(kept[-1].bytes)).hexdigest() != kept[-1].labels:
             raise self._not_ours()
@@ -143,15 +153,18 @@ class LabelFile:
                 self._append(rows[part], lines[part])
 
     def _append(self, rows: Sequence[Row], lines: Sequence[bytes]) -> None:
-        data = b"".join(lines)
-        # Whole members of a gzip file one after the other are a gzip file.
-        data = gzip.compress(data, mtime=0) if self._compressed and data else data
+        data = self._as_written(lines)
         self._file.seek(self._bytes)
         _write(self._file, data, self._out)
         for row in rows:
             self._texts_hash.update(_bytes_of(row))
         self._count(len(rows), data)
         self._checkpoint(unfinished=bool(rows) and not rows[-1].finished)
+
+    def _as_written(self, lines: Sequence[bytes]) -> bytes:
+        data = b"".join(lines)
+        # Whole members of a gzip file one after the other are a gzip file.
+        return gzip.compress(data, mtime=0) if self._compressed and data else data
 
     def _count(self, rows: int, data: bytes) -> None:
         self._labels_hash.update(data)

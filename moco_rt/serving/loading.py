@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from moco_rt.architectures import find_file, load_tokenizer
+from moco_rt.architectures import Source, find_file, find_source, load_tokenizer
 from moco_rt.architectures.conversion import Dtype
 from moco_rt.cascades.cascade import Cascade
 from moco_rt.cascades.cascade_files import is_cascade
@@ -37,7 +37,7 @@ def load_answering(name: str | Path, dtype: Dtype | None = None) -> Answering:
         if dtype is not None:
             raise ValueError(f"dtype must be left to a cascade, whose tiers have their own (got {dtype})")
         return Cascade.from_pretrained(name)
-    ranks = find_file(name, RANKING) is not None
+    ranks = find_file(find_source(Source(str(name))), RANKING) is not None
     model = (EarlyExitReranker if ranks else EarlyExitTextClassificationModel).from_pretrained(name, dtype=dtype)
     if model.tokenizer is None:
         model.tokenizer = load_tokenizer(model.model)

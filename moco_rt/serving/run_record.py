@@ -24,6 +24,7 @@ from moco_rt.policies.policy import Policy
 from moco_rt.policies.policy_files import save_policy
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
+from moco_rt.storage.fields import rebuild
 
 _FORMAT = {"format": "moco_rt run", "version": 1}
 #: What a record is made with that is of certified rows: how many there were.
@@ -107,9 +108,9 @@ class RunRecord:
                     if self.made_with is None:
                         return
                 else:
-                    self.checkpoints.append(Checkpoint(**fields))
+                    self.checkpoints.append(rebuild(Checkpoint, fields))
                     self._ends.append(end)
-            except (ValueError, TypeError, KeyError, AttributeError):
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 return  # an interruption cut it off here
 
 

@@ -67,6 +67,7 @@ def accelerate(
     max_length: int | None = None,
     columns: str | Sequence[str] | None = None,
     variants: Sequence[Any] = (),
+    never_early: Sequence[str] = (),
 ) -> EarlyExitClassifier | Cascade:
     """Find the fastest way to the answers of a model, changed for a certified share of rows at most.
 
@@ -123,6 +124,8 @@ def accelerate(
             `text`, and where there is one `text2` or `text_pair`; of images `image` or `img`.
         variants: smaller models that may run in place of the model, such as `compress` makes of it, with its classes
             and tokenizer; each is tried in the same dtypes, and taken where it is fastest of all that is certified.
+        never_early: names of classes that no row gets early: whoever writes texts to be taken for one of them must get
+            past the whole model.
 
     Returns:
         The model with its policy; `.policy.certificate` says what is promised, of a cascade `.certificate`. With too
@@ -142,6 +145,7 @@ def accelerate(
             "labels": labels,
             "columns": columns,
             "variants": variants or None,
+            "never_early": never_early or None,
         }
         for name, value in unused.items():
             if value is not None:
@@ -161,6 +165,10 @@ def accelerate(
                 raise ValueError(f"{name} must be None: tiers take texts, and bring their own tokenizers")
         if variants:
             raise ValueError("variants must be empty: a smaller model can be a tier")
+        if never_early:
+            raise ValueError(
+                f"never_early must be empty for tiers, which answer early in any class (got {never_early})"
+            )
         form = None if dtype == "auto" else dtype
         tiers = prepare_tiers(model, form, max_length)
         wish = make_promise(promise, agreement, max_drop, confidence, tiers[-1].class_names or (), seed)
@@ -171,12 +179,29 @@ def accelerate(
         got = f"promise={promise!r}" if labels is None else "labels"
         raise ValueError(f"promise must be 'confident', and labels None, for {task_of_model} (got {got})")
     wish = make_promise(promise, agreement, max_drop, confidence, given.model.class_names, seed)
+    held = _numbers_of(never_early, given.model)
     split = given.split(inputs, calibration, labels, seed)
-    fast = choose_variant(study_variants(given, dtype, split, seed, variants), wish)
+    studied = study_variants(given, dtype, split, seed, variants)
+    if held:
+        studied = [replace(each, candidates=each.candidates.never_leaving(held)) for each in studied]
+    fast = choose_variant(studied, wish)
     fast.policy.made_for |= given.identity(fast)
     if fast is not given.model:
         fast.take_given(given.model)
     return fast
+
+
+def _numbers_of(never_early: Sequence[str], model: EarlyExitClassifier) -> list[int]:
+    """Return the numbers of classes that no row gets early."""
+    if isinstance(never_early, str):
+        raise TypeError(f"never_early must be a list of names of classes (got {never_early!r})")
+    names, task = list(model.class_names), model.policy.task
+    if never_early and task.groups(len(names)) != len(names):
+        raise ValueError(f"never_early must be empty for {task}, by which rows leave in no class (got {never_early})")
+    for name in never_early:
+        if name not in names:
+            raise ValueError(f"never_early must be classes of the model, {', '.join(names)} (got {name!r})")
+    return [names.index(name) for name in never_early]
 
 
 def choose_variant(variants: Sequence[Variant], promise: Promise) -> EarlyExitClassifier:

@@ -35,6 +35,7 @@ class ImageOptions(_Options, total=False):
     labels: Any
     columns: str | Sequence[str] | None
     variants: Sequence[Any]
+    never_early: Sequence[str]
 
 
 class TextOptions(ImageOptions, total=False):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from moco_rt.policies.manifest import read_manifest, read_tensors, whole
+from moco_rt.storage.manifest import read_manifest, read_tensors, whole
 
 
 def test_an_object_of_a_known_format_and_version_is_read(tmp_path):

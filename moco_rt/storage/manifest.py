@@ -27,13 +27,34 @@ def read_manifest(file: str | Path, format: str, versions: Collection[int]) -> d
     readable = " or ".join(map(str, versions))
     try:
         about = json.loads(Path(file).read_text(encoding="utf-8"))
-    except ValueError as error:  # also what is not UTF-8
+    except (ValueError, RecursionError) as error:  # also what is not UTF-8
         raise ValueError(f"{file} must be a {format} of version {readable} (got a file that is not JSON)") from error
     known = about if isinstance(about, dict) else {}
     found, version = known.get("format"), known.get("version")
     if found != format or type(version) is not int or version not in versions:
         raise ValueError(f"{file} must be a {format} of version {readable} (got {found!r}, version {version!r})")
     return known
+
+
+def read_json(file: str | Path) -> Any:
+    """Read a JSON file that names no format.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    return parse_json(Path(file).read_bytes(), file)
+
+
+def parse_json(text: str | bytes, file: str | Path) -> Any:
+    """Read JSON that stands in a file.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} must hold JSON (got something else)") from error
 
 
 def read_tensors(file: str | Path) -> dict[str, NDArray[Any]]:
@@ -60,5 +81,9 @@ def whole(file: str | Path) -> Iterator[None]:
         yield
     except KeyError as error:
         raise ValueError(f"{file} must be whole ({error.args[0]} is missing)") from error
-    except (TypeError, AttributeError, IndexError) as error:
-        raise ValueError(f"{file} must be whole (got {error})") from error
+    except (TypeError, AttributeError, IndexError, OverflowError) as error:
+        raise ValueError(f"{file} must be whole (got {_first_line(error)})") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{error}".partition("\n")[0]

@@ -1,0 +1,96 @@
+"""A folder whose files are replaced together.
+
+Several files cannot be replaced at once. So all new ones are written into a folder `.saving-...` inside first, with a
+list of what is to be done; renaming it to `.saved` decides that it will be done, whatever happens from there on. Then
+the files are moved to their places. Where a process ends in between, the next one that reads or writes the folder moves
+the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from moco_rt.storage.files import locked
+
+_SAVING, _SAVED = ".saving-", ".saved"
+#: Lists the new files and the old ones that go, inside the folder of new files.
+_LIST = ".list.json"
+#: Old files and folders, inside it too: they are removed with it.
+_OLD = ".old"
+
+
+@contextmanager
+def replacing_folder(directory: str | Path, stale: Sequence[str] = ()) -> Iterator[Path]:
+    """A new folder whose files, once all are written, take the place of those in `directory`.
+
+    Nothing is written over: what maps the old files, as a model that was loaded from there may, keeps them. Where
+    writing fails the old files stay; where the process ends, the old files or all of the new ones are there for
+    `complete_replacing`.
+
+    Args:
+        directory: is made where it is missing; other files in it stay.
+        stale: patterns of the names of old files that go where they are not among the new ones.
+
+    Raises:
+        OSError: the disk is full, or cannot be written.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    complete_replacing(directory)
+    _remove_abandoned(directory)
+    fresh = Path(tempfile.mkdtemp(prefix=_SAVING, dir=directory))
+    with locked(fresh):
+        try:
+            yield fresh
+            names = sorted(path.name for path in fresh.iterdir())
+            going = {path.name for pattern in stale for path in directory.glob(pattern)} - {*names}
+            (fresh / _OLD).mkdir()
+            (fresh / _LIST).write_text(json.dumps({"new": names, "going": sorted(going)}), encoding="utf-8")
+            fresh.rename(directory / _SAVED)
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
+    complete_replacing(directory)
+
+
+def complete_replacing(directory: Path) -> None:
+    """Move files to their places that a process which has ended meanwhile did not.
+
+    Raises:
+        OSError: there are some, and the folder cannot be written.
+    """
+    saved = directory / _SAVED
+    if not saved.is_dir():
+        return
+    # Where another process does the same, either moves a file.
+    with contextlib.suppress(FileNotFoundError):
+        names = json.loads((saved / _LIST).read_text(encoding="utf-8"))
+        for name in names["going"]:
+            _move(directory / name, saved / _OLD / name)
+        for name in names["new"]:
+            if (saved / name).exists():
+                if (directory / name).is_dir():  # which nothing replaces
+                    _move(directory / name, saved / _OLD / name)
+                _move(saved / name, directory / name)
+        done = directory / f"{_SAVING}{os.getpid()}-done"
+        saved.rename(done)
+        shutil.rmtree(done, ignore_errors=True)
+
+
+def _move(file: Path, place: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        file.replace(place)
+
+
+def _remove_abandoned(directory: Path) -> None:
+    """Remove what processes that have ended left half-written."""
+    for left in directory.glob(f"{_SAVING}*"):
+        with contextlib.suppress(OSError), locked(left):
+            shutil.rmtree(left, ignore_errors=True)

@@ -1,0 +1,99 @@
+"""Files and folders that are replaced whole or not at all."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from moco_rt.storage import complete_replacing, replacing_file, replacing_folder
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def write_and_fail(file, error):
+    file.write_text("new")
+    raise error
+
+
+def test_a_file_is_replaced_when_all_is_written(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("old")
+    with replacing_file(file) as fresh:
+        fresh.write_text("new")
+        assert file.read_text() == "old"
+    assert file.read_text() == "new"
+    assert names(tmp_path) == ["file"]
+
+
+def test_where_writing_fails_the_old_file_stays(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("old")
+    with pytest.raises(KeyboardInterrupt), replacing_file(file) as fresh:
+        write_and_fail(fresh, KeyboardInterrupt())
+    assert file.read_text() == "old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_what_a_process_that_ended_left_is_removed_and_what_another_one_writes_stays(tmp_path):
+    file = tmp_path / "file"
+    (tmp_path / ".file.0123abcd.partial").write_text("left")
+    with replacing_file(file) as first:
+        first.write_text("first")
+        with replacing_file(file) as second:
+            second.write_text("second")
+            assert first.exists()
+    assert file.read_text() == "first"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_folder_gets_all_new_files_and_loses_the_stale_ones(tmp_path):
+    for name in ("kept", "stale-1", "same"):
+        (tmp_path / name).write_text("old")
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / "old").touch()
+    with replacing_folder(tmp_path, ("stale-*", "same", "missing")) as fresh:
+        (fresh / "same").write_text("new")
+        (fresh / "given").mkdir()
+        assert (tmp_path / "same").read_text() == "old"
+    assert names(tmp_path) == ["given", "kept", "same"]
+    assert names(tmp_path / "given") == []
+    assert (tmp_path / "same").read_text() == "new"
+
+
+def test_where_writing_fails_the_old_folder_stays(tmp_path):
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(OSError, match="full"), replacing_folder(tmp_path, ("file",)) as fresh:
+        write_and_fail(fresh / "file", OSError("full"))
+    assert names(tmp_path) == ["file"]
+    assert (tmp_path / "file").read_text() == "old"
+
+
+@pytest.mark.parametrize("moved", [0, 1, 2])
+def test_what_a_process_that_ended_had_decided_is_done(tmp_path, moved):
+    """It had moved none, one or both of the new files."""
+    (tmp_path / "stale").write_text("old")
+    (tmp_path / "a").write_text("old")
+    saved = tmp_path / ".saved"
+    (saved / ".old").mkdir(parents=True)
+    (saved / ".list.json").write_text(json.dumps({"new": ["a", "b"], "going": ["stale"]}))
+    for place, name in enumerate(("a", "b")):
+        (saved / name if place >= moved else tmp_path / name).write_text("new")
+    complete_replacing(tmp_path)
+    assert names(tmp_path) == ["a", "b"]
+    assert {(tmp_path / name).read_text() for name in ("a", "b")} == {"new"}
+    complete_replacing(tmp_path)
+    assert names(tmp_path) == ["a", "b"]
+
+
+def test_folders_of_processes_that_ended_are_removed(tmp_path):
+    (tmp_path / ".saving-left").mkdir()
+    (tmp_path / ".saving-left" / "file").touch()
+    with replacing_folder(tmp_path) as fresh:
+        (fresh / "file").touch()
+        with replacing_folder(tmp_path) as other:
+            (other / "other").touch()
+        assert fresh.exists()
+    assert names(tmp_path) == ["file", "other"]
