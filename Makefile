@@ -51,9 +51,11 @@ $(SCALE)/.installed: $(SOURCES)
 	$(SCALE)/bin/python -m pip install --quiet --no-build-isolation .
 	touch $@
 
-# With the oldest versions that pyproject.toml allows, in a venv of their own: uv names them, pip finds torch on a disk, too.
+# With the oldest versions that pyproject.toml allows, in a venv of their own: uv names them, pip installs them. They use what
+# newer libraries have deprecated: the tests go on over such warnings.
 test-oldest: $(OLDEST)/.installed
-	OMP_WAIT_POLICY=passive $(OLDEST)/bin/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	OMP_WAIT_POLICY=passive $(OLDEST)/bin/pytest -W ignore::DeprecationWarning \
+		-n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 $(OLDEST)/.installed: $(SOURCES)
 	$(PYTHON) -m venv $(OLDEST)

@@ -136,6 +136,8 @@ def _describe(tier: Tier) -> dict[str, Any]:
 
 def _tier(directory: Path, number: int, described: Mapping[str, Any], thresholds: torch.Tensor | None) -> Tier:
     folder = directory / f"tier-{number}"
+    if not folder.is_dir():  # what is no folder would be asked for on the hub
+        raise ValueError(f"{directory} must hold tier-{number} (it is missing)")
     with whole(directory / CASCADE):
         settings, max_length = dict(described["tokenizer"]), int(described["max_length"])
         temperature, batch_tokens = float(described["temperature"]), described["batch_tokens"]

@@ -138,15 +138,20 @@ SPOILS = {
     **{
         f"index with {what}": (
             lambda p, change=change: edit_index(p, **change),
-            "must have rows, and columns each with",
+            rf"index.json must be whole \({words}\)$",
         )
-        for what, change in {
-            "no list of columns": {"columns": 5},
-            "a column of no kind": {"columns": [{"name": "x", "site": None, "feature": None}]},
-            "a column of a kind unknown": {"columns": [{"name": "x", "kind": "odd", "site": None, "feature": None}]},
-            "a column of no site": {"columns": [{"name": "x", "kind": "array", "feature": None}]},
-            "rows that are no number": {"rows": "three"},
-        }.items()
+        for what, change, words in (
+            ("no list of columns", {"columns": 5}, "got 'int' object is not iterable"),
+            ("a column of no kind", {"columns": [{"name": "x", "site": None, "feature": None}]}, "kind is missing"),
+            (
+                "a column of a kind unknown",
+                {"columns": [{"name": "x", "kind": "odd", "site": None, "feature": None}]},
+                "got columns of an unknown kind, or no number of rows",
+            ),
+            ("a column of no site", {"columns": [{"name": "x", "kind": "array", "feature": None}]}, "site is missing"),
+            ("a number for a name", {"columns": [{"name": 1}]}, "got 1 for name, which must be str"),
+            ("rows that are no number", {"rows": "three"}, "got columns of an unknown kind, or no number of rows"),
+        )
     },
     "no array": (lambda p: (p / "x.npy").unlink(), "x.npy must exist, "),
     "no boundaries": (lambda p: (p / "tokens@cu_seqlens.npy").unlink(), "tokens@cu_seqlens.npy must exist, "),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -209,6 +210,13 @@ def test_another_version_is_refused(make, change, tmp_path, one_line_error):
     said = {"format": "moco_rt cascade", "version": 2, **change}
     words = f"must be a moco_rt cascade of version 1 or 2 (got {said['format']!r}, version {said['version']})"
     with one_line_error(ValueError, words):
+        Cascade.from_pretrained(tmp_path)
+
+
+def test_without_a_tier_it_is_not_loaded_nor_looked_for_elsewhere(make, tmp_path, one_line_error):
+    make([0.7, 0.8]).save_pretrained(tmp_path)
+    shutil.rmtree(tmp_path / "tier-1")
+    with one_line_error(ValueError, f"{tmp_path} must hold tier-1 (it is missing)"):
         Cascade.from_pretrained(tmp_path)
 
 
