@@ -93,9 +93,8 @@ class Recovery:
             state: dict[str, Any] = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
             made_for = state["made_for"]
         except Exception as error:
-            reason = f"{error}".splitlines()[0] if f"{error}" else type(error).__name__
             raise ValueError(
-                f"checkpoint must be a file that compress wrote (got {self.checkpoint}: {reason})"
+                f"checkpoint must be a file that compress wrote (got {self.checkpoint}: {_reason(error)})"
             ) from error
         for name, value in self.made_for.items():
             if made_for.get(name) != value:
@@ -172,7 +171,14 @@ class Recovery:
             "optimiser": optimiser.state_dict(),
         }
         with replacing_file(self.checkpoint) as fresh:
-            torch.save(state, fresh)
+            try:
+                torch.save(state, fresh)
+            except RuntimeError as error:  # what torch makes of a full disk
+                raise OSError(f"checkpoint {self.checkpoint} must be written whole (got {_reason(error)})") from error
+
+
+def _reason(error: BaseException) -> str:
+    return f"{error}".partition("\n")[0] or type(error).__name__
 
 
 def _batches(lengths: NDArray[np.int64], seed: int, epoch: int) -> Iterator[NDArray[np.int64]]:

@@ -84,6 +84,7 @@ def _try(work, started, folder, disk, mode, at):
 
 def _child(work, folder, disk, mode, at, writing):
     said = None
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the outcomes are written there
     disk.faulty_disk_watch(str(folder).encode(), mode, ctypes.c_long(at))
     try:
         work.run(folder)
