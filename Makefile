@@ -69,7 +69,8 @@ $(OLDEST)/.installed: $(SOURCES)
 	touch $@
 
 # Two hours of attacks, see docs/hardening.md: the extension in a build with sanitizers, which have a venv of their own, then
-# damaged files, failing disks, servers under load, and threads. What a sanitizer reports ends the run.
+# damaged files, failing disks, servers under load, and threads. What a sanitizer reports ends the run. Editable, for tests that
+# start Python in this folder.
 SANITIZED := LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 harden: $(INSTALLED) $(HARDEN)/.installed
@@ -84,7 +85,7 @@ $(HARDEN)/.installed: $(SOURCES)
 	$(HARDEN)/bin/python -m pip install --quiet "torch==2.13.*"
 	$(HARDEN)/bin/python -m pip install --quiet --group dev
 	$(HARDEN)/bin/python -m pip install --quiet --no-build-isolation -C build-dir=build/harden \
-		-C cmake.define.MOCO_SANITIZE=address,undefined .
+		-C cmake.define.MOCO_SANITIZE=address,undefined --editable .
 	touch $@
 
 lint: $(INSTALLED)
