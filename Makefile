@@ -84,7 +84,7 @@ $(HARDEN)/.installed: $(SOURCES)
 	$(HARDEN)/bin/python -m pip install --quiet "pip>=25.1"
 	$(HARDEN)/bin/python -m pip install --quiet "torch==2.13.*"
 	$(HARDEN)/bin/python -m pip install --quiet --group dev
-	$(HARDEN)/bin/python -m pip install --quiet --no-build-isolation -C build-dir=build/harden \
+	$(HARDEN)/bin/python -m pip install --quiet --no-build-isolation -C build-dir=$(HARDEN)/build \
 		-C cmake.define.MOCO_SANITIZE=address,undefined --editable .
 	touch $@
 
