@@ -15,9 +15,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+from moco_rt.storage.fields import rebuild
 from moco_rt.storage.files import locked
+from moco_rt.storage.manifest import read_json, whole
 
 _SAVING, _SAVED = ".saving-", ".saved"
 #: Lists the new files and the old ones that go, inside the folder of new files.
@@ -65,16 +68,17 @@ def complete_replacing(directory: Path) -> None:
 
     Raises:
         OSError: there are some, and the folder cannot be written.
+        ValueError: their list is broken, or leads out of the folder: it is not by us.
     """
     saved = directory / _SAVED
     if not saved.is_dir():
         return
     # Where another process does the same, either moves a file.
     with contextlib.suppress(FileNotFoundError):
-        names = json.loads((saved / _LIST).read_text(encoding="utf-8"))
-        for name in names["going"]:
+        names = _read_list(saved)
+        for name in names.going:
             _move(directory / name, saved / _OLD / name)
-        for name in names["new"]:
+        for name in names.new:
             if (saved / name).exists():
                 if (directory / name).is_dir():  # which nothing replaces
                     _move(directory / name, saved / _OLD / name)
@@ -82,6 +86,27 @@ def complete_replacing(directory: Path) -> None:
         done = directory / f"{_SAVING}{os.getpid()}-done"
         saved.rename(done)
         shutil.rmtree(done, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class _List:
+    """The names of the new files, and of the old ones that go."""
+
+    new: Sequence[str]
+    going: Sequence[str]
+
+
+def _read_list(saved: Path) -> _List:
+    """Read the list in a folder, which may come from strangers: it must move nothing but files of this folder."""
+    file = saved / _LIST
+    content = read_json(file)
+    with whole(file):
+        names = rebuild(_List, content)
+        if any(name in ("", ".", "..") or Path(name).name != name for name in (*names.new, *names.going)):
+            raise TypeError("names that are no files of this folder")
+        if saved.is_symlink() or (saved / _OLD).is_symlink():
+            raise TypeError("a link to another folder")
+    return names
 
 
 def _move(file: Path, place: Path) -> None:

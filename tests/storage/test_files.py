@@ -97,3 +97,30 @@ def test_folders_of_processes_that_ended_are_removed(tmp_path):
             (other / "other").touch()
         assert fresh.exists()
     assert names(tmp_path) == ["file", "other"]
+
+
+@pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "..", ".", "", "a/b"])
+@pytest.mark.parametrize("kind", ["new", "going"])
+def test_a_list_that_leads_out_of_the_folder_is_refused(tmp_path, one_line_error, kind, name):
+    folder, outside = tmp_path / "folder", tmp_path / "outside"
+    (folder / ".saved" / ".old").mkdir(parents=True)
+    outside.write_text("not ours")
+    file = folder / ".saved" / ".list.json"
+    file.write_text(json.dumps({"new": [], "going": [], kind: [name]}))
+    with one_line_error(ValueError, f"{file} must be whole (got names that are no files of this folder)"):
+        complete_replacing(folder)
+    assert outside.read_text() == "not ours"
+
+
+def test_a_broken_list_and_links_are_refused(tmp_path, one_line_error):
+    saved, elsewhere = tmp_path / ".saved", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    saved.mkdir()
+    (saved / ".old").symlink_to(elsewhere)
+    (saved / ".list.json").write_text("[")
+    with one_line_error(ValueError, "must hold JSON"):
+        complete_replacing(tmp_path)
+    (saved / ".list.json").write_text('{"new": [], "going": ["elsewhere"]}')
+    with one_line_error(ValueError, "got a link to another folder"):
+        complete_replacing(tmp_path)
+    assert elsewhere.is_dir()
