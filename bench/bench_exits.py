@@ -49,7 +49,7 @@ def make_batch(hidden):
 
 
 def make_results():
-    return Results(ROWS, 2, dtype=torch.float32, device=torch.device("cpu"))
+    return Results(ROWS, 2, dtype=torch.float32)
 
 
 @pytest.fixture(params=[1, 2], ids=["1 thread", "2 threads"])

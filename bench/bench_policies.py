@@ -102,7 +102,7 @@ def compiled(model: EarlyExitTextClassificationModel, off_ramps: Sequence[AnyOff
     policy = model.policy.without_exits()
     for off_ramp in off_ramps:
         policy.add(Exit.of(off_ramp, off_ramp.site))
-    return compile_exits(policy, model.device)
+    return compile_exits(policy)
 
 
 def agreement(off_ramps: Sequence[AnyOffRamp], rows: Recordings) -> float:

@@ -46,7 +46,7 @@ def gain(variant: Variant, batches: list[dict]) -> float:
     promise, runs = Confident(Guarantee.of_agreement(AGREEMENT, CONFIDENCE)), []
     for candidates in (without_tokens(variant.candidates), variant.candidates):
         fast = choose_variant([replace(variant, candidates=candidates)], promise)
-        runs.append(partial(fast.run, compile_exits(fast.policy, fast.device)))
+        runs.append(partial(fast.run, compile_exits(fast.policy)))
     seconds = in_turns(runs, batches)
     return round(float(np.median(seconds[:, 0] / seconds[:, 1])), 3)
 

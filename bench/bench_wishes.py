@@ -39,7 +39,7 @@ Choice = tuple[EarlyExitClassifier, dict[str, ExitPoint]]
 def choose(variants: list[Variant], level: float) -> tuple[Choice, str]:
     """What is chosen for an agreement, and the name of the form that it runs in."""
     fast = choose_variant(variants, Confident(Guarantee.of_agreement(level, CONFIDENCE)))
-    choice = (fast, compile_exits(fast.policy, fast.device))
+    choice = (fast, compile_exits(fast.policy))
     return choice, fast.policy.certificate.variant
 
 

@@ -64,6 +64,9 @@ def parallel_threads() -> int:
 def quota_cores(cgroups: str, root: str) -> float:
     """For tests: the least CPU quota, in cores, of cgroups under `root`; `cgroups` is a file like /proc/self/cgroup."""
 
+def has_brgemm() -> bool:
+    """For tests: whether the torch of this process has the products of tiles that a processor with AMX is given."""
+
 def lost_threads() -> bool:
     """True in the child of a fork() by a thread that had worked with the extension on several threads.
 
@@ -80,7 +83,7 @@ def stop_profile() -> dict[str, float]:
     """Seconds since start_profile by part, summed over threads; `extension`: of the calling thread, all in all."""
 
 class PackedBatch:
-    """A batch without padding: rows laid end to end.
+    """A batch without padding: rows laid end to end, on the CPU.
 
     attention_mask: (B, S), integer or bool, right-padded, a real token in every row.
     pooled: the token that answers for its row, `first` or `last`.
@@ -99,11 +102,11 @@ class PackedBatch:
     def max_seqlen(self) -> int: ...
     @property
     def cu_seqlens(self) -> Tensor:
-        """(rows + 1) int32 on the CPU: the first token of each row, then total_tokens."""
+        """(rows + 1) int32: the first token of each row, then total_tokens."""
 
     @property
     def row_ids(self) -> Tensor:
-        """(rows) int32 on the CPU: the place of each row in the batch as it came in."""
+        """(rows) int32: the place of each row in the batch as it came in."""
 
     def take_ids(self, input_ids: Tensor, token_type_ids: Tensor | None) -> None:
         """Takes the ids by which tokens are embedded, and their segments: (rows, S) or, end to end, (total_tokens).
@@ -113,7 +116,7 @@ class PackedBatch:
 
     @property
     def ids(self) -> Tensor:
-        """(total_tokens) int64 on the CPU; ValueError before take_ids and after the batch was embedded."""
+        """(total_tokens) int64; ValueError before take_ids and after the batch was embedded."""
 
     @property
     def hidden(self) -> Tensor:
@@ -126,7 +129,7 @@ class PackedBatch:
         """(rows, max_seqlen, D), zeros behind each row."""
 
     def attention_mask(self) -> Tensor:
-        """(rows, max_seqlen) int64, on the device of the hidden states."""
+        """(rows, max_seqlen) int64."""
 
     def keep_mean(self) -> None:
         """Keeps the rows' mean as it is now for the feature cls+mean, here and in batches of pooled tokens."""
@@ -141,7 +144,7 @@ class PackedBatch:
         """The pooled token of every row, as a batch of its own."""
 
     def compact(self, keep: Tensor) -> None:
-        """Keeps the rows with keep: (rows) bool, in their order; in place on the CPU."""
+        """Keeps the rows with keep: (rows) bool, in their order; in place."""
 
     def keep_tokens(self, scores: Tensor, share: float) -> None:
         """Keeps of each row a share of the tokens that it began with, rounded up, in their order.
@@ -155,7 +158,7 @@ class PackedBatch:
 class Results:
     """The logits of a batch's rows and where each row left, in the order the rows came in."""
 
-    def __init__(self, rows: int, classes: int, *, dtype: torch.dtype, device: torch.device) -> None: ...
+    def __init__(self, rows: int, classes: int, *, dtype: torch.dtype) -> None: ...
     @property
     def logits(self) -> Tensor:
         """(B, C)."""
@@ -186,16 +189,16 @@ class OffRamp:
         self, layers: Sequence[Affine], *, score: str, temperature: float, levels: Sequence[float] = ...
     ) -> None: ...
     def logits(self, x: Tensor) -> Tensor:
-        """(rows, outputs) float32 on the CPU. x: (rows, inputs); a row has the same bits whatever it is scored with."""
+        """(rows, outputs) float32. x: (rows, inputs); a row has the same bits whatever it is scored with."""
 
     def score(self, x: Tensor) -> Tensor:
-        """(2, rows) float32 on the CPU: scores, the higher the surer, and predicted classes. x: (rows, inputs).
+        """(2, rows) float32: scores, the higher the surer, and predicted classes. x: (rows, inputs).
 
         Where no single class is predicted, 0 stands for it.
         """
 
     def answer(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What `score` returns, and what rows leave with, (rows, C) float32 on the CPU.
+        """What `score` returns, and what rows leave with, (rows, C) float32.
 
         Log-probabilities; of sides logits / temperature, of deviation the estimates.
         """
@@ -232,7 +235,7 @@ class Exits:
     def add_linear(
         self, rule_id: int, logits: Tensor, *, feature: str, weight: Tensor, bias: float, threshold: float
     ) -> None:
-        """Fires where feature @ weight + bias > threshold, all in float32; weight: (size), on the batch's device.
+        """Fires where feature @ weight + bias > threshold, all in float32; weight: (size).
 
         logits: (C) float32, with which its rows leave.
         """
@@ -268,12 +271,21 @@ class Exits:
         logits: (C) float32, with which its rows leave.
         """
 
-    def apply(self, batch: PackedBatch, results: Results, fires: Sequence[Tensor] = ...) -> int:
+    def apply(
+        self,
+        batch: PackedBatch,
+        results: Results,
+        fires: Sequence[Tensor] = ...,
+        *,
+        features: Sequence[tuple[str, Tensor]] = ...,
+    ) -> int:
         """Rows leave by the first rule that fires, the rest is compacted; how many left.
 
         In the dtype of the results, too, the predicted class's log-probability is the largest: where others round to
         the same number they are taken one step down.
-        fires: (rows) bool for each add_callable, in their order. A score that is not finite never fires, nor does
+        fires: (rows) bool for each add_callable, in their order.
+        features: by name, (rows, size) float32, what rules read of a batch that was pooled elsewhere, and its mean.
+        A score that is not finite never fires, nor does
         a flat rule on rows longer than it was fitted on.
         """
 

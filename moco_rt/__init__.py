@@ -3,31 +3,15 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 try:
-    from moco_rt._build import TORCH_VERSION as _BUILT_FOR
+    from moco_rt._C import cpu_isa
 except ModuleNotFoundError as error:
     raise ImportError(
         "moco_rt here is the bare source folder, not what was built from it: leave the folder, or make an editable "
         "install in it (make install)"
     ) from error
 
-
-def _minor(version: str) -> list[str]:
-    return version.split("+")[0].split(".")[:2]
-
-
-# Before the extension is touched: beside another torch it would fail on an undefined symbol, or worse, later.
-if _minor(torch.__version__) != _minor(_BUILT_FOR):
-    raise ImportError(
-        f"moco_rt was built for torch {_BUILT_FOR} and found torch {torch.__version__}: "
-        f"install the torch it was built for (pip install 'torch=={'.'.join(_minor(_BUILT_FOR))}.*') or build it "
-        "for this one (pip install --no-build-isolation --no-deps --force-reinstall FOLDER_OF_ITS_SOURCES)"
-    )
-
 from moco_rt import fork as _fork  # noqa: F401 -- what it registers
-from moco_rt._C import cpu_isa
 
 if TYPE_CHECKING:
     from moco_rt.analysis.capture import capture

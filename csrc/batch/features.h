@@ -1,11 +1,11 @@
 // The features of rows that exits read.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <string>
 #include <vector>
+
+#include "tensor/tensor.h"
 
 namespace moco {
 
@@ -18,10 +18,10 @@ enum class Feature { kCls, kMean, kFlat, kClsMean };
 Feature feature_from_name(const std::string& name);
 
 // (rows, D) float32: the mean over each row's tokens. hidden: (T, D); cu_seqlens: (rows + 1).
-at::Tensor mean_of_rows(const at::Tensor& hidden, const std::vector<int32_t>& cu_seqlens);
+Tensor mean_of_rows(const Tensor& hidden, const std::vector<int32_t>& cu_seqlens);
 
 // (rows, D) float32; kClsMean: (rows, 2 * D); kFlat: (rows, tokens * D), the first `tokens` of each row, zeros behind
 // them.
-at::Tensor pool(const PackedBatch& batch, Feature feature, int64_t tokens);
+Tensor pool(const PackedBatch& batch, Feature feature, int64_t tokens);
 
 }  // namespace moco

@@ -1,9 +1,5 @@
 #include "batch/packed_batch.h"
 
-#include <ATen/ops/empty.h>
-#include <ATen/ops/tensor.h>
-#include <ATen/ops/zeros.h>
-
 #include <algorithm>
 #include <limits>
 #include <numeric>
@@ -29,22 +25,32 @@ void move_ids(std::vector<int64_t>& ids, const Runs& runs) {
   ids.resize(static_cast<size_t>(end - data));
 }
 
+// x: (rows, size), contiguous.
+Tensor rows_of(const Tensor& x, const std::vector<int64_t>& rows) {
+  const int64_t size = x.size(1);
+  const Tensor out = Tensor::empty({std::ssize(rows), size}, x.dtype());
+  for (size_t r = 0; r < rows.size(); ++r) {
+    std::copy_n(x.data<float>() + rows[r] * size, size, out.data<float>() + static_cast<int64_t>(r) * size);
+  }
+  return out;
+}
+
 }  // namespace
 
-PackedBatch::PackedBatch(const at::Tensor& attention_mask, PooledToken pooled) : pooled_(pooled) {
+PackedBatch::PackedBatch(const Tensor& attention_mask, PooledToken pooled) : pooled_(pooled) {
   const Timed timed(ProfileSection::kExtension);
   MOCO_CHECK_VALUE(attention_mask.dim() == 2 && attention_mask.size(0) > 0 && attention_mask.size(1) > 0,
                    "attention_mask must have shape (rows, tokens) with at least one of each (got ",
                    attention_mask.sizes(), ")");
-  MOCO_CHECK_TYPE(at::isIntegralType(attention_mask.scalar_type(), /*includeBool=*/true),
-                  "attention_mask must be integer or bool (got ", name_of(attention_mask.scalar_type()), ")");
+  MOCO_CHECK_TYPE(!is_floating(attention_mask.dtype()), "attention_mask must be integer or bool (got ",
+                  name_of(attention_mask.dtype()), ")");
   MOCO_CHECK_VALUE(attention_mask.numel() <= std::numeric_limits<int32_t>::max(),
                    "attention_mask must have at most 2**31 - 1 tokens (got ", attention_mask.numel(), ")");
-  const at::Tensor mask = attention_mask.to(at::kCPU, at::kLong).contiguous();
+  const Tensor mask = attention_mask.to(DType::kInt64);
   const int64_t S = mask.size(1);
   cu_seqlens_.push_back(0);
   for (int64_t r = 0; r < mask.size(0); ++r) {
-    const int64_t* row = mask.const_data_ptr<int64_t>() + r * S;
+    const int64_t* row = mask.data<int64_t>() + r * S;
     int64_t length = 0;
     for (int64_t t = 0; t < S; ++t) {
       MOCO_CHECK_VALUE(row[t] == 0 || row[t] == 1, "attention_mask must hold only 0 and 1 (got ", row[t], " in row ", r,
@@ -58,18 +64,18 @@ PackedBatch::PackedBatch(const at::Tensor& attention_mask, PooledToken pooled) :
   }
 }
 
-PackedBatch PackedBatch::of_lengths(const at::Tensor& lengths, PooledToken pooled) {
+PackedBatch PackedBatch::of_lengths(const Tensor& lengths, PooledToken pooled) {
   const Timed timed(ProfileSection::kExtension);
   MOCO_CHECK_VALUE(lengths.dim() == 1 && lengths.size(0) > 0,
                    "lengths must have shape (rows) with at least one row (got ", lengths.sizes(), ")");
-  MOCO_CHECK_TYPE(at::isIntegralType(lengths.scalar_type(), /*includeBool=*/false), "lengths must be integer (got ",
-                  name_of(lengths.scalar_type()), ")");
-  const at::Tensor host = lengths.to(at::kCPU, at::kLong).contiguous();
+  MOCO_CHECK_TYPE(!is_floating(lengths.dtype()) && lengths.dtype() != DType::kBool, "lengths must be integer (got ",
+                  name_of(lengths.dtype()), ")");
+  const Tensor host = lengths.to(DType::kInt64);
   PackedBatch batch;
   batch.pooled_ = pooled;
   batch.cu_seqlens_.push_back(0);
   for (int64_t r = 0; r < host.size(0); ++r) {
-    const int64_t length = host.const_data_ptr<int64_t>()[r];
+    const int64_t length = host.data<int64_t>()[r];
     MOCO_CHECK_VALUE(length > 0, "lengths must be at least 1 in every row (got ", length, " in row ", r, ")");
     MOCO_CHECK_VALUE(length <= std::numeric_limits<int32_t>::max() - batch.total_tokens(),
                      "lengths must add up to at most 2**31 - 1 tokens (got more by row ", r, ")");
@@ -91,9 +97,9 @@ int64_t PackedBatch::max_seqlen() const {
 }
 
 // ids (rows, S), or (T) as they are.
-std::vector<int64_t> PackedBatch::packed(const at::Tensor& ids) const {
-  const at::Tensor host = ids.to(at::kCPU, at::kLong).contiguous();
-  const int64_t* from = host.const_data_ptr<int64_t>();
+std::vector<int64_t> PackedBatch::packed(const Tensor& ids) const {
+  const Tensor host = ids.to(DType::kInt64);
+  const int64_t* from = host.data<int64_t>();
   if (host.dim() == 1) return {from, from + host.numel()};
   std::vector<int64_t> out;
   out.reserve(static_cast<size_t>(total_tokens()));
@@ -104,7 +110,7 @@ std::vector<int64_t> PackedBatch::packed(const at::Tensor& ids) const {
   return out;
 }
 
-void PackedBatch::take_ids(const at::Tensor& input_ids, const std::optional<at::Tensor>& token_type_ids) {
+void PackedBatch::take_ids(const Tensor& input_ids, const std::optional<Tensor>& token_type_ids) {
   const Timed timed(ProfileSection::kExtension);
   const bool end_to_end = input_ids.dim() == 1 && input_ids.size(0) == total_tokens();
   MOCO_CHECK_VALUE(
@@ -127,21 +133,20 @@ TokenIds PackedBatch::release_ids() {
   return *std::exchange(ids_, std::nullopt);
 }
 
-at::Tensor PackedBatch::hidden() const {
+Tensor PackedBatch::hidden() const {
   MOCO_CHECK_VALUE(buffer_.defined(), "PackedBatch: hidden states must be given by unpad first (got none)");
   return buffer_.narrow(0, 0, total_tokens());
 }
 
-at::Tensor PackedBatch::allocate(int64_t D, const at::TensorOptions& options) {
-  if (!buffer_.defined() || buffer_.size(0) < total_tokens() || buffer_.size(1) != D ||
-      buffer_.dtype() != options.dtype() || buffer_.device() != options.device()) {
-    buffer_ = at::empty({total_tokens(), D}, options);
+Tensor PackedBatch::allocate(int64_t D, DType dtype) {
+  if (!buffer_.defined() || buffer_.size(0) < total_tokens() || buffer_.size(1) != D || buffer_.dtype() != dtype) {
+    buffer_ = Tensor::empty({total_tokens(), D}, dtype);
   }
   return hidden();
 }
 
 PackedBatch PackedBatch::cls() const {
-  const at::Tensor tokens = hidden();
+  const Tensor tokens = hidden();
   PackedBatch pooled;
   pooled.row_ids_ = row_ids_;
   pooled.first_lengths_ = first_lengths_;
@@ -153,50 +158,50 @@ PackedBatch PackedBatch::cls() const {
     runs.target.push_back(static_cast<int64_t>(r));
     runs.length.push_back(1);
   }
-  move_tokens(tokens, pooled.allocate(tokens.size(1), tokens.options()), runs);
+  move_tokens(tokens, pooled.allocate(tokens.size(1), tokens.dtype()), runs);
   pooled.kept_mean_ = kept_mean_;
   return pooled;
 }
 
-void PackedBatch::unpad(const at::Tensor& padded) {
-  MOCO_CHECK_FLOATING("unpad: padded", padded.scalar_type());
+void PackedBatch::unpad(const Tensor& padded) {
+  MOCO_CHECK_FLOATING("unpad: padded", padded.dtype());
   MOCO_CHECK_VALUE(
       padded.dim() == 3 && padded.size(0) == rows() && padded.size(1) >= max_seqlen() && padded.size(2) > 0,
       "unpad: padded must have shape (", rows(), ", at least ", max_seqlen(), ", at least 1) (got ", padded.sizes(),
       ")");
   const int64_t S = padded.size(1);
   const int64_t D = padded.size(2);
-  allocate(D, padded.options());
+  allocate(D, padded.dtype());
   Runs runs{{}, {cu_seqlens_.begin(), cu_seqlens_.end() - 1}, {}};
   for (size_t r = 0; r < row_ids_.size(); ++r) {
     runs.source.push_back(static_cast<int64_t>(r) * S);
     runs.length.push_back(length(r));
   }
-  move_tokens(padded.contiguous().view({-1, D}), buffer_, runs);
+  move_tokens(padded.contiguous().view({padded.size(0) * S, D}), buffer_, runs);
 }
 
-at::Tensor PackedBatch::padded(int64_t tokens) const {
-  const at::Tensor packed = hidden();
+Tensor PackedBatch::padded(int64_t tokens) const {
+  const Tensor packed = hidden();
   const int64_t D = packed.size(1);
-  const at::Tensor out = at::zeros({rows(), tokens, D}, packed.options());
+  const Tensor out = Tensor::zeros({rows(), tokens, D}, packed.dtype());
   Runs runs{{cu_seqlens_.begin(), cu_seqlens_.end() - 1}, {}, {}};
   for (size_t r = 0; r < row_ids_.size(); ++r) {
     runs.target.push_back(static_cast<int64_t>(r) * tokens);
     runs.length.push_back(std::min(length(r), tokens));
   }
-  move_tokens(packed, out.view({-1, D}), runs);
+  move_tokens(packed, out.view({rows() * tokens, D}), runs);
   return out;
 }
 
-at::Tensor PackedBatch::pad() const { return padded(max_seqlen()); }
+Tensor PackedBatch::pad() const { return padded(max_seqlen()); }
 
-at::Tensor PackedBatch::attention_mask() const {
-  const at::Tensor mask = at::zeros({rows(), max_seqlen()}, at::TensorOptions().dtype(at::kLong));
+Tensor PackedBatch::attention_mask() const {
+  const Tensor mask = Tensor::zeros({rows(), max_seqlen()}, DType::kInt64);
   for (size_t r = 0; r < row_ids_.size(); ++r) {
-    int64_t* row = mask.mutable_data_ptr<int64_t>() + static_cast<int64_t>(r) * mask.size(1);
+    int64_t* row = mask.data<int64_t>() + static_cast<int64_t>(r) * mask.size(1);
     std::fill_n(row, length(r), int64_t{1});
   }
-  return mask.to(hidden().device(), /*non_blocking=*/true);
+  return mask;
 }
 
 void PackedBatch::keep_mean() {
@@ -227,8 +232,7 @@ void PackedBatch::compact(const std::vector<bool>& keep) {
     move_ids(ids_->word, runs);
     if (!ids_->type.empty()) move_ids(ids_->type, runs);
   }
-  if (kept_mean_.defined())
-    kept_mean_ = kept_mean_.index_select(0, at::tensor(kept).to(kept_mean_.device(), /*non_blocking=*/true));
+  if (kept_mean_.defined()) kept_mean_ = rows_of(kept_mean_, kept);
   cu_seqlens_ = std::move(cu_seqlens);
   row_ids_ = std::move(row_ids);
   first_lengths_ = std::move(first_lengths);

@@ -1,26 +1,24 @@
 // A batch without padding: rows laid end to end.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <optional>
 #include <vector>
 
 #include "batch/token_ids.h"
+#include "tensor/tensor.h"
 
 namespace moco {
 
 // The token that stands for its row: the one that the classifier and exits read, where they read one alone.
 enum class PooledToken { kFirst, kLast };
 
-// The rows' boundaries live on the host, whatever the device of the hidden states: every decision about rows is made
-// there, and a device is only asked to move tokens.
+// All of it is on the CPU. Hidden states of another device stay there: moco_rt/runtime/device_batch.py.
 class PackedBatch {
  public:
   // attention_mask: (B, S), integer or bool, right-padded: ones, then zeros, at least one 1 a row.
-  explicit PackedBatch(const at::Tensor& attention_mask, PooledToken pooled = PooledToken::kFirst);
+  explicit PackedBatch(const Tensor& attention_mask, PooledToken pooled = PooledToken::kFirst);
   // lengths: (B) integer, the tokens of each row, at least one.
-  static PackedBatch of_lengths(const at::Tensor& lengths, PooledToken pooled = PooledToken::kFirst);
+  static PackedBatch of_lengths(const Tensor& lengths, PooledToken pooled = PooledToken::kFirst);
 
   int64_t rows() const { return static_cast<int64_t>(row_ids_.size()); }
   int64_t total_tokens() const { return cu_seqlens_.back(); }
@@ -32,33 +30,33 @@ class PackedBatch {
   const std::vector<int32_t>& row_ids() const { return row_ids_; }
   // Takes the ids by which tokens will be embedded, and the segments that they belong to. Both: (rows, at least S) or,
   // end to end, (T), of any integer type. They are kept, and compacted, until `release_ids`.
-  void take_ids(const at::Tensor& input_ids, const std::optional<at::Tensor>& token_type_ids);
+  void take_ids(const Tensor& input_ids, const std::optional<Tensor>& token_type_ids);
   const TokenIds& ids() const;
   TokenIds release_ids();
 
   bool has_hidden() const { return buffer_.defined(); }
-  at::Tensor hidden() const;  // (T, D), a view
+  Tensor hidden() const;  // (T, D), a view
 
   // Room for hidden states (T, D), not initialised. The buffer of an earlier call is used again where it is large
   // enough.
-  at::Tensor allocate(int64_t D, const at::TensorOptions& options);
+  Tensor allocate(int64_t D, DType dtype);
   // A batch of the pooled token of every row, with the mean that was kept.
   PackedBatch cls() const;
 
   // padded (rows, S, D) -> hidden. The buffer of an earlier call is used again where it is large enough.
-  void unpad(const at::Tensor& padded);
+  void unpad(const Tensor& padded);
   // -> (rows, max_seqlen, D), zeros behind each row.
-  at::Tensor pad() const;
-  // -> (rows, max_seqlen) int64, on the device of the hidden states.
-  at::Tensor attention_mask() const;
+  Tensor pad() const;
+  // -> (rows, max_seqlen) int64.
+  Tensor attention_mask() const;
 
   // Keeps the rows' mean as it is now, for Feature::kClsMean: to be called before a layer whose exits read it.
   void keep_mean();
-  const at::Tensor& kept_mean() const { return kept_mean_; }
+  const Tensor& kept_mean() const { return kept_mean_; }
   // -> (rows, tokens, D): the first `tokens` of each row, zeros behind them.
-  at::Tensor padded(int64_t tokens) const;
+  Tensor padded(int64_t tokens) const;
 
-  // Keeps the rows r with keep[r], in their order. On the CPU their tokens move forward in place.
+  // Keeps the rows r with keep[r], in their order. Their tokens move forward in place.
   void compact(const std::vector<bool>& keep);
   // Keeps of each row a share of the tokens that it began with, rounded up, at most those that are left: the pooled
   // token, and those with the largest scores, of equal ones the first; they stay in their order. scores: (T)
@@ -69,7 +67,7 @@ class PackedBatch {
  private:
   int64_t length(size_t row) const { return cu_seqlens_[row + 1] - cu_seqlens_[row]; }
   void add_row(int32_t length);
-  std::vector<int64_t> packed(const at::Tensor& ids) const;
+  std::vector<int64_t> packed(const Tensor& ids) const;
   PackedBatch() = default;
 
   PooledToken pooled_ = PooledToken::kFirst;
@@ -77,8 +75,8 @@ class PackedBatch {
   std::vector<int32_t> row_ids_;
   std::vector<int32_t> first_lengths_;  // (rows), tokens that each row began with
   std::optional<TokenIds> ids_;
-  at::Tensor buffer_;     // (capacity >= T, D); undefined before the first unpad
-  at::Tensor kept_mean_;  // (rows, D) float32; undefined before the first keep_mean
+  Tensor buffer_;     // (capacity >= T, D); undefined before the first unpad
+  Tensor kept_mean_;  // (rows, D) float32; undefined before the first keep_mean
 };
 
 }  // namespace moco

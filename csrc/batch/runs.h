@@ -1,10 +1,10 @@
 // Moving runs of tokens from one tensor to another: padding, unpadding and compaction are all this.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <vector>
+
+#include "tensor/tensor.h"
 
 namespace moco {
 
@@ -14,6 +14,6 @@ struct Runs {
 };
 
 // from, to: (tokens, D) of one dtype, contiguous; may be one tensor if the runs move forward.
-void move_tokens(const at::Tensor& from, const at::Tensor& to, const Runs& runs);
+void move_tokens(const Tensor& from, const Tensor& to, const Runs& runs);
 
 }  // namespace moco

@@ -1,7 +1,5 @@
 // OffRamp and Exits for Python.
-#include <ATen/ops/tensor.h>
 #include <pybind11/stl.h>
-#include <torch/csrc/utils/pybind.h>
 
 #include <string>
 #include <utility>
@@ -10,6 +8,7 @@
 #include "batch/packed_batch.h"
 #include "bindings/bindings.h"
 #include "bindings/guarded.h"
+#include "bindings/tensor_caster.h"
 #include "exits/exits.h"
 #include "exits/off_ramp.h"
 
@@ -24,18 +23,17 @@ void bind_exits(py::module_& m) {
                   std::vector<double> levels) { return OffRamp(layers, score, temperature, std::move(levels)); })),
            py::arg("layers"), py::kw_only(), py::arg("score"), py::arg("temperature"),
            py::arg("levels") = std::vector<double>{})
-      .def("logits", guarded([](const OffRamp& ramp, const at::Tensor& x) { return ramp.logits(x); }), py::arg("x"))
-      .def("score", guarded([](const OffRamp& ramp, const at::Tensor& x) { return ramp.answer(x).scores; }),
-           py::arg("x"))
-      .def("answer", guarded([](const OffRamp& ramp, const at::Tensor& x) {
+      .def("logits", guarded([](const OffRamp& ramp, const Tensor& x) { return ramp.logits(x); }), py::arg("x"))
+      .def("score", guarded([](const OffRamp& ramp, const Tensor& x) { return ramp.answer(x).scores; }), py::arg("x"))
+      .def("answer", guarded([](const OffRamp& ramp, const Tensor& x) {
              const Answers answers = ramp.answer(x);
              return std::make_pair(answers.scores, answers.logits);
            }),
            py::arg("x"));
 
   py::class_<BagOfTokens>(m, "BagOfTokens")
-      .def(py::init(guarded([](const at::Tensor& table, const at::Tensor& bias, double temperature,
-                               const std::string& score, std::vector<double> levels) {
+      .def(py::init(guarded([](const Tensor& table, const Tensor& bias, double temperature, const std::string& score,
+                               std::vector<double> levels) {
              return BagOfTokens(table, bias, score, temperature, std::move(levels));
            })),
            py::arg("table"), py::arg("bias"), py::kw_only(), py::arg("temperature"), py::arg("score") = "max_prob",
@@ -48,7 +46,7 @@ void bind_exits(py::module_& m) {
            }),
            py::arg("batch"));
   m.def("ngram_buckets",
-        guarded([](const PackedBatch& batch, int64_t buckets) { return at::tensor(ngram_buckets(batch, buckets)); }),
+        guarded([](const PackedBatch& batch, int64_t buckets) { return Tensor::of(ngram_buckets(batch, buckets)); }),
         py::arg("batch"), py::arg("buckets"));
 
   py::class_<Exits>(m, "Exits")
@@ -56,8 +54,8 @@ void bind_exits(py::module_& m) {
                [](int64_t site, int64_t classes, bool count_streaks) { return Exits(site, classes, count_streaks); })),
            py::arg("site"), py::arg("classes"), py::kw_only(), py::arg("count_streaks") = true)
       .def("add_linear",
-           guarded([](Exits& e, int64_t rule_id, const at::Tensor& logits, const std::string& feature,
-                      const at::Tensor& weight, double bias,
+           guarded([](Exits& e, int64_t rule_id, const Tensor& logits, const std::string& feature, const Tensor& weight,
+                      double bias,
                       double threshold) { e.add_linear(rule_id, logits, feature, weight, bias, threshold); }),
            py::arg("rule_id"), py::arg("logits"), py::kw_only(), py::arg("feature"), py::arg("weight"), py::arg("bias"),
            py::arg("threshold"))
@@ -76,13 +74,15 @@ void bind_exits(py::module_& m) {
            py::arg("rule_id"), py::kw_only(), py::arg("bag"), py::arg("thresholds"),
            py::arg("log_odds") = std::vector<float>{})
       .def("add_callable",
-           guarded([](Exits& e, int64_t rule_id, const at::Tensor& logits) { e.add_callable(rule_id, logits); }),
+           guarded([](Exits& e, int64_t rule_id, const Tensor& logits) { e.add_callable(rule_id, logits); }),
            py::arg("rule_id"), py::arg("logits"))
       .def("apply",
-           guarded([](const Exits& e, PackedBatch& batch, BatchResults& results, const std::vector<at::Tensor>& fires) {
-             return e.apply(batch, results, results.streaks, fires);
+           guarded([](const Exits& e, PackedBatch& batch, BatchResults& results, const std::vector<Tensor>& fires,
+                      const std::vector<PooledFeature>& features) {
+             return e.apply(batch, results, results.streaks, fires, features);
            }),
-           py::arg("batch"), py::arg("results"), py::arg("fires") = std::vector<at::Tensor>{});
+           py::arg("batch"), py::arg("results"), py::arg("fires") = std::vector<Tensor>{}, py::kw_only(),
+           py::arg("features") = std::vector<PooledFeature>{});
 }
 
 }  // namespace moco

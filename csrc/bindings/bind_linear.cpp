@@ -1,10 +1,9 @@
 // What this process multiplies with, and a linear layer by itself, for Python.
-#include <ATen/ops/empty.h>
 #include <pybind11/stl.h>
-#include <torch/csrc/utils/pybind.h>
 
 #include "bindings/bindings.h"
 #include "bindings/guarded.h"
+#include "bindings/tensor_caster.h"
 #include "core/checks.h"
 #include "linear/products.h"
 #include "linear/stages.h"
@@ -16,30 +15,30 @@ namespace py = pybind11;
 namespace {
 
 template <typename T>
-at::Tensor apply(const at::Tensor& x, const LinearWeights& weights, bool skip_zeros) {
-  const Linear linear(weights, x.scalar_type(), {.skip_zeros = skip_zeros});
-  const at::Tensor out = at::empty({x.size(0), linear.outputs()}, x.options());
-  parallel_apply(linear, static_cast<const T*>(x.const_data_ptr()), linear.inputs(), x.size(0), Activation::kNone,
-                 static_cast<T*>(out.mutable_data_ptr()), linear.outputs());
+Tensor apply(const Tensor& x, const LinearWeights& weights, bool skip_zeros) {
+  const Linear linear(weights, x.dtype(), {.skip_zeros = skip_zeros});
+  const Tensor out = Tensor::empty({x.size(0), linear.outputs()}, x.dtype());
+  parallel_apply(linear, static_cast<const T*>(x.bytes()), linear.inputs(), x.size(0), Activation::kNone,
+                 static_cast<T*>(out.bytes()), linear.outputs());
   return out;
 }
 
-at::Tensor linear(const at::Tensor& x, const Weights& tensors, bool skip_zeros) {
+Tensor linear(const Tensor& x, const Weights& tensors, bool skip_zeros) {
   const LinearWeights weights = linear_weights(tensors);
   check_linear(weights, weights.outputs(), weights.inputs());
   MOCO_CHECK_SHAPE("linear", x, {x.size(0), weights.inputs()});
-  MOCO_CHECK_TYPE(x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16,
-                  "linear: x must be torch.float32 or torch.bfloat16 (got ", name_of(x.scalar_type()), ")");
-  MOCO_CHECK_VALUE(x.scalar_type() == at::kFloat || can_multiply(at::kBFloat16),
+  MOCO_CHECK_TYPE(x.dtype() == DType::kFloat32 || x.dtype() == DType::kBFloat16,
+                  "linear: x must be torch.float32 or torch.bfloat16 (got ", name_of(x.dtype()), ")");
+  MOCO_CHECK_VALUE(x.dtype() == DType::kFloat32 || can_multiply(DType::kBFloat16),
                    "linear: x must be of a dtype that this processor multiplies (got torch.bfloat16)");
-  return x.scalar_type() == at::kFloat ? apply<float>(x.contiguous(), weights, skip_zeros)
-                                       : apply<bfloat16>(x.contiguous(), weights, skip_zeros);
+  return x.dtype() == DType::kFloat32 ? apply<float>(x.contiguous(), weights, skip_zeros)
+                                      : apply<bfloat16>(x.contiguous(), weights, skip_zeros);
 }
 
-double density(const Weights& tensors, at::ScalarType dtype) {
+double density(const Weights& tensors, DType dtype) {
   const LinearWeights weights = linear_weights(tensors);
   check_linear(weights, weights.outputs(), weights.inputs());
-  MOCO_CHECK_VALUE(can_multiply(dtype) && dtype != at::kChar,
+  MOCO_CHECK_VALUE(can_multiply(dtype) && dtype != DType::kInt8,
                    "density: dtype must be torch.float32, or torch.bfloat16 where the processor multiplies that");
   return Linear(weights, dtype, {.skip_zeros = true}).density();
 }

@@ -1,8 +1,5 @@
 // TransformerClassifier and its weights for Python.
-#include <ATen/ops/clone.h>
-#include <ATen/ops/empty.h>
 #include <pybind11/stl.h>
-#include <torch/csrc/utils/pybind.h>
 
 #include <algorithm>
 #include <functional>
@@ -16,6 +13,7 @@
 #include "batch/packed_batch.h"
 #include "bindings/bindings.h"
 #include "bindings/guarded.h"
+#include "bindings/tensor_caster.h"
 #include "core/checks.h"
 #include "linear/products.h"
 #include "transformer/model.h"
@@ -29,44 +27,44 @@ namespace py = pybind11;
 namespace {
 
 // Of every token: its context, (tokens, heads, d), and what it receives of attention.
-std::pair<at::Tensor, at::Tensor> attention(const at::Tensor& qkv, const std::vector<int32_t>& cu_seqlens, bool int16,
-                                            int64_t before, int64_t behind) {
+std::pair<Tensor, Tensor> attention(const Tensor& qkv, const std::vector<int32_t>& cu_seqlens, bool int16,
+                                    int64_t before, int64_t behind) {
   MOCO_CHECK_VALUE(qkv.dim() == 4 && qkv.size(1) == 3 && qkv.numel() > 0,
                    "attention: qkv must have shape (tokens, 3, heads, d), each at least 1 (got ", qkv.sizes(), ")");
   MOCO_CHECK_VALUE(cu_seqlens.size() > 1 && cu_seqlens[0] == 0 && cu_seqlens.back() == qkv.size(0) &&
                        std::is_sorted(cu_seqlens.begin(), cu_seqlens.end(), std::less_equal<>()),
                    "attention: cu_seqlens must rise from 0 to the number of tokens, ", qkv.size(0));
-  MOCO_CHECK_VALUE(can_multiply(qkv.scalar_type()) && qkv.scalar_type() != at::kChar,
+  MOCO_CHECK_VALUE(can_multiply(qkv.dtype()) && qkv.dtype() != DType::kInt8,
                    "attention: qkv must be float32, or bfloat16 where the processor multiplies that");
-  MOCO_CHECK_VALUE(qkv.size(3) % 2 == 0 && (!int16 || qkv.scalar_type() == at::kFloat),
+  MOCO_CHECK_VALUE(qkv.size(3) % 2 == 0 && (!int16 || qkv.dtype() == DType::kFloat32),
                    "attention: d must be even, and qkv float32 for int16");
-  const at::Tensor projected = qkv.clone(at::MemoryFormat::Contiguous);
+  const Tensor projected = qkv.clone();
   const auto rows = static_cast<int64_t>(cu_seqlens.size()) - 1;
   const HeadLayout layout{qkv.size(2), qkv.size(2), qkv.size(3)};
   const KeyRange keys{before, behind};
-  const at::Tensor noted = at::empty({qkv.size(0)}, at::kFloat);
-  auto* received = noted.mutable_data_ptr<float>();
+  const Tensor noted = Tensor::empty({qkv.size(0)}, DType::kFloat32);
+  auto* received = noted.data<float>();
   if (int16) {
-    varlen_attention_int16(projected.mutable_data_ptr<float>(), cu_seqlens.data(), rows, layout, keys, {}, received);
-  } else if (qkv.scalar_type() == at::kFloat) {
-    varlen_attention(projected.mutable_data_ptr<float>(), cu_seqlens.data(), rows, layout, keys, {}, {}, received);
+    varlen_attention_int16(projected.data<float>(), cu_seqlens.data(), rows, layout, keys, {}, received);
+  } else if (qkv.dtype() == DType::kFloat32) {
+    varlen_attention(projected.data<float>(), cu_seqlens.data(), rows, layout, keys, {}, {}, received);
   } else {
-    varlen_attention(static_cast<bfloat16*>(projected.mutable_data_ptr()), cu_seqlens.data(), rows, layout, keys, {},
-                     {}, received);
+    varlen_attention(static_cast<bfloat16*>(projected.bytes()), cu_seqlens.data(), rows, layout, keys, {}, {},
+                     received);
   }
-  return {projected.select(1, 0).contiguous(), noted};
+  return {projected.select(1, 0).clone(), noted};
 }
 
 }  // namespace
 
 void bind_transformer(py::module_& m) {
   m.def("attention",
-        guarded([](const at::Tensor& qkv, const std::vector<int32_t>& cu_seqlens, bool int16, int64_t before,
+        guarded([](const Tensor& qkv, const std::vector<int32_t>& cu_seqlens, bool int16, int64_t before,
                    int64_t behind) { return attention(qkv, cu_seqlens, int16, before, behind).first; }),
         py::arg("qkv"), py::arg("cu_seqlens"), py::arg("int16") = false, py::arg("before") = KeyRange::kAll,
         py::arg("behind") = KeyRange::kAll);
   m.def("received_attention",
-        guarded([](const at::Tensor& qkv, const std::vector<int32_t>& cu_seqlens, bool int16, int64_t before,
+        guarded([](const Tensor& qkv, const std::vector<int32_t>& cu_seqlens, bool int16, int64_t before,
                    int64_t behind) { return attention(qkv, cu_seqlens, int16, before, behind).second; }),
         py::arg("qkv"), py::arg("cu_seqlens"), py::arg("int16") = false, py::arg("before") = KeyRange::kAll,
         py::arg("behind") = KeyRange::kAll);
@@ -75,8 +73,8 @@ void bind_transformer(py::module_& m) {
       .def(py::init(guarded([](Affine weights, double eps, bool rms) { return NormSpec{weights, eps, rms}; })),
            py::arg("weights"), py::arg("eps"), py::kw_only(), py::arg("rms") = false);
   py::class_<EmbeddingSpec>(m, "EmbeddingSpec")
-      .def(py::init(guarded([](at::Tensor words, std::optional<NormSpec> norm, std::optional<at::Tensor> positions,
-                               std::optional<at::Tensor> types, std::optional<Affine> projection,
+      .def(py::init(guarded([](Tensor words, std::optional<NormSpec> norm, std::optional<Tensor> positions,
+                               std::optional<Tensor> types, std::optional<Affine> projection,
                                std::optional<int64_t> padding_idx, double scale) {
              return EmbeddingSpec{words, positions, types, scale, norm, projection, padding_idx};
            })),
@@ -84,16 +82,16 @@ void bind_transformer(py::module_& m) {
            py::arg("types") = py::none(), py::arg("projection") = py::none(), py::arg("padding_idx") = py::none(),
            py::arg("scale") = 1.0);
   py::class_<PatchEmbeddingSpec>(m, "PatchEmbeddingSpec")
-      .def(py::init(guarded([](Affine projection, at::Tensor first_tokens, at::Tensor positions,
+      .def(py::init(guarded([](Affine projection, Tensor first_tokens, Tensor positions,
                                const std::vector<int64_t>& image_size, const std::vector<int64_t>& patch_size) {
              return PatchEmbeddingSpec{projection, first_tokens, positions, image_size, patch_size};
            })),
            py::kw_only(), py::arg("projection"), py::arg("first_tokens"), py::arg("positions"), py::arg("image_size"),
            py::arg("patch_size"));
   py::class_<DistanceBias>(m, "DistanceBias")
-      .def(py::init(guarded([](at::Tensor values) { return DistanceBias{values}; })), py::arg("values"));
+      .def(py::init(guarded([](Tensor values) { return DistanceBias{values}; })), py::arg("values"));
   py::class_<DisentangledBias>(m, "DisentangledBias")
-      .def(py::init(guarded([](at::Tensor buckets, std::optional<at::Tensor> keys, std::optional<at::Tensor> queries) {
+      .def(py::init(guarded([](Tensor buckets, std::optional<Tensor> keys, std::optional<Tensor> queries) {
              return DisentangledBias{buckets, keys, queries};
            })),
            py::arg("buckets"), py::kw_only(), py::arg("keys") = py::none(), py::arg("queries") = py::none());
@@ -101,7 +99,7 @@ void bind_transformer(py::module_& m) {
       .def(py::init(guarded([](const Weights& query, const Weights& key, const Weights& value, const Weights& output,
                                int64_t heads, std::optional<int64_t> kv_heads, int64_t before, int64_t behind,
                                std::optional<NormSpec> query_norm, std::optional<NormSpec> key_norm,
-                               std::optional<std::pair<at::Tensor, at::Tensor>> rope,
+                               std::optional<std::pair<Tensor, Tensor>> rope,
                                const std::optional<std::variant<DistanceBias, DisentangledBias>>& bias, double keep) {
              AttentionSpec spec{linear_weights(query),
                                 linear_weights(key),
@@ -153,7 +151,7 @@ void bind_transformer(py::module_& m) {
 
   py::class_<TransformerClassifier>(m, "TransformerClassifier")
       .def(py::init(guarded([](const std::variant<EmbeddingSpec, PatchEmbeddingSpec>& embeddings,
-                               const std::vector<LayerSpec>& layers, const HeadSpec& head, at::ScalarType dtype,
+                               const std::vector<LayerSpec>& layers, const HeadSpec& head, DType dtype,
                                const std::optional<std::vector<int64_t>>& order) {
              return std::make_unique<TransformerClassifier>(embeddings, layers, head, dtype, order);
            })),
@@ -172,8 +170,7 @@ void bind_transformer(py::module_& m) {
            py::arg("batch"))
       .def("check_ids", guarded([](const TransformerClassifier& e, const PackedBatch& batch) { e.check_ids(batch); }),
            py::arg("batch"))
-      .def("embed_images",
-           guarded([](const TransformerClassifier& e, PackedBatch& batch, const at::Tensor& pixel_values) {
+      .def("embed_images", guarded([](const TransformerClassifier& e, PackedBatch& batch, const Tensor& pixel_values) {
              e.embed_images(batch, pixel_values);
            }),
            py::arg("batch"), py::arg("pixel_values"))

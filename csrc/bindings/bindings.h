@@ -2,11 +2,13 @@
 #pragma once
 
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <tuple>
 #include <variant>
 
 #include "batch/results.h"
+#include "bindings/tensor_caster.h"
 #include "exits/streaks.h"
 #include "linear/weights.h"
 
@@ -19,7 +21,7 @@ struct BatchResults : Results {
 };
 
 // A linear layer's weight and bias; of int8 scale and smooth too.
-using Weights = std::variant<Affine, std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>>;
+using Weights = std::variant<Affine, std::tuple<Tensor, Tensor, Tensor, Tensor>>;
 LinearWeights linear_weights(const Weights& weights);
 
 void bind_batch(pybind11::module_& m);

@@ -1,7 +1,6 @@
 #include "bindings/guarded.h"
 
-#include <c10/util/Exception.h>
-#include <torch/csrc/Exceptions.h>
+#include <pybind11/gil_safe_call_once.h>
 
 #include <exception>
 #include <new>
@@ -26,44 +25,32 @@ Failure::Kind kind_of(const Refusal& refusal) {
   return Failure::Kind::kRuntime;
 }
 
-// Throws error_already_set where torch cannot be asked, which says why.
-py::object torch_error(const char* module, const char* name) { return py::module_::import(module).attr(name); }
-
-py::object type_of(Failure::Kind kind) {
-  const auto builtin = [](PyObject* type) { return py::reinterpret_borrow<py::object>(type); };
+PyObject* type_of(Failure::Kind kind) {
   switch (kind) {
     case Failure::Kind::kValue:
-      return builtin(PyExc_ValueError);
+      return PyExc_ValueError;
     case Failure::Kind::kType:
-      return builtin(PyExc_TypeError);
+      return PyExc_TypeError;
     case Failure::Kind::kIndex:
-      return builtin(PyExc_IndexError);
-    case Failure::Kind::kNotImplemented:
-      return builtin(PyExc_NotImplementedError);
-    case Failure::Kind::kBuffer:
-      return builtin(PyExc_BufferError);
-    case Failure::Kind::kSyntax:
-      return builtin(PyExc_SyntaxError);
+      return PyExc_IndexError;
     case Failure::Kind::kMemory:
-      return builtin(PyExc_MemoryError);
-    case Failure::Kind::kLinAlg:
-      return torch_error("torch.linalg", "LinAlgError");
-    case Failure::Kind::kOutOfMemory:
-      return torch_error("torch", "OutOfMemoryError");
-    case Failure::Kind::kAccelerator:
-      return torch_error("torch", "AcceleratorError");
+      return PyExc_MemoryError;
     case Failure::Kind::kRuntime:
     case Failure::Kind::kIsSet:
       break;
   }
-  return builtin(PyExc_RuntimeError);
-}
-
-Failure without_backtrace(Failure::Kind kind, const c10::Error& error) {
-  return {kind, error.what_without_backtrace()};
+  return PyExc_RuntimeError;
 }
 
 }  // namespace
+
+int64_t torch_threads() {
+  PYBIND11_CONSTINIT static py::gil_safe_call_once_and_store<py::object> storage;
+  const py::object& get_num_threads =
+      storage.call_once_and_store_result([] { return py::module_::import("torch").attr("get_num_threads"); })
+          .get_stored();
+  return get_num_threads().cast<int64_t>();
+}
 
 Failure current_failure() {
   using Kind = Failure::Kind;
@@ -71,29 +58,6 @@ Failure current_failure() {
     throw;
   } catch (const Refusal& refusal) {
     return {kind_of(refusal), refusal.what()};
-  } catch (const c10::IndexError& error) {
-    return without_backtrace(Kind::kIndex, error);
-  } catch (const c10::ValueError& error) {
-    return without_backtrace(Kind::kValue, error);
-  } catch (const c10::TypeError& error) {
-    return without_backtrace(Kind::kType, error);
-  } catch (const c10::NotImplementedError& error) {
-    return without_backtrace(Kind::kNotImplemented, error);
-  } catch (const c10::BufferError& error) {
-    return without_backtrace(Kind::kBuffer, error);
-  } catch (const c10::SyntaxError& error) {
-    return without_backtrace(Kind::kSyntax, error);
-  } catch (const c10::LinAlgError& error) {
-    return without_backtrace(Kind::kLinAlg, error);
-  } catch (const c10::OutOfMemoryError& error) {
-    return without_backtrace(Kind::kOutOfMemory, error);
-  } catch (const c10::AcceleratorError& error) {
-    return without_backtrace(Kind::kAccelerator, error);
-  } catch (const c10::Error& error) {
-    return without_backtrace(Kind::kRuntime, error);
-  } catch (python_error& error) {  // torch's, where a tensor is a subclass with operations in Python
-    error.restore();
-    return {Kind::kIsSet, {}};
   } catch (py::error_already_set& error) {
     const py::gil_scoped_acquire gil;
     error.restore();
@@ -108,9 +72,7 @@ Failure current_failure() {
 }
 
 void raise(const Failure& failure) {
-  if (failure.kind != Failure::Kind::kIsSet) {
-    ::PyErr_SetString(type_of(failure.kind).ptr(), failure.message.c_str());
-  }
+  if (failure.kind != Failure::Kind::kIsSet) ::PyErr_SetString(type_of(failure.kind), failure.message.c_str());
   throw py::error_already_set();
 }
 

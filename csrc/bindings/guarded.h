@@ -1,10 +1,7 @@
 // How a call from Python enters the extension, and how an exception leaves it.
 //
-// With torch::wrap_pybind_function_no_gil, on one machine (torch 2.11 with CUDA 13, Python 3.12), every refusal ended
-// the process with a segmentation fault. On that way an exception crosses torch's buffer of warnings and torch's
-// translators, in libraries that other compilers have built. Here it does not leave the library that has thrown it:
-// it is caught where the GIL is still released, becomes a plain value, and only that value is carried to where Python's
-// own error is set.
+// An exception is caught where the GIL is still released and becomes a plain value, which is carried to where Python's
+// own error is set: no other library's translators of exceptions, torch's for one, are asked.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -12,7 +9,6 @@
 #include <functional>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <type_traits>
 #include <utility>
 
@@ -20,27 +16,9 @@
 
 namespace moco {
 
-// Torch's headers include pybind11 too, and torch ships a copy of it: see CMakeLists.txt.
-static_assert(std::string_view(MOCO_PYBIND11_VERSION)
-                  .starts_with(PYBIND11_TOSTRING(PYBIND11_VERSION_MAJOR) "." PYBIND11_TOSTRING(PYBIND11_VERSION_MINOR)),
-              "another pybind11 than the one that CMake found came first");
-
-// An exception as a plain value.
+// An exception as a plain value. kIsSet: Python code that was called on the way has set its error already.
 struct Failure {
-  enum class Kind {
-    kValue,
-    kType,
-    kIndex,
-    kNotImplemented,
-    kBuffer,
-    kSyntax,
-    kMemory,
-    kRuntime,
-    kLinAlg,       // torch.linalg.LinAlgError
-    kOutOfMemory,  // torch.OutOfMemoryError
-    kAccelerator,  // torch.AcceleratorError
-    kIsSet,        // by Python code that was called on the way: its error stands already
-  };
+  enum class Kind { kValue, kType, kIndex, kMemory, kRuntime, kIsSet };
   Kind kind;
   std::string message;
 };
@@ -51,8 +29,11 @@ Failure current_failure();
 // Sets Python's error and throws pybind11's word for "it is set". Called with the GIL.
 [[noreturn]] void raise(const Failure& failure);
 
-// Whether a call works on tensors: torch's operations may then start threads, see parallel.h.
+// Whether a call works on tensors: it may then have threads, see parallel.h.
 enum class Work { kTensors, kNone };
+
+// torch.get_num_threads(). Called with the GIL.
+int64_t torch_threads();
 
 namespace detail {
 
@@ -61,6 +42,7 @@ auto guard(std::function<Result(Args...)> f) {
   return [f = std::move(f)](Args... args) -> Result {
     std::optional<Failure> failure;
     std::conditional_t<std::is_void_v<Result>, bool, std::optional<Result>> result;
+    if constexpr (work == Work::kTensors) set_torch_threads(torch_threads());
     {
       const pybind11::gil_scoped_release no_gil;
       try {

@@ -1,17 +1,18 @@
 // The module moco_rt._C: converts and calls, nothing else.
 #include <pybind11/stl.h>
-#include <torch/csrc/utils/pybind.h>
 
 #include <map>
 #include <string>
 
 #include "bindings/bindings.h"
 #include "bindings/guarded.h"
+#include "bindings/tensor_caster.h"
 #include "core/checks.h"
 #include "core/cores.h"
 #include "core/isa.h"
 #include "core/parallel.h"
 #include "core/profile.h"
+#include "core/torch_brgemm.h"
 
 namespace py = pybind11;
 using moco::guarded;
@@ -25,6 +26,7 @@ PYBIND11_MODULE(_C, m) {
           return moco::quota_cores(cgroups, root);
         }),
         py::arg("cgroups"), py::arg("root"));
+  m.def("has_brgemm", guarded<Work::kNone>([] { return moco::find_torch_brgemm() != nullptr; }));
   m.def("lost_threads", guarded<Work::kNone>(&moco::lost_threads));
   m.def("refuse_in_parallel", guarded([](int64_t tasks) {
           constexpr int64_t kManyFlops = int64_t{1} << 40;  // worth waking every thread

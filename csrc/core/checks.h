@@ -1,18 +1,16 @@
 // The words of every boundary error: "operation: argument must <rule> (got <what was got>)".
 #pragma once
 
-#include <ATen/core/Tensor.h>
-#include <c10/core/ScalarType.h>
-#include <c10/util/StringUtil.h>
-
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "tensor/tensor.h"
+
 namespace moco {
 
-// The exception with which this extension refuses something. It is light and our own on purpose: c10::Error takes a
-// backtrace when it is thrown, and belongs to another library that may have been built by another compiler.
+// The exception with which this extension refuses something.
 class Refusal : public std::runtime_error {
  public:
   enum class Kind { kValue, kType, kIndex };  // Python's ValueError, TypeError, IndexError
@@ -23,33 +21,45 @@ class Refusal : public std::runtime_error {
   Kind kind_;
 };
 
-// As Python writes it: torch.float32.
-inline std::string name_of(at::ScalarType dtype) { return "torch." + std::string(c10::getDtypeNames(dtype).first); }
+template <typename T>
+void write_word(std::ostream& out, const T& word) {
+  out << word;
+}
+
+// As Python writes a list: [2, 3].
+inline void write_word(std::ostream& out, const Shape& sizes) {
+  for (size_t d = 0; d < sizes.size(); ++d) out << (d == 0 ? "[" : ", ") << sizes[d];
+  out << (sizes.empty() ? "[]" : "]");
+}
+
+// The words one after the other.
+template <typename... Words>
+std::string sentence(const Words&... words) {
+  std::ostringstream out;
+  (write_word(out, words), ...);
+  return out.str();
+}
 
 }  // namespace moco
 
-#define MOCO_CHECK(kind, condition, ...)                                                     \
-  do {                                                                                       \
-    if (!(condition)) throw moco::Refusal(moco::Refusal::Kind::kind, c10::str(__VA_ARGS__)); \
+#define MOCO_CHECK(kind, condition, ...)                                                           \
+  do {                                                                                             \
+    if (!(condition)) throw moco::Refusal(moco::Refusal::Kind::kind, moco::sentence(__VA_ARGS__)); \
   } while (false)
 #define MOCO_CHECK_VALUE(condition, ...) MOCO_CHECK(kValue, condition, __VA_ARGS__)
 #define MOCO_CHECK_TYPE(condition, ...) MOCO_CHECK(kType, condition, __VA_ARGS__)
 #define MOCO_CHECK_INDEX(condition, ...) MOCO_CHECK(kIndex, condition, __VA_ARGS__)
 
-#define MOCO_CHECK_SHAPE(op, tensor, ...)                                                                       \
-  do {                                                                                                          \
-    const std::vector<int64_t> expected_shape = __VA_ARGS__;                                                    \
-    MOCO_CHECK_VALUE((tensor).sizes() == c10::IntArrayRef(expected_shape), op ": " #tensor " must have shape ", \
-                     c10::IntArrayRef(expected_shape), " (got ", (tensor).sizes(), ")");                        \
+#define MOCO_CHECK_SHAPE(op, tensor, ...)                                                                     \
+  do {                                                                                                        \
+    const moco::Shape expected_shape = __VA_ARGS__;                                                           \
+    MOCO_CHECK_VALUE((tensor).sizes() == expected_shape, op ": " #tensor " must have shape ", expected_shape, \
+                     " (got ", (tensor).sizes(), ")");                                                        \
   } while (false)
 
 #define MOCO_CHECK_FLOATING(what, dtype) \
-  MOCO_CHECK_TYPE(at::isFloatingType(dtype), what " must be floating point (got ", moco::name_of(dtype), ")")
+  MOCO_CHECK_TYPE(moco::is_floating(dtype), what " must be floating point (got ", moco::name_of(dtype), ")")
 
-#define MOCO_CHECK_DTYPE(op, tensor, dtype)                                                                       \
-  MOCO_CHECK_TYPE((tensor).scalar_type() == (dtype), op ": " #tensor " must be ", moco::name_of(dtype), " (got ", \
-                  moco::name_of((tensor).scalar_type()), ")")
-
-#define MOCO_CHECK_DEVICE(op, tensor, expected)                                                         \
-  MOCO_CHECK_VALUE((tensor).device() == (expected), op ": " #tensor " must be on ", expected, " (got ", \
-                   (tensor).device(), ")")
+#define MOCO_CHECK_DTYPE(op, tensor, expected)                                                                    \
+  MOCO_CHECK_TYPE((tensor).dtype() == (expected), op ": " #tensor " must be ", moco::name_of(expected), " (got ", \
+                  moco::name_of((tensor).dtype()), ")")

@@ -1,7 +1,5 @@
 #include "core/isa.h"
 
-#include <ATen/Version.h>
-
 #include <algorithm>
 #include <array>
 #include <cstdlib>
@@ -33,9 +31,16 @@ IsaLevel max_isa() {
 #ifdef MOCO_X86
 // As far as torch's own kernels go, which ATEN_CPU_CAPABILITY may bound.
 static IsaLevel level_of_processor() {
-  const std::string capability = at::get_cpu_capability();
-  if (capability == "AVX2") return IsaLevel::kAvx2;
-  if (capability != "AVX512") return IsaLevel::kGeneric;
+  const char* value = std::getenv("ATEN_CPU_CAPABILITY");
+  const std::string bound = value == nullptr ? "" : value;
+  const auto has = [](auto... supported) { return (... && (supported != 0)); };
+  if (bound == "default" || !has(__builtin_cpu_supports("avx2"), __builtin_cpu_supports("fma"))) {
+    return IsaLevel::kGeneric;
+  }
+  if (bound == "avx2" || !has(__builtin_cpu_supports("avx512f"), __builtin_cpu_supports("avx512bw"),
+                              __builtin_cpu_supports("avx512vl"), __builtin_cpu_supports("avx512dq"))) {
+    return IsaLevel::kAvx2;
+  }
   if (!__builtin_cpu_supports("avx512vnni")) return IsaLevel::kAvx512;
   return __builtin_cpu_supports("avx512bf16") ? IsaLevel::kAvx512Bf16 : IsaLevel::kAvx512Vnni;
 }

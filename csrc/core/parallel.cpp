@@ -11,9 +11,7 @@
 
 #include "core/cores.h"
 #include "core/thread_pool.h"
-#ifdef MOCO_BRGEMM
-#include <ATen/native/CPUBlas.h>
-#endif
+#include "core/torch_brgemm.h"
 
 namespace moco {
 
@@ -26,6 +24,7 @@ constexpr int64_t kFlopsPerThreadAsleep = 500'000;
 // Ranges are cut finer than there are threads, so that one that comes late, or is taken off its core, does less.
 constexpr int64_t kPiecesPerThread = 4;
 
+thread_local int64_t torch_threads = 1;
 thread_local bool may_have_threads = false;  // a pool of OpenMP's, see parallel.h
 std::atomic<bool> has_lost_threads = false;
 
@@ -37,9 +36,7 @@ std::atomic<bool> has_lost_threads = false;
 // A processor with tile registers is left as other code expects it.
 struct ReleaseTiles {
   ~ReleaseTiles() {
-#ifdef MOCO_BRGEMM
-    at::native::cpublas::brgemm_release();
-#endif
+    if (const TorchBrgemm* brgemm = torch_brgemm(); brgemm != nullptr) brgemm->release(/*is_vnni=*/true);
   }
 };
 
@@ -60,7 +57,7 @@ void share_out(int64_t pieces, int64_t helpers, const F& f) {
 
 }  // namespace
 
-void parallel_ranges(int64_t first, int64_t last, int64_t grain, c10::function_ref<void(int64_t, int64_t)> f) {
+void parallel_ranges(int64_t first, int64_t last, int64_t grain, FunctionRef<void(int64_t, int64_t)> f) {
   if (first >= last) return;
   const int64_t threads = loop_threads();
   const int64_t most = kPiecesPerThread * threads;
@@ -73,7 +70,7 @@ void parallel_ranges(int64_t first, int64_t last, int64_t grain, c10::function_r
   });
 }
 
-void parallel_tasks(int64_t tasks, int64_t flops, c10::function_ref<void(int64_t)> f) {
+void parallel_tasks(int64_t tasks, int64_t flops, FunctionRef<void(int64_t)> f) {
   const int64_t awake = std::min(ThreadPool::instance().awake(), flops / kFlopsPerThreadAwake);
   const int64_t worth = std::max(awake, flops / kFlopsPerThreadAsleep);
   share_out(tasks, std::min({loop_threads() - 1, tasks - 1, worth}), f);
@@ -90,7 +87,9 @@ std::vector<Range> shrinking_ranges(int64_t items, int64_t least, int64_t most) 
   return ranges;
 }
 
-int64_t loop_threads() { return ThreadPool::inside() ? 1 : std::min<int64_t>(at::get_num_threads(), allowed_cores()); }
+void set_torch_threads(int64_t threads) { torch_threads = threads; }
+
+int64_t loop_threads() { return ThreadPool::inside() ? 1 : std::min(torch_threads, allowed_cores()); }
 
 int64_t parallel_threads() {
   const int64_t threads = loop_threads();
@@ -109,7 +108,7 @@ int64_t parallel_threads() {
 }
 
 void expect_threads() {
-  if (at::get_num_threads() > 1) may_have_threads = true;
+  if (torch_threads > 1) may_have_threads = true;
 }
 
 bool lost_threads() { return has_lost_threads; }

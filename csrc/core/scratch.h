@@ -1,9 +1,9 @@
 // Memory that a thread keeps from call to call.
 #pragma once
 
-#include <c10/core/CPUAllocator.h>
-
 #include <cstdint>
+
+#include "tensor/memory.h"
 
 namespace moco {
 
@@ -16,16 +16,16 @@ class Scratch {
   T* of(int64_t n) {
     const auto bytes = static_cast<size_t>(n) * sizeof(T);
     if (bytes > bytes_) {
-      memory_.clear();
+      memory_.reset();
       bytes_ = 0;  // should there be no memory for what follows
-      memory_ = c10::GetCPUAllocator()->allocate(bytes);
+      memory_ = allocate(bytes);
       bytes_ = bytes;
     }
     return static_cast<T*>(memory_.get());
   }
 
  private:
-  c10::DataPtr memory_;
+  Memory memory_;
   size_t bytes_ = 0;
 };
 

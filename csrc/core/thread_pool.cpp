@@ -76,7 +76,7 @@ ThreadPool& ThreadPool::instance() {
 
 bool ThreadPool::inside() { return inside_loop; }
 
-void ThreadPool::run(int64_t helpers, c10::function_ref<void()> body) {
+void ThreadPool::run(int64_t helpers, FunctionRef<void()> body) {
   if (inside_loop) return body();
   const InsideLoop mark;
   if (callers_.several()) --helpers;
@@ -165,7 +165,7 @@ void ThreadPool::close() {
   }
 }
 
-void ThreadPool::call(c10::function_ref<void()> body) {
+void ThreadPool::call(FunctionRef<void()> body) {
   try {
     body();
   } catch (...) {

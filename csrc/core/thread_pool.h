@@ -1,13 +1,12 @@
 // Threads that help with a loop.
 #pragma once
 
-#include <c10/util/FunctionRef.h>
-
 #include <atomic>
 #include <cstdint>
 #include <exception>
 
 #include "core/callers.h"
+#include "core/function_ref.h"
 
 namespace moco {
 
@@ -25,7 +24,7 @@ class ThreadPool {
   //
   // One caller has the helpers. Others at the same time are left to themselves, in the place of one helper: two callers
   // on two cores work side by side. A body that calls this itself is left to itself too.
-  void run(int64_t helpers, c10::function_ref<void()> body);
+  void run(int64_t helpers, FunctionRef<void()> body);
 
   // Whether this thread is in such a body.
   static bool inside();
@@ -42,12 +41,12 @@ class ThreadPool {
   bool enter();
   void leave();
   void close();
-  void call(c10::function_ref<void()> body);
+  void call(FunctionRef<void()> body);
 
   // What helpers read while they wait stands apart from what they write when they come and go.
   alignas(64) std::atomic<uint32_t> loops_ = 0;  // so many were begun
   alignas(64) std::atomic<uint32_t> gate_ = 0;   // who may come in, see enter()
-  const c10::function_ref<void()>* body_ = nullptr;
+  const FunctionRef<void()>* body_ = nullptr;
   alignas(64) std::atomic<int64_t> asleep_ = 0;
   std::atomic<int64_t> started_ = 0;
   Callers callers_;

@@ -1,8 +1,5 @@
 #include "exits/answers.h"
 
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -15,9 +12,9 @@ namespace moco {
 namespace {
 
 // The step from 1 to the next number, in a dtype that results may have; those of float64 come from float32 too.
-float step(at::ScalarType dtype) {
-  if (dtype == at::kBFloat16) return std::numeric_limits<at::BFloat16>::epsilon();
-  if (dtype == at::kHalf) return std::numeric_limits<at::Half>::epsilon();
+float step(DType dtype) {
+  if (dtype == DType::kBFloat16) return 0x1p-7F;
+  if (dtype == DType::kFloat16) return 0x1p-10F;
   return std::numeric_limits<float>::epsilon();
 }
 
@@ -66,7 +63,7 @@ void Scoring::check(const std::string& op, int64_t outputs) const {
                    ": outputs must come in pairs of the score deviation (got ", outputs, ")");
 }
 
-Answers Scoring::answer(const at::Tensor& outputs) const {
+Answers Scoring::answer(const Tensor& outputs) const {
   switch (score_) {
     case Score::kSides:
       return sides(outputs);
@@ -79,14 +76,14 @@ Answers Scoring::answer(const at::Tensor& outputs) const {
   }
 }
 
-Answers Scoring::label(const at::Tensor& logits) const {
+Answers Scoring::label(const Tensor& logits) const {
   const int64_t rows = logits.size(0);
   const int64_t C = logits.size(1);
-  const Answers out{at::empty({2, rows}, logits.options()), at::empty({rows, C}, logits.options())};
-  auto* score = out.scores.mutable_data_ptr<float>();
+  const Answers out{Tensor::empty({2, rows}, logits.dtype()), Tensor::empty({rows, C}, logits.dtype())};
+  auto* score = out.scores.data<float>();
   for (int64_t row = 0; row < rows; ++row) {
-    const float* z = logits.const_data_ptr<float>() + row * C;
-    float* log_probs = out.logits.mutable_data_ptr<float>() + row * C;
+    const float* z = logits.data<float>() + row * C;
+    float* log_probs = out.logits.data<float>() + row * C;
     const int64_t predicted = std::max_element(z, z + C) - z;
     double sum = 0;
     double weighted = 0;  // sum of e^d d, with d <= 0 the scaled logit below the largest
@@ -105,14 +102,14 @@ Answers Scoring::label(const at::Tensor& logits) const {
   return out;
 }
 
-Answers Scoring::sides(const at::Tensor& outputs) const {
+Answers Scoring::sides(const Tensor& outputs) const {
   const int64_t rows = outputs.size(0);
   const int64_t C = outputs.size(1);
-  const Answers out{at::zeros({2, rows}, outputs.options()), at::empty({rows, C}, outputs.options())};
-  auto* score = out.scores.mutable_data_ptr<float>();
+  const Answers out{Tensor::zeros({2, rows}, outputs.dtype()), Tensor::empty({rows, C}, outputs.dtype())};
+  auto* score = out.scores.data<float>();
   for (int64_t row = 0; row < rows; ++row) {
-    const float* z = outputs.const_data_ptr<float>() + row * C;
-    float* logits = out.logits.mutable_data_ptr<float>() + row * C;
+    const float* z = outputs.data<float>() + row * C;
+    float* logits = out.logits.data<float>() + row * C;
     double sum = 0;     // of -log sigmoid(|distance|)
     double broken = 0;  // or NaN
     for (int64_t c = 0; c < C; ++c) {
@@ -126,14 +123,14 @@ Answers Scoring::sides(const at::Tensor& outputs) const {
   return out;
 }
 
-Answers Scoring::odds(const at::Tensor& logits) const {
+Answers Scoring::odds(const Tensor& logits) const {
   // Log-probabilities come as those of a label do; its score and class are not asked for.
   const Answers out = label(logits);
   const int64_t rows = logits.size(0);
   const int64_t C = logits.size(1);
-  auto* score = out.scores.mutable_data_ptr<float>();
+  auto* score = out.scores.data<float>();
   for (int64_t row = 0; row < rows; ++row) {
-    const float* log_probs = out.logits.const_data_ptr<float>() + row * C;
+    const float* log_probs = out.logits.data<float>() + row * C;
     double sum = 0;     // of log sigmoid(|distance|)
     double broken = 0;  // or NaN
     for (int64_t c = 0; c < C; ++c) {
@@ -149,13 +146,13 @@ Answers Scoring::odds(const at::Tensor& logits) const {
   return out;
 }
 
-Answers Scoring::deviation(const at::Tensor& outputs) const {
+Answers Scoring::deviation(const Tensor& outputs) const {
   const int64_t rows = outputs.size(0);
   const int64_t C = outputs.size(1) / 2;
-  const Answers out{at::zeros({2, rows}, outputs.options()), outputs.slice(1, 0, C).contiguous()};
-  auto* score = out.scores.mutable_data_ptr<float>();
+  const Answers out{Tensor::zeros({2, rows}, outputs.dtype()), outputs.narrow(1, 0, C).clone()};
+  auto* score = out.scores.data<float>();
   for (int64_t row = 0; row < rows; ++row) {
-    const float* z = outputs.const_data_ptr<float>() + row * 2 * C;
+    const float* z = outputs.data<float>() + row * 2 * C;
     double broken = 0;  // or NaN
     for (int64_t c = 0; c < 2 * C; ++c) broken += static_cast<double>(z[c]) * 0;
     const auto largest = static_cast<double>(*std::max_element(z + C, z + 2 * C));
@@ -181,10 +178,10 @@ void scale_log_odds(float* log_probs, int64_t C, int64_t c, float slope, float s
   log_probs[c] = static_cast<float>(log_sigmoid(odds));
 }
 
-at::Tensor round_logits(const at::Tensor& logits, const std::vector<int64_t>& predicted, at::ScalarType dtype) {
-  const at::Tensor out = logits.to(dtype).to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
+Tensor round_logits(const Tensor& logits, const std::vector<int64_t>& predicted, DType dtype) {
+  const Tensor out = logits.to(dtype).to(DType::kFloat32).clone();
   const int64_t C = out.size(1);
-  float* row = out.mutable_data_ptr<float>();
+  float* row = out.data<float>();
   for (const int64_t c : predicted) {
     if (c >= 0) {
       const float highest = row[c];

@@ -2,18 +2,17 @@
 // with.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <string>
 #include <vector>
 
+#include "tensor/tensor.h"
+
 namespace moco {
 
-// All on the CPU.
 struct Answers {
-  at::Tensor scores;  // (2, rows) float32: scores, the higher the surer, and which of the thresholds each must exceed
-  at::Tensor logits;  // (rows, C) float32, with which rows leave
+  Tensor scores;  // (2, rows) float32: scores, the higher the surer, and which of the thresholds each must exceed
+  Tensor logits;  // (rows, C) float32, with which rows leave
 };
 
 // Makes answers of a classifier's outputs z.
@@ -41,17 +40,17 @@ class Scoring {
   // Refuses a number of outputs that the levels, or pairs of outputs, do not fit.
   void check(const std::string& op, int64_t outputs) const;
 
-  // outputs: (rows, outputs) float32 on the CPU. Of several classes with the highest logit the first is predicted. A
+  // outputs: (rows, outputs) float32. Of several classes with the highest logit the first is predicted. A
   // row has the same bits whatever it is scored with; one with an output that is not finite has the score NaN.
-  Answers answer(const at::Tensor& outputs) const;
+  Answers answer(const Tensor& outputs) const;
 
  private:
   enum class Score { kMaxProb, kEntropy, kSides, kOdds, kDeviation };
 
-  Answers label(const at::Tensor& logits) const;
-  Answers sides(const at::Tensor& outputs) const;
-  Answers odds(const at::Tensor& logits) const;
-  Answers deviation(const at::Tensor& outputs) const;
+  Answers label(const Tensor& logits) const;
+  Answers sides(const Tensor& outputs) const;
+  Answers odds(const Tensor& logits) const;
+  Answers deviation(const Tensor& outputs) const;
 
   Score score_;
   float inverse_temperature_;
@@ -62,9 +61,9 @@ class Scoring {
 // log-odds + shift (Platt, 1999). The other classes keep their proportions, and none becomes likelier than c.
 void scale_log_odds(float* log_probs, int64_t C, int64_t c, float slope, float shift);
 
-// logits (rows, C) float32 on the CPU, rounded to numbers of `dtype`: the largest of each row stays that of the class
+// logits (rows, C) float32, rounded to numbers of `dtype`: the largest of each row stays that of the class
 // in `predicted`, but where that is -1. Log-probabilities that are equal once they are rounded (bfloat16 has 8 bits)
 // would give the row's label to another class: these are taken one step down.
-at::Tensor round_logits(const at::Tensor& logits, const std::vector<int64_t>& predicted, at::ScalarType dtype);
+Tensor round_logits(const Tensor& logits, const std::vector<int64_t>& predicted, DType dtype);
 
 }  // namespace moco

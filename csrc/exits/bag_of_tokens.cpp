@@ -1,7 +1,5 @@
 #include "exits/bag_of_tokens.h"
 
-#include <ATen/ops/empty.h>
-
 #include <algorithm>
 #include <cmath>
 #include <utility>
@@ -51,11 +49,11 @@ std::vector<int64_t> ngram_buckets(const PackedBatch& batch, int64_t buckets) {
   return out;
 }
 
-BagOfTokens::BagOfTokens(const at::Tensor& table, const at::Tensor& bias, const std::string& score, double temperature,
+BagOfTokens::BagOfTokens(const Tensor& table, const Tensor& bias, const std::string& score, double temperature,
                          std::vector<double> levels)
     : scoring_("BagOfTokens", score, temperature, std::move(levels)) {
-  MOCO_CHECK_DTYPE("BagOfTokens", table, at::kFloat);
-  MOCO_CHECK_DTYPE("BagOfTokens", bias, at::kFloat);
+  MOCO_CHECK_DTYPE("BagOfTokens", table, DType::kFloat32);
+  MOCO_CHECK_DTYPE("BagOfTokens", bias, DType::kFloat32);
   const int64_t fewest = is_label() ? 2 : 1;
   MOCO_CHECK_VALUE(table.dim() == 2 && table.size(1) >= fewest && is_power_of_two(table.size(0)),
                    "BagOfTokens: table must have shape (a power of two, at least ", fewest, ") (got ", table.sizes(),
@@ -63,21 +61,21 @@ BagOfTokens::BagOfTokens(const at::Tensor& table, const at::Tensor& bias, const 
   MOCO_CHECK_SHAPE("BagOfTokens", bias, {table.size(1)});
   scoring_.check("BagOfTokens", table.size(1));
   // Copied: a bag stays what it was when it was made, whatever becomes of the caller's memory.
-  table_ = table.cpu().clone(at::MemoryFormat::Contiguous);
-  bias_ = bias.cpu().clone(at::MemoryFormat::Contiguous);
+  table_ = table.clone();
+  bias_ = bias.clone();
 }
 
 // outputs: (outputs), written. Sums go along the row, so that its bits depend on nothing else.
 void BagOfTokens::add_row(const int64_t* ids, int64_t tokens, float* outputs) const {
   const int64_t C = this->outputs();
-  const auto* table = table_.const_data_ptr<float>();
+  const auto* table = table_.data<float>();
   std::fill_n(outputs, C, 0.0F);
   for_ngrams(ids, tokens, static_cast<uint64_t>(table_.size(0) - 1), [&](uint64_t bucket) {
     const float* of_ngram = table + static_cast<int64_t>(bucket) * C;
     for (int64_t c = 0; c < C; ++c) outputs[c] += of_ngram[c];
   });
   const float root = std::sqrt(static_cast<float>(2 * tokens - 1));
-  const auto* bias = bias_.const_data_ptr<float>();
+  const auto* bias = bias_.data<float>();
   for (int64_t c = 0; c < C; ++c) outputs[c] = bias[c] + outputs[c] / root;
 }
 
@@ -85,8 +83,8 @@ Answers BagOfTokens::answer(const PackedBatch& batch) const {
   const int64_t C = outputs();
   const std::vector<int32_t>& cu_seqlens = batch.cu_seqlens();
   const int64_t* ids = batch.ids().word.data();
-  const at::Tensor all = at::empty({batch.rows(), C}, table_.options());
-  auto* out = all.mutable_data_ptr<float>();
+  const Tensor all = Tensor::empty({batch.rows(), C}, table_.dtype());
+  auto* out = all.data<float>();
   const int64_t grain = batch.rows() * kTokensPerThread / (batch.total_tokens() + 1) + 1;
   parallel_ranges(0, batch.rows(), grain, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {

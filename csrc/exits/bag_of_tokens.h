@@ -1,14 +1,13 @@
 // A classifier of rows by their token ids alone: it needs nothing of the model, not even the embeddings.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include "batch/packed_batch.h"
 #include "exits/answers.h"
+#include "tensor/tensor.h"
 
 namespace moco {
 
@@ -24,7 +23,7 @@ class BagOfTokens {
  public:
   // table: (buckets, outputs) float32, buckets a power of two up to 2^31; bias: (outputs) float32. Score, temperature
   // and levels: see Scoring.
-  BagOfTokens(const at::Tensor& table, const at::Tensor& bias, const std::string& score, double temperature,
+  BagOfTokens(const Tensor& table, const Tensor& bias, const std::string& score, double temperature,
               std::vector<double> levels = {});
 
   int64_t outputs() const { return table_.size(1); }
@@ -39,7 +38,7 @@ class BagOfTokens {
  private:
   void add_row(const int64_t* ids, int64_t tokens, float* outputs) const;
 
-  at::Tensor table_, bias_;
+  Tensor table_, bias_;
   Scoring scoring_;
 };
 

@@ -1,9 +1,5 @@
 #include "exits/exits.h"
 
-#include <ATen/ops/empty.h>
-#include <ATen/ops/tensor.h>
-#include <ATen/ops/zeros.h>
-
 #include <algorithm>
 #include <cmath>
 #include <iterator>
@@ -16,8 +12,14 @@
 namespace moco {
 
 namespace {
+
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();  // a score that never fires
+
+void add_to(float* sums, const Tensor& values) {
+  for (int64_t i = 0; i < values.numel(); ++i) sums[i] += values.data<float>()[i];
 }
+
+}  // namespace
 
 Exits::Exits(int64_t site, int64_t classes, bool count_streaks)
     : site_(site), classes_(classes), count_streaks_(count_streaks) {
@@ -31,10 +33,10 @@ void Exits::add(Rule rule) {
 }
 
 // The numbers that all rows of a rule leave with.
-std::vector<float> Exits::constant(const at::Tensor& logits) const {
+std::vector<float> Exits::constant(const Tensor& logits) const {
   MOCO_CHECK_SHAPE("Exits", logits, {classes_});
-  const at::Tensor host = logits.to(at::kCPU, at::kFloat).contiguous();
-  return {host.const_data_ptr<float>(), host.const_data_ptr<float>() + classes_};
+  const Tensor host = logits.to(DType::kFloat32);
+  return {host.data<float>(), host.data<float>() + classes_};
 }
 
 // Slopes must not turn surer rows into less sure ones.
@@ -49,16 +51,16 @@ void Exits::check_log_odds(const std::vector<float>& log_odds, bool is_label) co
 }
 
 // Tensors are copied: a rule stays what it was when it was added, whatever becomes of the caller's memory.
-void Exits::add_linear(int64_t rule_id, const at::Tensor& logits, const std::string& feature, const at::Tensor& weight,
+void Exits::add_linear(int64_t rule_id, const Tensor& logits, const std::string& feature, const Tensor& weight,
                        double bias, double threshold) {
-  MOCO_CHECK_DTYPE("Exits", weight, at::kFloat);
+  MOCO_CHECK_DTYPE("Exits", weight, DType::kFloat32);
   MOCO_CHECK_VALUE(weight.dim() == 1 && weight.numel() > 0, "Exits: weight must have shape (size) (got ",
                    weight.sizes(), ")");
   add({.id = rule_id,
        .thresholds = {static_cast<float>(threshold)},
        .logits = constant(logits),
        .feature = feature_from_name(feature),
-       .weight = weight.clone(at::MemoryFormat::Contiguous),
+       .weight = weight.clone(),
        .bias = static_cast<float>(bias)});
 }
 
@@ -87,13 +89,21 @@ void Exits::add_bag(int64_t rule_id, BagOfTokens bag, std::vector<float> thresho
   add({.id = rule_id, .thresholds = std::move(thresholds), .bag = std::move(bag), .log_odds = std::move(log_odds)});
 }
 
-void Exits::add_callable(int64_t rule_id, const at::Tensor& logits) {
+void Exits::add_callable(int64_t rule_id, const Tensor& logits) {
   add({.id = rule_id, .thresholds = {0.5F}, .logits = constant(logits)});
 }
 
+// Of those that were pooled, or of the batch's hidden states.
+int64_t Exits::hidden_size(const PackedBatch& batch, const Pooled& pooled) {
+  for (const auto& [key, feature] : pooled) {
+    if (key.first == Feature::kMean) return key.second;
+  }
+  return batch.hidden().size(1);
+}
+
 // The feature that the rule reads: (rows, size).
-const at::Tensor& Exits::pool(const Rule& rule, int64_t size, const PackedBatch& batch, Pooled& pooled) {
-  const int64_t D = batch.hidden().size(1);
+const Tensor& Exits::pool(const Rule& rule, int64_t size, const PackedBatch& batch, Pooled& pooled) {
+  const int64_t D = hidden_size(batch, pooled);
   const int64_t multiple = *rule.feature == Feature::kClsMean ? 2 : 1;
   const bool flat = *rule.feature == Feature::kFlat;
   MOCO_CHECK_VALUE(flat ? size % D == 0 : size == multiple * D, "Exits: weight of rule ", rule.id, " must have size ",
@@ -101,93 +111,96 @@ const at::Tensor& Exits::pool(const Rule& rule, int64_t size, const PackedBatch&
                    : multiple == 2 ? "2 * "
                                    : "",
                    D, ", the hidden size (got ", size, ")");
-  at::Tensor& x = pooled[{*rule.feature, size}];
+  Tensor& x = pooled[{*rule.feature, size}];
   if (!x.defined()) x = moco::pool(batch, *rule.feature, size / D);
+  MOCO_CHECK_VALUE(x.size(1) == size, "Exits: features must hold what rule ", rule.id, " reads, of size ", size,
+                   " (got none)");
   return x;
 }
 
 // (rows) of x (rows, size): 0, or NaN where one of a row's numbers is not finite. The trick: x * 0 is 0 for every
 // finite number and NaN for NaN and infinity, so one sum of products with 0 looks at all of them.
-at::Tensor Exits::nan_where_broken(const at::Tensor& x) {
-  if (!x.is_cpu()) return x.mul(0).sum(1);
-  const at::Tensor zero = at::zeros({x.size(1)}, x.options());
-  const at::Tensor out = at::empty({x.size(0)}, x.options());
-  kernels().linear_score(x.const_data_ptr<float>(), zero.const_data_ptr<float>(), 0, x.size(0), x.size(1),
-                         out.mutable_data_ptr<float>());
+Tensor Exits::nan_where_broken(const Tensor& x) {
+  const Tensor zero = Tensor::zeros({x.size(1)}, DType::kFloat32);
+  const Tensor out = Tensor::empty({x.size(0)}, DType::kFloat32);
+  kernels().linear_score(x.data<float>(), zero.data<float>(), 0, x.size(0), x.size(1), out.data<float>());
   return out;
 }
 
 // score: (rows), written.
-void Exits::linear_score(const Rule& rule, const PackedBatch& batch, Pooled& pooled, const at::Tensor& score) {
-  const int64_t D = batch.hidden().size(1);
+void Exits::linear_score(const Rule& rule, const PackedBatch& batch, Pooled& pooled, float* score) {
+  const int64_t D = hidden_size(batch, pooled);
   const int64_t size = rule.weight.numel();
-  const at::Tensor& weight = rule.weight;
-  MOCO_CHECK_DEVICE("Exits", weight, score.device());
-  const at::Tensor& x = pool(rule, size, batch, pooled);
-  if (x.is_cpu()) {
-    kernels().linear_score(x.const_data_ptr<float>(), weight.const_data_ptr<float>(), rule.bias, batch.rows(), size,
-                           score.mutable_data_ptr<float>());
-  } else {
-    score.copy_(x.mv(weight).add(rule.bias));
-  }
+  const Tensor& x = pool(rule, size, batch, pooled);
+  kernels().linear_score(x.data<float>(), rule.weight.data<float>(), rule.bias, batch.rows(), size, score);
   if (*rule.feature != Feature::kFlat) return;
   // A row with more tokens than the rule was fitted on does not leave by it.
   const std::vector<int32_t>& cu_seqlens = batch.cu_seqlens();
   for (int64_t row = 0; row < batch.rows(); ++row) {
     const auto r = static_cast<size_t>(row);
-    if ((cu_seqlens[r + 1] - cu_seqlens[r]) * D > size) score[row].fill_(kNaN);
+    if ((cu_seqlens[r + 1] - cu_seqlens[r]) * D > size) score[row] = kNaN;
   }
 }
 
-// Scores are on the device of the batch.
-Exits::Scores Exits::scores(const PackedBatch& batch, const std::vector<at::Tensor>& fires) const {
+Exits::Scores Exits::scores(const PackedBatch& batch, const std::vector<Tensor>& fires, Pooled pooled) const {
   const auto is_callable = [](const Rule& rule) { return !rule.feature && !rule.bag; };
   MOCO_CHECK_VALUE(std::ssize(fires) == std::count_if(rules_.begin(), rules_.end(), is_callable),
                    "Exits: fires must hold one answer for each callable (got ", fires.size(), ")");
-  const auto options = batch.has_hidden() ? batch.hidden().options() : at::TensorOptions();
-  const at::Tensor scores = at::zeros({std::ssize(rules_), 2, batch.rows()}, options.dtype(at::kFloat));
-  std::vector<at::Tensor> logits(rules_.size());
-  Pooled pooled;
+  const bool embedded = batch.has_hidden() || !pooled.empty();
+  const int64_t rows = batch.rows();
+  const Tensor scores = Tensor::zeros({std::ssize(rules_), 2, rows}, DType::kFloat32);
+  std::vector<Tensor> logits(rules_.size());
   auto next = fires.begin();
   for (size_t r = 0; r < rules_.size(); ++r) {
     const Rule& rule = rules_[r];
-    const at::Tensor both = scores.select(0, static_cast<int64_t>(r));
-    const at::Tensor score = both.select(0, 0);
+    const Tensor both = scores.select(0, static_cast<int64_t>(r));
+    float* const score = both.data<float>();
     if (rule.off_ramp) {
-      const at::Tensor& x = pool(rule, rule.off_ramp->inputs(), batch, pooled);
+      const Tensor& x = pool(rule, rule.off_ramp->inputs(), batch, pooled);
       const Answers answers = rule.off_ramp->answer(x);
-      both.copy_(answers.scores, /*non_blocking=*/true);
+      copy(answers.scores, both);
       logits[r] = answers.logits;
-      score.add_(nan_where_broken(x));  // a ReLU may swallow it
+      add_to(score, nan_where_broken(x));  // a ReLU may swallow it
     } else if (rule.bag) {
       const Answers answers = rule.bag->answer(batch);
-      both.copy_(answers.scores, /*non_blocking=*/true);
+      copy(answers.scores, both);
       logits[r] = answers.logits;
     } else if (rule.feature) {
       linear_score(rule, batch, pooled, score);
     } else {
-      const at::Tensor& answer = *next++;
-      MOCO_CHECK_DTYPE("Exits", answer, at::kBool);
-      MOCO_CHECK_SHAPE("Exits", answer, {batch.rows()});
-      score.copy_(answer, /*non_blocking=*/true);
+      const Tensor& answer = *next++;
+      MOCO_CHECK_DTYPE("Exits", answer, DType::kBool);
+      MOCO_CHECK_SHAPE("Exits", answer, {rows});
+      copy(answer, both.select(0, 0));
     }
   }
-  if (!batch.has_hidden()) return {scores, logits};
+  if (!embedded) return {scores, logits};
   // A NaN that the last sub-layer made in one token has not reached the pooled token yet: only the row's mean shows it.
-  at::Tensor& mean = pooled[{Feature::kMean, batch.hidden().size(1)}];
+  Tensor& mean = pooled[{Feature::kMean, hidden_size(batch, pooled)}];
   if (!mean.defined()) mean = moco::pool(batch, Feature::kMean, 0);
-  scores.select(1, 0).add_(nan_where_broken(mean));
+  const Tensor broken = nan_where_broken(mean);
+  for (int64_t r = 0; r < std::ssize(rules_); ++r) add_to(scores.select(0, r).data<float>(), broken);
   return {scores, logits};
 }
 
-int64_t Exits::apply(PackedBatch& batch, Results& results, Streaks& streaks,
-                     const std::vector<at::Tensor>& fires) const {
+Exits::Pooled Exits::checked(const PackedBatch& batch, const std::vector<PooledFeature>& features) {
+  Pooled pooled;
+  for (const auto& [name, x] : features) {
+    MOCO_CHECK_DTYPE("Exits", x, DType::kFloat32);
+    MOCO_CHECK_VALUE(x.dim() == 2 && x.size(0) == batch.rows(), "Exits: features must have shape (", batch.rows(),
+                     ", size) (got ", x.sizes(), ")");
+    pooled[{feature_from_name(name), x.size(1)}] = x.contiguous();
+  }
+  return pooled;
+}
+
+int64_t Exits::apply(PackedBatch& batch, Results& results, Streaks& streaks, const std::vector<Tensor>& fires,
+                     const std::vector<PooledFeature>& features) const {
   const Timed extension(ProfileSection::kExtension);
   const Timed timed(ProfileSection::kExits);
   MOCO_CHECK_VALUE(results.logits().size(1) == classes_, "Exits: results must have ", classes_, " classes (got ",
                    results.logits().size(1), ")");
-  const Scores scored = scores(batch, fires);
-  const at::Tensor score = scored.scores.cpu();  // the one host synchronisation of an exit point
+  const Scores scored = scores(batch, fires, checked(batch, features));
   const int64_t rows = batch.rows();
   std::vector<bool> keep(static_cast<size_t>(rows), true);
   std::vector<int32_t> row_ids;   // of the rows that leave
@@ -198,7 +211,7 @@ int64_t Exits::apply(PackedBatch& batch, Results& results, Streaks& streaks,
     for (size_t r = 0; r < rules_.size(); ++r) {
       const Rule& rule = rules_[r];
       const int32_t row_id = batch.row_ids()[static_cast<size_t>(row)];
-      const float* both = score.const_data_ptr<float>() + static_cast<int64_t>(r) * 2 * rows;
+      const float* both = scored.scores.data<float>() + static_cast<int64_t>(r) * 2 * rows;
       const auto predicted = static_cast<int64_t>(both[rows + row]);
       const int64_t streak = count_streaks_ && rule.off_ramp ? streaks.add(row_id, predicted) : rule.patience;
       const float value = both[row];
@@ -208,7 +221,7 @@ int64_t Exits::apply(PackedBatch& batch, Results& results, Streaks& streaks,
       row_ids.push_back(row_id);
       rule_ids.push_back(rule.id);
       const bool constant = !scored.logits[r].defined();
-      const float* own = constant ? rule.logits.data() : scored.logits[r].const_data_ptr<float>() + row * classes_;
+      const float* own = constant ? rule.logits.data() : scored.logits[r].data<float>() + row * classes_;
       logits.insert(logits.end(), own, own + classes_);
       if (!rule.log_odds.empty()) {
         const float* line = rule.log_odds.data() + 2 * predicted;
@@ -225,7 +238,7 @@ int64_t Exits::apply(PackedBatch& batch, Results& results, Streaks& streaks,
   if (row_ids.empty()) return 0;
   results.write_exits(
       row_ids, site_, rule_ids,
-      round_logits(at::tensor(logits, at::kFloat).view({-1, classes_}), classes, results.logits().scalar_type()));
+      round_logits(Tensor::of(logits).view({std::ssize(row_ids), classes_}), classes, results.logits().dtype()));
   batch.compact(keep);
   return std::ssize(row_ids);
 }

@@ -2,14 +2,13 @@
 // output that is not scored estimates a number.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <string>
 #include <vector>
 
 #include "exits/answers.h"
 #include "linear/linear.h"
 #include "linear/weights.h"
+#include "tensor/tensor.h"
 
 namespace moco {
 
@@ -19,20 +18,19 @@ class OffRamp {
   OffRamp(const std::vector<Affine>& layers, const std::string& score, double temperature,
           std::vector<double> levels = {});
 
-  int64_t inputs() const { return weights_.front().first.size(1); }
-  int64_t outputs() const { return weights_.back().first.size(0); }
+  int64_t inputs() const { return layers_.front().inputs(); }
+  int64_t outputs() const { return layers_.back().outputs(); }
   int64_t classes() const { return scoring_.classes(outputs()); }
   int64_t groups() const { return scoring_.groups(outputs()); }
   bool is_label() const { return scoring_.is_label(); }
 
-  // x: (rows, inputs) float32. On the CPU a row has the same bits whatever it is scored with.
-  Answers answer(const at::Tensor& x) const;
-  // (rows, outputs) float32 on the CPU, before the temperature.
-  at::Tensor logits(const at::Tensor& x) const;
+  // x: (rows, inputs) float32. A row has the same bits whatever it is scored with.
+  Answers answer(const Tensor& x) const;
+  // (rows, outputs) float32, before the temperature.
+  Tensor logits(const Tensor& x) const;
 
  private:
-  std::vector<Affine> weights_;
-  std::vector<Linear> packed_;  // on the CPU
+  std::vector<Linear> layers_;
   Scoring scoring_;
 };
 

@@ -1,9 +1,8 @@
 #include "linear/brgemm.h"
 
-#include <ATen/native/CPUBlas.h>
-
 #include <algorithm>
 
+#include "core/torch_brgemm.h"
 #include "linear/linear.h"
 
 namespace moco::brgemm {
@@ -17,9 +16,8 @@ static void for_blocks(int64_t columns, const F& f) {
 void multiply(int64_t M, int64_t N, int64_t K, const bfloat16* a, int64_t ld_a, const Columns& b, float* c,
               int64_t ld_c, bool add) {
   for_blocks(N, [&](int64_t n, int64_t columns) {
-    const auto* block = static_cast<const at::BFloat16*>(b.words) + n / kBlock * b.block * 2;
-    at::native::cpublas::brgemm(M, columns, K, ld_a, b.ld, ld_c, add, reinterpret_cast<const at::BFloat16*>(a), block,
-                                c + n, /*is_vnni=*/true);
+    const auto* block = static_cast<const bfloat16*>(b.words) + n / kBlock * b.block * 2;
+    torch_brgemm()->bfloat16_(M, columns, K, ld_a, b.ld, ld_c, add, a, block, c + n, /*is_vnni=*/true);
   });
 }
 
@@ -31,8 +29,8 @@ void multiply_int8(int64_t tokens, int64_t columns, int64_t inputs, const Quanti
     const Quantized some = x.from(first);
     for_blocks(columns, [&](int64_t n, int64_t width) {
       const auto* block = static_cast<const int8_t*>(weights.words) + n / kBlock * weights.block * kWordBytes;
-      at::native::cpublas::brgemm(count, width, round_up(inputs, kInt8Inputs), some.ld, weights.ld, kBlock, false,
-                                  some.values, block, product, /*is_vnni=*/true);
+      torch_brgemm()->int8(count, width, round_up(inputs, kInt8Inputs), some.ld, weights.ld, kBlock, false, some.values,
+                           block, product, /*is_vnni=*/true);
       for (int64_t t = 0; t < count; ++t) {
         for (int64_t j = 0; j < width; ++j) {
           const float sum = static_cast<float>(product[t * kBlock + j]) - sums[n + j] * some.zero[t];

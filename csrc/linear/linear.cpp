@@ -1,8 +1,5 @@
 #include "linear/linear.h"
 
-#include <ATen/ops/cat.h>
-#include <ATen/ops/zeros.h>
-
 #include <algorithm>
 #include <utility>
 
@@ -11,29 +8,29 @@
 
 namespace moco {
 
-static at::Tensor concatenated(const std::vector<LinearWeights>& layers, at::Tensor LinearWeights::* part) {
-  std::vector<at::Tensor> each;
-  for (const LinearWeights& layer : layers) each.push_back((layer.*part).detach());
-  return each.size() == 1 ? each[0] : at::cat(each);
+static Tensor concatenated(const std::vector<LinearWeights>& layers, Tensor LinearWeights::* part, DType dtype) {
+  std::vector<Tensor> each;
+  for (const LinearWeights& layer : layers) each.push_back((layer.*part).to(dtype));
+  return each.size() == 1 ? each[0] : Tensor::concatenated(each);
 }
 
-static std::unique_ptr<PackedWeights> pack(const std::vector<LinearWeights>& layers, at::ScalarType dtype,
+static std::unique_ptr<PackedWeights> pack(const std::vector<LinearWeights>& layers, DType dtype,
                                            const LinearOptions& options) {
   std::unique_ptr<PackedWeights> sparse;
   if (layers[0].quantized()) {
     if (options.skip_zeros) sparse = pack_sparse_int8(layers);
     return sparse ? std::move(sparse) : pack_int8(layers);
   }
-  const at::Tensor weight = concatenated(layers, &LinearWeights::weight);
-  if (options.skip_zeros) sparse = pack_sparse(weight, dtype, options.depth);
-  return sparse ? std::move(sparse) : pack_dense(weight, dtype, options.depth);
+  const Tensor weight = concatenated(layers, &LinearWeights::weight, dtype);
+  if (options.skip_zeros) sparse = pack_sparse(weight, options.depth);
+  return sparse ? std::move(sparse) : pack_dense(weight, options.depth);
 }
 
-Linear::Linear(const std::vector<LinearWeights>& layers, at::ScalarType dtype, LinearOptions options)
+Linear::Linear(const std::vector<LinearWeights>& layers, DType dtype, LinearOptions options)
     : inputs_(layers[0].inputs()), outputs_(0), weights_(pack(layers, dtype, options)) {
   for (const LinearWeights& layer : layers) outputs_ += layer.outputs();
-  bias_ = layers[0].bias.defined() ? concatenated(layers, &LinearWeights::bias).to(at::kFloat).contiguous()
-                                   : at::zeros({outputs_});
+  bias_ = Tensor::zeros({outputs_}, DType::kFloat32);
+  if (layers[0].bias.defined()) copy(concatenated(layers, &LinearWeights::bias, DType::kFloat32), bias_);
 }
 
 template <typename T>

@@ -1,8 +1,6 @@
 // Linear layers: products in tiles of fixed shape, so that a row's answer never depends on what it is batched with.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <memory>
@@ -12,6 +10,7 @@
 #include "kernels/kernels.h"
 #include "linear/packed_weights.h"
 #include "linear/weights.h"
+#include "tensor/tensor.h"
 
 namespace moco {
 
@@ -42,15 +41,15 @@ class Linear {
   static constexpr int64_t kFineDepth = 192;
 
   // dtype: of float weights, float32 or bfloat16; int8 weights stay int8.
-  Linear(const LinearWeights& weights, at::ScalarType dtype, LinearOptions options = {})
+  Linear(const LinearWeights& weights, DType dtype, LinearOptions options = {})
       : Linear(std::vector{weights}, dtype, options) {}
   // Several layers that read the same x, as one with their outputs side by side.
-  Linear(const std::vector<LinearWeights>& layers, at::ScalarType dtype, LinearOptions options = {});
+  Linear(const std::vector<LinearWeights>& layers, DType dtype, LinearOptions options = {});
 
   int64_t inputs() const { return inputs_; }
   int64_t outputs() const { return outputs_; }
   Range panels() const { return {0, (outputs_ + kPanel - 1) / kPanel}; }
-  const float* bias() const { return bias_.const_data_ptr<float>(); }
+  const float* bias() const { return bias_.data<float>(); }
   double density() const { return weights_->density(); }
   int64_t flops(int64_t tokens) const {
     return static_cast<int64_t>(density() * static_cast<double>(2 * tokens * inputs_ * outputs_));
@@ -90,7 +89,7 @@ class Linear {
 
   int64_t inputs_, outputs_;
   std::shared_ptr<const PackedWeights> weights_;  // shared by copies
-  at::Tensor bias_;                               // (outputs) float32
+  Tensor bias_;                                   // (outputs) float32
 };
 
 }  // namespace moco

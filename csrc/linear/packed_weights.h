@@ -1,14 +1,13 @@
 // The numeric forms of a linear layer's weights, each laid out as its products read them.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <memory>
 #include <vector>
 
 #include "kernels/kernels.h"
 #include "linear/weights.h"
+#include "tensor/tensor.h"
 
 namespace moco {
 
@@ -47,14 +46,14 @@ class PackedWeights {
   int64_t depth_;
 };
 
-// weight: (outputs, inputs); dtype: float32 or bfloat16; depth: of float32.
-std::unique_ptr<PackedWeights> pack_dense(const at::Tensor& weight, at::ScalarType dtype, int64_t depth);
+// weight: (outputs, inputs) of float32 or bfloat16; depth: of float32.
+std::unique_ptr<PackedWeights> pack_dense(const Tensor& weight, int64_t depth);
 
 // layers: of int8, with the same smooth, their outputs side by side.
 std::unique_ptr<PackedWeights> pack_int8(const std::vector<LinearWeights>& layers);
 
 // The same without their zeros; null where there are too few of those for it to be faster, see sparse.cpp.
-std::unique_ptr<PackedWeights> pack_sparse(const at::Tensor& weight, at::ScalarType dtype, int64_t depth);
+std::unique_ptr<PackedWeights> pack_sparse(const Tensor& weight, int64_t depth);
 std::unique_ptr<PackedWeights> pack_sparse_int8(const std::vector<LinearWeights>& layers);
 
 // Inputs of float32 that dense weights sum in one go, of `depth` that were asked for.
@@ -62,6 +61,6 @@ int64_t dense_depth(int64_t depth);
 
 // (outputs, inputs), both filled up with zeros -> (blocks, words, kBlock, inputs of a word), with words for a multiple
 // of `inputs_step` inputs.
-at::Tensor in_blocks(const at::Tensor& weight, int64_t word, int64_t inputs_step);
+Tensor in_blocks(const Tensor& weight, int64_t word, int64_t inputs_step);
 
 }  // namespace moco

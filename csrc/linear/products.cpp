@@ -1,19 +1,18 @@
 #include "linear/products.h"
 
 #include "core/isa.h"
-#ifdef MOCO_BRGEMM
+#include "core/torch_brgemm.h"
 #include "linear/brgemm.h"
-#endif
 
 namespace moco {
 
 const Products& products() {
   static const Products chosen = [] {
     Products best{kernels().float32.multiply, kernels().bfloat16_.multiply, kernels().multiply_int8};
-#if defined(MOCO_BRGEMM) && defined(MOCO_X86)
-    if (&kernels() == &avx512_bf16::table) {  // nothing of ours multiplies tiles yet
-      if (__builtin_cpu_supports("amx-bf16")) best.bfloat16_ = brgemm::multiply;
-      if (__builtin_cpu_supports("amx-int8")) best.int8 = brgemm::multiply_int8;
+#ifdef MOCO_X86
+    if (&kernels() == &avx512_bf16::table && torch_brgemm() != nullptr) {  // nothing of ours multiplies tiles yet
+      best.bfloat16_ = brgemm::multiply;
+      best.int8 = brgemm::multiply_int8;
     }
 #endif
     return best;
@@ -21,15 +20,16 @@ const Products& products() {
   return chosen;
 }
 
-bool can_multiply(at::ScalarType weights) {
-  return weights == at::kFloat || weights == at::kChar || (weights == at::kBFloat16 && products().bfloat16_ != nullptr);
+bool can_multiply(DType weights) {
+  return weights == DType::kFloat32 || weights == DType::kInt8 ||
+         (weights == DType::kBFloat16 && products().bfloat16_ != nullptr);
 }
 
-std::string products_of(at::ScalarType weights) {
+std::string products_of(DType weights) {
   if (!can_multiply(weights)) return "none";
-  const bool ours = weights == at::kBFloat16 ? products().bfloat16_ == kernels().bfloat16_.multiply
-                    : weights == at::kChar   ? products().int8 == kernels().multiply_int8
-                                             : true;
+  const bool ours = weights == DType::kBFloat16 ? products().bfloat16_ == kernels().bfloat16_.multiply
+                    : weights == DType::kInt8   ? products().int8 == kernels().multiply_int8
+                                                : true;
   return ours ? kernels().isa : "oneDNN";
 }
 

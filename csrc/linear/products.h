@@ -1,11 +1,10 @@
 // Which kernels multiply: this extension's own, or oneDNN's on a processor with AMX.
 #pragma once
 
-#include <c10/core/ScalarType.h>
-
 #include <string>
 
 #include "kernels/kernels.h"
+#include "tensor/dtype.h"
 
 namespace moco {
 
@@ -19,10 +18,10 @@ const Products& products();
 
 // Whether this process can multiply with weights of this dtype: float32 and int8 always, bfloat16 where the processor
 // has products of it and MOCO_MAX_ISA allows them.
-bool can_multiply(at::ScalarType weights);
+bool can_multiply(DType weights);
 
 // The kernels that multiply weights of this dtype: an instruction set of ours, `oneDNN`, or `none`.
-std::string products_of(at::ScalarType weights);
+std::string products_of(DType weights);
 
 inline void multiply(int64_t M, int64_t N, int64_t K, const float* a, int64_t ld_a, const Columns& b, float* c,
                      int64_t ld_c, bool add) {

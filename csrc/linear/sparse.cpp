@@ -1,7 +1,6 @@
 // Weights without their zeros: float32, also for tokens of bfloat16, and int8.
-#include <ATen/ops/cat.h>
-#include <ATen/ops/constant_pad_nd.h>
 
+#include <algorithm>
 #include <limits>
 #include <optional>
 #include <string_view>
@@ -9,6 +8,7 @@
 
 #include "core/isa.h"
 #include "core/scratch.h"
+#include "linear/int8_vectors.h"
 #include "linear/linear.h"
 #include "linear/packed_weights.h"
 #include "linear/products.h"
@@ -38,10 +38,10 @@ constexpr double kShareForBFloat16 = 0.5;
 
 // What the shares above are multiplied by here. Nothing pays where oneDNN multiplies tiles. With AVX-512 half as many
 // sums are under way: until that is measured it must save more.
-double share_for(at::ScalarType weights) {
+double share_for(DType weights) {
   if (products_of(weights) == "oneDNN") return 0.0;
   const double share = std::string_view(kernels().isa).starts_with("avx512") ? 0.75 : 1.0;
-  return weights == at::kBFloat16 ? share * kShareForBFloat16 : share;
+  return weights == DType::kBFloat16 ? share * kShareForBFloat16 : share;
 }
 
 bool fits(const WordMatrix& weights, EntryShape shape) {
@@ -82,16 +82,11 @@ class SparseFloat : public PackedWeights {
 
 class SparseInt8 : public PackedWeights {
  public:
-  SparseInt8(SparseSteps steps, const std::vector<LinearWeights>& layers, const at::Tensor& numbers)
+  SparseInt8(SparseSteps steps, const std::vector<LinearWeights>& layers, const Tensor& numbers)
       : PackedWeights(layers[0].inputs()),
         steps_(std::move(steps)),
         inputs_(layers[0].inputs()),
-        factor_(layers[0].smooth.detach().reciprocal().to(at::kFloat).contiguous()),
-        sums_(whole_blocks(numbers.sum(1))) {
-    std::vector<at::Tensor> scales;
-    for (const LinearWeights& layer : layers) scales.push_back(layer.scale.detach());
-    scale_ = whole_blocks(at::cat(scales));
-  }
+        vectors_(layers, numbers) {}
 
   double density() const override { return steps_.density(); }
   int64_t prepared_bytes() const override { return round_up(inputs_, kInt8Inputs); }
@@ -105,17 +100,11 @@ class SparseInt8 : public PackedWeights {
   void multiply(const Tokens& x, int64_t tokens, int64_t first_column, int64_t columns, int64_t /*input*/, float* c,
                 int64_t ld_c) const override {
     kernels().sparse.multiply_int8(tokens, columns, x.prepared, steps_.panel(first_column / kSparsePanel),
-                                   scale_.const_data_ptr<float>() + first_column,
-                                   sums_.const_data_ptr<float>() + first_column, c, ld_c);
+                                   vectors_.scale.data<float>() + first_column,
+                                   vectors_.sums.data<float>() + first_column, c, ld_c);
   }
 
  private:
-  static at::Tensor whole_blocks(const at::Tensor& values) {
-    return at::constant_pad_nd(values, {0, round_up(values.size(0), kBlock) - values.size(0)})
-        .to(at::kFloat)
-        .contiguous();
-  }
-
   template <typename T>
   void quantize(const T* x, int64_t ld, int64_t tokens, const Quantized& out) const {
     static thread_local Scratch scratch;
@@ -123,7 +112,7 @@ class SparseInt8 : public PackedWeights {
     for (int64_t t = 0; t < tokens; t += Linear::kTile) {
       const int64_t count = std::min(Linear::kTile, tokens - t);
       const Quantized to = out.from(t);
-      hidden_kernels<T>().quantize(x + t * ld, ld, factor_.const_data_ptr<float>(), count, inputs_,
+      hidden_kernels<T>().quantize(x + t * ld, ld, vectors_.factor.data<float>(), count, inputs_,
                                    {rows.values, rows.ld, to.scale, to.zero});
       hidden_kernels<float>().lay_in_strips(reinterpret_cast<const float*>(rows.values), rows.ld / kWordBytes, count,
                                             rows.ld / kWordBytes, reinterpret_cast<float*>(to.values),
@@ -133,28 +122,34 @@ class SparseInt8 : public PackedWeights {
 
   SparseSteps steps_;
   int64_t inputs_;
-  at::Tensor factor_;        // (inputs): 1 / smooth
-  at::Tensor sums_, scale_;  // (outputs in whole blocks): see multiply_int8
+  Int8Vectors vectors_;
 };
 
-WordMatrix words_of(const at::Tensor& weight) {
-  return {static_cast<const uint32_t*>(weight.const_data_ptr()), weight.size(0),
-          weight.size(1) * weight.element_size() / kWordBytes};
+WordMatrix words_of(const Tensor& weight) {
+  return {static_cast<const uint32_t*>(weight.bytes()), weight.size(0),
+          weight.size(1) * element_size(weight.dtype()) / kWordBytes};
 }
 
-double share_of_nonzeros(const at::Tensor& weight) {
-  return static_cast<double>(weight.count_nonzero().item<int64_t>()) / static_cast<double>(weight.numel());
+// weight: contiguous, of T.
+template <typename T>
+double share_of_nonzeros(const Tensor& weight) {
+  const T* numbers = weight.data<T>();
+  const int64_t zeros = std::count(numbers, numbers + weight.numel(), T{});
+  return 1 - static_cast<double>(zeros) / static_cast<double>(weight.numel());
 }
 
 }  // namespace
 
-std::unique_ptr<PackedWeights> pack_sparse(const at::Tensor& weight, at::ScalarType dtype, int64_t depth) {
-  const double share = share_for(dtype);
+// weight: (outputs, inputs) of the dtype.
+std::unique_ptr<PackedWeights> pack_sparse(const Tensor& weight, int64_t depth) {
+  const double share = share_for(weight.dtype());
   const std::vector<Form> forms = forms_of_float32();
-  if (share_of_nonzeros(weight) >= forms[0].pays_below * share) return nullptr;  // the common case, quickly
-  // Adding 0 turns -0, which masks leave, to 0.
-  const at::Tensor rounded = weight.to(dtype).to(at::kFloat).add(0.0).contiguous();
-  const WordMatrix words = words_of(rounded);
+  const Tensor numbers = weight.to(DType::kFloat32);
+  if (share_of_nonzeros<float>(numbers) >= forms[0].pays_below * share) return nullptr;  // the common case, quickly
+  const Tensor zeroed = numbers.clone();
+  float* const first = zeroed.data<float>();
+  std::replace(first, first + zeroed.numel(), -0.0F, 0.0F);  // which are equal; masks leave -0
+  const WordMatrix words = words_of(zeroed);
   std::optional<SparseSteps> best;
   const Form* form = nullptr;
   double least_time = share;
@@ -172,13 +167,11 @@ std::unique_ptr<PackedWeights> pack_sparse(const at::Tensor& weight, at::ScalarT
 }
 
 std::unique_ptr<PackedWeights> pack_sparse_int8(const std::vector<LinearWeights>& layers) {
-  std::vector<at::Tensor> each;
-  for (const LinearWeights& layer : layers) each.push_back(layer.unpacked().detach());
-  const at::Tensor numbers = at::cat(each);
-  const double pays_below = kInt8PaysBelow * share_for(at::kChar);
-  if (share_of_nonzeros(numbers) >= pays_below) return nullptr;
-  const int64_t filling = round_up(numbers.size(1), kInt8Inputs) - numbers.size(1);
-  const at::Tensor filled = at::constant_pad_nd(numbers, {0, filling}).contiguous();
+  const Tensor numbers = numbers_of(layers);
+  const double pays_below = kInt8PaysBelow * share_for(DType::kInt8);
+  if (share_of_nonzeros<int8_t>(numbers) >= pays_below) return nullptr;
+  const Tensor filled = Tensor::zeros({numbers.size(0), round_up(numbers.size(1), kInt8Inputs)}, DType::kInt8);
+  copy(numbers, filled.narrow(1, 0, numbers.size(1)));
   const WordMatrix words = words_of(filled);
   if (!fits(words, {1, 1})) return nullptr;
   SparseSteps steps(words, {1, 1}, words.inputs);

@@ -1,32 +1,35 @@
 // The weights of a linear layer as a model has them, and whether they fit.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <utility>
 #include <vector>
 
+#include "tensor/tensor.h"
+
 namespace moco {
 
 // Weight and bias of a linear layer or of a LayerNorm.
-using Affine = std::pair<at::Tensor, at::Tensor>;
+using Affine = std::pair<Tensor, Tensor>;
 
 // Float weights, or int8 ones: W[n][k] = scale[n] * weight[n][k] / smooth[k], with inputs that are quantised token by
 // token (see Quantized).
 struct LinearWeights {
   // weight: (outputs, inputs), of int8 in the panels that Linear reads; bias: (outputs), undefined where there is none.
-  at::Tensor weight, bias;
-  at::Tensor scale = {}, smooth = {};  // (outputs), (inputs) float32; undefined where weight is not int8
+  Tensor weight, bias;
+  Tensor scale = {}, smooth = {};  // (outputs), (inputs) float32; undefined where weight is not int8
 
   bool quantized() const { return scale.defined(); }
   int64_t outputs() const { return quantized() ? scale.size(0) : weight.size(0); }
   int64_t inputs() const { return quantized() ? smooth.size(0) : weight.size(1); }
   // The numbers of `weight` as (outputs, inputs), int8 ones still without scale and smooth.
-  at::Tensor unpacked() const;
+  Tensor unpacked() const;
   // W: (outputs, inputs) in float.
-  at::Tensor dense() const;
+  Tensor dense() const;
 };
+
+// The numbers of int8 layers, their outputs side by side: (outputs, inputs), contiguous.
+Tensor numbers_of(const std::vector<LinearWeights>& layers);
 
 // Refuse a weight that has another shape than (outputs, inputs), a bias that has another than (outputs), and int8
 // weights that cannot be multiplied here. `shape` is that of the weight.

@@ -1,7 +1,5 @@
 #include "transformer/embeddings.h"
 
-#include <ATen/ops/empty.h>
-
 #include <algorithm>
 
 #include "core/checks.h"
@@ -20,20 +18,15 @@ void check_ids(const char* name, const std::vector<int64_t>& ids, int64_t size) 
                    *least < 0 ? *least : *most, ")");
 }
 
-template <typename T>
-T* data(const at::Tensor& tensor) {
-  return static_cast<T*>(tensor.mutable_data_ptr());
-}
-
 // The weights, if they fit each other and hidden states of size D.
 EmbeddingSpec checked(EmbeddingSpec spec, int64_t D) {
-  const at::Tensor& words = spec.words;
+  const Tensor& words = spec.words;
   MOCO_CHECK_VALUE(words.dim() == 2, "TransformerClassifier: words must have shape (any, size) (got ", words.sizes(),
                    ")");
   const int64_t E = words.size(1);
-  for (const std::optional<at::Tensor>& given : {spec.positions, spec.types}) {
+  for (const std::optional<Tensor>& given : {spec.positions, spec.types}) {
     if (!given) continue;
-    const at::Tensor& table = *given;
+    const Tensor& table = *given;
     MOCO_CHECK_SHAPE("Encoder", table, {table.size(0), E});
   }
   MOCO_CHECK_VALUE(spec.projection || E == D, "TransformerClassifier: words must have size ", D,
@@ -44,11 +37,10 @@ EmbeddingSpec checked(EmbeddingSpec spec, int64_t D) {
 
 }  // namespace
 
-Embeddings::Embeddings(EmbeddingSpec spec, int64_t D, at::ScalarType dtype)
-    : spec_(checked(std::move(spec), D)), dtype_(dtype) {
+Embeddings::Embeddings(EmbeddingSpec spec, int64_t D, DType dtype) : spec_(checked(std::move(spec), D)), dtype_(dtype) {
   if (spec_.norm) norm_.emplace(*spec_.norm, spec_.words.size(1));
   // In the model's own dtype these are its own tables, not copies.
-  const auto table = [&](const at::Tensor& weight) { return weight.detach().to(dtype).contiguous(); };
+  const auto table = [&](const Tensor& weight) { return weight.to(dtype); };
   spec_.words = table(spec_.words);
   if (spec_.positions) spec_.positions = table(*spec_.positions);
   if (spec_.types) spec_.types = table(*spec_.types);
@@ -83,9 +75,9 @@ template <typename T>
 void Embeddings::sum_and_normalize(const Ids& ids, T* out) const {
   const auto tokens = static_cast<int64_t>(ids.word.size());
   const int64_t E = spec_.words.size(1);
-  const auto table = [](const std::optional<at::Tensor>& given) { return given ? data<T>(*given) : nullptr; };
+  const auto table = [](const std::optional<Tensor>& given) { return given ? given->data<T>() : nullptr; };
   const Norm norm = norm_ ? norm_->get() : Norm{};
-  const EmbeddingTables<T> tables{data<T>(spec_.words), table(spec_.positions), table(spec_.types),
+  const EmbeddingTables<T> tables{spec_.words.data<T>(), table(spec_.positions), table(spec_.types),
                                   static_cast<float>(spec_.scale), norm_ ? &norm : nullptr};
   parallel_tasks((tokens + Linear::kTile - 1) / Linear::kTile, 20 * tokens * E, [&](int64_t task) {
     const Timed timed(ProfileSection::kEmbed);
@@ -102,9 +94,9 @@ void Embeddings::run(const Ids& ids, T* hidden) const {
   if (!projection_) return sum_and_normalize(ids, hidden);
   const auto tokens = static_cast<int64_t>(ids.word.size());
   const int64_t E = projection_->inputs();
-  const at::Tensor narrow = at::empty({tokens, E}, at::TensorOptions().dtype(dtype_));
-  sum_and_normalize(ids, data<T>(narrow));
-  parallel_apply(*projection_, data<T>(narrow), E, tokens, Activation::kNone, hidden, projection_->outputs());
+  const Tensor narrow = Tensor::empty({tokens, E}, dtype_);
+  sum_and_normalize(ids, narrow.data<T>());
+  parallel_apply(*projection_, narrow.data<T>(), E, tokens, Activation::kNone, hidden, projection_->outputs());
 }
 
 template void Embeddings::run(const Ids&, float*) const;

@@ -1,8 +1,6 @@
 // Token ids to the hidden states that the first layer reads.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -10,6 +8,7 @@
 
 #include "batch/token_ids.h"
 #include "linear/linear.h"
+#include "tensor/tensor.h"
 #include "transformer/norm.h"
 #include "transformer/spec.h"
 
@@ -18,7 +17,7 @@ namespace moco {
 class Embeddings {
  public:
   // D: the size of the hidden states.
-  Embeddings(EmbeddingSpec spec, int64_t D, at::ScalarType dtype);
+  Embeddings(EmbeddingSpec spec, int64_t D, DType dtype);
 
   // Refuses ids that the tables do not have.
   void check(const TokenIds& ids) const;
@@ -40,7 +39,7 @@ class Embeddings {
 
   EmbeddingSpec spec_;
   std::optional<NormLayer> norm_;
-  at::ScalarType dtype_;
+  DType dtype_;
   std::unique_ptr<Linear> projection_;
 };
 

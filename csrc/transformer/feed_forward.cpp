@@ -23,7 +23,7 @@ const FeedForwardSpec& checked(const FeedForwardSpec& spec) {
 
 }  // namespace
 
-FeedForward::FeedForward(const FeedForwardSpec& spec, const SubLayerNorms& norms, at::ScalarType dtype)
+FeedForward::FeedForward(const FeedForwardSpec& spec, const SubLayerNorms& norms, DType dtype)
     : activation_(activation_from_name(checked(spec).activation)),
       // A gate and what it opens read the same tokens, prepared once.
       up_(spec.up, dtype, {.skip_zeros = !spec.gate}),

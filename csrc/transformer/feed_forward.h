@@ -11,7 +11,7 @@ namespace moco {
 
 class FeedForward {
  public:
-  FeedForward(const FeedForwardSpec& spec, const SubLayerNorms& norms, at::ScalarType dtype);
+  FeedForward(const FeedForwardSpec& spec, const SubLayerNorms& norms, DType dtype);
 
   // hidden = after(hidden + output(down(activation(up(before(hidden)))))), or with gate, see FeedForwardSpec.
   // hidden: (tokens, D)

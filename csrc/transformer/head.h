@@ -2,12 +2,11 @@
 // to the logits.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <optional>
 
 #include "batch/packed_batch.h"
 #include "linear/linear.h"
+#include "tensor/tensor.h"
 #include "transformer/norm.h"
 #include "transformer/spec.h"
 
@@ -16,23 +15,23 @@ namespace moco {
 class Head {
  public:
   // D: the size of the hidden states.
-  Head(const HeadSpec& spec, int64_t D, at::ScalarType dtype);
+  Head(const HeadSpec& spec, int64_t D, DType dtype);
 
   int64_t classes() const { return output_ ? output_->outputs() : 0; }
   Pooling pooling() const { return pooling_; }
 
   // The final norm of all tokens, in place, where there is one.
   template <typename T>
-  void normalize(const at::Tensor& hidden) const;
+  void normalize(const Tensor& hidden) const;
 
   // Logits (rows, classes) in the model's dtype. Where one token alone is read, the batch may have no other.
   template <typename T>
-  at::Tensor run(const PackedBatch& batch) const;
+  Tensor run(const PackedBatch& batch) const;
 
  private:
   // The tokens that are read, behind the final norm: (tokens, D).
   template <typename T>
-  at::Tensor read(const PackedBatch& batch) const;
+  Tensor read(const PackedBatch& batch) const;
 
   Pooling pooling_;
   Activation activation_;

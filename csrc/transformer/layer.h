@@ -12,7 +12,7 @@ namespace moco {
 
 class Layer {
  public:
-  Layer(const LayerSpec& spec, at::ScalarType dtype);
+  Layer(const LayerSpec& spec, DType dtype);
   Layer(const Layer&) = delete;  // the peek refers to the attention beside it
   Layer& operator=(const Layer&) = delete;
 

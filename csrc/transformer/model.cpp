@@ -9,9 +9,9 @@ namespace moco {
 namespace {
 
 // The dtype, if hidden states can have it here.
-at::ScalarType checked(at::ScalarType dtype) {
+DType checked(DType dtype) {
   MOCO_CHECK_VALUE(
-      can_multiply(dtype) && at::isFloatingType(dtype),
+      can_multiply(dtype) && is_floating(dtype),
       "TransformerClassifier: dtype must be torch.float32, or torch.bfloat16 where the processor multiplies it (got ",
       name_of(dtype), ")");
   return dtype;
@@ -24,16 +24,11 @@ int64_t size_of(const EmbeddingSpec& spec) {
 
 int64_t size_of(const PatchEmbeddingSpec& spec) { return spec.projection.first.size(0); }
 
-template <typename T>
-T* data(const at::Tensor& tensor) {
-  return static_cast<T*>(tensor.mutable_data_ptr());
-}
-
 }  // namespace
 
 TransformerClassifier::TransformerClassifier(const std::variant<EmbeddingSpec, PatchEmbeddingSpec>& embeddings,
-                                             const std::vector<LayerSpec>& layers, const HeadSpec& head,
-                                             at::ScalarType dtype, const std::optional<std::vector<int64_t>>& order)
+                                             const std::vector<LayerSpec>& layers, const HeadSpec& head, DType dtype,
+                                             const std::optional<std::vector<int64_t>>& order)
     : dtype_(checked(dtype)),
       D_(std::visit([](const auto& spec) { return size_of(spec); }, embeddings)),
       head_(head, D_, dtype) {
@@ -68,16 +63,15 @@ const Layer& TransformerClassifier::layer(int64_t i) const {
 }
 
 void TransformerClassifier::check(const PackedBatch& batch) const {
-  const at::Tensor hidden = batch.hidden();
+  const Tensor hidden = batch.hidden();
   MOCO_CHECK_SHAPE("Encoder", hidden, {batch.total_tokens(), D_});
   MOCO_CHECK_DTYPE("Encoder", hidden, dtype_);
-  MOCO_CHECK_DEVICE("Encoder", hidden, at::kCPU);
 }
 
 // f(T{}) for the type of the hidden states.
 template <typename F>
 void TransformerClassifier::with_dtype(const F& f) const {
-  dtype_ == at::kFloat ? f(float{}) : f(bfloat16{});
+  dtype_ == DType::kFloat32 ? f(float{}) : f(bfloat16{});
 }
 
 const Embeddings& TransformerClassifier::embeddings() const {
@@ -98,22 +92,22 @@ void TransformerClassifier::embed(PackedBatch& batch) const {
   const Timed timed(ProfileSection::kExtension);
   const Embeddings& tables = embeddings();
   const Embeddings::Ids ids = tables.look_up(batch.cu_seqlens(), batch.release_ids());
-  const at::Tensor hidden = batch.allocate(D_, at::TensorOptions().dtype(dtype_));
-  with_dtype([&]<typename T>(T) { tables.run(ids, data<T>(hidden)); });
+  const Tensor hidden = batch.allocate(D_, dtype_);
+  with_dtype([&]<typename T>(T) { tables.run(ids, hidden.data<T>()); });
 }
 
-void TransformerClassifier::embed_images(PackedBatch& batch, const at::Tensor& pixel_values) const {
+void TransformerClassifier::embed_images(PackedBatch& batch, const Tensor& pixel_values) const {
   const Timed timed(ProfileSection::kExtension);
   MOCO_CHECK_VALUE(patches_, "embed_images: the model must take images (got one that takes texts)");
   const std::vector<int64_t>& image = patches_->image_size();
   MOCO_CHECK_SHAPE("embed_images", pixel_values, {batch.rows(), image[0], image[1], image[2]});
-  MOCO_CHECK_FLOATING("embed_images: pixel_values", pixel_values.scalar_type());
+  MOCO_CHECK_FLOATING("embed_images: pixel_values", pixel_values.dtype());
   const int64_t tokens = patches_->tokens();
   MOCO_CHECK_VALUE(batch.max_seqlen() == tokens && batch.total_tokens() == batch.rows() * tokens,
                    "embed_images: every row must have ", tokens, " tokens");
-  const at::Tensor pixels = pixel_values.detach().to(at::kCPU, dtype_).contiguous();
-  const at::Tensor hidden = batch.allocate(D_, at::TensorOptions().dtype(dtype_));
-  with_dtype([&]<typename T>(T) { patches_->run(data<T>(pixels), batch.rows(), data<T>(hidden)); });
+  const Tensor pixels = pixel_values.to(dtype_);
+  const Tensor hidden = batch.allocate(D_, dtype_);
+  with_dtype([&]<typename T>(T) { patches_->run(pixels.data<T>(), batch.rows(), hidden.data<T>()); });
 }
 
 void TransformerClassifier::attention(int64_t i, PackedBatch& batch) const {
@@ -122,7 +116,7 @@ void TransformerClassifier::attention(int64_t i, PackedBatch& batch) const {
   const SelfAttention& attention = layer(i).attention();
   std::vector<float> received(attention.keep() < 1 ? static_cast<size_t>(batch.total_tokens()) : 0);
   with_dtype([&]<typename T>(T) {
-    attention.run(data<T>(batch.hidden()), batch.cu_seqlens(), received.empty() ? nullptr : received.data());
+    attention.run(batch.hidden().data<T>(), batch.cu_seqlens(), received.empty() ? nullptr : received.data());
   });
   if (!received.empty()) batch.keep_tokens(received.data(), attention.keep());
 }
@@ -130,7 +124,7 @@ void TransformerClassifier::attention(int64_t i, PackedBatch& batch) const {
 void TransformerClassifier::feed_forward(int64_t i, PackedBatch& batch) const {
   const Timed timed(ProfileSection::kExtension);
   check(batch);
-  with_dtype([&]<typename T>(T) { layer(i).feed_forward().run(data<T>(batch.hidden()), batch.total_tokens()); });
+  with_dtype([&]<typename T>(T) { layer(i).feed_forward().run(batch.hidden().data<T>(), batch.total_tokens()); });
 }
 
 PackedBatch TransformerClassifier::peek(int64_t i, const PackedBatch& batch) const {
@@ -140,9 +134,9 @@ PackedBatch TransformerClassifier::peek(int64_t i, const PackedBatch& batch) con
   const bool folds = layer.peek() != nullptr && batch.pooled() == PooledToken::kFirst;
   PackedBatch cls = batch.cls();
   with_dtype([&]<typename T>(T) {
-    const T* hidden = data<T>(batch.hidden());
-    if (folds) return layer.peek()->run(hidden, batch.cu_seqlens(), data<T>(cls.hidden()));
-    layer.attention().run_pooled(hidden, batch.cu_seqlens(), batch.pooled(), data<T>(cls.hidden()));
+    const T* hidden = batch.hidden().data<T>();
+    if (folds) return layer.peek()->run(hidden, batch.cu_seqlens(), cls.hidden().data<T>());
+    layer.attention().run_pooled(hidden, batch.cu_seqlens(), batch.pooled(), cls.hidden().data<T>());
   });
   return cls;
 }
@@ -153,11 +147,11 @@ void TransformerClassifier::finish(PackedBatch& batch) const {
   with_dtype([&]<typename T>(T) { head_.normalize<T>(batch.hidden()); });
 }
 
-at::Tensor TransformerClassifier::classify(const PackedBatch& batch) const {
+Tensor TransformerClassifier::classify(const PackedBatch& batch) const {
   const Timed timed(ProfileSection::kExtension);
   check(batch);
   MOCO_CHECK_VALUE(num_classes() > 0, "classify: the head must have an output (got none)");
-  at::Tensor logits;
+  Tensor logits;
   with_dtype([&]<typename T>(T) { logits = head_.run<T>(batch); });
   return logits;
 }

@@ -1,8 +1,6 @@
 // A transformer with its classifier, over packed rows: start reading here.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <array>
 #include <memory>
 #include <optional>
@@ -11,6 +9,7 @@
 #include <vector>
 
 #include "batch/packed_batch.h"
+#include "tensor/tensor.h"
 #include "transformer/embeddings.h"
 #include "transformer/head.h"
 #include "transformer/layer.h"
@@ -26,12 +25,12 @@ class TransformerClassifier {
   // order: which of the layers is run at each place; absent: each once. Layers that are run several times (ALBERT) are
   // packed once.
   TransformerClassifier(const std::variant<EmbeddingSpec, PatchEmbeddingSpec>& embeddings,
-                        const std::vector<LayerSpec>& layers, const HeadSpec& head, at::ScalarType dtype,
+                        const std::vector<LayerSpec>& layers, const HeadSpec& head, DType dtype,
                         const std::optional<std::vector<int64_t>>& order = std::nullopt);
 
   int64_t num_layers() const { return std::ssize(layers_); }
   int64_t num_classes() const { return head_.classes(); }
-  at::ScalarType dtype() const { return dtype_; }
+  DType dtype() const { return dtype_; }
   // Whether `peek` needs no keys and values in this layer: it then takes next to no time.
   bool folds_keys(int64_t layer) const { return this->layer(layer).peek() != nullptr; }
   // The shares of the weights that are multiplied in a layer's products: of queries, keys and values, 1 before the
@@ -46,7 +45,7 @@ class TransformerClassifier {
   void embed(PackedBatch& batch) const;
   // The same from pixel_values (rows, channels, height, width), where the model takes images. Every row has all patches
   // of its image and the tokens before them.
-  void embed_images(PackedBatch& batch, const at::Tensor& pixel_values) const;
+  void embed_images(PackedBatch& batch, const Tensor& pixel_values) const;
   // The sub-layers of one layer, in place.
   void attention(int64_t layer, PackedBatch& batch) const;
   void feed_forward(int64_t layer, PackedBatch& batch) const;
@@ -55,7 +54,7 @@ class TransformerClassifier {
   // The norm behind the last layer, of all tokens, in place; `classify` does without.
   void finish(PackedBatch& batch) const;
   // (rows, C) in the model's dtype; where `reads_one_token`, the batch may have no other.
-  at::Tensor classify(const PackedBatch& batch) const;
+  Tensor classify(const PackedBatch& batch) const;
 
  private:
   const Embeddings& embeddings() const;
@@ -64,7 +63,7 @@ class TransformerClassifier {
   template <typename F>
   void with_dtype(const F& f) const;
 
-  at::ScalarType dtype_;
+  DType dtype_;
   int64_t D_;
   Head head_;
   std::optional<Embeddings> embeddings_;              // of texts

@@ -1,13 +1,12 @@
 // LayerNorm and RMSNorm, and the stages of a sub-layer that they stand in: its first and its last.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <optional>
 
 #include "core/isa.h"
 #include "core/profile.h"
 #include "linear/stages.h"
+#include "tensor/tensor.h"
 #include "transformer/spec.h"
 
 namespace moco {
@@ -17,10 +16,10 @@ class NormLayer {
  public:
   // Refuses weights of another size.
   NormLayer(const NormSpec& spec, int64_t size);
-  Norm get() const { return {weight_.const_data_ptr<float>(), bias_.const_data_ptr<float>(), eps_, rms_}; }
+  Norm get() const { return {weight_.data<float>(), bias_.data<float>(), eps_, rms_}; }
 
  private:
-  at::Tensor weight_, bias_;  // float32
+  Tensor weight_, bias_;  // float32
   float eps_;
   bool rms_;
 };
@@ -29,7 +28,7 @@ class NormLayer {
 struct NormLayers {
   NormLayers(const SubLayerNorms& norms, int64_t size);
   std::optional<NormLayer> before, output, after;
-  at::Tensor zeros;  // (size) float32, with `output`
+  Tensor zeros;  // (size) float32, with `output`
 };
 
 // What a sub-layer reads of its tokens: hidden itself, or where a norm comes first what its stage has left.
@@ -55,7 +54,7 @@ inline void normalize_output(const Linear& linear, const NormLayers& norms, floa
   const int64_t D = linear.outputs();
   const Norm norm = norms.output->get();
   for (float* token = product; token < product + tokens * D; token += D) {
-    hidden_kernels<float>().add_residual(token, linear.bias(), norms.zeros.const_data_ptr<float>(), &norm, 1, D, token);
+    hidden_kernels<float>().add_residual(token, linear.bias(), norms.zeros.data<float>(), &norm, 1, D, token);
   }
 }
 
@@ -71,7 +70,7 @@ Stage<T> last_stage(const Linear& linear, const NormLayers& norms, T* hidden, in
             float* product = between.product + own.first * D;
             const Norm norm = norms.after ? norms.after->get() : Norm{};
             if (norms.output) normalize_output(linear, norms, product, own.size());
-            const float* bias = norms.output ? norms.zeros.const_data_ptr<float>() : linear.bias();
+            const float* bias = norms.output ? norms.zeros.data<float>() : linear.bias();
             hidden_kernels<T>().add_residual(product, bias, x, norms.after ? &norm : nullptr, own.size(), D, x);
           }};
 }

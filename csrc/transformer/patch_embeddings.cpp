@@ -1,23 +1,16 @@
 #include "transformer/patch_embeddings.h"
 
-#include <ATen/ops/add.h>
-#include <ATen/ops/constant_pad_nd.h>
-
 #include <algorithm>
 
 #include "core/checks.h"
 #include "core/isa.h"
 #include "core/profile.h"
 #include "linear/stages.h"
+#include "tensor/convert.h"
 
 namespace moco {
 
 namespace {
-
-template <typename T>
-const T* data(const at::Tensor& tensor) {
-  return static_cast<const T*>(tensor.const_data_ptr());
-}
 
 // The weights, if they fit each other and hidden states of size D.
 PatchEmbeddingSpec checked(PatchEmbeddingSpec spec, int64_t D) {
@@ -28,32 +21,40 @@ PatchEmbeddingSpec checked(PatchEmbeddingSpec spec, int64_t D) {
                        std::all_of(patch.begin(), patch.end(), positive) && patch[0] <= image[1] &&
                        patch[1] <= image[2],
                    "TransformerClassifier: patches must fit an image of (channels, height, width) (got patches of ",
-                   c10::IntArrayRef(patch), " and ", c10::IntArrayRef(image), ")");
+                   patch, " and ", image, ")");
   check_affine(spec.projection, {D, image[0] * patch[0] * patch[1]});
-  const at::Tensor& first_tokens = spec.first_tokens;
+  const Tensor& first_tokens = spec.first_tokens;
   MOCO_CHECK_VALUE(first_tokens.dim() == 2, "TransformerClassifier: first_tokens must have shape (any, ", D, ") (got ",
                    first_tokens.sizes(), ")");
   MOCO_CHECK_SHAPE("TransformerClassifier", first_tokens, {first_tokens.size(0), D});
   const int64_t patches = (image[1] / patch[0]) * (image[2] / patch[1]);
-  const at::Tensor& positions = spec.positions;
+  const Tensor& positions = spec.positions;
   MOCO_CHECK_SHAPE("TransformerClassifier", positions, {first_tokens.size(0) + patches, D});
   return spec;
 }
 
 // The projection, with an even number of inputs, as products of bfloat16 need it.
 LinearWeights with_even_inputs(const Affine& projection) {
-  const at::Tensor weight = projection.first.detach();
-  return {at::constant_pad_nd(weight, {0, weight.size(1) % 2}), projection.second};
+  const auto& [weight, bias] = projection;
+  const Tensor even = Tensor::zeros({weight.size(0), round_up(weight.size(1), 2)}, weight.dtype());
+  copy(weight, even.narrow(1, 0, weight.size(1)));
+  return {even, bias};
 }
 
 }  // namespace
 
-PatchEmbeddings::PatchEmbeddings(PatchEmbeddingSpec spec, int64_t D, at::ScalarType dtype)
+PatchEmbeddings::PatchEmbeddings(PatchEmbeddingSpec spec, int64_t D, DType dtype)
     : spec_(checked(std::move(spec), D)), projection_(with_even_inputs(spec_.projection), dtype) {
   spec_.projection = {};  // the linear layer has its own
-  spec_.positions = spec_.positions.detach().to(dtype).contiguous();
-  const at::Tensor own = spec_.positions.narrow(0, 0, spec_.first_tokens.size(0));
-  spec_.first_tokens = at::add(spec_.first_tokens.detach().to(dtype), own).contiguous();
+  spec_.positions = spec_.positions.to(dtype).clone();
+  spec_.first_tokens = spec_.first_tokens.to(dtype).clone();
+  with_type(dtype, [&]<typename T>(T) {
+    T* tokens = spec_.first_tokens.data<T>();
+    const T* positions = spec_.positions.data<T>();
+    for (int64_t i = 0; i < spec_.first_tokens.numel(); ++i) {
+      tokens[i] = convert<T>(convert<float>(tokens[i]) + convert<float>(positions[i]));
+    }
+  });
 }
 
 // Every image takes the same way whatever is beside it: its patches are tokens of products in fixed tiles.
@@ -63,7 +64,7 @@ void PatchEmbeddings::run(const T* pixels, int64_t rows, T* hidden) const {
   const int64_t D = projection_.outputs();
   const int64_t image_pixels = spec_.image_size[0] * spec_.image_size[1] * spec_.image_size[2];
   for (int64_t row = 0; row < rows; ++row) {
-    std::copy_n(data<T>(spec_.first_tokens), spec_.first_tokens.numel(), hidden + row * tokens() * D);
+    std::copy_n(spec_.first_tokens.data<T>(), spec_.first_tokens.numel(), hidden + row * tokens() * D);
   }
   const int64_t all = rows * patches();
   run_stages<T>(all, {.normalized = K, .product = D},
@@ -116,7 +117,7 @@ void PatchEmbeddings::add_positions(float* product, int64_t first_patch, int64_t
     const int64_t patch = (first_patch + done) % patches();
     const int64_t some = std::min(patches() - patch, count - done);
     const int64_t token = before + patch;
-    hidden_kernels<T>().add_residual(product + done * D, projection_.bias(), data<T>(spec_.positions) + token * D,
+    hidden_kernels<T>().add_residual(product + done * D, projection_.bias(), spec_.positions.data<T>() + token * D,
                                      nullptr, some, D, hidden + (row * tokens() + token) * D);
     done += some;
   }

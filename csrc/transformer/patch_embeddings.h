@@ -1,12 +1,11 @@
 // Pixels to the hidden states that the first layer reads: a linear layer over the patches of an image.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <vector>
 
 #include "linear/linear.h"
+#include "tensor/tensor.h"
 #include "transformer/spec.h"
 
 namespace moco {
@@ -14,7 +13,7 @@ namespace moco {
 class PatchEmbeddings {
  public:
   // D: the size of the hidden states.
-  PatchEmbeddings(PatchEmbeddingSpec spec, int64_t D, at::ScalarType dtype);
+  PatchEmbeddings(PatchEmbeddingSpec spec, int64_t D, DType dtype);
 
   const std::vector<int64_t>& image_size() const { return spec_.image_size; }  // channels, height, width
   int64_t tokens() const { return spec_.positions.size(0); }                   // of an image

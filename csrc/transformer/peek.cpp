@@ -20,7 +20,7 @@ bool Peek::can(const LayerSpec& spec) {
          attention.keys.full() && !std::holds_alternative<DisentangledBias>(attention.bias);
 }
 
-Peek::Peek(const AttentionSpec& spec, const SelfAttention& attention, at::ScalarType dtype)
+Peek::Peek(const AttentionSpec& spec, const SelfAttention& attention, DType dtype)
     : query_(spec.query),
       key_(spec.key),
       value_(spec.value),
@@ -33,15 +33,15 @@ Peek::Peek(const AttentionSpec& spec, const SelfAttention& attention, at::Scalar
 const Peek::Packed& Peek::packed() const {
   std::call_once(once_, [&] {
     Packed packed;
-    const auto fine = [&](const at::Tensor& weight, const at::Tensor& bias) {
+    const auto fine = [&](const Tensor& weight, const Tensor& bias) {
       return Linear({weight, bias}, dtype_, {.depth = Linear::kFineDepth});
     };
     packed.query = std::make_unique<Linear>(fine(query_.dense(), query_.bias));
-    const at::Tensor key = key_.dense();
-    const at::Tensor value = value_.dense();
+    const Tensor key = key_.dense();
+    const Tensor value = value_.dense();
     for (int64_t head = 0; head < heads_; ++head) {
-      const auto rows_of_head = [&](const at::Tensor& all) { return all.narrow(0, head * d_, d_); };
-      packed.key.push_back(fine(rows_of_head(key).t(), at::Tensor()));
+      const auto rows_of_head = [&](const Tensor& all) { return all.narrow(0, head * d_, d_); };
+      packed.key.push_back(fine(rows_of_head(key).transposed(0, 1), Tensor()));
       packed.value.push_back(fine(rows_of_head(value), rows_of_head(value_.bias)));
     }
     packed_ = std::move(packed);

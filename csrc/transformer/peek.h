@@ -27,7 +27,7 @@ class Peek {
   static bool can(const LayerSpec& spec);
 
   // attention: the sub-layer that is peeked at, whose norms and bias these are; it must outlive this.
-  Peek(const AttentionSpec& spec, const SelfAttention& attention, at::ScalarType dtype);
+  Peek(const AttentionSpec& spec, const SelfAttention& attention, DType dtype);
 
   // cls: (rows, D), the first tokens of hidden; what `attention` would make of them takes their place.
   // hidden: (T, D); cu_seqlens: (rows + 1).
@@ -47,7 +47,7 @@ class Peek {
   LinearWeights query_, key_, value_;
   const SelfAttention& attention_;
   int64_t heads_, d_, D_;
-  at::ScalarType dtype_;
+  DType dtype_;
 
   // Packed when it is first asked for: most layers are only run.
   mutable std::once_flag once_;

@@ -4,8 +4,6 @@
 //                      whose add(tile) adds to some scores
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <variant>
@@ -14,6 +12,7 @@
 #include "core/parallel.h"
 #include "core/scratch.h"
 #include "linear/products.h"
+#include "tensor/tensor.h"
 #include "transformer/spec.h"
 
 namespace moco {
@@ -59,11 +58,11 @@ class DistanceTable {
   void check(int64_t tokens) const;
   OfHead of_head(int64_t head) const {
     const int64_t positions = (values_.size(1) + 1) / 2;
-    return {values_.const_data_ptr<float>() + head * values_.size(1) + positions - 1};
+    return {values_.data<float>() + head * values_.size(1) + positions - 1};
   }
 
  private:
-  at::Tensor values_;  // (heads, 2 * positions - 1), times sqrt(d): scores are scaled with it
+  Tensor values_;  // (heads, 2 * positions - 1), times sqrt(d): scores are scaled with it
 };
 
 // The vectors of all distances of one head, as the right operand of a product: of distances in order, those of a tile
@@ -121,21 +120,21 @@ class DisentangledTables {
     DistanceVectors of_keys, of_queries;  // by key - query, by query - key
   };
 
-  DisentangledTables(const DisentangledBias& spec, int64_t heads, int64_t d, at::ScalarType dtype);
+  DisentangledTables(const DisentangledBias& spec, int64_t heads, DType dtype);
   void check(int64_t tokens) const;
   OfHead of_head(int64_t head) const { return {vectors(keys_, head), vectors(queries_, head)}; }
 
  private:
-  DistanceVectors vectors(const at::Tensor& table, int64_t head) const;
+  DistanceVectors vectors(const Tensor& table, int64_t head) const;
 
   int64_t positions_;
-  at::Tensor keys_, queries_;  // (heads, 2 * positions rounded up / kBlock, words of d, kBlock, inputs in a word)
+  Tensor keys_, queries_;  // (heads, 2 * positions rounded up / kBlock, words of d, kBlock, inputs in a word)
 };
 
 using PackedBias = std::variant<NoBias, DistanceTable, DisentangledTables<true, false>, DisentangledTables<false, true>,
                                 DisentangledTables<true, true>>;
 
 // The bias of a layer whose heads are of size d, if it fits them.
-PackedBias packed(const ScoreBias& spec, int64_t heads, int64_t d, at::ScalarType dtype);
+PackedBias packed(const ScoreBias& spec, int64_t heads, int64_t d, DType dtype);
 
 }  // namespace moco

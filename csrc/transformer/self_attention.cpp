@@ -36,7 +36,7 @@ std::vector<Range> shared_chunks(const std::vector<int32_t>& cu_seqlens) {
 }
 
 // The weights, if they fit each other.
-const AttentionSpec& checked(const AttentionSpec& spec, at::ScalarType dtype) {
+const AttentionSpec& checked(const AttentionSpec& spec, DType dtype) {
   const int64_t D = spec.query.inputs();
   const int64_t all = spec.query.outputs();
   MOCO_CHECK_VALUE(spec.heads > 0 && all % spec.heads == 0,
@@ -49,14 +49,14 @@ const AttentionSpec& checked(const AttentionSpec& spec, at::ScalarType dtype) {
     check_same_tokens(spec.query, *other);
   }
   check_linear(spec.output, D, all);
-  MOCO_CHECK_VALUE(dtype == at::kFloat || d % 2 == 0, "TransformerClassifier: the size of a head must be even in ",
+  MOCO_CHECK_VALUE(dtype == DType::kFloat32 || d % 2 == 0, "TransformerClassifier: the size of a head must be even in ",
                    name_of(dtype), " (got ", d, ")");
   MOCO_CHECK_VALUE(spec.keep > 0 && spec.keep <= 1, "TransformerClassifier: keep must be above 0 and at most 1 (got ",
                    spec.keep, ")");
   if (spec.rope) {
     const auto& [cos, sin] = *spec.rope;
     MOCO_CHECK_VALUE(cos.dim() == 2 && 2 * cos.size(1) <= d && cos.sizes() == sin.sizes() && cos.is_contiguous() &&
-                         sin.is_contiguous() && cos.scalar_type() == at::kFloat && sin.scalar_type() == at::kFloat,
+                         sin.is_contiguous() && cos.dtype() == DType::kFloat32 && sin.dtype() == DType::kFloat32,
                      "TransformerClassifier: rope must have float32 cos and sin of shape (positions, at most ", d / 2,
                      ")");
   }
@@ -65,7 +65,7 @@ const AttentionSpec& checked(const AttentionSpec& spec, at::ScalarType dtype) {
 
 }  // namespace
 
-SelfAttention::SelfAttention(const AttentionSpec& spec, const SubLayerNorms& norms, at::ScalarType dtype)
+SelfAttention::SelfAttention(const AttentionSpec& spec, const SubLayerNorms& norms, DType dtype)
     : query_key_value_({checked(spec, dtype).query, spec.key, spec.value}, dtype),
       query_({spec.query}, dtype),
       key_value_({spec.key, spec.value}, dtype),
@@ -185,8 +185,8 @@ void SelfAttention::prepare_heads(T* x, Range tokens, int64_t heads, const std::
   }
   if (!rope_) return;
   const int64_t half = rope_->cos.size(1);
-  kernels.rotate(x + tokens.first * ld, ld, rope_->cos.const_data_ptr<float>() + tokens.first * half,
-                 rope_->sin.const_data_ptr<float>() + tokens.first * half, tokens.size(), heads, d, half);
+  kernels.rotate(x + tokens.first * ld, ld, rope_->cos.data<float>() + tokens.first * half,
+                 rope_->sin.data<float>() + tokens.first * half, tokens.size(), heads, d, half);
 }
 
 template <typename T>

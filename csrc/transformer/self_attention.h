@@ -17,7 +17,7 @@ namespace moco {
 
 class SelfAttention {
  public:
-  SelfAttention(const AttentionSpec& spec, const SubLayerNorms& norms, at::ScalarType dtype);
+  SelfAttention(const AttentionSpec& spec, const SubLayerNorms& norms, DType dtype);
 
   // The whole sub-layer, in place. hidden: (T, D); cu_seqlens: (rows + 1); received: see varlen_attention.
   template <typename T>
@@ -65,7 +65,7 @@ class SelfAttention {
   // Weights that are packed when they are first asked for: the last layer is often run for pooled tokens only.
   class LazyLinear {
    public:
-    LazyLinear(std::vector<LinearWeights> layers, at::ScalarType dtype) : layers_(std::move(layers)), dtype_(dtype) {}
+    LazyLinear(std::vector<LinearWeights> layers, DType dtype) : layers_(std::move(layers)), dtype_(dtype) {}
     const Linear& get() const {
       std::call_once(once_,
                      [&] { linear_ = std::make_unique<Linear>(layers_, dtype_, LinearOptions{.skip_zeros = true}); });
@@ -75,7 +75,7 @@ class SelfAttention {
 
    private:
     std::vector<LinearWeights> layers_;
-    at::ScalarType dtype_;
+    DType dtype_;
     mutable std::once_flag once_;
     mutable std::unique_ptr<Linear> linear_;
   };

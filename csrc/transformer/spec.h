@@ -2,8 +2,6 @@
 // What a family does not have is absent, and costs nothing.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <optional>
@@ -14,6 +12,7 @@
 
 #include "core/checks.h"
 #include "linear/weights.h"
+#include "tensor/tensor.h"
 
 namespace moco {
 
@@ -26,7 +25,7 @@ struct NormSpec {
 
 // Rotary positions: of the first dims of every query and key, pairs (i, dims / 2 + i) are turned.
 struct Rope {
-  at::Tensor cos, sin;  // (positions, dims / 2) float32
+  Tensor cos, sin;  // (positions, dims / 2) float32
 };
 
 // Which keys a query attends to: so many before its own token and behind it, or all.
@@ -51,15 +50,15 @@ struct KeyRange {
 
 // Numbers that are added to scores after they are scaled, by the distance between two tokens.
 struct DistanceBias {
-  at::Tensor values;  // (heads, 2 * positions - 1) float32, of key - query from -(positions - 1) on
+  Tensor values;  // (heads, 2 * positions - 1) float32, of key - query from -(positions - 1) on
 };
 
 // Products that are added to scores before they are scaled, by the root of a head's size times the number of products,
 // q . k included: of a query with the key of a distance, of a key with the query of a distance. Distances share them in
 // buckets.
 struct DisentangledBias {
-  at::Tensor buckets;                       // (2 * positions - 1) int64, of query - key from -(positions - 1) on
-  std::optional<at::Tensor> keys, queries;  // (any, D), projected; one of them at least
+  Tensor buckets;                       // (2 * positions - 1) int64, of query - key from -(positions - 1) on
+  std::optional<Tensor> keys, queries;  // (any, D), projected; one of them at least
 };
 
 using ScoreBias = std::variant<std::monostate, DistanceBias, DisentangledBias>;
@@ -96,9 +95,9 @@ struct LayerSpec {
 };
 
 struct EmbeddingSpec {
-  at::Tensor words;                            // (any, E)
-  std::optional<at::Tensor> positions, types;  // (any, E)
-  double scale;                                // of words
+  Tensor words;                            // (any, E)
+  std::optional<Tensor> positions, types;  // (any, E)
+  double scale;                            // of words
   std::optional<NormSpec> norm;
   std::optional<Affine> projection;    // E -> D
   std::optional<int64_t> padding_idx;  // where given, positions count from padding_idx + 1 and skip that token
@@ -107,8 +106,8 @@ struct EmbeddingSpec {
 // An image in patches: each is a token, and others stand before them.
 struct PatchEmbeddingSpec {
   Affine projection;                // (D, channels * height * width of a patch)
-  at::Tensor first_tokens;          // (k, D)
-  at::Tensor positions;             // (k + patches, D)
+  Tensor first_tokens;              // (k, D)
+  Tensor positions;                 // (k + patches, D)
   std::vector<int64_t> image_size;  // channels, height, width
   std::vector<int64_t> patch_size;  // height, width
 };

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from moco_rt._C import PackedBatch
 from moco_rt.analysis.columns import Column, PackedColumn
 from moco_rt.analysis.frame import MLFrame
 from moco_rt.analysis.frame_files import FrameWriter
@@ -35,6 +34,7 @@ from moco_rt.architectures import (
 )
 from moco_rt.architectures.compressed.shortening import leave_out
 from moco_rt.architectures.conversion import to_dtype
+from moco_rt.architectures.device_batch import batch_of
 from moco_rt.architectures.sites import all_sites
 from moco_rt.inputs.batching import by_length, pad
 from moco_rt.inputs.images import check_column, process_images, take_images
@@ -248,7 +248,7 @@ def _capture_batch(
 ) -> dict[str, list[NDArray[np.float32]]]:
     """Every column of a batch: a value for each row."""
     captured: dict[str, list[NDArray[np.float32]]] = {}
-    batch = PackedBatch(attention_mask, pooled=architecture.pooled_token)
+    batch = batch_of(attention_mask, pooled=architecture.pooled_token)
     mask = architecture.context(attention_mask, hidden)
     for site, run in architecture.steps():
         before = attention_mask

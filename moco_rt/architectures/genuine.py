@@ -99,6 +99,28 @@ class Watch:
         return sum(map(len, self._others))
 
 
+class WeightPlaces:
+    """The places of the large weights of a model: the kernels read some of them there, and keep their addresses.
+
+    To share a model with another process, pickled or by `share_memory`, moves its weights.
+
+    Args:
+        model: whose weights are packed for the kernels from here on.
+    """
+
+    def __init__(self, model: torch.nn.Module):
+        # Small ones are copied.
+        self._weights = [weight for weight in (*model.parameters(), *model.buffers()) if weight.dim() > 1]
+        self._places = self._current()
+
+    def have_changed(self) -> bool:
+        """Tell whether any of them lies elsewhere by now."""
+        return self._current() != self._places
+
+    def _current(self) -> list[int]:
+        return [weight.data_ptr() for weight in self._weights]
+
+
 def _built_anew(model: Any) -> torch.nn.Module:
     """A model of the same class and configuration, without weights: 10 to 25 ms for 12 layers."""
     try:

@@ -15,7 +15,7 @@ from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPo
 
 from moco_rt._C import PackedBatch, TransformerClassifier
 from moco_rt.architectures.base import Architecture
-from moco_rt.architectures.genuine import check_genuine
+from moco_rt.architectures.genuine import WeightPlaces, check_genuine
 from moco_rt.architectures.registry import adapter_of_base
 
 
@@ -72,9 +72,14 @@ class _PackedForward:
         if base.device.type != "cpu":
             raise ValueError(f"the packed kernels need a model on the CPU (got {base.device})")
         self._base = base
-        self._encoder: TransformerClassifier = architecture.encoder(base.dtype, classifier=False)
+        self._architecture = architecture
+        self._pack_weights()
         self._max_seqlen = architecture.max_seqlen
         self._pool = architecture.pool
+
+    def _pack_weights(self) -> None:
+        self._encoder: TransformerClassifier = self._architecture.encoder(self._base.dtype, classifier=False)
+        self._places = WeightPlaces(self._base)
 
     def __call__(
         self,
@@ -108,6 +113,8 @@ class _PackedForward:
     @torch.no_grad()
     def _hidden(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """Hidden states (rows, S, D), zeros in the place of padding."""
+        if self._places.have_changed():
+            self._pack_weights()
         batch = PackedBatch(attention_mask)
         batch.take_ids(input_ids, token_type_ids)
         self._encoder.embed(batch)

@@ -243,11 +243,11 @@ def watch(monitor: Monitor, results: Results, run_full: Callable[[Tensor], Resul
         run_full: that model on some rows of the batch, by their places: (rows,) int64.
         step: of the policy that the batch met.
     """
-    exit_rule = results.exit_rule.cpu().numpy()
+    exit_rule = results.exit_rule.numpy()
     places = monitor.sample_rows(exit_rule)
     if len(places) == 0:
         return
-    rows = torch.from_numpy(places).to(results.logits.device)
+    rows = torch.from_numpy(places)
     given, fast = (logits.to("cpu", torch.float32).numpy() for logits in (run_full(rows).logits, results.logits[rows]))
     monitor.record_checks(exit_rule[places], ~monitor.task.same(given, fast), step)
 

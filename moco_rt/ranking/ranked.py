@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from moco_rt._C import PackedBatch, Results
+from moco_rt._C import Results
+from moco_rt.architectures.device_batch import AnyBatch, on_cpu
 from moco_rt.encoding import EncodedTexts
 from moco_rt.ranking.candidates import Candidates
 from moco_rt.ranking.elimination import RankScores, eliminated
@@ -126,13 +127,13 @@ class _EliminationPoint:
         self._candidates, self._features = candidates, features
         self._found = found
 
-    def apply(self, batch: PackedBatch, results: Results) -> int:  # noqa: ARG002
+    def apply(self, batch: AnyBatch, results: Results) -> int:  # noqa: ARG002
         """Estimate all that are left, and take those out that leave."""
         rows = batch.row_ids.long().numpy()
-        x = np.hstack([batch.pool("cls+mean").cpu().numpy(), self._features[rows]])
+        x = np.hstack([batch.pool("cls+mean").numpy(), self._features[rows]])
         leave = self._elimination.let_leave(self._place, self._candidates[rows], x, self._found)
         if leave.any():
-            batch.compact(torch.from_numpy(~leave))
+            on_cpu(batch).compact(torch.from_numpy(~leave))
         return int(leave.sum())
 
 

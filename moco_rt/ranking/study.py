@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from moco_rt._C import PackedBatch, Results
+from moco_rt._C import Results
+from moco_rt.architectures.device_batch import AnyBatch, on_cpu
 from moco_rt.architectures.sites import TOKENS
 from moco_rt.policies.bag_of_tokens import AnyOffRamp
 from moco_rt.policies.fingerprints import numeric_form
@@ -146,11 +147,11 @@ class _LeavePoint:
         self._compiled = estimate.compiled()
         self._leave = leave
 
-    def apply(self, batch: PackedBatch, results: Results) -> int:  # noqa: ARG002
-        self._compiled.logits(batch.pool("cls+mean").cpu())
+    def apply(self, batch: AnyBatch, results: Results) -> int:  # noqa: ARG002
+        self._compiled.logits(batch.pool("cls+mean"))
         rows = batch.rows
         if self._leave:
-            batch.compact(batch.row_ids < 0)
+            on_cpu(batch).compact(batch.row_ids < 0)
         return rows if self._leave else 0
 
 

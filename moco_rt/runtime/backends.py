@@ -11,11 +11,10 @@ from torch import Tensor
 
 from moco_rt._C import PackedBatch, Results
 from moco_rt.architectures import Architecture, architecture_of
-from moco_rt.architectures.genuine import Watch, check_genuine
+from moco_rt.architectures.genuine import Watch, WeightPlaces, check_genuine
 from moco_rt.architectures.own_forward import OwnForward
 from moco_rt.encoding import EncodedTexts
 from moco_rt.quantization.hf_quantizer import is_int8
-from moco_rt.quantization.int8_linear import Int8Linear
 from moco_rt.runtime import packed, reference
 from moco_rt.runtime.checks import ModelInputs
 from moco_rt.runtime.exit_points import ExitPoint
@@ -73,7 +72,9 @@ class Backend(Protocol):
 
 
 class PackedBackend:
-    """The extension's own kernels, on a copy of the weights as they are when it is made (in int8 on the model's own).
+    """The extension's own kernels, on a copy of the weights as they are when it is made.
+
+    Embeddings and int8 weights are the model's own.
 
     Raises:
         ValueError: the kernels do not cover the model, its device or its dtype.
@@ -94,9 +95,7 @@ class PackedBackend:
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("the packed backend runs on\n%s", describe_machine())
         self._watch = Watch(tuple(model.modules()))
-        # The kernels keep pointers to these; pickling a model for another process moves them.
-        self._int8_weights = [module.weight for module in model.modules() if type(module) is Int8Linear]
-        self._places = self._int8_places()
+        self._places = WeightPlaces(model)
         self._warm_up()
         if _log.isEnabledFor(logging.INFO) and (densities := self._densities()):
             _log.info("zeros are not multiplied: %s", densities)
@@ -125,8 +124,8 @@ class PackedBackend:
         return self._encoder.dtype
 
     def is_outdated(self) -> bool:
-        """Tell whether a module got a hook or another method, or int8 weights lie elsewhere."""
-        if self._int8_weights and self._int8_places() != self._places:
+        """Tell whether a module got a hook or another method, or weights lie elsewhere."""
+        if self._places.have_changed():
             return True
         if not self._watch.sees_change():
             return False
@@ -154,9 +153,6 @@ class PackedBackend:
     def run_images(self, exits: Mapping[str, ExitPoint], pixel_values: Tensor) -> Results:
         """Run `packed.forward_images`."""
         return packed.forward_images(self._encoder, exits, self.max_seqlen, pixel_values)
-
-    def _int8_places(self) -> list[int]:
-        return [weight.data_ptr() for weight in self._int8_weights]
 
 
 class ReferenceBackend:
@@ -289,8 +285,8 @@ def choose_backend(asked_for: str, model: Any) -> Backend:
 
 def _of_all_rows(batch: PackedBatch, logits: Tensor) -> Results:
     """Return the results where every row ran to the end with these logits: (rows, C)."""
-    results = Results(batch.rows, logits.shape[1], dtype=logits.dtype, device=logits.device)
-    results.write_last(batch, logits)
+    results = Results(batch.rows, logits.shape[1], dtype=logits.dtype)
+    results.write_last(batch, logits.cpu())
     return results
 
 

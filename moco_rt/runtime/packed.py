@@ -65,7 +65,7 @@ def forward_images(
 
 
 def _results(encoder: TransformerClassifier, batch: PackedBatch) -> Results:
-    return Results(batch.rows, encoder.num_classes, dtype=encoder.dtype, device=torch.device("cpu"))
+    return Results(batch.rows, encoder.num_classes, dtype=encoder.dtype)
 
 
 def _from_embeddings(

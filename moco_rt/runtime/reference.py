@@ -11,9 +11,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from moco_rt._C import PackedBatch, Results
+from moco_rt._C import Results
 from moco_rt.architectures import Architecture
 from moco_rt.architectures.compressed.shortening import leave_out
+from moco_rt.architectures.device_batch import AnyBatch, batch_of, on_cpu
 from moco_rt.architectures.sites import TOKENS
 from moco_rt.runtime.exit_points import ExitPoint, needs_mean_before
 
@@ -66,10 +67,10 @@ def forward_images(architecture: Architecture, exits: Mapping[str, ExitPoint], p
     return _from_embeddings(architecture, exits, hidden, attention_mask, *_begin(architecture, attention_mask))
 
 
-def _begin(architecture: Architecture, attention_mask: Tensor) -> tuple[PackedBatch, Results]:
+def _begin(architecture: Architecture, attention_mask: Tensor) -> tuple[AnyBatch, Results]:
     """A batch of rows that have neither ids nor hidden states yet, and results that none of them has yet."""
-    batch = PackedBatch(attention_mask, pooled=architecture.pooled_token)
-    return batch, Results(batch.rows, architecture.num_classes, dtype=architecture.dtype, device=architecture.device)
+    batch = batch_of(attention_mask, pooled=architecture.pooled_token)
+    return batch, Results(batch.rows, architecture.num_classes, dtype=architecture.dtype)
 
 
 def _from_embeddings(
@@ -77,7 +78,7 @@ def _from_embeddings(
     exits: Mapping[str, ExitPoint],
     hidden: Tensor,
     attention_mask: Tensor,
-    batch: PackedBatch,
+    batch: AnyBatch,
     results: Results,
 ) -> Results:
     mask = architecture.context(attention_mask, hidden)
@@ -96,5 +97,5 @@ def _from_embeddings(
                 hidden, attention_mask = batch.pad(), batch.attention_mask()
         if attention_mask is not before:
             mask = architecture.context(attention_mask, hidden)
-    results.write_last(batch, architecture.classify(hidden, attention_mask))
+    results.write_last(on_cpu(batch), architecture.classify(hidden, attention_mask).cpu())
     return results

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from moco_rt.architectures.sites import EMBEDDINGS, layer_of_attention
@@ -196,7 +195,7 @@ def _exits(
         if off_ramp is not None:
             thresholds = np.full_like(off_ramp.thresholds, threshold)
             policy.add(Exit.of(replace(off_ramp, thresholds=thresholds), str(off_ramp.site)))
-    return compile_exits(policy, model.device)
+    return compile_exits(policy)
 
 
 def _around(by_length: NDArray[np.int64], lengths: NDArray[np.int64], share: float) -> NDArray[np.int64]:
@@ -234,7 +233,5 @@ def _time(
 
 
 def _forward(model: EarlyExitClassifier, exits: Mapping[str, ExitPoint], batch: Any) -> None:
-    """Run a batch to its end, on a GPU too, which would go on in the background."""
+    """Run a batch to its end, its results on the CPU."""
     model.run_batch(exits, batch)
-    if model.device.type == "cuda":
-        torch.cuda.synchronize()

@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from moco_rt._C import PackedBatch, Results, ngram_buckets
+from moco_rt.architectures.device_batch import AnyBatch
 from moco_rt.architectures.sites import TOKENS
 from moco_rt.encoding import EncodedTexts
 from moco_rt.inputs.batching import by_lengths
@@ -90,8 +91,8 @@ class _Recorder:
         self._seen = seen
         self.places: Sequence[int] = ()
 
-    def apply(self, batch: PackedBatch, results: Results) -> int:  # noqa: ARG002
-        self._seen[self.places] = batch.pool("cls+mean").cpu().numpy()
+    def apply(self, batch: AnyBatch, results: Results) -> int:  # noqa: ARG002
+        self._seen[self.places] = batch.pool("cls+mean").numpy()
         return 0
 
 
@@ -105,7 +106,7 @@ class _TokenRecorder:
         self._seen: list[NDArray[np.int32]] = [np.empty(0, np.int32)] * rows
         self.places: Sequence[int] = ()
 
-    def apply(self, batch: PackedBatch, results: Results) -> int:  # noqa: ARG002
+    def apply(self, batch: AnyBatch, results: Results) -> int:  # noqa: ARG002
         rows = batch.ids.to(torch.int32).tensor_split(batch.cu_seqlens[1:-1].long())
         for place, row in zip(self.places, rows, strict=True):
             self._seen[place] = row.numpy()

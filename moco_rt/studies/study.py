@@ -230,7 +230,7 @@ def _answer(off_ramp: AnyOffRamp, rows: Recordings) -> tuple[Tensor, Tensor]:
     """Return scores and predicted classes of recorded rows, (2, N), and what they would leave with, (N, C)."""
     if isinstance(off_ramp, BagOfTokens):
         return compile_bag(off_ramp).answer(rows.batch())
-    return compile_off_ramp(off_ramp, torch.device("cpu")).answer(_feature(off_ramp, rows))
+    return compile_off_ramp(off_ramp).answer(_feature(off_ramp, rows))
 
 
 def _features(site: str) -> Sequence[str]:

@@ -422,7 +422,7 @@ def test_a_row_on_the_threshold_is_not_tipped_over_it_by_the_order_of_a_sum():
         )
         batch = PackedBatch(torch.ones(600, 1, dtype=torch.bool))
         batch.unpad(torch.from_numpy(texts)[:, None])
-        results = Results(600, 2, dtype=torch.float32, device=torch.device("cpu"))
+        results = Results(600, 2, dtype=torch.float32)
         exits.apply(batch, results)
         np.testing.assert_array_equal(results.exit_site >= 0, condition(texts))
 

@@ -35,12 +35,3 @@ def test_pages_load_nothing_from_the_network():
     for file in pictures:
         text = file.read_text(encoding="utf-8")
         assert not re.search(r"(href|src|url\()\s*=?\s*[\"']?https?:", text), file
-
-
-def test_readme_names_all_dependencies_of_a_build_for_another_torch():
-    """They are not installed by themselves there: `--no-deps`."""
-    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    listed = re.search(r"^dependencies = \[\n(.*?)^\]", project, re.MULTILINE | re.DOTALL)[1]
-    needed = set(re.findall(r'^ *"([\w-]+)', listed, re.MULTILINE)) - {"torch", "numpy"}  # transformers brings numpy
-    (line,) = re.findall(r'pip install "transformers.*', (ROOT / "README.md").read_text(encoding="utf-8"))
-    assert {re.match(r"[\w-]+", word)[0] for word in shlex.split(line)[2:]} == needed

@@ -135,7 +135,7 @@ def test_strided_tables_are_read_as_they_look():
 
 def leave(rows, thresholds, dtype=torch.float32, table=None):
     """Let rows leave by a bag: the batch that is left, and the results."""
-    batch, results = batch_of(rows), Results(len(rows), 3, dtype=dtype, device=torch.device("cpu"))
+    batch, results = batch_of(rows), Results(len(rows), 3, dtype=dtype)
     exits = Exits(SITE, 3)
     exits.add_bag(4, bag=BagOfTokens(*(table or random_table()), temperature=1.3), thresholds=thresholds)
     left = exits.apply(batch, results)
@@ -177,7 +177,7 @@ def test_the_label_is_the_predicted_class_however_its_probability_is_rounded(dty
 
 def test_two_bags_of_one_site_are_asked_in_their_order():
     rows = random_rows([5] * 40)
-    batch, results = batch_of(rows), Results(40, 3, dtype=torch.float32, device=torch.device("cpu"))
+    batch, results = batch_of(rows), Results(40, 3, dtype=torch.float32)
     exits = Exits(SITE, 3)
     for rule_id, threshold in ((0, 0.8), (1, 0.5)):
         bag = BagOfTokens(*random_table(seed=rule_id), temperature=1.0)
@@ -216,14 +216,14 @@ def test_a_batch_without_ids_is_refused(one_line_error):
     exits = Exits(SITE, 3)
     exits.add_bag(0, bag=bag, thresholds=[0.0] * 3)
     with one_line_error(ValueError, "PackedBatch: ids must be given by take_ids first (got none)"):
-        exits.apply(batch, Results(1, 3, dtype=torch.float32, device=torch.device("cpu")))
+        exits.apply(batch, Results(1, 3, dtype=torch.float32))
 
 
 def test_other_rules_are_refused_where_nothing_is_embedded(one_line_error):
     exits = Exits(SITE, 3)
     exits.add_linear(0, torch.zeros(3), feature="cls", weight=torch.ones(2), bias=0.0, threshold=0.0)
     with one_line_error(ValueError, "PackedBatch: hidden states must be given by unpad first (got none)"):
-        exits.apply(batch_of([[1, 2]]), Results(1, 3, dtype=torch.float32, device=torch.device("cpu")))
+        exits.apply(batch_of([[1, 2]]), Results(1, 3, dtype=torch.float32))
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,9 @@ STAYED = [0.0, 0.0, 0.0], -1, -1
 TWO_CLASSES = [(torch.ones(2, 3), torch.zeros(2))]
 
 
-def pack(*rows, device="cpu"):
+def pack(*rows):
     """A batch of rows [(length, D)], lists of lists."""
-    rows = [torch.tensor(row, dtype=torch.float32, device=device) for row in rows]
+    rows = [torch.tensor(row, dtype=torch.float32) for row in rows]
     lengths = torch.tensor([len(row) for row in rows])
     batch = PackedBatch(torch.arange(int(lengths.max())) < lengths[:, None])
     batch.unpad(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True))
@@ -31,25 +31,25 @@ def sure(predicted, prob):
     return [[math.log(prob) if c == predicted else math.log((1 - prob) / 2) for c in range(3)]]
 
 
-def plain_off_ramp(device="cpu", score="max_prob", size=3):
+def plain_off_ramp(score="max_prob", size=3):
     """Whose logits are the first numbers of the feature."""
-    layers = [(torch.eye(3, size, device=device), torch.zeros(3, device=device))]
+    layers = [(torch.eye(3, size), torch.zeros(3))]
     return OffRamp(layers, score=score, temperature=1.0)
 
 
-def exits_with(thresholds, site=SITE, *, rule_id=0, feature="cls", patience=1, off_ramp=None, device="cpu"):
+def exits_with(thresholds, site=SITE, *, rule_id=0, feature="cls", patience=1, off_ramp=None):
     exits = Exits(site, 3)
-    add_off_ramp(exits, thresholds, rule_id, feature=feature, patience=patience, off_ramp=off_ramp, device=device)
+    add_off_ramp(exits, thresholds, rule_id, feature=feature, patience=patience, off_ramp=off_ramp)
     return exits
 
 
-def add_off_ramp(exits, thresholds, rule_id=0, *, feature="cls", patience=1, off_ramp=None, device="cpu"):
-    off_ramp = off_ramp or plain_off_ramp(device)
+def add_off_ramp(exits, thresholds, rule_id=0, *, feature="cls", patience=1, off_ramp=None):
+    off_ramp = off_ramp or plain_off_ramp()
     exits.add_off_ramp(rule_id, feature=feature, off_ramp=off_ramp, thresholds=list(thresholds), patience=patience)
 
 
 def results_for(batch):
-    return Results(batch.rows, 3, dtype=batch.hidden.dtype, device=batch.hidden.device)
+    return Results(batch.rows, 3, dtype=batch.hidden.dtype)
 
 
 def outcome(results):
@@ -69,11 +69,11 @@ def log_softmax(logits):
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
-def test_rows_leave_above_the_threshold_of_the_class_they_are_given_with_their_own_probabilities(device):
+def test_rows_leave_above_the_threshold_of_the_class_they_are_given_with_their_own_probabilities():
     rows = sure(0, 0.9), sure(1, 0.9), sure(2, 0.9), sure(0, 0.7), sure(1, 0.99), sure(2, 0.5)
-    batch = pack(*rows, device=device)
+    batch = pack(*rows)
     results = results_for(batch)
-    assert exits_with([0.8, 0.95, 0.6], device=device).apply(batch, results) == 3
+    assert exits_with([0.8, 0.95, 0.6]).apply(batch, results) == 3
     assert outcome(results) == [left_as(0, 0.9), STAYED, left_as(2, 0.9), STAYED, left_as(1, 0.99), STAYED]
     assert batch.row_ids.tolist() == [1, 3, 5]
 
@@ -81,23 +81,23 @@ def test_rows_leave_above_the_threshold_of_the_class_they_are_given_with_their_o
 @pytest.mark.parametrize(
     ("threshold", "leaves"), [(math.inf, False), (math.nan, False), (-math.inf, True), (0.0, True), (1.0, False)]
 )
-def test_a_class_whose_threshold_nothing_exceeds_never_leaves(device, threshold, leaves):
-    batch = pack(sure(0, 0.9), sure(1, 0.999), sure(2, 0.9), sure(1, 0.4), device=device)
+def test_a_class_whose_threshold_nothing_exceeds_never_leaves(threshold, leaves):
+    batch = pack(sure(0, 0.9), sure(1, 0.999), sure(2, 0.9), sure(1, 0.4))
     results = results_for(batch)
-    exits_with([0.8, threshold, 0.8], device=device).apply(batch, results)
+    exits_with([0.8, threshold, 0.8]).apply(batch, results)
     of_class = [left_as(1, prob) if leaves else STAYED for prob in (0.999, 0.4)]
     assert outcome(results) == [left_as(0, 0.9), of_class[0], left_as(2, 0.9), of_class[1]]
 
 
 @pytest.mark.parametrize("score", SCORES)
-def test_a_score_fires_above_its_threshold_and_not_at_it(device, score):
-    off_ramp = plain_off_ramp(device, score)
+def test_a_score_fires_above_its_threshold_and_not_at_it(score):
+    off_ramp = plain_off_ramp(score)
     rows = sure(0, 0.9), sure(1, 0.6)
-    scores = off_ramp.score(torch.tensor([row[0] for row in rows], device=device))[0].tolist()
+    scores = off_ramp.score(torch.tensor([row[0] for row in rows]))[0].tolist()
     below = [float(np.nextafter(np.float32(value), np.float32(-np.inf))) for value in scores]
     for thresholds, left in (([*scores, 0.0], 0), ([*below, 0.0], 2)):
-        batch = pack(*rows, device=device)
-        assert exits_with(thresholds, off_ramp=off_ramp, device=device).apply(batch, results_for(batch)) == left
+        batch = pack(*rows)
+        assert exits_with(thresholds, off_ramp=off_ramp).apply(batch, results_for(batch)) == left
 
 
 @pytest.mark.parametrize(
@@ -108,29 +108,29 @@ def test_a_score_fires_above_its_threshold_and_not_at_it(device, score):
         ("cls+mean", [[4.0, 0.0, 9.0], [9.0, 4.0, 0.0]]),
     ],
 )
-def test_an_off_ramp_reads_its_feature(device, feature, expected):
-    batch = pack([[0.0, 0.0, 9.0], [0.0, 0.0, 9.0]], [[9.0, 0.0, 0.0]], device=device)
+def test_an_off_ramp_reads_its_feature(feature, expected):
+    batch = pack([[0.0, 0.0, 9.0], [0.0, 0.0, 9.0]], [[9.0, 0.0, 0.0]])
     batch.keep_mean()
-    batch.unpad(torch.tensor([[[4.0, 0.0, 0.0], [0.0, 0.0, 8.0]], [[0.0, 4.0, 0.0], [0.0, 0.0, 0.0]]], device=device))
+    batch.unpad(torch.tensor([[[4.0, 0.0, 0.0], [0.0, 0.0, 8.0]], [[0.0, 4.0, 0.0], [0.0, 0.0, 0.0]]]))
     size = 6 if feature == "cls+mean" else 3
-    weight = torch.eye(3).repeat(1, size // 3).to(device)  # cls + mean
-    off_ramp = OffRamp([(weight, torch.zeros(3, device=device))], score="max_prob", temperature=1.0)
+    weight = torch.eye(3).repeat(1, size // 3)  # cls + mean
+    off_ramp = OffRamp([(weight, torch.zeros(3))], score="max_prob", temperature=1.0)
     results = results_for(batch)
-    exits_with([0.5] * 3, feature=feature, off_ramp=off_ramp, device=device).apply(batch, results)
+    exits_with([0.5] * 3, feature=feature, off_ramp=off_ramp).apply(batch, results)
     assert outcome(results) == [(log_softmax(logits).tolist(), SITE, 0) for logits in expected]
 
 
-def test_the_first_added_that_fires_wins_whatever_it_is(device):
+def test_the_first_added_that_fires_wins_whatever_it_is():
     rows = [sure(0, 0.99), sure(1, 0.99), sure(2, 0.8), sure(1, 0.8)]
-    batch = pack(*rows, device=device)
+    batch = pack(*rows)
     results = results_for(batch)
     exits = Exits(SITE, 3)
-    add_off_ramp(exits, [0.9, math.inf, math.inf], 0, device=device)
+    add_off_ramp(exits, [0.9, math.inf, math.inf], 0)
     exits.add_callable(1, LOGITS[2])
-    add_off_ramp(exits, [0.7, 0.9, 0.7], 2, device=device)
-    weight = torch.tensor([0.0, 1.0, 0.0], device=device)  # log p(1)
+    add_off_ramp(exits, [0.7, 0.9, 0.7], 2)
+    weight = torch.tensor([0.0, 1.0, 0.0])  # log p(1)
     exits.add_linear(3, LOGITS[0], feature="cls", weight=weight, bias=0.0, threshold=-1.0)
-    answers = torch.tensor([True, False, False, False], device=device)
+    answers = torch.tensor([True, False, False, False])
     assert exits.apply(batch, results, [answers]) == 4
     by_rules = [(LOGITS[0].tolist(), SITE, 3)]
     assert outcome(results) == [left_as(0, 0.99), left_as(1, 0.99, 2), left_as(2, 0.8, 2), *by_rules]
@@ -143,7 +143,7 @@ def leave_all(off_ramp, x, dtype=torch.float32):
     """The logits of rows (n, D), one token each, that all leave by an off-ramp."""
     batch = PackedBatch.of_lengths(torch.ones(len(x), dtype=torch.long))
     batch.unpad(x[:, None])
-    results = Results(len(x), 3, dtype=dtype, device=x.device)
+    results = Results(len(x), 3, dtype=dtype)
     assert exits_with([-math.inf] * 3, off_ramp=off_ramp).apply(batch, results) == len(x)
     return results.logits
 
@@ -202,7 +202,7 @@ def with_lines(lines, dtype=torch.float32):
 
     def leave(rows):
         batch = pack(*([row] for row in rows))
-        results = Results(len(rows), 3, dtype=dtype, device=torch.device("cpu"))
+        results = Results(len(rows), 3, dtype=dtype)
         exits = Exits(SITE, 3)
         exits.add_off_ramp(
             0, feature="cls", off_ramp=plain_off_ramp(), thresholds=[-math.inf] * 3, patience=1, log_odds=lines
@@ -254,13 +254,13 @@ def test_a_row_with_lines_has_the_same_bits_alone_and_in_any_batch():
 # Patience: each tuple is what the off-ramps at sites 0, 1, 2 say of one row, and where it leaves.
 
 
-def walk(rows, patience, thresholds=(0.0, 0.0, 0.0), device="cpu"):
+def walk(rows, patience, thresholds=(0.0, 0.0, 0.0)):
     """Where rows leave that get these (class, probability) at three sites: [site or -1]."""
-    batch = pack(*(sure(*row[0]) for row in rows), device=device)
+    batch = pack(*(sure(*row[0]) for row in rows))
     results = results_for(batch)
     for site in range(3):
-        batch.unpad(torch.tensor([sure(*rows[row][site]) for row in batch.row_ids.tolist()], device=device))
-        exits_with(thresholds, site, rule_id=site, patience=patience, device=device).apply(batch, results)
+        batch.unpad(torch.tensor([sure(*rows[row][site]) for row in batch.row_ids.tolist()]))
+        exits_with(thresholds, site, rule_id=site, patience=patience).apply(batch, results)
         if batch.rows == 0:
             break
     return results.exit_site.tolist()
@@ -269,9 +269,9 @@ def walk(rows, patience, thresholds=(0.0, 0.0, 0.0), device="cpu"):
 @pytest.mark.parametrize(
     ("patience", "expected"), [(1, [0, 0, 0, 0]), (2, [1, 2, -1, 1]), (3, [2, -1, -1, -1]), (4, [-1] * 4)]
 )
-def test_patience_waits_for_so_many_off_ramps_in_a_row_to_agree(device, patience, expected):
+def test_patience_waits_for_so_many_off_ramps_in_a_row_to_agree(patience, expected):
     classes = [(1, 1, 1), (1, 2, 2), (1, 2, 1), (0, 0, 2)]
-    assert walk([[(c, 0.9) for c in row] for row in classes], patience, device=device) == expected
+    assert walk([[(c, 0.9) for c in row] for row in classes], patience) == expected
 
 
 def test_an_off_ramp_that_is_unsure_counts_for_the_streak_and_lets_nobody_leave():
@@ -319,34 +319,34 @@ def test_streaks_are_not_counted_where_the_caller_says_that_nobody_is_patient(on
 @pytest.mark.parametrize("place", [0, 1], ids=["first token", "another token"])
 @pytest.mark.parametrize("feature", ["cls", "mean", "cls+mean"])
 @pytest.mark.parametrize("hidden", [False, True], ids=["one layer", "two layers"])
-def test_a_row_with_a_number_that_is_not_finite_never_leaves(device, hidden, feature, place, sign, value):
+def test_a_row_with_a_number_that_is_not_finite_never_leaves(hidden, feature, place, sign, value):
     """Nor where a ReLU makes minus infinity, or a weight of 0 all of it, finite again."""
     fine = [[1.0, 1.0], [1.0, 1.0]]
     broken = [list(token) for token in fine]
     broken[place][1] = value
-    batch = pack(fine, broken, fine, device=device)
+    batch = pack(fine, broken, fine)
     batch.keep_mean()
     size = 4 if feature == "cls+mean" else 2
     layers = [(torch.full((3, size), sign), torch.tensor([1.0, 0.0, 0.0]))]
     layers += [(torch.eye(3), torch.zeros(3))] if hidden else []
-    off_ramp = OffRamp([(w.to(device), b.to(device)) for w, b in layers], score="max_prob", temperature=1.0)
+    off_ramp = OffRamp([(w, b) for w, b in layers], score="max_prob", temperature=1.0)
     results = results_for(batch)
-    exits = exits_with([-math.inf] * 3, feature=feature, off_ramp=off_ramp, device=device)
+    exits = exits_with([-math.inf] * 3, feature=feature, off_ramp=off_ramp)
     assert exits.apply(batch, results) == 2
     assert results.exit_site.tolist() == [SITE, -1, SITE]
     assert results.logits[1].tolist() == [0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_row_whose_kept_mean_was_broken_never_leaves_by_it(device, value):
-    batch = pack([[1.0, 1.0], [1.0, 1.0]], [[1.0, 1.0], [1.0, value]], device=device)
+def test_a_row_whose_kept_mean_was_broken_never_leaves_by_it(value):
+    batch = pack([[1.0, 1.0], [1.0, 1.0]], [[1.0, 1.0], [1.0, value]])
     batch.keep_mean()
-    batch.unpad(torch.ones(2, 2, 2, device=device))
-    layers = [(-torch.ones(3, 4, device=device), torch.zeros(3, device=device))]
-    layers += [(torch.eye(3, device=device), torch.zeros(3, device=device))]
+    batch.unpad(torch.ones(2, 2, 2))
+    layers = [(-torch.ones(3, 4), torch.zeros(3))]
+    layers += [(torch.eye(3), torch.zeros(3))]
     off_ramp = OffRamp(layers, score="max_prob", temperature=1.0)
     results = results_for(batch)
-    exits_with([-math.inf] * 3, feature="cls+mean", off_ramp=off_ramp, device=device).apply(batch, results)
+    exits_with([-math.inf] * 3, feature="cls+mean", off_ramp=off_ramp).apply(batch, results)
     assert results.exit_site.tolist() == [SITE, -1]
 
 
@@ -386,10 +386,10 @@ def test_a_bad_exit_is_refused_and_not_added(one_line_error, changed, words):
         ("cls+mean", 3, "weight of rule 0 must have size 2 * 3, the hidden size (got 3)"),
     ],
 )
-def test_an_off_ramp_that_does_not_fit_the_batch_is_refused(device, one_line_error, feature, size, words):
-    batch = pack(sure(0, 0.9), device=device)
+def test_an_off_ramp_that_does_not_fit_the_batch_is_refused(one_line_error, feature, size, words):
+    batch = pack(sure(0, 0.9))
     results = results_for(batch)
-    exits = exits_with([-1.0] * 3, feature=feature, off_ramp=plain_off_ramp(device, size=size), device=device)
+    exits = exits_with([-1.0] * 3, feature=feature, off_ramp=plain_off_ramp(size=size))
     with one_line_error(ValueError, words):
         exits.apply(batch, results)
     assert outcome(results) == [STAYED]

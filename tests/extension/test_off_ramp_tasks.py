@@ -64,8 +64,8 @@ def of_deviation(z):
     return 1 / (1 + log_deviations.amax(1).exp()), estimates
 
 
-def make(kind, size=37, hidden=None, device="cpu"):
-    layers = [(w.to(device), b.to(device)) for w, b in layers_of(size, 6 if kind == "deviation" else 3, hidden)]
+def make(kind, size=37, hidden=None):
+    layers = [(w, b) for w, b in layers_of(size, 6 if kind == "deviation" else 3, hidden)]
     return OffRamp(layers, **OPTIONS[kind]), layers
 
 
@@ -86,10 +86,10 @@ hiddens = pytest.mark.parametrize("hidden", [None, 64], ids=["one layer", "two l
 @kinds
 @hiddens
 @pytest.mark.parametrize("size", [1, 31, 256, 1000])
-def test_it_errs_at_most_twice_as_much_as_plain_torch(device, kind, hidden, size):
-    off_ramp, layers = make(kind, size, hidden, device)
+def test_it_errs_at_most_twice_as_much_as_plain_torch(kind, hidden, size):
+    off_ramp, layers = make(kind, size, hidden)
     x = rows_of(200, size)
-    (scores, groups), logits = off_ramp.answer(x.to(device))
+    (scores, groups), logits = off_ramp.answer(x)
     assert (scores.dtype, logits.dtype, logits.shape) == (torch.float32, torch.float32, (200, 3))
     assert not groups.any()
     for found, single, double in zip(
@@ -202,7 +202,7 @@ def test_a_bag_lets_rows_leave_before_they_are_embedded(kind):
     (score, _), logits = bag.answer(batch)
     exits = Exits(9, 3)
     exits.add_bag(2, bag=bag, thresholds=[float(score.median())])
-    results = Results(20, 3, dtype=torch.bfloat16, device=torch.device("cpu"))
+    results = Results(20, 3, dtype=torch.bfloat16)
     left = score > score.median()
     assert exits.apply(batch, results) == int(left.sum()) > 0
     assert torch.equal(results.logits[left], logits[left].to(torch.bfloat16))
@@ -213,9 +213,9 @@ def test_a_bag_lets_rows_leave_before_they_are_embedded(kind):
 # As exits
 
 
-def pack(x, device="cpu"):
+def pack(x):
     batch = PackedBatch(torch.ones(len(x), 1, dtype=torch.bool))
-    batch.unpad(x[:, None].to(device))
+    batch.unpad(x[:, None])
     return batch
 
 
@@ -228,7 +228,7 @@ def test_rows_above_the_threshold_leave_with_the_off_ramps_own_logits_rounded(ki
     threshold = float(score.median())
     exits = Exits(4, 3)
     exits.add_off_ramp(7, feature="cls", off_ramp=off_ramp, thresholds=[threshold], patience=1)
-    batch, results = pack(x), Results(50, 3, dtype=dtype, device=torch.device("cpu"))
+    batch, results = pack(x), Results(50, 3, dtype=dtype)
     left = score > threshold
     assert exits.apply(batch, results) == int(left.sum()) > 0
     assert torch.equal(results.exit_site, torch.where(left, 4, -1))
@@ -243,7 +243,7 @@ def test_a_single_number_is_enough():
     exits.add_off_ramp(0, feature="cls", off_ramp=off_ramp, thresholds=[0.5], patience=1)
     batch, results = (
         pack(torch.tensor([[3.0, -1.0], [4.0, 1.0]])),
-        Results(2, 1, dtype=torch.float32, device=torch.device("cpu")),
+        Results(2, 1, dtype=torch.float32),
     )
     assert exits.apply(batch, results) == 1
     assert results.logits.tolist() == [[3.0], [0.0]]

@@ -76,7 +76,7 @@ def make_off_ramp(model, inputs, site, feature="cls+mean", *, seed=0, share=0.4,
     layers = [[rng.normal(size=(o, i)) / i**0.5, rng.normal(size=o) * 0.1] for i, o in zip(sizes, sizes[1:])]  # noqa: B905, RUF007
     layers[0] = [layers[0][0] / scale, layers[0][1] - layers[0][0] @ (mean / scale)]
     made = OffRamp(tuple(map(tuple, layers)), [0.0] * 3, BOUNDS, feature=feature, **options)
-    score, predicted = compile_off_ramp(made, torch.device("cpu")).score(x)
+    score, predicted = compile_off_ramp(made).score(x)
     return replace(made, thresholds=np.array([widest_gap(score[predicted == c], share) for c in range(3)], np.float32))
 
 
@@ -122,7 +122,7 @@ def test_rows_leave_by_what_hugging_faces_hidden_states_say(model, inputs, featu
     off_ramp = make_off_ramp(model, inputs, site, feature, hidden=hidden, temperature=1.3)
     output = check(model, inputs, [(site, off_ramp)])
     x = features(model, inputs, site, feature)
-    score, predicted = compile_off_ramp(off_ramp, torch.device("cpu")).score(x)
+    score, predicted = compile_off_ramp(off_ramp).score(x)
     predicted = predicted.long()
     leaves = score > torch.from_numpy(off_ramp.thresholds)[predicted]
     assert 0 < leaves.sum() < len(LENGTHS)
@@ -208,7 +208,7 @@ def test_the_same_rows_leave_whatever_the_score(model, inputs, score):
 @pytest.mark.parametrize("site", SITES)
 def test_all_rows_may_leave_at_once_and_classes_with_infinite_thresholds_never(model, inputs, site, feature):
     off_ramp = make_off_ramp(model, inputs, site, feature)
-    _, predicted = compile_off_ramp(off_ramp, torch.device("cpu")).score(features(model, inputs, site, feature))
+    _, predicted = compile_off_ramp(off_ramp).score(features(model, inputs, site, feature))
     always = replace(off_ramp, thresholds=np.full(3, -np.inf, np.float32))
     assert check(model, inputs, [(site, always)]).exit_site.tolist() == [SITES.index(site)] * len(LENGTHS)
     some = replace(off_ramp, thresholds=np.array([-np.inf, np.inf, -np.inf], np.float32))

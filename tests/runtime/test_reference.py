@@ -6,9 +6,7 @@ import pytest
 import torch
 
 from moco_rt import EarlyExitTextClassificationModel, LinearCondition
-from moco_rt._C import PackedBatch, Results
 from moco_rt.architectures.sites import all_sites
-from moco_rt.runtime.exit_points import compile_exits
 
 NEVER = 1e30
 
@@ -219,22 +217,3 @@ def test_callables_and_linear_rules_share_a_site_in_the_order_they_were_added(ti
     fast.add_rule(random_condition(0, threshold=-NEVER), 0, "embeddings")
     fast.add_rule(lambda x: torch.ones(len(x), dtype=torch.bool), 1, "embeddings")
     assert fast(**make_inputs()).exit_rule.tolist() == [0, 0, 1, 1, 1, 1]
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_an_exit_point_waits_for_the_gpu_once(tiny_bert):
-    fast = EarlyExitTextClassificationModel(tiny_bert(layers=3).cuda(), backend="reference")
-    fast.add_rule(random_condition(1), 1, "encoder", 0, "attention")
-    fast.add_rule(random_condition(2, feature="mean"), 0, "encoder", 0, "attention")
-    inputs = make_inputs(16, 20, device="cuda")
-    batch = PackedBatch(inputs["attention_mask"])
-    batch.unpad(site_states(fast.model, inputs)["encoder.0.attention"])
-    results = Results(16, 2, dtype=torch.float32, device=torch.device("cuda"))
-    exits = compile_exits(fast.policy, fast.device)["encoder.0.attention"]
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with pytest.warns(UserWarning, match="called a synchronizing CUDA operation") as waits:
-            assert 0 < exits.apply(batch, results) < 16
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert len(waits) == 1

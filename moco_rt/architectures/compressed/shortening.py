@@ -8,8 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from moco_rt._C import PackedBatch
 from moco_rt.architectures.base import Architecture
+from moco_rt.architectures.device_batch import AnyBatch
 from moco_rt.architectures.sites import layer_of_attention
 
 
@@ -66,7 +66,7 @@ def shorten(
 
 
 def leave_out(
-    architecture: Architecture, site: str, before: Tensor, hidden: Tensor, attention_mask: Tensor, batch: PackedBatch
+    architecture: Architecture, site: str, before: Tensor, hidden: Tensor, attention_mask: Tensor, batch: AnyBatch
 ) -> tuple[Tensor, Tensor]:
     """Leave out tokens on the way to a site where the model does, in a batch too that has the same rows.
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -69,7 +68,7 @@ class EarlyExitClassifier(PipelineModel, BackedModule):
         self.search_report: SearchReport | None = None  # of the search for its policy
         self._given: list[Self | Source] = []  # in a list, lest torch takes it for a part of this module
         self._monitor: Monitor | None = None
-        self._compiled: tuple[PolicyState, torch.device, dict[str, CompiledExitPoint]] | None = None
+        self._compiled: tuple[PolicyState, dict[str, CompiledExitPoint]] | None = None
 
     def add_rule(
         self,
@@ -287,13 +286,14 @@ class EarlyExitClassifier(PipelineModel, BackedModule):
         results = run(exits)
         if self._monitor is not None:
             watch(self._monitor, results, run_full, state.step)
-        return EarlyExitOutput(results.logits, results.exit_site, results.exit_rule)
+        device = self.device
+        return EarlyExitOutput(*(x.to(device) for x in (results.logits, results.exit_site, results.exit_rule)))
 
     def _compiled_policy(self) -> tuple[PolicyState, dict[str, CompiledExitPoint]]:
-        policy, device = self.policy, self.device
+        policy = self.policy
         state = policy.state
         compiled = self._compiled
-        if compiled is None or compiled[0] is not state or compiled[1] != device:
-            compiled = (state, device, compile_exits(policy, device))
+        if compiled is None or compiled[0] is not state:
+            compiled = (state, compile_exits(policy))
             self._compiled = compiled
-        return compiled[0], compiled[2]
+        return compiled

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from moco_rt._C import PackedBatch, Results
+from moco_rt._C import Results
+from moco_rt.architectures.device_batch import AnyBatch
 from moco_rt.certification.exit_scores import ExitScores
 from moco_rt.certification.these_rows import PoliciesToCompare, RowsWish
 from moco_rt.policies.bag_of_tokens import AnyOffRamp
@@ -81,7 +82,7 @@ class _AlongPath:
     def exits(self, place: int) -> Mapping[str, ExitPoint]:
         policy = self._model.policy.without_exits()
         policy.state = PolicyState(self._path.exits(self._steps[place]))
-        return compile_exits(policy, self._model.device)
+        return compile_exits(policy)
 
 
 class PathScorer:
@@ -95,9 +96,7 @@ class PathScorer:
     def __init__(self, model: Any, path: CertifiedPath):
         self._model = model
         sites = dict.fromkeys(str(ramp.site) for ramp in path.off_ramps)
-        self._scorers = {
-            site: _Scorer([ramp for ramp in path.off_ramps if ramp.site == site], model.device) for site in sites
-        }
+        self._scorers = {site: _Scorer([ramp for ramp in path.off_ramps if ramp.site == site]) for site in sites}
 
     def score(self, batch: Any) -> tuple[Results, ExitScores]:
         """Return the given model's results on a batch, and what the off-ramps say of its rows."""
@@ -115,7 +114,7 @@ class _OwnPolicy:
 
     def __init__(self, model: Any, wish: RowsWish):
         self._model = model
-        self._exits = compile_exits(model.policy, model.device)
+        self._exits = compile_exits(model.policy)
         shares = np.array([wish.guarantee.max_disagreement / 2])
         self.policies = PoliciesToCompare(shares, seconds=np.zeros(1), full=1.0, drawn=1.0)
         self.found = np.zeros(1, np.int64)
@@ -139,14 +138,14 @@ class _Scorer:
         seen: of the batch before: by off-ramp what `compile_scorer` returns.
     """
 
-    def __init__(self, off_ramps: list[AnyOffRamp], device: torch.device):
+    def __init__(self, off_ramps: list[AnyOffRamp]):
         features = {ramp.feature for ramp in off_ramps}
         self.can_peek = features <= {"cls", "cls+mean"}
         self.needs_mean = "cls+mean" in features
-        self._scorers = [compile_scorer(ramp, device) for ramp in off_ramps]
+        self._scorers = [compile_scorer(ramp) for ramp in off_ramps]
         self.seen: list[tuple[Tensor, Tensor]] = []
 
-    def apply(self, batch: PackedBatch, results: Results) -> int:  # noqa: ARG002
+    def apply(self, batch: AnyBatch, results: Results) -> int:  # noqa: ARG002
         self.seen = [score(batch) for score in self._scorers]
         return 0
 
