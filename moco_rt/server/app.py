@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi import FastAPI
 from fastapi.responses import Response
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 import moco_rt
 from moco_rt.server.answering import Served
 from moco_rt.server.batching import Batcher
 from moco_rt.server.endpoints import Endpoints
-from moco_rt.server.limits import Limits
+from moco_rt.server.limits import Answering, Limits
 from moco_rt.server.metrics import Metrics
-from moco_rt.server.refusals import REFUSALS, RefusedError, as_refusal, json_response
+from moco_rt.server.refusals import REFUSALS, as_refusal, json_response, parsed
 from moco_rt.server.settings import Settings
-from moco_rt.server.shapes import Info, Ranked, Refusal, Scored
+from moco_rt.server.shapes import Info, PipelineRequest, PredictRequest, Ranked, Refusal, RerankRequest, Scored
 from moco_rt.server.shared_state import SharedState
+
+Body = TypeVar("Body", bound=BaseModel)
 
 
 def make_app(served: Served, settings: Settings, state: SharedState | None = None) -> Limits:
@@ -53,6 +55,7 @@ def make_app(served: Served, settings: Settings, state: SharedState | None = Non
     # Pages that show the interface load scripts from elsewhere: there are none.
     app = FastAPI(title="moco_rt", version=moco_rt.__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     endpoints = Endpoints(served, settings, batcher, metrics)
+    # These describe the interface, and answer other methods: bodies do not come this far.
     post: dict[str, Any] = {"methods": ["POST"], "responses": REFUSALS}
     app.add_api_route("/predict", endpoints.predict, response_model=list[Scored] | list[list[Scored]], **post)
     app.add_api_route("/", endpoints.pipeline, response_model=list[list[Scored]], **post)
@@ -62,15 +65,30 @@ def make_app(served: Served, settings: Settings, state: SharedState | None = Non
     app.add_api_route("/health", endpoints.health, methods=["GET"], response_class=Response, responses=unhealthy)
     app.add_api_route("/metrics", endpoints.metrics, methods=["GET"], response_class=Response)
 
-    def refuse(_: Request, error: Exception) -> Response:
+    def refuse(error: Exception) -> Response:
         refusal = as_refusal(error)
         metrics.refused(refusal.kind)
         return json_response({"error": str(refusal), "error_type": refusal.kind}, status=refusal.status)
 
-    for kind in (RefusedError, RequestValidationError, HTTPException, Exception):
-        app.add_exception_handler(kind, refuse)
+    def door(shape: type[Body], answer: Callable[[Body], Awaitable[Response]]) -> Answering:
+        async def respond(body: bytes) -> Response:
+            try:
+                return await answer(shape.model_validate(parsed(body)))
+            except Exception as error:
+                return refuse(error)
+
+        return respond
+
+    for kind in (HTTPException, Exception):
+        app.add_exception_handler(kind, lambda _, error: refuse(error))
+    doors = {
+        "/predict": door(PredictRequest, endpoints.predict),
+        "/": door(PipelineRequest, endpoints.pipeline),
+        "/rerank": door(RerankRequest, endpoints.rerank),
+    }
     return Limits(
         app,
+        doors,
         max_open=settings.max_concurrent_requests,
         max_bytes=settings.max_bytes,
         api_key=settings.api_key,

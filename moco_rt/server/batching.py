@@ -150,22 +150,30 @@ class Batcher:
             else:
                 # An event loop takes neither of the two that are renamed.
                 plain = isinstance(error, Exception) and not isinstance(error, StopIteration)
-                _deliver(batch[0], error if plain else RuntimeError(f"{type(error).__name__}: {error}"))
+                _deliver(batch, [error if plain else RuntimeError(f"{type(error).__name__}: {error}")])
             return
-        took, start = time.monotonic() - began, 0
+        took, start, parts = time.monotonic() - began, 0, []
         for job in batch:
             job.waited, job.computed, job.batch_inputs = began - job.arrived, took, len(inputs)
-            _deliver(job, results[start : start + len(job.inputs)])
+            parts.append(results[start : start + len(job.inputs)])
             start += len(job.inputs)
+        _deliver(batch, parts)
 
 
-def _deliver(job: Job, result: Sequence[Any] | BaseException) -> None:
-    def tell() -> None:
+def _deliver(batch: Sequence[Job], results: Sequence[Sequence[Any] | BaseException]) -> None:
+    """Give each request of a batch its results; every event loop is woken once."""
+    of_loop: dict[asyncio.AbstractEventLoop, list[tuple[Job, Sequence[Any] | BaseException]]] = {}
+    for job, result in zip(batch, results, strict=True):
+        of_loop.setdefault(job.loop, []).append((job, result))
+    for loop, pairs in of_loop.items():
+        loop.call_soon_threadsafe(_tell, pairs)
+
+
+def _tell(pairs: Sequence[tuple[Job, Sequence[Any] | BaseException]]) -> None:
+    for job, result in pairs:
         if job.future.cancelled():
-            return
+            continue
         if isinstance(result, BaseException):
             job.future.set_exception(result)
         else:
             job.future.set_result(result)
-
-    job.loop.call_soon_threadsafe(tell)

@@ -1,10 +1,14 @@
-"""Limits: callers without the key, requests beyond those that may be open, bodies too large or too slow are refused."""
+"""The door: callers without the key, requests beyond those that may be open, bodies too large or too slow are refused.
+
+A body goes straight to who answers it: frameworks on the way took more processor time than all else that a server adds
+to a short text.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from fastapi.responses import Response
@@ -14,24 +18,37 @@ from moco_rt.server.refusals import json_response
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+#: Answers a body.
+Answering = Callable[[bytes], Awaitable[Response]]
 
 #: Seconds within which a body must have come.
 _PATIENCE = 30
 
 
 class Limits:
-    """An ASGI application around another.
+    """An ASGI application.
 
     Args:
-        app: the other.
+        app: another, for requests without a body and for paths that are not there.
+        doors: by path, who answers a body.
         max_open: requests with a body that are read or answered at once; nothing queues beyond it.
         max_bytes: of a request's body.
         api_key: which `Authorization: Bearer ...` must name, but for `/health`; None: nobody is asked.
         refused: is called with the kind of each refusal.
     """
 
-    def __init__(self, app: Any, *, max_open: int, max_bytes: int, api_key: str | None, refused: Callable[[str], None]):
-        self._app, self._max_bytes, self._refused = app, max_bytes, refused
+    def __init__(
+        self,
+        app: Any,
+        doors: Mapping[str, Answering],
+        *,
+        max_open: int,
+        max_bytes: int,
+        api_key: str | None,
+        refused: Callable[[str], None],
+    ):
+        self._app, self._doors = app, doors
+        self._max_bytes, self._refused = max_bytes, refused
         self._max_open, self._open = max_open, 0
         self._expected = None if api_key is None else f"Bearer {api_key}".encode()
 
@@ -51,17 +68,18 @@ class Limits:
         elif scope["method"] == "POST" and self._open >= self._max_open:
             words = f"at most {self._max_open} requests may be open at once: try again later"
             refusal = self._refusal(429, "Overloaded", words)
-        if refusal is not None or scope["method"] != "POST":
+        door = self._doors.get(scope["path"]) if scope["method"] == "POST" else None
+        if refusal is not None or door is None:
             await (refusal or self._app)(scope, receive, send)
             return
         self._open += 1
         try:
-            await self._pass_on(scope, receive, send)
+            await self._answer(door, scope, receive, send)
         finally:
             self._open -= 1
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on when its body has come."""
+    async def _answer(self, door: Answering, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request when its body has come; where its caller hangs up meanwhile, nobody."""
         try:
             body = await asyncio.wait_for(self._read(receive), _PATIENCE)
         except asyncio.TimeoutError:
@@ -70,7 +88,15 @@ class Limits:
         if body is None:
             await self._too_large()(scope, receive, send)
             return
-        await self._app(scope, _replay(body, receive), send)
+        answering = asyncio.ensure_future(door(body))
+        gone = asyncio.ensure_future(receive())  # nothing else can come behind a body
+        try:
+            await asyncio.wait({answering, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if answering.done():
+                await answering.result()(scope, receive, send)
+        finally:
+            answering.cancel()
+            gone.cancel()
 
     def _too_large(self) -> Response:
         return self._refusal(413, "Validation", f"a request may have at most {self._max_bytes} bytes")
@@ -93,15 +119,3 @@ class Limits:
         """Count a refusal, and return what tells of it."""
         self._refused(kind)
         return json_response({"error": words, "error_type": kind}, status)
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """Return what hands on a body that has been read, and then what comes."""
-    whole: MutableMapping[str, Any] = {"type": "http.request", "body": body, "more_body": False}
-
-    async def replay() -> MutableMapping[str, Any]:
-        nonlocal whole
-        message, whole = whole, {}
-        return message or await receive()
-
-    return replay

@@ -14,7 +14,6 @@ from typing import Literal
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from moco_rt.policies.monitor import Monitor
 from moco_rt.server.answering import Served
 from moco_rt.server.batching import Batcher, Job
 
@@ -94,12 +93,10 @@ class Metrics:
         self._disagreed.set(self._served.disagreed)
         if self._served.step is not None:
             self._step.set(self._served.step)
-        monitor = getattr(self._served.model, "_monitor", None)
-        if isinstance(monitor, Monitor):
-            for place, process in enumerate(monitor.processes):
-                self._rows.labels(f"{place}").set(process.rows)
-                self._wrong.labels(f"{place}").set(process.wrong)
-                self._evidence.labels(f"{place}").set(process.evidence)
+        for place, process in enumerate(self._served.evidence):
+            self._rows.labels(f"{place}").set(process.rows)
+            self._wrong.labels(f"{place}").set(process.wrong)
+            self._evidence.labels(f"{place}").set(process.evidence)
 
     def render(self) -> bytes:
         """Return all of it in Prometheus' text format."""

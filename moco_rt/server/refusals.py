@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from moco_rt.server.batching import ClosedError
@@ -40,16 +40,26 @@ def as_refusal(error: Exception) -> RefusedError:
         return error
     if isinstance(error, ClosedError):
         return RefusedError("Unhealthy", str(error))
-    if isinstance(error, RequestValidationError):
+    if isinstance(error, ValidationError):
         first = error.errors()[0]
-        if first["type"] == "json_invalid":
-            return RefusedError("Validation", "body must be JSON (got something else)")
-        where = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
+        where = ".".join(map(str, first["loc"])) or "body"
         return RefusedError("Validation", " ".join(f"{where}: {first['msg']}".split()))
     if isinstance(error, HTTPException):
         # 400 is a body that cannot be parsed, but here it says that there is nothing to answer.
         return RefusedError("Validation", str(error.detail), 422 if error.status_code == 400 else error.status_code)
     return RefusedError("Backend", " ".join(f"{type(error).__name__}: {error}".split()))
+
+
+def parsed(body: bytes) -> Any:
+    """Return the JSON of a body.
+
+    Raises:
+        RefusedError: it is none, or lists or numbers in it are too long for Python.
+    """
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RefusedError("Validation", "body must be JSON (got something else)") from error
 
 
 def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -36,7 +36,7 @@ NOT_RUN = {
     "make": "targets of the Makefile; CI runs them",
 }
 
-#: Pages whose snippets need libraries that only `make test-scale` installs.
+#: Pages whose snippets need libraries that only `make test-wheel` installs.
 NEEDS = {"scale.md": ("ray", "pyspark")}
 
 pytestmark = pytest.mark.usefixtures("quick_off_ramps")
@@ -171,7 +171,7 @@ def test_the_snippets_of_a_page_run(page, stand_ins, tmp_path, monkeypatch):
     shutil.copytree(stand_ins, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     for library in NEEDS.get(page.name, ()):
-        pytest.importorskip(library, reason="`make test-scale` installs it")
+        pytest.importorskip(library, reason="`make test-wheel` installs it")
     names, servers = {"__name__": "snippet"}, []
     try:
         for block in blocks(page):

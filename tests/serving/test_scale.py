@@ -1,4 +1,4 @@
-"""Ray Data and Spark around `Predictor`: workers that die lose nothing, and repeat nothing (`make test-scale`)."""
+"""Ray Data and Spark around `Predictor`: workers that die lose nothing, and repeat nothing (`make test-wheel`)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from moco_rt import Predictor
 
-ray = pytest.importorskip("ray", reason="`make test-scale` installs it")
-pyspark = pytest.importorskip("pyspark", reason="`make test-scale` installs it")
+ray = pytest.importorskip("ray", reason="`make test-wheel` installs it")
+pyspark = pytest.importorskip("pyspark", reason="`make test-wheel` installs it")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries that we do not carry
 
 TEXTS = [f"{'good' if i % 3 else 'bad'} film {'a ' * (i % 7)}{i}" for i in range(400)]
