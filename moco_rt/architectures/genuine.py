@@ -17,6 +17,7 @@ import transformers
 from torch.nn.modules import module as torch_modules
 
 from moco_rt.quantization.int8_linear import Int8Linear
+from moco_rt.storage.reasons import named_reason
 
 #: Where the code of a class may stand that nobody has replaced.
 _LIBRARIES = tuple(f"{path}/" for path in (*torch.__path__, *transformers.__path__, Path(__file__).parents[1]))
@@ -127,8 +128,9 @@ def _built_anew(model: Any) -> torch.nn.Module:
         with torch.device("meta"):
             built: torch.nn.Module = type(model)(copy.deepcopy(model.config))
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ValueError(f"model must be what its class builds from its configuration (got {reason})") from error
+        raise ValueError(
+            f"model must be what its class builds from its configuration (got {named_reason(error)})"
+        ) from error
     return built
 
 

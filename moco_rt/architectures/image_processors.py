@@ -7,6 +7,7 @@ from typing import Any
 from transformers import AutoImageProcessor
 
 from moco_rt.architectures.hub import Source, find_file
+from moco_rt.storage.reasons import named_reason
 
 #: The file that holds an image processor's settings.
 _SETTINGS = "preprocessor_config.json"
@@ -37,5 +38,6 @@ def find_image_processor(source: Source) -> Any:
     try:
         return AutoImageProcessor.from_pretrained(source.name, **source.options)
     except Exception as error:  # of whatever kind the libraries raise, in many lines
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        raise ValueError(f"the image processor in {source.name} must be readable (got {reason})") from error
+        raise ValueError(
+            f"the image processor in {source.name} must be readable (got {named_reason(error)})"
+        ) from error

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from moco_rt.architectures.registry import check_classifier
+from moco_rt.storage.reasons import named_reason
 
 #: What configurations call the number of positions.
 _LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
@@ -86,8 +87,7 @@ class OwnForward:
         except refusals as error:
             if "out of range in self" in str(error):  # torch's words for a token that an embedding does not have
                 raise
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise ValueError(f"the model's own forward must answer (got {reason})") from error
+            raise ValueError(f"the model's own forward must answer (got {named_reason(error)})") from error
         expected = (len(next(iter(inputs.values()))), self.num_classes)
         if not isinstance(logits, Tensor) or logits.shape != expected:
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__

@@ -7,6 +7,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from moco_rt.architectures.hub import Source, find_file, find_source, load_model
+from moco_rt.storage.reasons import named_reason
 
 #: Files that hold the words of a tokenizer, by any of transformers' names.
 _VOCABULARIES = (
@@ -65,9 +66,8 @@ def read_tokenizer(source: Source) -> Any:
     except OSError:
         raise
     except Exception as error:  # of whatever kind the libraries raise, in many lines
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         raise ValueError(
-            f"the tokenizer in {source.name} must be readable (got {reason})" if there else missing
+            f"the tokenizer in {source.name} must be readable (got {named_reason(error)})" if there else missing
         ) from error
     if not there and type(tokenizer).vocab_files_names:  # those that work on bytes or characters need none
         raise ValueError(missing)

@@ -25,6 +25,7 @@ from moco_rt.compression.pruning import masks_of
 from moco_rt.encoding import EncodedTexts
 from moco_rt.inputs.batching import by_lengths, pad
 from moco_rt.storage import replacing_file
+from moco_rt.storage.reasons import reason
 
 #: Tokens of a batch with padding, at most.
 _TOKENS = 4096
@@ -94,7 +95,7 @@ class Recovery:
             made_for = state["made_for"]
         except Exception as error:
             raise ValueError(
-                f"checkpoint must be a file that compress wrote (got {self.checkpoint}: {_reason(error)})"
+                f"checkpoint must be a file that compress wrote (got {self.checkpoint}: {reason(error)})"
             ) from error
         for name, value in self.made_for.items():
             if made_for.get(name) != value:
@@ -174,11 +175,7 @@ class Recovery:
             try:
                 torch.save(state, fresh)
             except RuntimeError as error:  # what torch makes of a full disk
-                raise OSError(f"checkpoint {self.checkpoint} must be written whole (got {_reason(error)})") from error
-
-
-def _reason(error: BaseException) -> str:
-    return f"{error}".partition("\n")[0] or type(error).__name__
+                raise OSError(f"checkpoint {self.checkpoint} must be written whole (got {reason(error)})") from error
 
 
 def _batches(lengths: NDArray[np.int64], seed: int, epoch: int) -> Iterator[NDArray[np.int64]]:

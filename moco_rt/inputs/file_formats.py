@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, cast
 
 from moco_rt.inputs.columns import SECOND_TEXTS, TEXT
 from moco_rt.inputs.json_array import array_items
+from moco_rt.storage.reasons import reason
 
 #: Bytes of a CSV file that are parsed at a time; one row must fit in. pyarrow reads up to 32 such blocks ahead.
 _BLOCK_BYTES = 1 << 22
@@ -214,7 +215,7 @@ def _delimited(stream: io.BufferedReader, name: str, columns: Columns, delimiter
     except pyarrow.ArrowException as error:
         if "straddling" in str(error):
             raise ValueError(f"{name} must have rows of at most {_BLOCK_BYTES:,} bytes (got a longer one)") from None
-        raise ValueError(f"{name} must be a table in utf-8 (got: {_first_line(error)})") from None
+        raise ValueError(f"{name} must be a table in utf-8 (got: {reason(error)})") from None
 
 
 class _Tail:
@@ -247,17 +248,13 @@ def _parquet_records(file: BinaryIO, name: str, columns: Columns) -> Iterator[Re
             for number, row in enumerate(_rows_of(batches), 1):
                 yield Record(row, f"{name}, row {number}")
         except (pyarrow.ArrowException, OSError) as error:
-            raise ValueError(f"{name} must be a whole Parquet file (got: {_first_line(error)})") from None
+            raise ValueError(f"{name} must be a whole Parquet file (got: {reason(error)})") from None
 
 
 def _rows_of(batches: Iterable[Any]) -> Iterator[dict[str, Any]]:
     for batch in batches:
         for start in range(0, batch.num_rows, _BATCH_ROWS):
             yield from batch.slice(start, _BATCH_ROWS).to_pylist()
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]
 
 
 _TEXT_READERS: Mapping[FileFormat, Callable[[io.BufferedReader, str, Columns], Iterator[Record]]] = {

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from moco_rt.inputs.columns import column_names
+from moco_rt.storage.reasons import named_reason, reason
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -126,8 +127,7 @@ def process_images(processor: Any, images: Sequence[Any], channels: int | None) 
     try:
         pixel_values = processor(images=pictures, return_tensors="pt")["pixel_values"]
     except Exception as error:  # of whatever kind the libraries raise, in many lines
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        raise ValueError(f"image_processor must take the images (got {reason})") from error
+        raise ValueError(f"image_processor must take the images (got {named_reason(error)})") from error
     if not isinstance(pixel_values, torch.Tensor) or pixel_values.ndim != 4 or len(pixel_values) != len(images):
         got = tuple(pixel_values.shape) if isinstance(pixel_values, torch.Tensor) else type(pixel_values).__name__
         raise ValueError(f"image_processor must make one tensor of shape (images, ...) of them (got {got})")
@@ -158,8 +158,7 @@ def open_image(image: Any, channels: int | None = None) -> Image:
         return picture.convert(_MODES.get(channels or 3, "RGB"))
     except (OSError, SyntaxError, TypeError, ValueError) as error:
         name = image if isinstance(image, str | Path) else f"one {type(image).__name__}"
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"images must be readable (got {name}: {reason})") from error
+        raise ValueError(f"images must be readable (got {name}: {reason(error)})") from error
 
 
 def first_of_equal_images(images: Sequence[Any], channels: int | None = None) -> NDArray[np.int64]:

@@ -13,7 +13,9 @@ from typing import Any, BinaryIO
 import torch
 
 from moco_rt.cascades.cascade import Cascade
+from moco_rt.cascades.monitor import CascadeMonitor
 from moco_rt.inputs.texts import TextInput
+from moco_rt.policies.monitor import Monitor
 from moco_rt.quantization.hf_quantizer import is_int8
 from moco_rt.ranking.candidates import Candidates
 from moco_rt.ranking.reranker import EarlyExitReranker
@@ -21,7 +23,6 @@ from moco_rt.runtime.outputs import Prediction
 from moco_rt.runtime.prediction import longest_of
 from moco_rt.serving.label_rows import plain
 from moco_rt.serving.loading import Answering, answer_at_once, answer_in_full
-from moco_rt.statistics.e_process import EProcess
 
 _log = logging.getLogger(__name__)
 
@@ -85,10 +86,9 @@ class Served:
         return None if isinstance(self.model, Cascade) else self.model.policy.step
 
     @property
-    def evidence(self) -> Sequence[EProcess]:
-        """What the model's monitor has counted, by exit; none where nothing watches it."""
-        monitor = self.model.watched_by if isinstance(self.model, Cascade) else self.model._monitor
-        return () if monitor is None else monitor.processes
+    def monitor(self) -> Monitor | CascadeMonitor | None:
+        """The monitor of the model; None: nothing watches it."""
+        return self.model.watched_by if isinstance(self.model, Cascade) else self.model._monitor
 
     @property
     def shadowed(self) -> bool:

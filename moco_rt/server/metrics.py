@@ -93,7 +93,8 @@ class Metrics:
         self._disagreed.set(self._served.disagreed)
         if self._served.step is not None:
             self._step.set(self._served.step)
-        for place, process in enumerate(self._served.evidence):
+        monitor = self._served.monitor
+        for place, process in enumerate(() if monitor is None else monitor.processes):
             self._rows.labels(f"{place}").set(process.rows)
             self._wrong.labels(f"{place}").set(process.wrong)
             self._evidence.labels(f"{place}").set(process.evidence)

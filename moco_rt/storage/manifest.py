@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from moco_rt.storage.reasons import reason
+
 
 def read_manifest(file: str | Path, format: str, versions: Collection[int]) -> dict[str, Any]:
     """Read a JSON object whose `format` and `version` are these.
@@ -82,8 +84,4 @@ def whole(file: str | Path) -> Iterator[None]:
     except KeyError as error:
         raise ValueError(f"{file} must be whole ({error.args[0]} is missing)") from error
     except (TypeError, AttributeError, IndexError, OverflowError) as error:
-        raise ValueError(f"{file} must be whole (got {_first_line(error)})") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return f"{error}".partition("\n")[0]
+        raise ValueError(f"{file} must be whole (got {reason(error)})") from error

@@ -21,7 +21,7 @@ ROOMS = {
     "certification": ("statistics", "storage"),
     "quantization": (),
     "encoding": ("storage",),
-    "inputs": ("encoding",),
+    "inputs": ("encoding", "storage"),
     "architectures": ("quantization", "storage"),
     "policies": ("architectures", "certification", "statistics", "quantization", "inputs", "storage"),
     "runtime": (
