@@ -12,7 +12,7 @@ namespace moco {
 // The token that stands for its row: the one that the classifier and exits read, where they read one alone.
 enum class PooledToken { kFirst, kLast };
 
-// All of it is on the CPU. Hidden states of another device stay there: moco_rt/runtime/device_batch.py.
+// All of it is on the CPU. Hidden states of another device stay there: moco_rt/architectures/device_batch.py.
 class PackedBatch {
  public:
   // attention_mask: (B, S), integer or bool, right-padded: ones, then zeros, at least one 1 a row.

@@ -177,17 +177,22 @@ def call_exits(caller):
     """Exits of all kinds on a batch."""
     batch, rows, tokens, size = make_batch(caller)
     classes = int(caller.one_of((2, 3)))
-    results = caller.call(_C.Results, caller.number(rows), classes, dtype=torch.float32, device=torch.device("cpu"))
+    results = caller.call(_C.Results, caller.number(rows), classes, dtype=torch.float32)
     exits = caller.call(_C.Exits, caller.number(0), classes)
     if batch is None or exits is None or results is None:
         return
     caller.call(batch.take_ids, caller.integers(20, rows, tokens), None)
-    caller.call(batch.unpad, caller.floats(rows, tokens, size))
-    caller.call(batch.keep_mean)
+    pooled_elsewhere = caller.odd(0.3)
+    if not pooled_elsewhere or caller.odd():
+        caller.call(batch.unpad, caller.floats(rows, tokens, size))
+        caller.call(batch.keep_mean)
+    features = []
     for _ in range(int(caller.random.integers(1, 4))):
         kind = caller.random.integers(4)
         feature = caller.word("cls", "mean", "cls+mean")
         wide = 2 * size if feature == "cls+mean" else size
+        if pooled_elsewhere and not caller.odd():
+            features += [(feature, caller.floats(rows, wide)), ("mean", caller.floats(rows, size))]
         if kind == 0:
             options = {"weight": caller.floats(wide), "bias": caller.real(0.1), "threshold": caller.real(0.0)}
             caller.call(exits.add_linear, caller.number(0), caller.floats(classes), feature=feature, **options)
@@ -207,7 +212,7 @@ def call_exits(caller):
         else:
             caller.call(exits.add_callable, caller.number(0), caller.floats(classes))
     fires = [caller.some(rows) for _ in range(int(caller.random.integers(3)))]
-    caller.call(exits.apply, batch, results, fires)
+    caller.call(exits.apply, batch, results, fires, features=features)
     caller.call(results.write_last, batch, caller.floats(batch.rows, classes))
 
 
