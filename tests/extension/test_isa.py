@@ -45,7 +45,8 @@ def test_the_kernels_of_each_instruction_set_are_chosen_and_exact(isa):
         wanted = "same_bits"
     script = (
         "import sys, pytest\n"
-        f"code = pytest.main(['tests/extension', '-q', '-p', 'no:cacheprovider', '-k', {wanted!r}])\n"
+        "quiet = ['-q', '-p', 'no:cacheprovider', '-W', 'ignore::DeprecationWarning']\n"
+        f"code = pytest.main(['tests/extension', *quiet, '-k', {wanted!r}])\n"
         "from moco_rt._C import cpu_isa\n"  # not sooner: pytest warns of modules that it can no longer rewrite
         "print(cpu_isa())\n"
         "sys.exit(code)\n"
