@@ -59,8 +59,8 @@ class Int8 : public PackedWeights {
 
 }  // namespace
 
-std::unique_ptr<PackedWeights> pack_int8(const std::vector<LinearWeights>& layers) {
-  return std::make_unique<Int8>(layers, numbers_of(layers));
+std::unique_ptr<PackedWeights> pack_int8(const std::vector<LinearWeights>& layers, const Tensor& numbers) {
+  return std::make_unique<Int8>(layers, numbers);
 }
 
 }  // namespace moco

@@ -18,8 +18,9 @@ static std::unique_ptr<PackedWeights> pack(const std::vector<LinearWeights>& lay
                                            const LinearOptions& options) {
   std::unique_ptr<PackedWeights> sparse;
   if (layers[0].quantized()) {
-    if (options.skip_zeros) sparse = pack_sparse_int8(layers);
-    return sparse ? std::move(sparse) : pack_int8(layers);
+    const Tensor numbers = numbers_of(layers);
+    if (options.skip_zeros) sparse = pack_sparse_int8(layers, numbers);
+    return sparse ? std::move(sparse) : pack_int8(layers, numbers);
   }
   const Tensor weight = concatenated(layers, &LinearWeights::weight, dtype);
   if (options.skip_zeros) sparse = pack_sparse(weight, options.depth);

@@ -49,12 +49,12 @@ class PackedWeights {
 // weight: (outputs, inputs) of float32 or bfloat16; depth: of float32.
 std::unique_ptr<PackedWeights> pack_dense(const Tensor& weight, int64_t depth);
 
-// layers: of int8, with the same smooth, their outputs side by side.
-std::unique_ptr<PackedWeights> pack_int8(const std::vector<LinearWeights>& layers);
+// layers: of int8, with the same smooth, their outputs side by side; numbers: numbers_of(layers).
+std::unique_ptr<PackedWeights> pack_int8(const std::vector<LinearWeights>& layers, const Tensor& numbers);
 
 // The same without their zeros; null where there are too few of those for it to be faster, see sparse.cpp.
 std::unique_ptr<PackedWeights> pack_sparse(const Tensor& weight, int64_t depth);
-std::unique_ptr<PackedWeights> pack_sparse_int8(const std::vector<LinearWeights>& layers);
+std::unique_ptr<PackedWeights> pack_sparse_int8(const std::vector<LinearWeights>& layers, const Tensor& numbers);
 
 // Inputs of float32 that dense weights sum in one go, of `depth` that were asked for.
 int64_t dense_depth(int64_t depth);

@@ -166,8 +166,7 @@ std::unique_ptr<PackedWeights> pack_sparse(const Tensor& weight, int64_t depth) 
   return std::make_unique<SparseFloat>(std::move(*best), form->multiply, weight.size(1));
 }
 
-std::unique_ptr<PackedWeights> pack_sparse_int8(const std::vector<LinearWeights>& layers) {
-  const Tensor numbers = numbers_of(layers);
+std::unique_ptr<PackedWeights> pack_sparse_int8(const std::vector<LinearWeights>& layers, const Tensor& numbers) {
   const double pays_below = kInt8PaysBelow * share_for(DType::kInt8);
   if (share_of_nonzeros<int8_t>(numbers) >= pays_below) return nullptr;
   const Tensor filled = Tensor::zeros({numbers.size(0), round_up(numbers.size(1), kInt8Inputs)}, DType::kInt8);

@@ -47,7 +47,6 @@ class Tensor {
     if (dtype_ != DTypeOf<T>::value) throw std::logic_error("a tensor's numbers were taken for those of another kind");
     return static_cast<T*>(data_);
   }
-  const std::shared_ptr<void>& owner() const { return owner_; }
 
   // Views.
   Tensor narrow(int64_t dimension, int64_t first, int64_t size) const;

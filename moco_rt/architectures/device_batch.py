@@ -111,8 +111,8 @@ class DeviceBatch:
             return self._mean_now()
         if feature == "flat":
             width = self.max_seqlen if tokens is None else tokens
-            padded = self.pad()[:, :width].flatten(1)
-            return torch.nn.functional.pad(padded, (0, width * self.hidden.shape[1] - padded.shape[1])).float()
+            padded = self.pad()[:, :width]
+            return torch.nn.functional.pad(padded, (0, 0, 0, width - padded.shape[1])).flatten(1).float()
         pooled = self._at(self.on_cpu.cls().hidden).float()
         if feature == "cls":
             return pooled
