@@ -26,7 +26,7 @@ from moco_rt._C import can_multiply, cpu_isa
 from moco_rt.architectures import load_classifier
 from moco_rt.runtime.machine import describe_machine
 
-LEVELS = ("avx2", "avx512", "avx512_vnni", "avx512_bf16")
+LEVELS = ("avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx")
 FORMS = ("float32", "bfloat16", "int8")
 #: What ATEN_CPU_CAPABILITY, torch's own bound, is beside a level.
 CAPABILITIES = {"avx2": "avx2"}

@@ -20,13 +20,16 @@ from moco_rt._C import cpu_isa
 from moco_rt.runtime.machine import describe_machine
 
 AVX512 = "-mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mprefer-vector-width=512"
+BFLOAT16 = f"{AVX512} -mavx512vnni -mavx512bf16"
+TILES = "-mamx-tile -mamx-int8 -mamx-bf16"
 #: Bytes of a vector, and flags, from the least instruction set to the most.
 ISAS = {
     "generic": (16, ""),
     "avx2": (32, "-DMOCO_X86_VECTORS -mavx2 -mfma"),
     "avx512": (64, f"-DMOCO_X86_VECTORS {AVX512}"),
     "avx512_vnni": (64, f"-DMOCO_X86_VECTORS -DMOCO_VNNI {AVX512} -mavx512vnni"),
-    "avx512_bf16": (64, f"-DMOCO_X86_VECTORS -DMOCO_VNNI -DMOCO_BFLOAT16 {AVX512} -mavx512vnni -mavx512bf16"),
+    "avx512_bf16": (64, f"-DMOCO_X86_VECTORS -DMOCO_VNNI -DMOCO_BFLOAT16 {BFLOAT16}"),
+    "amx": (64, f"-DMOCO_X86_VECTORS -DMOCO_VNNI -DMOCO_BFLOAT16 -DMOCO_AMX {BFLOAT16} {TILES}"),
 }
 #: What a program is built of, besides the kernels.
 PROGRAMS = {

@@ -10,10 +10,10 @@ Affine = tuple[Tensor, Tensor]
 Int8Affine = tuple[Tensor, Tensor, Tensor, Tensor]
 
 def cpu_isa() -> str:
-    """The instruction set of the kernels in use: generic, avx2, avx512, avx512_vnni or avx512_bf16.
+    """The instruction set of the kernels in use: generic, avx2, avx512, avx512_vnni, avx512_bf16 or amx.
 
-    The environment variable MOCO_MAX_ISA keeps it to a lesser processor's, one of these names. Any other value:
-    ValueError.
+    The environment variable MOCO_MAX_ISA keeps it to a lesser processor's, one of these names; amx is used where it is
+    named alone. Any other value: ValueError.
     """
 
 def can_multiply(dtype: torch.dtype) -> bool:

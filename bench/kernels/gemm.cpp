@@ -40,6 +40,43 @@ double peak() {
   return found;
 }
 
+#ifdef MOCO_AMX
+// The same of the products of tiles.
+template <typename F, int inputs_of_word>
+double peak_of_tiles() {
+  constexpr int kTimes = 1000;
+  configure_tiles(kStripTokens);
+  const double flops_of_tile = 2.0 * kTileTokens * kBlock * kTileWords * inputs_of_word;
+  const double found = rate(4 * kTimes * flops_of_tile, [] {
+    for (int i = 0; i < kTimes; ++i) {
+      F::template add<0>();
+      F::template add<1>();
+      F::template add<2>();
+      F::template add<3>();
+    }
+  });
+  _tile_release();
+  return found;
+}
+#endif
+
+double peak_of_bfloat16() {
+#ifdef MOCO_AMX
+  return peak_of_tiles<BFloat16Tiles, 2>();
+#elif defined(MOCO_BFLOAT16)
+  return peak<BFloat16Products, 2>();
+#else
+  return 0;
+#endif
+}
+double peak_of_int8() {
+#ifdef MOCO_AMX
+  return peak_of_tiles<Int8Tiles, 4>();
+#else
+  return peak<Int8Products, 4>();
+#endif
+}
+
 void report(const char* form, int64_t inputs, int64_t outputs, double gflops, double most) {
   std::printf("| %s | %s | %ld x %ld | %.0f | %.0f%% |\n", table.isa, form, static_cast<long>(inputs),
               static_cast<long>(outputs), gflops, 100 * gflops / most);
@@ -85,11 +122,12 @@ void measure_int8(int64_t inputs, int64_t outputs, double most) {
 }  // namespace
 
 int main() {
+  ask_for_tiles();
   for (const auto& [inputs, outputs] : {std::pair<int64_t, int64_t>{384, 1536}, {1536, 384}, {768, 3072}}) {
     measure_floats<float>("float32", inputs, outputs, 384, peak<Float32Products, 1>());
 #ifdef MOCO_BFLOAT16
-    measure_floats<bfloat16>("bfloat16", inputs, outputs, 768, peak<BFloat16Products, 2>());
+    measure_floats<bfloat16>("bfloat16", inputs, outputs, 768, peak_of_bfloat16());
 #endif
-    measure_int8(inputs, outputs, peak<Int8Products, 4>());
+    measure_int8(inputs, outputs, peak_of_int8());
   }
 }

@@ -6,7 +6,19 @@
 #include <cstdint>
 #include <vector>
 
+#ifdef MOCO_AMX
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 constexpr int64_t kTokens = 32, kPanel = 64;  // of a tile
+
+// As in core/isa.cpp.
+inline void ask_for_tiles() {
+#ifdef MOCO_AMX
+  syscall(SYS_arch_prctl, 0x1023, 18);
+#endif
+}
 
 // Seconds of a call, over as many as take 0.02 s.
 template <typename F>

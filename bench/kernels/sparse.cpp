@@ -94,6 +94,7 @@ void measure(int64_t tokens, int64_t inputs, int64_t outputs) {
 }  // namespace
 
 int main() {
+  ask_for_tiles();
   for (const auto& [inputs, outputs] :
        {std::pair<int64_t, int64_t>{384, 1536}, {1536, 384}, {768, 3072}, {1024, 4096}}) {
     for (const int64_t tokens : {128, 25}) measure(tokens, inputs, outputs);

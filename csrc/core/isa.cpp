@@ -8,27 +8,44 @@
 
 #include "core/checks.h"
 
+#if defined(MOCO_X86) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace moco {
 
 IsaLevel max_isa() {
   static const IsaLevel level = [] {
-    constexpr std::array<std::pair<const char*, IsaLevel>, 5> levels = {{{"generic", IsaLevel::kGeneric},
+    constexpr std::array<std::pair<const char*, IsaLevel>, 6> levels = {{{"generic", IsaLevel::kGeneric},
                                                                          {"avx2", IsaLevel::kAvx2},
                                                                          {"avx512", IsaLevel::kAvx512},
                                                                          {"avx512_vnni", IsaLevel::kAvx512Vnni},
-                                                                         {"avx512_bf16", IsaLevel::kAvx512Bf16}}};
+                                                                         {"avx512_bf16", IsaLevel::kAvx512Bf16},
+                                                                         {"amx", IsaLevel::kAmx}}};
     const char* value = std::getenv("MOCO_MAX_ISA");
     if (value == nullptr) return IsaLevel::kAvx512Bf16;
     for (const auto& [name, named] : levels) {
       if (std::string(value) == name) return named;
     }
-    MOCO_CHECK_VALUE(false, "MOCO_MAX_ISA must be one of generic, avx2, avx512, avx512_vnni, avx512_bf16 (got ", value,
-                     ")");
+    MOCO_CHECK_VALUE(false, "MOCO_MAX_ISA must be one of generic, avx2, avx512, avx512_vnni, avx512_bf16, amx (got ",
+                     value, ")");
   }();
   return level;
 }
 
 #ifdef MOCO_X86
+// Linux keeps the registers of tiles for a process that asked for them, and refuses where it has none.
+static bool may_use_tiles() {
+#ifdef __linux__
+  constexpr long kRequestFeature = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr long kTiles = 18;               // XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequestFeature, kTiles) == 0;
+#else
+  return false;
+#endif
+}
+
 // As far as torch's own kernels go, which ATEN_CPU_CAPABILITY may bound.
 static IsaLevel level_of_processor() {
   const char* value = std::getenv("ATEN_CPU_CAPABILITY");
@@ -42,7 +59,10 @@ static IsaLevel level_of_processor() {
     return IsaLevel::kAvx2;
   }
   if (!__builtin_cpu_supports("avx512vnni")) return IsaLevel::kAvx512;
-  return __builtin_cpu_supports("avx512bf16") ? IsaLevel::kAvx512Bf16 : IsaLevel::kAvx512Vnni;
+  if (!__builtin_cpu_supports("avx512bf16")) return IsaLevel::kAvx512Vnni;
+  const bool tiles =
+      has(__builtin_cpu_supports("amx-tile"), __builtin_cpu_supports("amx-int8"), __builtin_cpu_supports("amx-bf16"));
+  return tiles && may_use_tiles() ? IsaLevel::kAmx : IsaLevel::kAvx512Bf16;
 }
 #endif
 
@@ -51,6 +71,8 @@ const KernelTable& kernels() {
     [[maybe_unused]] const IsaLevel allowed = max_isa();
 #ifdef MOCO_X86
     switch (std::min(level_of_processor(), allowed)) {
+      case IsaLevel::kAmx:
+        return amx::table;
       case IsaLevel::kAvx512Bf16:
         return avx512_bf16::table;
       case IsaLevel::kAvx512Vnni:

@@ -8,13 +8,15 @@
 namespace moco {
 
 // Levels of processors, each with everything that stands before it.
-enum class IsaLevel { kGeneric, kAvx2, kAvx512, kAvx512Vnni, kAvx512Bf16 };
+enum class IsaLevel { kGeneric, kAvx2, kAvx512, kAvx512Vnni, kAvx512Bf16, kAmx };
 
 // The highest level that this process may use: the environment variable MOCO_MAX_ISA, read once.
 //   generic, avx2   as on a processor without AVX2, without AVX-512
 //   avx512          AVX-512 without its products of bytes (VNNI) and of bfloat16 (BF16)
 //   avx512_vnni     AVX-512 without its products of bfloat16
-//   avx512_bf16     everything the processor has; the default
+//   avx512_bf16     AVX-512 with both; the default
+//   amx             products on the tiles of AMX besides: by this name alone, as long as no test has run on such a
+//   processor
 // Throws a ValueError for any other value.
 IsaLevel max_isa();
 

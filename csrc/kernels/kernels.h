@@ -270,5 +270,8 @@ extern const KernelTable table;
 namespace avx512_bf16 {
 extern const KernelTable table;
 }
+namespace amx {
+extern const KernelTable table;
+}
 
 }  // namespace moco

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <optional>
-#include <string_view>
+#include <string>
 #include <utility>
 
 #include "core/isa.h"
@@ -36,11 +36,12 @@ constexpr double kInt8PaysBelow = 0.4;
 // Dense products of bfloat16 are twice as fast as those of float32, in which sparse ones are computed.
 constexpr double kShareForBFloat16 = 0.5;
 
-// What the shares above are multiplied by here. Nothing pays where oneDNN multiplies tiles. With AVX-512 half as many
-// sums are under way: until that is measured it must save more.
+// What the shares above are multiplied by here. Nothing pays beside products of tiles. With vectors of 64 bytes half as
+// many sums are under way: until that is measured it must save more.
 double share_for(DType weights) {
-  if (products_of(weights) == "oneDNN") return 0.0;
-  const double share = std::string_view(kernels().isa).starts_with("avx512") ? 0.75 : 1.0;
+  const std::string by = products_of(weights);
+  if (by == "oneDNN" || (by == "amx" && weights != DType::kFloat32)) return 0.0;
+  const double share = by == "amx" || by.starts_with("avx512") ? 0.75 : 1.0;
   return weights == DType::kBFloat16 ? share * kShareForBFloat16 : share;
 }
 

@@ -211,7 +211,7 @@ print(moco_rt._C.cpu_isa(), hashlib.sha256(logits.numpy().tobytes()).hexdigest()
 def test_a_saved_model_gives_the_same_bits_on_every_processor_since_avx2(int8, tmp_path):
     int8.save_pretrained(tmp_path)
     found = {}
-    for level in ("avx2", "avx512", "avx512_vnni", "avx512_bf16"):
+    for level in ("avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx"):
         command = [sys.executable, "-W", "ignore", "-c", LOGITS, str(tmp_path)]
         environment = {**os.environ, "MOCO_MAX_ISA": level}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

@@ -200,7 +200,7 @@ def test_int16_has_the_same_bits_on_every_instruction_set():
         "print(_C.cpu_isa(), found.hexdigest())\n"
     )
     found = {}
-    for level in ("avx2", "avx512", "avx512_vnni", "avx512_bf16"):
+    for level in ("avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx"):
         environment = {**os.environ, "MOCO_MAX_ISA": level}
         done = subprocess.run(
             [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True

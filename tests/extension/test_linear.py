@@ -112,7 +112,7 @@ print(_C.cpu_isa(), digest.hexdigest())
 
 def test_every_instruction_set_with_fused_multiply_add_gives_the_same_bits():
     found = {}
-    for level in ("avx2", "avx512", "avx512_vnni", "avx512_bf16"):
+    for level in ("avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx"):
         done = subprocess.run(
             [sys.executable, "-c", SAME_EVERYWHERE],
             env={**os.environ, "MOCO_MAX_ISA": level},

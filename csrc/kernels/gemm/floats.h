@@ -5,6 +5,9 @@
 #ifdef MOCO_BFLOAT16
 #include <immintrin.h>
 #endif
+#ifdef MOCO_AMX
+#include "kernels/gemm/amx.h"
+#endif
 
 namespace moco::MOCO_ISA {
 namespace {
@@ -17,18 +20,17 @@ struct Float32Products {
   }
 };
 
-template <typename F>
-void multiply_floats(int64_t M, int64_t N, int64_t words, const void* a, int64_t ld_a, const Columns& b, float* c,
-                     int64_t ld_c, bool add) {
-  for_sums<F>(M, N, words, a, ld_a, b, [&](int64_t m, int64_t n, Vec sum) __attribute__((always_inline)) {
+// Writes a vector of sums to where it belongs in c, or adds it to what stands there.
+inline auto to_floats(float* c, int64_t ld_c, bool add) {
+  return [=](int64_t m, int64_t n, Vec sum) __attribute__((always_inline)) {
     float* to = c + m * ld_c + n;
     store(to, add ? sum + load(to, Whole{}) : sum, Whole{});
-  });
+  };
 }
 
 void multiply(int64_t M, int64_t N, int64_t K, const float* a, int64_t ld_a, const Columns& b, float* c, int64_t ld_c,
               bool add) {
-  multiply_floats<Float32Products>(M, N, K, a, ld_a * 4, b, c, ld_c, add);
+  for_sums<Float32Products>(M, N, K, a, ld_a * 4, b, to_floats(c, ld_c, add));
 }
 
 #ifdef MOCO_BFLOAT16
@@ -42,7 +44,11 @@ struct BFloat16Products {
 
 void multiply(int64_t M, int64_t N, int64_t K, const bfloat16* a, int64_t ld_a, const Columns& b, float* c,
               int64_t ld_c, bool add) {
-  multiply_floats<BFloat16Products>(M, N, K / 2, a, ld_a * 2, b, c, ld_c, add);
+#ifdef MOCO_AMX
+  for_tile_sums<BFloat16Tiles>(M, N, K / 2, a, ld_a * 2, b, to_floats(c, ld_c, add));
+#else
+  for_sums<BFloat16Products>(M, N, K / 2, a, ld_a * 2, b, to_floats(c, ld_c, add));
+#endif
 }
 #endif
 

@@ -8,6 +8,9 @@
 #ifdef MOCO_X86_VECTORS
 #include <immintrin.h>
 #endif
+#ifdef MOCO_AMX
+#include "kernels/gemm/amx.h"
+#endif
 
 namespace moco::MOCO_ISA {
 namespace {
@@ -67,13 +70,16 @@ struct Int8Products {
 void multiply_int8(int64_t tokens, int64_t columns, int64_t inputs, const Quantized& x, const Columns& weights,
                    const float* scale, const float* sums, float* c, int64_t ld_c) {
   const int64_t words = round_up(inputs, kInt8Inputs) / kWordBytes;
-  for_sums<Int8Products>(tokens, columns, words, x.values, x.ld, weights,
-                         [&](int64_t t, int64_t n, IntVec sum) __attribute__((always_inline)) {
-                           const Vec whole = __builtin_convertvector(sum, Vec);
-                           const Vec value =
-                               (whole - load(sums + n, Whole{}) * x.zero[t]) * (load(scale + n, Whole{}) * x.scale[t]);
-                           store(c + t * ld_c + n, value, Whole{});
-                         });
+  const auto finish = [&](int64_t t, int64_t n, IntVec sum) __attribute__((always_inline)) {
+    const Vec whole = __builtin_convertvector(sum, Vec);
+    const Vec value = (whole - load(sums + n, Whole{}) * x.zero[t]) * (load(scale + n, Whole{}) * x.scale[t]);
+    store(c + t * ld_c + n, value, Whole{});
+  };
+#ifdef MOCO_AMX
+  for_tile_sums<Int8Tiles>(tokens, columns, words, x.values, x.ld, weights, finish);
+#else
+  for_sums<Int8Products>(tokens, columns, words, x.values, x.ld, weights, finish);
+#endif
 }
 
 }  // namespace
