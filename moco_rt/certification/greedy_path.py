@@ -98,50 +98,40 @@ def find_path(
     levels = max(10, policies // max(1, exits * num_groups))
     wrong = scores.wrong * (np.ones(n) if weights is None else weights)
     risk = np.vstack([risk, np.zeros(n)])
-    steps: dict[tuple[int, int], list[tuple[np.float32, NDArray[np.int64]]]] = {}
+    ladders: list[_Ladder] = []
     for exit in range(exits):
         for group in range(num_groups):
             rows = np.flatnonzero((scores.group[exit] == group) & np.isfinite(scores.score[exit]))
             if len(rows):
-                steps[exit, group] = _levels(rows, scores.score[exit, rows], risk[exit, rows], levels)
-    exit_of_row = np.full(n, exits)
+                steps = _levels(rows, scores.score[exit, rows], risk[exit, rows], levels)
+                ladders.append(_Ladder(exit, group, steps, seconds[:, exit], risk[exit]))
+    exit_of_row, seconds_of_row, risk_of_row = np.full(n, exits), seconds[:, -1].copy(), np.zeros(n)
     taken: list[tuple[int, int]] = []
     thresholds: list[np.float32] = []
     errors, times = [float(wrong[-1].sum())], [float(seconds[:, -1].sum())]
-
-    def change(key: tuple[int, int]) -> tuple[float, float]:
-        """Seconds saved, and errors added, by the next step of an exit and group."""
-        rows = steps[key][0][1]
-        rows = rows[exit_of_row[rows] > key[0]]
-        saved = float((seconds[rows, exit_of_row[rows]] - seconds[rows, key[0]]).sum())
-        return saved, float((risk[key[0], rows] - risk[exit_of_row[rows], rows]).sum())
-
-    def worth(key: tuple[int, int]) -> float:
-        saved, added = change(key)
-        return saved / max(added, 1e-9)
-
-    # Lazy greedy. The worth of a step depends only on its own rows and on where these leave at present. A step of exit
-    # e and group g moves some rows, and each moved row is part of the steps of just one group at every exit: its own
-    # group there. Only those (exit, group) pairs, and the pair whose next step is a new one, can have another worth
-    # now; all others keep theirs.
-    worths = {key: worth(key) for key in steps}
-    while worths:
-        best = max(worths, key=lambda key: worths[key])
-        saved, expected = change(best)
-        level, rows = steps[best].pop(0)
-        moved = rows[exit_of_row[rows] > best[0]]
-        counted = float((wrong[best[0], moved] - wrong[exit_of_row[moved], moved]).sum())
-        expected -= float(wrong[-1, moved[exit_of_row[moved] == exits]].sum())
-        exit_of_row[moved] = best[0]
-        taken.append(best)
-        thresholds.append(level)
+    while ladders:
+        # What every ladder's next step would change, for the rows that leave later at present: all at once.
+        rows = np.concatenate([ladder.rows for ladder in ladders])
+        starts = np.cumsum([0, *(len(ladder.rows) for ladder in ladders[:-1])])
+        exit_of_step = np.repeat([ladder.exit for ladder in ladders], [len(ladder.rows) for ladder in ladders])
+        moves = exit_of_row[rows] > exit_of_step
+        seconds_there = np.concatenate([ladder.seconds for ladder in ladders])
+        risk_there = np.concatenate([ladder.risk for ladder in ladders])
+        saved = np.add.reduceat((seconds_of_row[rows] - seconds_there) * moves, starts)
+        added = np.add.reduceat((risk_there - risk_of_row[rows]) * moves, starts)
+        best = int(np.argmax(saved / np.maximum(added, 1e-9)))
+        ladder = ladders[best]
+        moved = ladder.rows[exit_of_row[ladder.rows] > ladder.exit]
+        counted = float((wrong[ladder.exit, moved] - wrong[exit_of_row[moved], moved]).sum())
+        expected = float(added[best]) - float(wrong[-1, moved[exit_of_row[moved] == exits]].sum())
+        exit_of_row[moved] = ladder.exit
+        seconds_of_row[moved], risk_of_row[moved] = seconds[moved, ladder.exit], risk[ladder.exit, moved]
+        taken.append((ladder.exit, ladder.group))
+        thresholds.append(ladder.level)
         errors.append(errors[-1] + _COUNTED * counted + (1 - _COUNTED) * expected)
-        times.append(times[-1] - saved)
-        if not steps[best]:
-            del steps[best], worths[best]
-        touched = {(exit, group) for exit in range(exits) for group in np.unique(scores.group[exit, moved]).tolist()}
-        for key in {best, *touched} & steps.keys():
-            worths[key] = worth(key)
+        times.append(times[-1] - float(saved[best]))
+        if not ladder.climb():
+            ladders.pop(best)
     return GreedyPath(
         np.array(taken, np.int64).reshape(-1, 2),
         np.array(thresholds, np.float32),
@@ -149,6 +139,36 @@ def find_path(
         np.array(times) / n,
         (exits, num_groups),
     )
+
+
+class _Ladder:
+    """The steps that lower one threshold, of one exit and group, from the first on.
+
+    Attributes:
+        level: the threshold's value after the next step.
+        rows: (k,) rows that this step adds.
+        seconds: (k,) what they cost by this exit.
+        risk: (k,) their chance of an error by it.
+    """
+
+    def __init__(
+        self,
+        exit: int,
+        group: int,
+        steps: list[tuple[np.float32, NDArray[np.int64]]],
+        seconds: NDArray[np.float64],
+        risk: NDArray[np.float64],
+    ):
+        self.exit, self.group = exit, group
+        self._steps = iter([(level, rows, seconds[rows], risk[rows]) for level, rows in steps])
+        self.climb()
+
+    def climb(self) -> bool:
+        """Go on to the next step, if there is one."""
+        step = next(self._steps, None)
+        if step is not None:
+            self.level, self.rows, self.seconds, self.risk = step
+        return step is not None
 
 
 def _levels(

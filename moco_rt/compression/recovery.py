@@ -127,7 +127,7 @@ class Recovery:
         student.to(self.device)
         student.get_input_embeddings().requires_grad_(False)  # they are the given model's, and read as they are
         weights = [weight for weight in student.parameters() if weight.requires_grad]
-        optimiser = torch.optim.AdamW(weights, lr=_RATE, weight_decay=0.01)
+        optimiser = torch.optim.AdamW(weights, lr=_RATE, weight_decay=0.01, fused=True)
         first = 0 if state is None else int(state["step"])
         if state is not None:
             student.load_state_dict(state["model"])

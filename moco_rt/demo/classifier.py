@@ -121,7 +121,7 @@ def _give_head_start(model: BertForSequenceClassification, batches: list[Batch])
 
 
 def _fit(model: BertForSequenceClassification, batches: list[Batch], peak_lr: float = 4e-4) -> None:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=peak_lr, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=peak_lr, betas=(0.9, 0.98), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, peak_lr, len(batches), pct_start=0.1, anneal_strategy="linear", cycle_momentum=False
     )

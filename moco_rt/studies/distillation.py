@@ -59,7 +59,7 @@ def distill(
     layers = [_layer(inputs, outputs, generator) for inputs, outputs in pairwise(sizes)]
     objective.begin(*layers[-1])
     parameters = [tensor for layer in layers for tensor in layer]
-    optimiser = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.05)
+    optimiser = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.05, fused=True)
     batches = math.ceil(len(x) / _BATCH_ROWS)
     epochs = epochs_of(len(x)) if epochs is None else epochs
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=objective.rate, total_steps=epochs * batches)
