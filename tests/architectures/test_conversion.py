@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import subprocess
-import sys
 import warnings
 
 import pytest
 import torch
+from instruction_sets import check_same_everywhere, run_python
 from parity import make_inputs
 from transformers import (
     AutoModelForSequenceClassification,
@@ -187,11 +185,6 @@ def test_weights_of_another_form_are_refused(int8, tmp_path, one_line_error):
         EarlyExitTextClassificationModel.from_pretrained(tmp_path)
 
 
-def run_python(code, **environment):
-    command = [sys.executable, "-W", "ignore", "-c", code]
-    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
-
-
 def test_without_this_package_it_is_not_loaded_as_if_it_were_in_floats(int8, tmp_path):
     int8.save_pretrained(tmp_path)
     code = f"from transformers import AutoModelForSequenceClassification as A; A.from_pretrained({str(tmp_path)!r})"
@@ -204,22 +197,13 @@ import hashlib, sys, torch, moco_rt
 fast = moco_rt.EarlyExitTextClassificationModel.from_pretrained(sys.argv[1])
 ids = torch.arange(1, 91).view(6, 15)
 logits = fast(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
-print(moco_rt._C.cpu_isa(), hashlib.sha256(logits.numpy().tobytes()).hexdigest())
+print(hashlib.sha256(logits.numpy().tobytes()).hexdigest())
 """
 
 
 def test_a_saved_model_gives_the_same_bits_on_every_processor_since_avx2(int8, tmp_path):
     int8.save_pretrained(tmp_path)
-    found = {}
-    for level in ("avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx"):
-        command = [sys.executable, "-W", "ignore", "-c", LOGITS, str(tmp_path)]
-        environment = {**os.environ, "MOCO_MAX_ISA": level}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        isa, digest = done.stdout.split()
-        found[isa] = digest
-    if "generic" in found:
-        pytest.skip("the processor has no AVX2")
-    assert len(set(found.values())) == 1
+    check_same_everywhere(LOGITS, str(tmp_path))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

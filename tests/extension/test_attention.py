@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
+from instruction_sets import check_same_everywhere
 
 from moco_rt import _C
 
@@ -188,7 +186,7 @@ def test_a_rows_bits_are_the_same_bits_alone_among_others_and_on_one_thread(int1
         torch.set_num_threads(threads)
 
 
-def test_int16_has_the_same_bits_on_every_instruction_set():
+def test_every_instruction_set_with_fused_multiply_add_gives_the_same_bits():
     script = (
         "import hashlib, torch\n"
         "from moco_rt import _C\n"
@@ -197,18 +195,9 @@ def test_int16_has_the_same_bits_on_every_instruction_set():
         "for tokens, heads, d in ((1, 1, 2), (40, 2, 32), (300, 1, 50), (512, 1, 64)):\n"
         "    qkv = torch.randn(tokens, 3, heads, d, dtype=torch.float64).float()\n"
         "    found.update(_C.attention(qkv, [0, tokens], int16=True).numpy().tobytes())\n"
-        "print(_C.cpu_isa(), found.hexdigest())\n"
+        "print(found.hexdigest())\n"
     )
-    found = {}
-    for level in ("avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx"):
-        environment = {**os.environ, "MOCO_MAX_ISA": level}
-        done = subprocess.run(
-            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
-        )
-        isa, digest = done.stdout.split()
-        found[isa] = digest
-    found.pop("generic", None)  # it rounds a multiply-add twice
-    assert len(set(found.values())) <= 1
+    check_same_everywhere(script)
 
 
 @pytest.mark.parametrize(

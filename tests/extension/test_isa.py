@@ -6,36 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from instruction_sets import LEVELS, ROOT, best_isa, has_isa, run_python
 
 from moco_rt import _C
-
-ROOT = Path(__file__).parents[2]
-#: What MOCO_MAX_ISA may be, and what cpu_isa answers: from the least to the most.
-LEVELS = ["generic", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx"]
-
-
-def run_python(script, **environment):
-    return subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-
-
-@functools.cache
-def best_isa():
-    """Return the most that the processor has."""
-    script = "from moco_rt._C import cpu_isa; print(cpu_isa())"
-    return run_python(script, MOCO_MAX_ISA=LEVELS[-1]).stdout.strip()
-
 
 #: What torch's own kernels are kept to beside it.
 CAPABILITIES = {"generic": "default", "avx2": "avx2"}
@@ -46,11 +22,11 @@ def test_the_kernels_of_each_instruction_set_are_chosen_and_exact(isa):
     """The tests that bound rounding errors or look at bits, once per instruction set."""
     if isa == _C.cpu_isa():
         pytest.skip("this process runs on it anyway")
-    if LEVELS.index(isa) > LEVELS.index(best_isa()):
+    if not has_isa(isa):
         pytest.skip(f"the processor ends at {best_isa()}")
-    wanted = "(twice_the_error or same_bits or sums_of_int8 or int16) and not float64"
+    wanted = "(twice_the_error or same_bits or sums_of_int8 or int16) and not float64 and not every_instruction_set"
     if isa == "avx512_vnni":  # the kernels of avx512_bf16 again, less those of bfloat16
-        wanted = "same_bits"
+        wanted = "same_bits and not every_instruction_set"
     script = (
         "import sys, pytest\n"
         "quiet = ['-q', '-p', 'no:cacheprovider', '-W', 'ignore::DeprecationWarning']\n"
@@ -113,10 +89,16 @@ print(cpu_isa(), *(can_multiply(dtype) for dtype in (torch.float32, torch.bfloat
 """
 
 
+@functools.cache
+def answers_of(level):
+    """Return what a process answers that may use no more than a level."""
+    return run_python(ASK, MOCO_MAX_ISA=level).stdout
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_no_more_is_used_than_the_environment_allows(level):
-    isa, *multiplies = run_python(ASK, MOCO_MAX_ISA=level).stdout.split()
-    everything, *all_multiply = run_python(ASK, MOCO_MAX_ISA=LEVELS[-1]).stdout.split()
+    isa, *multiplies = answers_of(level).split()
+    everything, *all_multiply = answers_of(LEVELS[-1]).split()
     assert isa == LEVELS[min(LEVELS.index(level), LEVELS.index(everything))]
     assert multiplies == (all_multiply if level in ("avx512_bf16", "amx") else ["True", "False", "True"])
 
@@ -125,7 +107,7 @@ def test_without_the_variable_everything_is_used_that_tests_have_run_on():
     environment = {name: value for name, value in os.environ.items() if name != "MOCO_MAX_ISA"}
     command = [sys.executable, "-c", ASK]
     unset = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
-    assert unset == run_python(ASK, MOCO_MAX_ISA="avx512_bf16").stdout
+    assert unset == answers_of("avx512_bf16")
 
 
 def test_the_lower_of_the_two_variables_counts():
