@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny_models import cut_to
 
 from moco_rt import EarlyExitTextClassificationModel, compress, quantize
 from moco_rt.architectures.compressed.layers import Widths, layer_parts
@@ -21,7 +22,8 @@ def taught():
     """A classifier that has learnt something, its tokenizer, and texts."""
     reviews = make_corpus(400, seed=0, median_words=12)
     texts = [row.text for row in reviews]
-    return *train_classifier(texts, [row.label for row in reviews], seed=0), texts
+    model, tokenizer = train_classifier(texts, [row.label for row in reviews], seed=0)
+    return cut_to(model, 2), tokenizer, texts
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
@@ -42,3 +44,11 @@ def word_tokenizer():
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, model_max_length=64, pad_token="[PAD]", unk_token="[UNK]", padding_side="right"
     )
+
+
+def cut_to(model, layers):
+    """Return a copy of a BERT with its first layers alone."""
+    shallow = copy.deepcopy(model)
+    shallow.bert.encoder.layer = shallow.bert.encoder.layer[:layers]
+    shallow.config.num_hidden_layers = layers
+    return shallow
