@@ -114,8 +114,9 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def quick_off_ramps(one_thread):  # noqa: ARG001
-    """Off-ramps that learn a little and are timed a few times."""
+    """Off-ramps that learn a little and are timed a few times, at few lengths."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(distillation, "_FEWEST_STEPS", 60)
         patch.setattr(costs, "_MOST_RUNS", 3)
+        patch.setattr(costs, "_SHARES", (0.1, 0.9))
         yield

@@ -11,6 +11,8 @@ from moco_rt.demo import run as demo
 from moco_rt.demo.classifier import train_classifier
 from moco_rt.demo.corpus import make_corpus
 
+pytestmark = pytest.mark.usefixtures("quick_off_ramps")
+
 
 @pytest.fixture(scope="module")
 def trained():
