@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
 VLLM := .venv-vllm
+DEEPSPARSE := .venv-deepsparse
 WHEEL := .venv-wheel
 OLDEST := .venv-oldest
 HARDEN := .venv-harden
@@ -12,7 +13,7 @@ DOCS_INSTALLED := $(VENV)/.installed-docs
 CPP := $(shell git ls-files 'csrc/*.cpp' 'csrc/*.h')
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard $(CPP))
 
-.PHONY: install demo test test-wheel test-oldest harden wheels lint format docs bench peers vllm clean
+.PHONY: install demo test test-wheel test-oldest harden wheels lint format docs bench peers vllm deepsparse clean
 
 install: $(INSTALLED)
 
@@ -136,5 +137,11 @@ vllm:
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec # built for another torch
 	$(VLLM)/bin/python -m pip install --quiet .
 
+# DeepSparse wants an older NumPy, and Python 3.11 at most: the same with MOCO_RT_DEEPSPARSE_PYTHON.
+deepsparse:
+	$(PYTHON) -m venv $(DEEPSPARSE)
+	$(DEEPSPARSE)/bin/python -m pip install --quiet "torch==2.13.*" "deepsparse==1.8.*" "transformers>=5.18,<6" "pyarrow>=17" scipy
+	$(DEEPSPARSE)/bin/python -m pip install --quiet --no-deps .
+
 clean:
-	rm -rf $(VENV) $(PEERS) $(VLLM) $(WHEEL) $(OLDEST) $(HARDEN) build site
+	rm -rf $(VENV) $(PEERS) $(VLLM) $(DEEPSPARSE) $(WHEEL) $(OLDEST) $(HARDEN) build site

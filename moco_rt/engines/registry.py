@@ -46,6 +46,7 @@ ENGINES: dict[str, tuple[str, dict[str, Any]]] = {
     "ctranslate2.bf16": ("c_translate2", {}),
     "ctranslate2.int8": ("c_translate2", {}),
     "torchao.int8": ("torch_ao", {}),
+    "deepsparse.fp32": ("deep_sparse", {}),
     "moco-reference.fp32": ("moco", {"backend": "reference"}),
     "moco-reference.bf16": ("moco", {"backend": "reference"}),
     "moco-packed.fp32": ("moco", {"backend": "packed"}),
@@ -55,7 +56,7 @@ ENGINES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 #: Engines whose packages contradict those of the others: the variables that name their environments' interpreters.
-_INTERPRETERS = {"v_llm": "MOCO_RT_VLLM_PYTHON"}
+_INTERPRETERS = {"v_llm": "MOCO_RT_VLLM_PYTHON", "deep_sparse": "MOCO_RT_DEEPSPARSE_PYTHON"}
 
 
 def interpreter(name: str) -> str:

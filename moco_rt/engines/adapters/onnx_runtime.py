@@ -38,7 +38,7 @@ def convert(
     With a reduced range int8 weights have 7 bits; by blocks they have a scale for every 32 of them (MatMulNBits).
     """
     fused = str(folder / "model.onnx")
-    _export(model_dir, folder / "exported.onnx", batches[0])
+    export(model_dir, folder / "exported.onnx", batches[0])
     _fuse(model_dir, folder / "exported.onnx", fused, separate=by_blocks)
     if by_blocks:
         _quantize_by_blocks(fused)
@@ -46,8 +46,15 @@ def convert(
         _quantize(fused, reduce_range)
 
 
-def _export(model_dir: Path, file: Path, batch: Batch) -> None:
-    """Export a model; the optimizer fuses attention only where it is Hugging Face's eager form, by TorchScript."""
+def export(model_dir: Path, file: Path, batch: Batch, opset: int | None = None) -> None:
+    """Export a model; the optimizer fuses attention only where it is Hugging Face's eager form, by TorchScript.
+
+    Args:
+        model_dir: the model.
+        file: what is written.
+        batch: names the inputs.
+        opset: the version of ONNX's operators; None: the newest.
+    """
     model = hugging_face.load(model_dir, attn_implementation="eager")
     model.config.use_cache = False
     # Names are given to inputs in the order of the model's arguments; tokenizers have one of their own.
@@ -63,6 +70,7 @@ def _export(model_dir: Path, file: Path, batch: Batch) -> None:
             output_names=["logits"],
             dynamic_axes={name: _DYNAMIC.get(name, _DYNAMIC_TEXT) for name in names} | {"logits": {0: "rows"}},
             dynamo=False,
+            opset_version=opset,
         )
 
 
