@@ -17,6 +17,8 @@ STORED = RESULTS / "peers.json"
 FAMILIES = RESULTS / "families.json"
 #: Cells of a processor with AVX2 alone.
 AVX2 = RESULTS / "avx2.json"
+#: Cells of a model most of whose weights are zero, on the same processor.
+SPARSE = RESULTS / "sparse.json"
 #: The cells of the first that the page shows; bench/results/peers.md has all.
 SHOWN = (
     *("minilm-sst2/sst2/64", "minilm-imdb/imdb-256/64", "tiny-imdb/imdb-256/64", "bert-base/sst2/64"),
@@ -80,8 +82,10 @@ def _lines(cell: dict) -> Iterator[str]:
 
 def tables() -> dict[str, str]:
     """Make the tables, by the names of their places on the page."""
-    peers, families, avx2 = (json.loads(file.read_text(encoding="utf-8")) for file in (STORED, FAMILIES, AVX2))
-    return {"peers": table(peers, SHOWN), "peers-families": table(families, families), "peers-avx2": table(avx2, avx2)}
+    peers = json.loads(STORED.read_text(encoding="utf-8"))
+    whole = {"peers-families": FAMILIES, "peers-avx2": AVX2, "peers-sparse": SPARSE}
+    cells = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in whole.items()}
+    return {"peers": table(peers, SHOWN), **{name: table(some, some) for name, some in cells.items()}}
 
 
 def main() -> None:

@@ -79,34 +79,23 @@ class Limits:
             self._open -= 1
 
     async def _answer(self, door: Answering, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request when its body has come; where its caller hangs up meanwhile, nobody.
-
-        No task is made but the one that waits for the caller to go: they would be most of what a short text costs here.
-        """
-        task = asyncio.current_task()
-        assert task is not None
-        late = asyncio.get_running_loop().call_later(_PATIENCE, task.cancel)
+        """Answer a request when its body has come; where its caller hangs up meanwhile, nobody."""
         try:
-            body = await self._read(receive)
-        except asyncio.CancelledError:
-            if late.when() > asyncio.get_running_loop().time():
-                raise  # it was not the clock
+            body = await asyncio.wait_for(self._read(receive), _PATIENCE)
+        except asyncio.TimeoutError:
             await self._refusal(408, "Validation", f"a body must come within {_PATIENCE} s")(scope, receive, send)
             return
-        finally:
-            late.cancel()
         if body is None:
             await self._too_large()(scope, receive, send)
             return
+        answering = asyncio.ensure_future(door(body))
         gone = asyncio.ensure_future(receive())  # nothing else can come behind a body
-        gone.add_done_callback(lambda gone: gone.cancelled() or task.cancel())
         try:
-            response = await door(body)
-            await response(scope, receive, send)
-        except asyncio.CancelledError:
-            if gone.cancelled() or not gone.done():
-                raise  # it was not the caller
+            await asyncio.wait({answering, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if answering.done():
+                await answering.result()(scope, receive, send)
         finally:
+            answering.cancel()
             gone.cancel()
 
     def _too_large(self) -> Response:
