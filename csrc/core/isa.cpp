@@ -62,7 +62,7 @@ static IsaLevel level_of_processor() {
   if (!__builtin_cpu_supports("avx512bf16")) return IsaLevel::kAvx512Vnni;
   const bool tiles =
       has(__builtin_cpu_supports("amx-tile"), __builtin_cpu_supports("amx-int8"), __builtin_cpu_supports("amx-bf16"));
-  return tiles && may_use_tiles() ? IsaLevel::kAmx : IsaLevel::kAvx512Bf16;
+  return tiles ? IsaLevel::kAmx : IsaLevel::kAvx512Bf16;
 }
 #endif
 
@@ -72,7 +72,8 @@ const KernelTable& kernels() {
 #ifdef MOCO_X86
     switch (std::min(level_of_processor(), allowed)) {
       case IsaLevel::kAmx:
-        return amx::table;
+        if (may_use_tiles()) return amx::table;
+        [[fallthrough]];
       case IsaLevel::kAvx512Bf16:
         return avx512_bf16::table;
       case IsaLevel::kAvx512Vnni:

@@ -6,6 +6,7 @@ So it runs in an environment of its own, with moco_rt: `MOCO_RT_DEEPSPARSE_PYTHO
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ _OPSET = 14
 
 def convert(model_dir: Path, folder: Path, batches: Sequence[Batch], precision: str) -> None:  # noqa: ARG001
     """Write model.onnx."""
+    version("deepsparse")  # raises where it is missing: nothing is exported in vain
     onnx_runtime.export(model_dir, folder / "model.onnx", batches[0], _OPSET)
 
 
