@@ -39,7 +39,7 @@ def shared_dir():
 
 @pytest.fixture(scope="session")
 def one_line_error():
-    """`with one_line_error(ValueError, "some words"):` the block must raise just that, said in one line."""
+    """`with one_line_error(ValueError, "some words"):` the block must raise just that, said in one short line."""
 
     @contextlib.contextmanager
     def expect(kind, words):
@@ -47,6 +47,7 @@ def one_line_error():
             yield
         assert caught.type is kind
         assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 2000
 
     return expect
 

@@ -1,10 +1,10 @@
 """A server under load: `python bench/bench_serve.py --keep FOLDER`.
 
 `moco-rt serve` runs minilm-sst2 with a policy at 99% in a process of its own; 1, 8 and 64 clients each ask, wait for
-the answer and ask again, over sockets of this machine, with one text a request and with 32. Printed are rows a second,
-rows by second of the server's processor time (of all its threads) over those of `predict` on the same rows, and the
-median and 99th percentile of a request's milliseconds, beside those of a direct call. Answers are compared with
-`predict`'s. Needs `../shared`.
+the answer and ask again, over sockets of this machine, with one text a request and with 32. Printed are rows a
+second, rows by second of the server's processor time (of all its threads) over those of `predict` on the same rows,
+in turns with it, and the median and 99th percentile of a request's milliseconds, beside those of a direct call.
+Answers are compared with `predict`'s. Needs `../shared`.
 """
 
 from __future__ import annotations
@@ -118,11 +118,50 @@ def check(answers: dict, size: int, expected: list[str]) -> None:
         assert labels == expected[place * size : (place + 1) * size]
 
 
+def measured(
+    process: int,
+    port: int,
+    requests: list[bytes],
+    clients: int,
+    rows: list[str],
+    size: int,
+    expected: list[str],
+    model: EarlyExitTextClassificationModel,
+    options: argparse.Namespace,
+) -> str:
+    """One line: the server and `predict` in turns, and the median of what one does by what the other does."""
+    load(port, requests, clients, 1.0)
+    rates, shares, milliseconds, direct = [], [], [], []
+    for _ in range(options.rounds):
+        began, before = time.perf_counter(), processor_seconds(process)
+        count, these, answers = load(port, requests, clients, options.seconds)
+        wall, used = time.perf_counter() - began, processor_seconds(process) - before
+        check(answers, size, expected)
+        own = time.process_time()
+        model.predict(rows, max_length=LIMIT)
+        predicted = len(rows) / (time.process_time() - own)
+        for start in range(0, 50 * size, size):
+            since = time.perf_counter()
+            model.predict(rows[start % (len(rows) - size) :][:size], max_length=LIMIT)
+            direct.append(1e3 * (time.perf_counter() - since))
+        rates.append((count * size / wall, count * size / used))
+        shares.append(count * size / used / predicted)
+        milliseconds += these
+    by_wall, by_processor = np.median(rates, axis=0)
+    return (
+        f"{clients:>3} clients, {size:>2} texts: {by_wall:7.0f} rows/s, {by_processor:6.0f} rows a processor second "
+        f"({np.median(shares):.0%} of predict's, {min(shares):.0%} to {max(shares):.0%}), ms median "
+        f"{np.median(milliseconds):.1f}, p99 {np.percentile(milliseconds, 99):.1f} "
+        f"(direct {np.median(direct):.1f}, {np.percentile(direct, 99):.1f})"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keep", type=Path, required=True, help="a folder for the model, which is made once")
     parser.add_argument("--rows", type=int, default=4096)
-    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of a round")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -137,27 +176,7 @@ def main() -> None:
         for size in (1, 32):
             requests = as_requests(rows, size)
             for clients in CLIENTS:
-                load(port, requests, clients, 1.0)
-                began, before = time.perf_counter(), processor_seconds(server.pid)
-                count, milliseconds, answers = load(port, requests, clients, options.seconds)
-                wall, used = time.perf_counter() - began, processor_seconds(server.pid) - before
-                check(answers, size, expected)
-                own = time.process_time()
-                for _ in range(3):
-                    model.predict(rows, max_length=LIMIT)
-                direct_rate = 3 * len(rows) / (time.process_time() - own)
-                direct = []
-                for start in range(0, 200 * size, size):
-                    since = time.perf_counter()
-                    model.predict(rows[start % (len(rows) - size) :][:size], max_length=LIMIT)
-                    direct.append(1e3 * (time.perf_counter() - since))
-                print(
-                    f"{clients:>3} clients, {size:>2} texts: {count * size / wall:7.0f} rows/s, "
-                    f"{count * size / used:6.0f} rows a processor second ({count * size / used / direct_rate:.0%} of "
-                    f"predict's), ms median {np.median(milliseconds):.1f}, p99 {np.percentile(milliseconds, 99):.1f} "
-                    f"(direct {np.median(direct):.1f}, {np.percentile(direct, 99):.1f})",
-                    flush=True,
-                )
+                print(measured(server.pid, port, requests, clients, rows, size, expected, model, options), flush=True)
     finally:
         server.terminate()
         server.wait()

@@ -18,7 +18,7 @@ from moco_rt.architectures import load_tokenizer
 from moco_rt.cascades.monitor import CascadeMonitor
 from moco_rt.cascades.tier import Tier, backend_to_keep
 from moco_rt.certification.certificate import Certificate
-from moco_rt.inputs.tokenizer_identity import save_tokenizer, tokenizer_fingerprint, tokenizer_settings
+from moco_rt.inputs.tokenizer_identity import save_tokenizer, set_tokenizer, tokenizer_fingerprint, tokenizer_settings
 from moco_rt.policies.findings import SearchReport
 from moco_rt.policies.fingerprints import check_made_for, model_identity
 from moco_rt.policies.monitor import read_state
@@ -143,9 +143,9 @@ def _tier(directory: Path, number: int, described: Mapping[str, Any], thresholds
         temperature, batch_tokens = float(described["temperature"]), described["batch_tokens"]
     model = EarlyExitTextClassificationModel.from_pretrained(folder, backend=described.get("backend", "auto"))
     tokenizer = load_tokenizer(model.model) if model.tokenizer is None else model.tokenizer
-    for name, value in settings.items():  # which the files of earlier versions may have lost
-        setattr(tokenizer, name, value)
-    now = {**model_identity(model.model), "tokenizer": tokenizer_fingerprint(tokenizer)}
-    check_made_for(described.get("made_of", {}), now, f"tier {number} of {directory}")
+    with whole(directory / CASCADE):
+        set_tokenizer(tokenizer, settings)  # the files of earlier versions may have lost them
+        now = {**model_identity(model.model), "tokenizer": tokenizer_fingerprint(tokenizer)}
+        check_made_for(described.get("made_of", {}), now, f"tier {number} of {directory}")
     tier = Tier.of((model, tokenizer), max_length)
     return replace(tier, temperature=temperature, thresholds=thresholds, batch_tokens=batch_tokens)

@@ -81,6 +81,9 @@ class Certificate:
         units: plural name of what is counted: rows, or queries with their candidates.
         answer: what must stay the same of each: the label, a set of labels, a score within a tolerance, the first
             candidates.
+
+    Raises:
+        ValueError: it counts no rows, or something else than rows or queries, or rows take no time.
     """
 
     alpha: float | None
@@ -101,6 +104,14 @@ class Certificate:
     drop_bound: float | None = None
     units: str = "rows"
     answer: str = "label"
+
+    def __post_init__(self) -> None:
+        if self.rows < 1:
+            raise ValueError(f"Certificate: rows must be at least 1 (got {self.rows})")
+        if not self.seconds > 0:
+            raise ValueError(f"Certificate: seconds must be above 0 (got {self.seconds})")
+        if self.units not in _SINGULAR:
+            raise ValueError(f"Certificate: units must be {' or '.join(_SINGULAR)} (got {self.units!r})")
 
     @classmethod
     def of(cls, stored: Mapping[str, Any] | None) -> Certificate | None:

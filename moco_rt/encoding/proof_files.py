@@ -23,9 +23,9 @@ def load_proof(file: Path) -> NDArray[np.uint8] | None:
         # Opened here: numpy would leave a file open that it cannot read.
         with file.open("rb") as opened, np.load(opened) as arrays:
             weights: NDArray[np.uint8] = arrays["weights"]
-    except Exception:  # NumPy lets through whatever its parsers meet
+            return weights if weights.shape == (1 << 16,) and weights.dtype == np.uint8 else None
+    except Exception:  # NumPy lets through whatever its parsers meet, and returns bytes where it finds no array
         return None
-    return weights if weights.shape == (1 << 16,) and weights.dtype == np.uint8 else None
 
 
 def save_proof(file: Path, weights: NDArray[np.uint8], untried: int) -> None:

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, cast
 
 from moco_rt.inputs.columns import SECOND_TEXTS, TEXT
 from moco_rt.inputs.json_array import array_items
-from moco_rt.storage.reasons import reason
+from moco_rt.storage.reasons import reason, shortened
 
 #: Bytes of a CSV file that are parsed at a time; one row must fit in. pyarrow reads up to 32 such blocks ahead.
 _BLOCK_BYTES = 1 << 22
@@ -79,11 +79,11 @@ class Columns:
         """
         for column in self.required:
             if column not in header:
-                raise ValueError(f"{name} must have a column {column} (got {', '.join(header) or 'none'})")
+                raise ValueError(f"{name} must have a column {column} (got {shortened(', '.join(header)) or 'none'})")
         wanted = {*self.required, *self.second_texts, self.label or "label"}
         found = [column for column in header if column in wanted]
         if len(set(found)) < len(found):
-            raise ValueError(f"{name} must have columns of different names (got {', '.join(header)})")
+            raise ValueError(f"{name} must have columns of different names (got {shortened(', '.join(header))})")
         return found
 
 

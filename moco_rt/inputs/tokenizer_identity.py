@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -49,6 +49,18 @@ def legacy_tokenizer_fingerprint(tokenizer: Any) -> str:
 def tokenizer_settings(tokenizer: Any) -> dict[str, Any]:
     """Return what a tokenizer's backend does not know, and `save_pretrained` of the tokenizer may not write."""
     return {name: getattr(tokenizer, name) for name in _SETTINGS if hasattr(tokenizer, name)}
+
+
+def set_tokenizer(tokenizer: Any, settings: Mapping[str, Any]) -> None:
+    """Give a tokenizer what `tokenizer_settings` returned.
+
+    Raises:
+        ValueError: it returns no such setting.
+    """
+    for name, value in settings.items():
+        if name not in _SETTINGS:
+            raise ValueError(f"settings of a tokenizer must be some of {', '.join(_SETTINGS)} (got {name!r})")
+        setattr(tokenizer, name, value)
 
 
 def save_tokenizer(tokenizer: Any, directory: str | Path) -> None:

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from moco_rt.certification.certificate import Certificate
 from moco_rt.policies.fingerprints import check_made_for
-from moco_rt.ranking.estimates import ScoreEstimate
+from moco_rt.ranking.estimates import RETRIEVED, ScoreEstimate
 from moco_rt.ranking.ranked import Elimination
 from moco_rt.storage.fields import typed_fields
 from moco_rt.storage.manifest import read_manifest, read_tensors, whole
@@ -44,6 +44,13 @@ class RankingPolicy:
     certificate: Certificate | None = None
     made_for: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.margins.shape != (len(self.estimates),):
+            raise ValueError(
+                f"RankingPolicy: margins must be one for each of {len(self.estimates)} estimates "
+                f"(got shape {self.margins.shape})"
+            )
+
     @cached_property
     def elimination(self) -> Elimination:
         """Return it ready to run."""
@@ -69,13 +76,16 @@ class RankingPolicy:
         (directory / JSON).write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, json_file: Path, tensors_file: Path, identity: Mapping[str, Any]) -> RankingPolicy:
+    def load(
+        cls, json_file: Path, tensors_file: Path, identity: Mapping[str, Any], sites: Sequence[str]
+    ) -> RankingPolicy:
         """Read both files.
 
         Args:
             json_file: `ranking.json`.
             tensors_file: `ranking.safetensors`.
             identity: of the model, see `fingerprints.model_identity`.
+            sites: of the model, in their order.
 
         Raises:
             ValueError: a file is broken, of another format or version, or of another model.
@@ -84,8 +94,11 @@ class RankingPolicy:
         tensors = read_tensors(tensors_file)
         with whole(json_file):
             check_made_for(text["made_for"], identity, str(json_file))
-            sites, made_for, certificate = list(text["sites"]), text["made_for"], Certificate.of(text["certificate"])
+            made_for, certificate = text["made_for"], Certificate.of(text["certificate"])
             keep_top = typed_fields(cls, {"keep_top": text["keep_top"]})["keep_top"]
+            stored, known = list(text["sites"]), [RETRIEVED, *sites]
+            if stored != [site for site in known if site in stored]:
+                raise ValueError(f"{json_file} must have sites of the model, in their order (got {stored})")
         with whole(tensors_file):
-            estimates = [ScoreEstimate(site, tensors[f"estimates.{place}"]) for place, site in enumerate(sites)]
+            estimates = [ScoreEstimate(site, tensors[f"estimates.{place}"]) for place, site in enumerate(stored)]
             return cls(keep_top, estimates, tensors["margins"], certificate, made_for)

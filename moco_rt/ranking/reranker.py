@@ -150,7 +150,7 @@ class EarlyExitReranker(EarlyExitTextClassificationModel):
         super().load_policy(source)
         files = [find_file(source, name) for name in (JSON, TENSORS)]
         if files[0] is not None and files[1] is not None:
-            self.ranking = RankingPolicy.load(files[0], files[1], model_identity(self.model))
+            self.ranking = RankingPolicy.load(files[0], files[1], model_identity(self.model), self.sites)
             seen = find_file(source, MONITOR)
             if seen is not None:
                 state = read_state(seen)

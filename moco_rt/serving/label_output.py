@@ -18,6 +18,7 @@ from moco_rt.inputs.file_formats import is_compressed
 from moco_rt.inputs.text_files import STANDARD, Row
 from moco_rt.serving.label_rows import LabelRows
 from moco_rt.serving.run_record import CERTIFIED_ROWS, Checkpoint, RunRecord, certificate_of, open_record, record_of
+from moco_rt.storage.reasons import shortened
 
 _ANEW = "--overwrite starts anew"
 #: How much behind the last checkpoint is looked at before it is cut off: it must look like labels.
@@ -183,8 +184,8 @@ class LabelFile:
             if made_with.get(name) != before.get(name):
                 why = "a certificate is about the rows that were there, " if name == CERTIFIED_ROWS else ""
                 raise ValueError(
-                    f"{self._out} was made with another {name}: {_short(before.get(name))} "
-                    f"(got {_short(made_with.get(name))}): {why}{_ANEW}"
+                    f"{self._out} was made with another {name}: {shortened(before.get(name), 40)} "
+                    f"(got {shortened(made_with.get(name), 40)}): {why}{_ANEW}"
                 )
 
     def _not_ours(self) -> ValueError:
@@ -254,11 +255,6 @@ class _Texts:
 
 def _bytes_of(row: Row) -> bytes:
     return json.dumps(row.text).encode("ascii") + b"\n"
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:16]}..."
 
 
 def _write(file: Any, data: bytes, out: Path) -> None:

@@ -8,6 +8,8 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from moco_rt.storage.reasons import shortened
+
 _T = TypeVar("_T")
 
 
@@ -34,11 +36,11 @@ def typed_fields(kind: type, stored: Any) -> dict[str, Any]:
         TypeError: a field is of another type, or unknown.
     """
     if not isinstance(stored, Mapping):
-        raise TypeError(f"{_short(stored)} for {kind.__name__}, which has fields")
+        raise TypeError(f"{shortened(repr(stored), 40)} for {kind.__name__}, which has fields")
     hints = _hints(kind)
     for name in stored:
         if name not in hints:
-            raise TypeError(f"{_short(name)}, which is no field of {kind.__name__}")
+            raise TypeError(f"{shortened(repr(name), 40)}, which is no field of {kind.__name__}")
     return {name: _value(hints[name], value, name) for name, value in stored.items()}
 
 
@@ -64,9 +66,4 @@ def _value(hint: Any, value: Any, name: str) -> Any:
         return float(value)  # OverflowError where an int has hundreds of digits
     if hint in (int, str, bool) and type(value) is hint:
         return value
-    raise TypeError(f"{_short(value)} for {name}, which must be {getattr(hint, '__name__', hint)}")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:36]} ..."
+    raise TypeError(f"{shortened(repr(value), 40)} for {name}, which must be {getattr(hint, '__name__', hint)}")

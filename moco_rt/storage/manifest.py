@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from moco_rt.storage.reasons import reason
+from moco_rt.storage.reasons import reason, shortened
+
+#: Characters of a line that refuses what a file holds.
+_MOST = 1000
 
 
 def read_manifest(file: str | Path, format: str, versions: Collection[int]) -> dict[str, Any]:
@@ -34,7 +37,8 @@ def read_manifest(file: str | Path, format: str, versions: Collection[int]) -> d
     known = about if isinstance(about, dict) else {}
     found, version = known.get("format"), known.get("version")
     if found != format or type(version) is not int or version not in versions:
-        raise ValueError(f"{file} must be a {format} of version {readable} (got {found!r}, version {version!r})")
+        got = shortened(f"{found!r}, version {version!r}")
+        raise ValueError(f"{file} must be a {format} of version {readable} (got {got})")
     return known
 
 
@@ -68,7 +72,7 @@ def read_tensors(file: str | Path) -> dict[str, NDArray[Any]]:
     try:
         tensors: dict[str, NDArray[Any]] = load_file(file)
     except SafetensorError as error:
-        raise ValueError(f"{file} must be a whole safetensors file (got {error})") from error
+        raise ValueError(f"{file} must be a whole safetensors file (got {reason(error)})") from error
     return tensors
 
 
@@ -77,11 +81,17 @@ def whole(file: str | Path) -> Iterator[None]:
     """Turn the failed lookup of a field or a tensor into an error that names the file.
 
     Raises:
-        ValueError: the block looked for something that the file does not hold, or took it for another type.
+        ValueError: the block looked for something that the file does not hold, took it for another type, or refused it
+            itself, in one line however long what it quotes is.
     """
     try:
         yield
     except KeyError as error:
-        raise ValueError(f"{file} must be whole ({error.args[0]} is missing)") from error
+        raise ValueError(f"{file} must be whole ({shortened(error.args[0])} is missing)") from error
+    except ValueError as error:
+        line = shortened(error, _MOST)
+        if line == str(error):
+            raise
+        raise ValueError(line) from error
     except (TypeError, AttributeError, IndexError, OverflowError) as error:
         raise ValueError(f"{file} must be whole (got {reason(error)})") from error

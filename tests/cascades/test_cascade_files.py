@@ -150,6 +150,24 @@ def test_a_tokenizer_that_was_replaced_is_refused(make, word_tokenizer, tmp_path
         Cascade.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"made_of": "cls"}, "must be whole (got "),
+        ({"made_of": None}, "must be whole (got "),
+        ({"tokenizer": {"backend_tokenizer": None}}, "settings of a tokenizer must be some of "),
+    ],
+    ids=["made of a string", "made of nothing", "another setting"],
+)
+def test_a_forged_tier_is_refused(make, tmp_path, one_line_error, change, words):
+    make([0.7, 0.8]).save_pretrained(tmp_path)
+    about = json.loads((tmp_path / "cascade.json").read_text())
+    about["tiers"][1] |= change
+    (tmp_path / "cascade.json").write_text(json.dumps(about))
+    with one_line_error(ValueError, words):
+        Cascade.from_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize("file", ["cascade.json", "cascade.safetensors"])
 def test_a_broken_file_is_refused_by_its_name(make, tmp_path, one_line_error, file):
     make([0.7, 0.8]).save_pretrained(tmp_path)

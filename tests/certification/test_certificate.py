@@ -42,3 +42,17 @@ def test_the_table_says_what_was_counted(changes, words):
 def test_it_is_rebuilt_from_plain_values():
     assert Certificate.of(asdict(CERTIFICATE)) == CERTIFICATE
     assert Certificate.of(None) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rows": 0}, "rows must be at least 1 (got 0)"),
+        ({"seconds": 0.0}, "seconds must be above 0 (got 0.0)"),
+        ({"units": "cells"}, "units must be rows or queries (got 'cells')"),
+    ],
+    ids=["rows", "seconds", "units"],
+)
+def test_one_that_cannot_be_printed_is_refused(one_line_error, changes, words):
+    with one_line_error(ValueError, f"Certificate: {words}"):
+        Certificate.of(asdict(CERTIFICATE) | changes)

@@ -140,6 +140,12 @@ def test_a_last_line_without_its_end_is_not_finished(tmp_path, name, content, fi
     assert [row.finished for row in read_rows(write(tmp_path / name, content))] == finished
 
 
+def test_a_header_of_any_length_and_kind_is_refused_in_a_line(tmp_path, one_line_error):
+    source = write(tmp_path / "rows.csv", '"two\nlines",' + "column," * 2000 + "end\n1,2\n")
+    with one_line_error(ValueError, f"{source} must have a column text (got two lines, column, "):
+        list(read_rows(source))
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

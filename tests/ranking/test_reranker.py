@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -126,7 +127,7 @@ def test_few_candidates_are_ranked_too(make, count):
     assert len(model.rank("film", make_documents(count))) == count
 
 
-def test_a_policy_is_saved_and_loaded_with_the_model(make, tmp_path):
+def test_a_policy_is_saved_and_loaded_with_the_model(make, tmp_path, one_line_error):
     model, documents = make(), make_documents(40)
     model.ranking = random_policy()
     found = model.rank("good film", documents)
@@ -136,6 +137,11 @@ def test_a_policy_is_saved_and_loaded_with_the_model(make, tmp_path):
     assert loaded.ranking.keep_top == 2
     loaded.save_pretrained(tmp_path)  # where it was loaded from
     assert EarlyExitReranker.from_pretrained(tmp_path).rank("good film", documents) == found
+    about = json.loads((tmp_path / "ranking.json").read_text())
+    for sites in ([], {}, [[], *SITES[1:]], [*SITES[:2], "encoder.9.attention"], [*reversed(SITES)]):
+        (tmp_path / "ranking.json").write_text(json.dumps(about | {"sites": sites}))
+        with one_line_error(ValueError, "must "):
+            EarlyExitReranker.from_pretrained(tmp_path)
     model.ranking = None
     model.save_pretrained(tmp_path)  # takes the old policy away
     assert EarlyExitReranker.from_pretrained(tmp_path).ranking is None

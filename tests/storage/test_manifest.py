@@ -55,3 +55,15 @@ def test_tensors_that_are_cut_off_are_refused(tmp_path, one_line_error, kept):
 def test_what_a_file_lacks_is_named(one_line_error, held, words):
     with one_line_error(ValueError, f"a.json must be whole {words}"), whole("a.json"):
         held["exits"]
+
+
+def test_of_what_a_file_holds_an_error_quotes_a_line(tmp_path, one_line_error):
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps({"format": "long\n" * 2000, "version": 1}))
+    with one_line_error(ValueError, f"{file} must be a moco_rt thing of version 1 (got 'long"):
+        read_manifest(file, "moco_rt thing", (1,))
+    for error in (ValueError, TypeError, KeyError):
+        with pytest.raises(ValueError, match="long") as caught, whole(file):
+            raise error("long\n" * 2000)
+        assert len(str(caught.value)) <= 1000
+        assert "\n" not in str(caught.value)
