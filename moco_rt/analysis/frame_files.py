@@ -17,6 +17,7 @@ import numpy.typing as npt
 from moco_rt.analysis.columns import Array, Column, Layouts, PackedColumn, as_arrow, check_layouts, fitted, layouts
 from moco_rt.storage.fields import rebuild
 from moco_rt.storage.manifest import read_manifest, whole
+from moco_rt.storage.reasons import shortened
 
 FORMAT, VERSION = "moco_rt.frame", 1
 
@@ -174,7 +175,7 @@ def read_columns(path: Path) -> Iterator[tuple[str, Array | PackedColumn]]:
 
 
 def _npy(directory: Path, name: str, part: str = "") -> Path:
-    return directory / f"{quote(name, safe='')}{part}.npy"
+    return directory / f"{quote(name, safe='', errors='surrogatepass')}{part}.npy"
 
 
 def _read_index(path: Path) -> dict[str, Any]:
@@ -190,8 +191,12 @@ def _read_index(path: Path) -> dict[str, Any]:
 
 
 def _check_exists(file: Path) -> None:
-    if not file.is_file():
-        raise ValueError(f"load_frame: {file} must exist, for index.json has its column")
+    try:
+        found = file.is_file()
+    except OSError:  # a name that no file can have
+        found = False
+    if not found:
+        raise ValueError(f"load_frame: {shortened(file)} must exist, for index.json has its column")
 
 
 def _read_tabular(file: Path, name: str) -> Array:
@@ -201,8 +206,9 @@ def _read_tabular(file: Path, name: str) -> Array:
     _check_exists(file)
     try:
         column: Array = pq.ParquetFile(file).read([name]).column(name).to_numpy()
-    except (KeyError, OSError, pa.ArrowException) as error:
-        raise ValueError(f"load_frame: {file} must be a whole Parquet file with a column {name!r}") from error
+    except (KeyError, OSError, UnicodeError, pa.ArrowException) as error:
+        wanted = shortened(repr(name))
+        raise ValueError(f"load_frame: {file} must be a whole Parquet file with a column {wanted}") from error
     return column
 
 

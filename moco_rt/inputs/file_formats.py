@@ -247,7 +247,7 @@ def _parquet_records(file: BinaryIO, name: str, columns: Columns) -> Iterator[Re
             batches = table.iter_batches(_BATCH_ROWS, columns=wanted)
             for number, row in enumerate(_rows_of(batches), 1):
                 yield Record(row, f"{name}, row {number}")
-        except (pyarrow.ArrowException, OSError) as error:
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise ValueError(f"{name} must be a whole Parquet file (got: {reason(error)})") from None
 
 

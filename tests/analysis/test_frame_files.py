@@ -154,6 +154,22 @@ SPOILS = {
         )
     },
     "no array": (lambda p: (p / "x.npy").unlink(), "x.npy must exist, "),
+    **{
+        f"{kind} named by {what}": (
+            lambda p, name=name, kind=kind: edit_index(
+                p, columns=[{"name": name, "kind": kind, "site": None, "feature": None}]
+            ),
+            "must ",
+        )
+        for what, name in (("a page", "x" * 5000), ("half a character", "\ud800"))
+        for kind in ("array", "packed", "tabular")
+    },
+    "a table named in no UTF-8": (
+        lambda p: (p / "tabular.parquet").write_bytes(
+            (p / "tabular.parquet").read_bytes().replace(b"text", b"te\xe5t")
+        ),
+        "must be a whole Parquet file with a column 'text'$",
+    ),
     "no boundaries": (lambda p: (p / "tokens@cu_seqlens.npy").unlink(), "tokens@cu_seqlens.npy must exist, "),
     "no table": (lambda p: (p / "tabular.parquet").unlink(), "tabular.parquet must exist, "),
     "truncated array": (lambda p: truncate(p / "x.npy"), r"x.npy must have 140 bytes \(got 139\)$"),
@@ -211,7 +227,9 @@ def test_load_refuses_in_one_line(tmp_path, spoil):
     act(tmp_path / "frame")
     with pytest.raises(ValueError, match=message) as raised:
         MLFrame.load_frame(tmp_path / "frame")
+    assert raised.type is ValueError
     assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 1000
     assert str(tmp_path / "frame") in str(raised.value)
 
 

@@ -98,6 +98,16 @@ DOOR = {
     "Parquet without texts": ("rows.parquet", parquet(a=[1]), "{} must have a column text (got a)"),
     "Parquet of numbers": ("rows.parquet", parquet(text=[1]), "{}, row 1 must be an object with strings text"),
     "Parquet of nothing": ("rows.parquet", parquet(text=["a", None]), "{}, row 2 must have a text (got "),
+    "Parquet of no UTF-8": (
+        "rows.parquet",
+        parquet(text=["a bad film"]).replace(b"bad", b"b\xe5d"),
+        "{} must be a whole Parquet file (got: ",
+    ),
+    "Parquet with a name of no UTF-8": (
+        "rows.parquet",
+        parquet(text=["a"]).replace(b"text", b"te\xe5t"),
+        "{} must be a whole Parquet file (got: ",
+    ),
     "what is no Parquet": ("rows.parquet", LINES, "{} must be a whole Parquet file (got: "),
     "what is not compressed": ("rows.jsonl.gz", LINES, "{} must be a whole gzip file (got: "),
     "gzip that breaks off": ("rows.jsonl.gz", gzip.compress(b"a\n")[:-9], "{} must be a whole gzip file (got: "),
