@@ -8,8 +8,9 @@ DEEPSPARSE := .venv-deepsparse
 WHEEL := .venv-wheel
 OLDEST := .venv-oldest
 HARDEN := .venv-harden
-INSTALLED := $(VENV)/.installed
-DOCS_INSTALLED := $(VENV)/.installed-docs
+LIBRARIES := $(VENV)/.libraries
+INSTALLED := $(LIBRARIES) $(VENV)/.built
+DOCS_INSTALLED := $(VENV)/.libraries-docs
 CPP := $(shell git ls-files 'csrc/*.cpp' 'csrc/*.h')
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard $(CPP))
 
@@ -19,13 +20,19 @@ install: $(INSTALLED)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet "pip>=25.1"
+	$(BIN)/python -m pip install --quiet "pip>=26.3"
+	$(BIN)/python -m pip install --quiet --group build
 
 # torch first and by its minor: the newest would bring gigabytes of CUDA.
-$(INSTALLED): $(SOURCES) | $(BIN)/python
+$(LIBRARIES): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet "torch==2.13.*"
 	$(BIN)/python -m pip install --quiet --group dev
-	$(BIN)/python -m pip install --quiet --no-build-isolation -C cmake.define.MOCO_WERROR=ON --editable '.[analysis]'
+	$(BIN)/python -m pip install --quiet --no-build-isolation --only-deps '.[analysis]'
+	touch $@
+
+# Beside the libraries, where make may do two things at once (-j2): it needs none of them.
+$(VENV)/.built: $(SOURCES) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -C cmake.define.MOCO_WERROR=ON --editable .
 	touch $@
 
 demo: $(INSTALLED)
@@ -94,13 +101,13 @@ $(HARDEN)/.installed: $(SOURCES)
 		-C cmake.define.MOCO_SANITIZE=address,undefined --editable .
 	touch $@
 
-lint: $(INSTALLED)
+lint: $(LIBRARIES)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(wildcard $(CPP))
 
-format: $(INSTALLED)
+format: $(LIBRARIES)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(wildcard $(CPP))
@@ -109,7 +116,7 @@ format: $(INSTALLED)
 docs: $(DOCS_INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-$(DOCS_INSTALLED): pyproject.toml | $(INSTALLED)
+$(DOCS_INSTALLED): pyproject.toml | $(LIBRARIES)
 	$(BIN)/python -m pip install --quiet --group docs
 	touch $@
 
