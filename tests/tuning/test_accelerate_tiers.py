@@ -38,11 +38,11 @@ def corpus():
 
 
 @pytest.fixture(scope="module")
-def large(corpus):
+def large(trained):
     """A classifier of four layers that has learnt something, and its tokenizer."""
-    model, tokenizer = train_classifier([row.text for row in corpus], [row.label for row in corpus], seed=0)
+    model = copy.deepcopy(trained[0])
     model.config.seconds = 1.0
-    return model, tokenizer
+    return model, trained[1]
 
 
 @pytest.fixture(scope="module")
