@@ -120,8 +120,9 @@ def test_a_form_that_is_slower_does_not_run(trained, texts, monkeypatch):
 
 @pytest.mark.usefixtures("int8_is_fastest")
 def test_to_ask_for_less_is_never_slower_whatever_form_runs(trained, texts, fast):
-    more, less = (accelerate(trained[0], texts, tokenizer=trained[1], agreement=share) for share in (0.98, 0.9))
-    seconds = [each.policy.certificate.seconds for each in (more, fast, less)]
+    # `fast` is what 0.95 gives.
+    made = {share: accelerate(trained[0], texts, tokenizer=trained[1], agreement=share) for share in (0.99, 0.97, 0.9)}
+    seconds = [each.policy.certificate.seconds for each in (made[0.99], made[0.97], fast, made[0.9])]
     assert seconds == sorted(seconds, reverse=True)
     assert seconds[-1] < 0.3
 
