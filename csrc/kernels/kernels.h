@@ -124,8 +124,8 @@ struct HiddenKernels {
   //   x: (tokens, size); factor: (size)
   void (*quantize)(const T* x, int64_t ld, const float* factor, int64_t tokens, int64_t size, const Quantized& out);
 
-  // Tokens as sparse products read them: the words of kStrip tokens side by side, 8 or 16, as the instruction set has
-  // it; bfloat16 as floats. Writes up to a whole strip.
+  // Tokens as sparse products read them: the words of kStrip tokens side by side, 8, 16 or 32, as the instruction set
+  // has it; bfloat16 as floats. Writes up to a whole strip.
   //   x: (tokens, words); out: (strips, words, kStrip), ld_out words for each token of a strip
   void (*lay_in_strips)(const T* x, int64_t ld, int64_t tokens, int64_t words, float* out, int64_t ld_out);
 

@@ -71,9 +71,9 @@ const KernelTable table = {
         },
     .sparse =
         {
-            .multiply_1x1 = multiply_sparse<4, 1>,
-            .multiply_1x4 = multiply_sparse<4, 4>,
-            .multiply_4x1 = multiply_sparse<1, 1>,
+            .multiply_1x1 = multiply_sparse<FourByFour, 4, 1>,
+            .multiply_1x4 = multiply_sparse<FourByFour, 4, 4>,
+            .multiply_4x1 = multiply_sparse<WordByWord, 1, 1>,
             .multiply_int8 = multiply_sparse_int8,
         },
     .pack_keys = pack_keys,

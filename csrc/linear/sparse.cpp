@@ -21,8 +21,8 @@ namespace {
 static_assert(kSparsePanel == Linear::kPanel);
 
 // A kernel, and the share of multiplied weights below which it beats dense ones, with something to spare: measured by
-// bench/bench_kernels.py --sparse with AVX2, 25 and 128 tokens of 384 x 1536 up to 1024 x 4096. A few tokens fill no
-// vector, and want fewer; they cost little.
+// bench/bench_kernels.py --sparse with AVX2 and AVX-512, 25 and 128 tokens of 384 x 1536 up to 1024 x 4096. A few
+// tokens fill no vector, and want fewer; they cost little.
 struct Form {
   EntryShape shape;
   double pays_below;
@@ -30,19 +30,21 @@ struct Form {
 };
 std::vector<Form> forms_of_float32() {
   const SparseKernels& sparse = kernels().sparse;
-  return {{{4, 1}, 0.55, sparse.multiply_4x1}, {{1, 4}, 0.4, sparse.multiply_1x4}, {{1, 1}, 0.35, sparse.multiply_1x1}};
+  const std::string by = products_of(DType::kFloat32);
+  // Where a vector of tokens takes a whole cycle, four sums in turns wait less for each other than four terms of one.
+  const double single = by == "amx" || by.starts_with("avx512") ? 0.52 : 0.45;
+  return {
+      {{4, 1}, 0.55, sparse.multiply_4x1}, {{1, 4}, 0.5, sparse.multiply_1x4}, {{1, 1}, single, sparse.multiply_1x1}};
 }
-constexpr double kInt8PaysBelow = 0.4;
+constexpr double kInt8PaysBelow = 0.5;
 // Dense products of bfloat16 are twice as fast as those of float32, in which sparse ones are computed.
 constexpr double kShareForBFloat16 = 0.5;
 
-// What the shares above are multiplied by here. Nothing pays beside products of tiles. With vectors of 64 bytes half as
-// many sums are under way: until that is measured it must save more.
+// What the shares above are multiplied by here: nothing pays beside products of tiles.
 double share_for(DType weights) {
   const std::string by = products_of(weights);
   if (by == "oneDNN" || (by == "amx" && weights != DType::kFloat32)) return 0.0;
-  const double share = by == "amx" || by.starts_with("avx512") ? 0.75 : 1.0;
-  return weights == DType::kBFloat16 ? share * kShareForBFloat16 : share;
+  return weights == DType::kBFloat16 ? kShareForBFloat16 : 1.0;
 }
 
 bool fits(const WordMatrix& weights, EntryShape shape) {
