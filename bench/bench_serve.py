@@ -3,7 +3,8 @@
 `moco-rt serve` runs minilm-sst2 with a policy at 99% in a process of its own; 1, 8 and 64 clients each ask, wait for
 the answer and ask again, over sockets of this machine, with one text a request and with 32. Printed are rows a
 second, rows by second of the server's processor time (of all its threads) over those of `predict` on the same rows,
-in turns with it, and the median and 99th percentile of a request's milliseconds, beside those of a direct call.
+in turns with it, and the median and 99th percentile of a request's milliseconds, beside those of a direct call; at last
+what a row costs `predict` by how many it gets at once, which is what batches of the server cost without HTTP.
 Answers are compared with `predict`'s. Needs `../shared`.
 """
 
@@ -17,6 +18,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,8 @@ from moco_rt.architectures import load_classifier
 
 MODEL, LIMIT = "minilm-sst2", 64
 CLIENTS = (1, 8, 64)
+#: Rows that `predict` gets at once.
+SIZES = (1, 8, 32, 2048)
 
 
 def processor_seconds(process: int) -> float:
@@ -118,34 +122,40 @@ def check(answers: dict, size: int, expected: list[str]) -> None:
         assert labels == expected[place * size : (place + 1) * size]
 
 
-def measured(
-    process: int,
-    port: int,
-    requests: list[bytes],
-    clients: int,
-    rows: list[str],
-    size: int,
-    expected: list[str],
-    model: EarlyExitTextClassificationModel,
-    options: argparse.Namespace,
-) -> str:
+@dataclass(frozen=True)
+class Setup:
+    """A server and, in this process, the model that it serves, with rows and the labels that `predict` gives them."""
+
+    process: int
+    port: int
+    model: EarlyExitTextClassificationModel
+    rows: list[str]
+    labels: list[str]
+
+    def predict(self, size: int, rows: int) -> tuple[float, list[float]]:
+        """Predict `size` rows at a time: processor seconds of a row, and milliseconds of each call."""
+        own, milliseconds = time.process_time(), []
+        for start in range(0, rows, size):
+            since = time.perf_counter()
+            self.model.predict(self.rows[start % (len(self.rows) - size + 1) :][:size], max_length=LIMIT)
+            milliseconds.append(1e3 * (time.perf_counter() - since))
+        return (time.process_time() - own) / (size * len(milliseconds)), milliseconds
+
+
+def measured(setup: Setup, size: int, clients: int, options: argparse.Namespace) -> str:
     """One line: the server and `predict` in turns, and the median of what one does by what the other does."""
-    load(port, requests, clients, 1.0)
+    requests = as_requests(setup.rows, size)
+    load(setup.port, requests, clients, 1.0)
     rates, shares, milliseconds, direct = [], [], [], []
     for _ in range(options.rounds):
-        began, before = time.perf_counter(), processor_seconds(process)
-        count, these, answers = load(port, requests, clients, options.seconds)
-        wall, used = time.perf_counter() - began, processor_seconds(process) - before
-        check(answers, size, expected)
-        own = time.process_time()
-        model.predict(rows, max_length=LIMIT)
-        predicted = len(rows) / (time.process_time() - own)
-        for start in range(0, 50 * size, size):
-            since = time.perf_counter()
-            model.predict(rows[start % (len(rows) - size) :][:size], max_length=LIMIT)
-            direct.append(1e3 * (time.perf_counter() - since))
+        began, before = time.perf_counter(), processor_seconds(setup.process)
+        count, these, answers = load(setup.port, requests, clients, options.seconds)
+        wall, used = time.perf_counter() - began, processor_seconds(setup.process) - before
+        check(answers, size, setup.labels)
+        of_row, _ = setup.predict(len(setup.rows), len(setup.rows))
+        direct += setup.predict(size, 50 * size)[1]
         rates.append((count * size / wall, count * size / used))
-        shares.append(count * size / used / predicted)
+        shares.append(count * size / used * of_row)
         milliseconds += these
     by_wall, by_processor = np.median(rates, axis=0)
     return (
@@ -170,15 +180,20 @@ def main() -> None:
     rows = [row["text"] for row in read_jsonl(SHARED / "data" / "sst2" / "train.jsonl", options.rows)]
     model = EarlyExitTextClassificationModel.from_pretrained(fast)
     expected = [row["label"] for row in model.predict(rows, max_length=LIMIT)]
-    server, port = started(fast, options.threads)
+    process, port = started(fast, options.threads)
+    server = Setup(process.pid, port, model, rows, expected)
     print(f"{cpu_isa()}, {options.threads} threads, {len(rows)} rows")
     try:
         for size in (1, 32):
-            requests = as_requests(rows, size)
             for clients in CLIENTS:
-                print(measured(server.pid, port, requests, clients, rows, size, expected, model, options), flush=True)
+                print(measured(server, size, clients, options), flush=True)
+        costs = [np.median([server.predict(size, 2048)[0] for _ in range(options.rounds)]) for size in SIZES]
+        print(
+            "processor ms of a row, predict: "
+            + ", ".join(f"{size} at once {1e3 * cost:.2f}" for size, cost in zip(SIZES, costs, strict=True))
+        )
     finally:
-        server.terminate()
+        process.terminate()
         server.wait()
 
 
