@@ -145,7 +145,8 @@ def _tier(directory: Path, number: int, described: Mapping[str, Any], thresholds
     tokenizer = load_tokenizer(model.model) if model.tokenizer is None else model.tokenizer
     with whole(directory / CASCADE):
         set_tokenizer(tokenizer, settings)  # the files of earlier versions may have lost them
-        now = {**model_identity(model.model), "tokenizer": tokenizer_fingerprint(tokenizer)}
+    now = {**model_identity(model.model), "tokenizer": tokenizer_fingerprint(tokenizer)}
+    with whole(directory / CASCADE):
         check_made_for(described.get("made_of", {}), now, f"tier {number} of {directory}")
     tier = Tier.of((model, tokenizer), max_length)
     return replace(tier, temperature=temperature, thresholds=thresholds, batch_tokens=batch_tokens)

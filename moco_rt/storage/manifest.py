@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from moco_rt.storage.reasons import reason, shortened
 
 #: Characters of a line that refuses what a file holds.
-_MOST = 1000
+_MOST_OF_LINE = 1000
 
 
 def read_manifest(file: str | Path, format: str, versions: Collection[int]) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def whole(file: str | Path) -> Iterator[None]:
     except KeyError as error:
         raise ValueError(f"{file} must be whole ({shortened(error.args[0])} is missing)") from error
     except ValueError as error:
-        line = shortened(error, _MOST)
+        line = shortened(error, _MOST_OF_LINE)
         if line == str(error):
             raise
         raise ValueError(line) from error
