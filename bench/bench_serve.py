@@ -18,8 +18,8 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -122,8 +122,7 @@ def check(answers: dict, size: int, expected: list[str]) -> None:
         assert labels == expected[place * size : (place + 1) * size]
 
 
-@dataclass(frozen=True)
-class Setup:
+class Setup(NamedTuple):
     """A server and, in this process, the model that it serves, with rows and the labels that `predict` gives them."""
 
     process: int

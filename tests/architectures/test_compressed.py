@@ -38,7 +38,8 @@ from moco_rt.compression.narrowing import smaller
 from moco_rt.inputs.tokenization import encode
 from moco_rt.studies.recording import record
 
-WIDTHS = Widths(heads=(1, 2, 1), neurons=(48, 16, 31))
+#: No multiple of a vector's width, and even: bfloat16 is multiplied in pairs.
+WIDTHS = Widths(heads=(1, 2, 1), neurons=(48, 16, 30))
 
 
 def narrower(model, widths=WIDTHS):
@@ -157,7 +158,7 @@ def test_a_models_own_widths_change_nothing(tiny_bert):
 
 def test_widths_are_read_off_the_weights(narrow):
     assert Widths.of(narrow.model) == WIDTHS == narrow.config.widths
-    assert product_weights(WIDTHS, 32, 16) == 32 * (4 * 64 + 2 * 95)
+    assert product_weights(WIDTHS, 32, 16) == 32 * (4 * 64 + 2 * 94)
 
 
 def test_its_configuration_is_that_of_the_model_it_was_made_from(narrow):

@@ -74,7 +74,9 @@ def test_received_attention_is_the_sum_of_weights(lengths, heads, d, form):
     if form == "int16":
         torch.testing.assert_close(found.double(), exact, rtol=5e-3, atol=5e-3)
     else:
-        assert (found.double() - exact).abs().max() <= 2 * (plainly_received(qkv, lengths) - exact).abs().max() + 1e-6
+        # The exponential of bfloat16 is as exact as outputs of bfloat16 need; what is received is float32.
+        slack = 1e-6 if form == torch.float32 else 1e-4 * exact.max()
+        assert (found.double() - exact).abs().max() <= 2 * (plainly_received(qkv, lengths) - exact).abs().max() + slack
 
 
 @pytest.mark.parametrize("keys", [(-1, 0), (64, 64), (3, 3), (100, 20)], ids=str)

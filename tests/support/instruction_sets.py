@@ -16,11 +16,12 @@ LEVELS = ["generic", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx"]
 
 
 def run_python(script, *arguments, **environment):
-    """Run a script in a Python of its own, with more in the environment."""
+    """Run a script in a Python of its own, with more in the environment; it may import what tests import."""
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script, *arguments],
         cwd=ROOT,
-        env={**os.environ, **environment},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **environment},
         capture_output=True,
         text=True,
         timeout=900,
