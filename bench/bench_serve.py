@@ -193,7 +193,7 @@ def main() -> None:
         )
     finally:
         process.terminate()
-        server.wait()
+        process.wait()
 
 
 if __name__ == "__main__":

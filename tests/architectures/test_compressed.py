@@ -148,6 +148,15 @@ def narrow(tiny_bert):
     return narrower(tiny_bert(layers=3, hidden=32, heads=2, intermediate_size=48, labels=3))
 
 
+def test_an_odd_number_of_neurons_runs_in_float32(tiny_bert):
+    model = narrower(
+        tiny_bert(layers=3, hidden=32, heads=2, intermediate_size=48), Widths(heads=(1, 2, 1), neurons=(48, 16, 31))
+    )
+    inputs = make_inputs([5, 3])
+    packed = EarlyExitTextClassificationModel(model, backend="packed")
+    torch.testing.assert_close(packed(**inputs).logits, model(**inputs).logits, atol=1e-4, rtol=1e-4)
+
+
 def test_a_models_own_widths_change_nothing(tiny_bert):
     model = tiny_bert(layers=3, hidden=32, heads=2, intermediate_size=48)
     widths = Widths.of(model)
