@@ -26,6 +26,7 @@ from moco_rt.architectures.tasks import (
     check_single_label,
     log_odds,
     probabilities,
+    softmax,
     task_from,
     task_of,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "load_tokenizer",
     "log_odds",
     "probabilities",
+    "softmax",
     "takes_images",
     "task_from",
     "task_of",

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from moco_rt.architectures import softmax
 from moco_rt.cascades.monitor import CascadeMonitor
 from moco_rt.cascades.tier import Tier, TierOutput
 from moco_rt.encoding import EncodedTexts
@@ -174,7 +175,7 @@ class TierQueues:
     def _prediction(self, answers: TierOutput, tier: int) -> Prediction:
         """Return the prediction of the rows that a tier settles."""
         mask = answers.settled
-        probs = answers.logits[mask].softmax(dim=1)
+        probs = softmax(answers.logits[mask])
         where = torch.full((len(probs),), tier)
         return Prediction(
             probs.argmax(dim=1), probs, answers.exit_site[mask], answers.exit_rule[mask], where, names=self._names

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moco_rt.architectures import check_single_label
+from moco_rt.architectures import check_single_label, softmax
 from moco_rt.encoding import EncodedTexts
 from moco_rt.inputs.batching import by_tokens
 from moco_rt.inputs.texts import TextInput
@@ -187,5 +187,6 @@ def backend_to_keep(model: EarlyExitClassifier) -> str:
 
 def top_class(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Return the highest probability of each row of logits (n, C) and its class: (n,) and (n,)."""
-    score, predicted = logits.softmax(dim=1).max(dim=1)
-    return score, predicted
+    probs = softmax(logits)
+    predicted = probs.argmax(dim=1)
+    return probs.gather(1, predicted[:, None])[:, 0], predicted

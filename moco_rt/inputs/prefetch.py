@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -20,6 +21,9 @@ def prefetch_encoded(
 ) -> Iterator[tuple[int, list[Item], Rows]]:
     """Encode texts in chunks, the next chunk in a thread while the caller works on this one.
 
+    The first is encoded in the caller's thread, who has nothing else to do: to start a thread for a few texts takes
+    longer than they do.
+
     Args:
         texts: or images; read one chunk ahead.
         encode: makes the rows of a chunk.
@@ -34,18 +38,20 @@ def prefetch_encoded(
     chunks = _chunks(texts, CHUNK_TEXTS if chunk is None else chunk)
     background = ThreadPoolExecutor(max_workers=1)
 
-    def begin() -> tuple[int, list[Item], Future[Rows]] | None:
-        return next(((start, items, background.submit(encode, items)) for start, items in chunks), None)
+    def in_background(items: list[Item]) -> Callable[[], Rows]:
+        return background.submit(encode, items).result
 
     try:
         # One chunk waits, one is in work: what is ahead of the model stays small.
-        begun = begin()
+        begun: tuple[int, list[Item], Callable[[], Rows]] | None = next(
+            ((start, items, partial(encode, items)) for start, items in chunks), None
+        )
         while begun is not None:
             start, items, rows = begun
-            found = rows.result()
+            found = rows()
             failure: Exception | None = None
             try:
-                begun = begin()
+                begun = next(((start, items, in_background(items)) for start, items in chunks), None)
             except Exception as error:  # of what follows this chunk, which is done
                 failure = error
             yield start, items, found

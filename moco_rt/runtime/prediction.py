@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from moco_rt.architectures import probabilities
+from moco_rt.architectures import probabilities, softmax
 from moco_rt.encoding import EncodedTexts
 from moco_rt.inputs.batching import packed_batches
 from moco_rt.inputs.prefetch import prefetch_encoded
@@ -149,4 +149,4 @@ def _answers(logits: Tensor, problem_type: str | None) -> tuple[Tensor | None, T
     if alone:  # argmax would call everything label 0
         return None, logits.sigmoid(), logits[:, 0]
     several = problem_type == "multi_label_classification"
-    return logits.argmax(dim=1), probabilities(logits) if several else logits.softmax(dim=1), None
+    return logits.argmax(dim=1), probabilities(logits) if several else softmax(logits), None

@@ -4,7 +4,7 @@ from moco_rt.architectures.tasks.base import Task
 from moco_rt.architectures.tasks.multi_label import MultiLabel, probabilities
 from moco_rt.architectures.tasks.ranking import Ranking
 from moco_rt.architectures.tasks.regression import Regression
-from moco_rt.architectures.tasks.single_label import Flags, SingleLabel, check_single_label, log_odds
+from moco_rt.architectures.tasks.single_label import Flags, SingleLabel, check_single_label, log_odds, softmax
 from moco_rt.architectures.tasks.task_of_model import SINGLE_LABEL, TASKS, check_label_names, task_from, task_of
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "check_single_label",
     "log_odds",
     "probabilities",
+    "softmax",
     "task_from",
     "task_of",
 ]

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.special import logsumexp
+from scipy.special import softmax as softmax_of
+from torch import Tensor
 
 from moco_rt.architectures.tasks.base import Task, check_thresholds, names_of_classes
 
@@ -107,6 +110,16 @@ class Flags(Task):
         """Return the log-odds from which each class is flagged; infinite: never."""
         thresholds = self.threshold.values()
         return tuple(math.inf if value is None else math.log(value / (1 - value)) for value in thresholds)
+
+
+def softmax(logits: Tensor) -> Tensor:
+    """Return the softmax of logits (n, C), on the CPU, in float32, computed in the caller's thread alone.
+
+    `torch.softmax` wakes torch's own threads for however few rows; they then look for more work for milliseconds, on
+    the cores that the kernels' threads need. In float64, so that no bit depends on a row's place in memory.
+    """
+    probs: NDArray[np.float64] = softmax_of(logits.numpy().astype(np.float64), axis=1)
+    return torch.from_numpy(probs.astype(np.float32))
 
 
 def log_odds(logits: NDArray[np.floating], classes: NDArray[np.int64] | int) -> NDArray[np.float64]:
