@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from thread_counts import assert_no_threads_of_torch
 from tier_samples import assert_same_bits, count_words, make_texts
 
 from moco_rt import Cascade, TierError
@@ -152,3 +153,12 @@ def test_what_is_not_unicode_is_skipped_alone(pair, caplog):
         for pair in zip(places, part, strict=True)
     )
     assert (streamed[0]["label"], streamed[1]["tier"]) == (None, int(small.predict(["good"]).tier))
+
+
+# Threads
+
+
+def test_few_texts_are_answered_without_torchs_own_threads(cascade):
+    texts = make_texts(8)
+    assert set(cascade.predict(texts).tier.tolist()) == {0, 1}
+    assert_no_threads_of_torch(lambda: cascade.predict(texts))

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from thread_counts import assert_no_threads_of_torch
 
 from moco_rt import EarlyExitReranker, EarlyExitTextClassificationModel
 from moco_rt.certification.certificate import Certificate
@@ -241,3 +242,10 @@ def test_top_k_must_be_at_least_1(make, one_line_error, top_k):
 def test_a_plain_model_with_one_label_has_no_exits_as_ever(tiny_bert, one_line_error):
     with one_line_error(ValueError, "model must choose one label of at least two"):
         EarlyExitTextClassificationModel(tiny_bert(labels=1)).check_takes_exits()
+
+
+def test_few_candidates_are_ranked_without_torchs_own_threads(make):
+    model, documents = make(), make_documents(8)
+    assert_no_threads_of_torch(lambda: model.rank("good film", documents))
+    model.ranking = random_policy()
+    assert_no_threads_of_torch(lambda: model.rank("good film", documents))

@@ -43,7 +43,7 @@ def oracle(tiers, thresholds, texts):
             )
             found = fast.predict(texts, tokenizer=tokenizer)
         else:
-            probs = torch.tensor(np.asarray(tier(list(texts)), np.float32)).softmax(1)
+            probs = torch.tensor(np.asarray(tier(list(texts)), np.float32)).double().softmax(1).float()
             nobody = torch.full((len(texts),), -1)
             found = Prediction(probs.argmax(1), probs, nobody, nobody, nobody)
         alone.append(found)

@@ -118,7 +118,8 @@ def softmax(logits: Tensor) -> Tensor:
     `torch.softmax` wakes torch's own threads for however few rows; they then look for more work for milliseconds, on
     the cores that the kernels' threads need. In float64, so that no bit depends on a row's place in memory.
     """
-    probs: NDArray[np.float64] = softmax_of(logits.numpy().astype(np.float64), axis=1)
+    with np.errstate(invalid="ignore"):  # of infinite logits it is NaN, as torch's is
+        probs: NDArray[np.float64] = softmax_of(logits.numpy().astype(np.float64), axis=1)
     return torch.from_numpy(probs.astype(np.float32))
 
 
