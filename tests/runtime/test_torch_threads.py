@@ -31,3 +31,9 @@ def test_predict_with_exits_starts_none(tiny_bert, word_tokenizer):
     found = fast.predict(["a good film", "bad"] * 4, tokenizer=word_tokenizer)
     assert 0 in found.exit_rule
     assert_no_threads_of_torch(lambda: fast.predict(["a good film", "bad"] * 4, tokenizer=word_tokenizer))
+
+
+def test_forward_starts_none(tiny_bert, word_tokenizer):
+    fast = EarlyExitTextClassificationModel(tiny_bert(2, labels=3))
+    batch = word_tokenizer(["a good film", "bad"] * 4, padding=True, return_tensors="pt")
+    assert_no_threads_of_torch(lambda: fast(**batch))

@@ -16,7 +16,7 @@ def assert_no_threads_of_torch(call):
         counts.append(len(list(Path("/proc/self/task").iterdir())))
 
     def work():
-        for each in (lambda: None, call, lambda: torch.ones(4, 2).softmax(1)):
+        for each in (lambda: None, call, lambda: torch.ones(200_000).exp()):
             each()
             count()
 
@@ -31,4 +31,4 @@ def assert_no_threads_of_torch(call):
         torch.set_num_threads(threads)
     before, after, with_torch = counts
     assert after == before
-    assert with_torch > after, "softmax no longer shows what a parallel loop of torch does"
+    assert with_torch > after, "exp no longer is a parallel loop of torch"
