@@ -15,7 +15,7 @@ import json
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -78,18 +78,24 @@ def ready(model: Any, tokenizer: Any, dtype: Any = None) -> EarlyExitTextClassif
     return fast
 
 
-def describe(model: Any, given: Any, labelled: list[dict], limit: int, calibrate: list[str]) -> dict:
+class Described(NamedTuple):
+    """A model to describe, in float32 and in int8."""
+
+    fast: EarlyExitTextClassificationModel
+    int8: EarlyExitTextClassificationModel
+
+
+def in_two_forms(model: Any, tokenizer: Any, limit: int, calibrate: list[str]) -> Described:
+    int8 = moco_rt.quantize(model, calibrate, tokenizer=tokenizer, max_length=limit)
+    return Described(ready(model, tokenizer), ready(int8, tokenizer))
+
+
+def describe(small: Described, given: Described, labelled: list[dict], limit: int) -> dict:
     """What a model keeps of another on labelled rows, and its time over that of the other, in two forms."""
     rows, true = [row["text"] for row in labelled], np.array([row["label"] for row in labelled])
-    tokenizer = given.tokenizer
-    small = ready(model, tokenizer)
-    probs, full = (each.predict(rows, max_length=limit).probs.numpy() for each in (small, given))
-    int8 = [
-        ready(moco_rt.quantize(each, calibrate, tokenizer=tokenizer, max_length=limit), tokenizer)
-        for each in (given.model, model)
-    ]
-    batches, _ = length_sorted_batches(tokenizer, rows[:1024], limit, BATCH_ROWS)
-    seconds = in_turns([each.forward for each in (given, small, *int8)], batches)
+    probs, full = (each.fast.predict(rows, max_length=limit).probs.numpy() for each in (small, given))
+    batches, _ = length_sorted_batches(given.fast.tokenizer, rows[:1024], limit, BATCH_ROWS)
+    seconds = in_turns([each.forward for each in (given.fast, small.fast, given.int8, small.int8)], batches)
     per_1000 = 1000 * seconds.sum(axis=0) / len(rows[:1024])
     return {
         "kept": round(float((probs.argmax(1) == full.argmax(1)).mean()), 5),
@@ -134,11 +140,11 @@ def measure(name: str, options: argparse.Namespace) -> dict:
     """All models of a set."""
     _, unseen, files, limit = SETS[name]
     model, tokenizer = load_classifier(str(SHARED / "models" / name))
-    given = ready(model, tokenizer)
     labelled = [row for file in files for row in read_jsonl(SHARED / "data" / file, options.rows)]
-    calibrate = texts(unseen, 512)
+    forms = partial(in_two_forms, tokenizer=tokenizer, limit=limit, calibrate=texts(unseen, 512))
+    given = forms(model)
     whole = product_weights(Widths.of(model), model.config.hidden_size, head_size(model.config))
-    found = {"given": describe(model, given, labelled, limit, calibrate)}
+    found = {"given": describe(given, given, labelled, limit)}
     for dials in chosen(name, options):
         for epochs in (0, options.epochs) if options.epochs else (0,):
             small, minutes = compressed(name, dials, epochs, options)
@@ -146,8 +152,8 @@ def measure(name: str, options: argparse.Namespace) -> dict:
             seen = share_seen(small.config.lengths) if small.config.lengths else 1.0
             key = f"{named(dials)}, epochs {epochs}"
             found[key] = {
-                **describe(small, given, labelled, limit, calibrate),
-                "work": round(work * seen, 3),
+                **describe(forms(small), given, labelled, limit),
+                "work": round(work * seen * (1 - dials.get("sparsity", 0)), 3),
                 "minutes": round(minutes, 1),
                 "widths": [small.config.heads, small.config.neurons, small.config.lengths],
             }

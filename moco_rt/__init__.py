@@ -1,6 +1,7 @@
 """Early exits for fine-tuned transformer classifiers: the same answers, sooner."""
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 cpu_isa()  # a MOCO_MAX_ISA that names no instruction set is refused here, not by the first batch
 
-__version__ = "0.1.0"
+__version__ = importlib.metadata.version("moco-rt")
 
 #: Where the public names live. They are imported when they are first used: a process that only runs a model needs
 #: neither the search, nor the analytics, nor the libraries that these bring along.
