@@ -52,7 +52,13 @@ DIALS: dict[str, list[dict[str, Any]]] = {
         {"sparsity": 0.8},
         {"sparsity": 0.9},
     ],
-    "minilm-imdb": [{"width": 0.5}, {"lengths": 0.5}, {"width": 0.5, "lengths": 0.5}, {"sparsity": 0.8}],
+    "minilm-imdb": [
+        {"width": 0.5},
+        {"lengths": 0.5},
+        {"width": 0.5, "lengths": 0.5},
+        {"sparsity": 0.8},
+        {"lengths": {0: 0.5}},  # in the layers that all rows meet, for exits behind them
+    ],
 }
 #: What is promised.
 WISHES = {
