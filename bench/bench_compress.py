@@ -33,6 +33,7 @@ from moco_rt.compression.schedule import share_seen
 from moco_rt.inputs.batching import length_sorted_batches
 from moco_rt.statistics.calibration import calibration_error
 from moco_rt.tuning import Variant, as_given, choose_variant, study_variants
+from moco_rt.tuning.quantize import quantize_smaller
 
 STORED = RESULTS / "compress.json"
 #: Texts to learn from, texts that the model was not fine-tuned on, labelled rows (of several files, one after the
@@ -91,20 +92,20 @@ class Described(NamedTuple):
     int8: EarlyExitTextClassificationModel
 
 
-def in_two_forms(model: Any, tokenizer: Any, limit: int, calibrate: list[str]) -> Described:
-    int8 = moco_rt.quantize(model, calibrate, tokenizer=tokenizer, max_length=limit)
+def in_two_forms(model: Any, int8: Any, tokenizer: Any) -> Described:
     return Described(ready(model, tokenizer), ready(int8, tokenizer))
 
 
 def describe(small: Described, given: Described, labelled: list[dict], limit: int) -> dict:
     """What a model keeps of another on labelled rows, and its time over that of the other, in two forms."""
     rows, true = [row["text"] for row in labelled], np.array([row["label"] for row in labelled])
-    probs, full = (each.fast.predict(rows, max_length=limit).probs.numpy() for each in (small, given))
+    models = (small.fast, small.int8, given.fast)
+    probs, probs_int8, full = (each.predict(rows, max_length=limit).probs.numpy() for each in models)
     batches, _ = length_sorted_batches(given.fast.tokenizer, rows[:1024], limit, BATCH_ROWS)
     seconds = in_turns([each.forward for each in (given.fast, small.fast, given.int8, small.int8)], batches)
     per_1000 = 1000 * seconds.sum(axis=0) / len(rows[:1024])
     return {
-        "kept": round(float((probs.argmax(1) == full.argmax(1)).mean()), 5),
+        "kept": [round(float((each.argmax(1) == full.argmax(1)).mean()), 5) for each in (probs, probs_int8)],
         "accuracy": round(float((probs.argmax(1) == true).mean()), 5),
         "calibration": round(calibration_error(probs.max(1), probs.argmax(1) == true), 4),
         "seconds": [round(float(each), 3) for each in per_1000],
@@ -147,8 +148,9 @@ def measure(name: str, options: argparse.Namespace) -> dict:
     _, unseen, files, limit = SETS[name]
     model, tokenizer = load_classifier(str(SHARED / "models" / name))
     labelled = [row for file in files for row in read_jsonl(SHARED / "data" / file, options.rows)]
-    forms = partial(in_two_forms, tokenizer=tokenizer, limit=limit, calibrate=texts(unseen, 512))
-    given = forms(model)
+    calibrate = texts(unseen, 512)
+    int8 = moco_rt.quantize(model, calibrate, tokenizer=tokenizer, max_length=limit)
+    given = in_two_forms(model, int8, tokenizer)
     whole = product_weights(Widths.of(model), model.config.hidden_size, head_size(model.config))
     found = {"given": describe(given, given, labelled, limit)}
     for dials in chosen(name, options):
@@ -157,8 +159,9 @@ def measure(name: str, options: argparse.Namespace) -> dict:
             work = product_weights(small.config.widths, model.config.hidden_size, head_size(model.config)) / whole
             seen = share_seen(small.config.lengths) if small.config.lengths else 1.0
             key = f"{named(dials)}, epochs {epochs}"
+            int8 = quantize_smaller(small, calibrate, tokenizer, limit)  # as `accelerate` does it
             found[key] = {
-                **describe(forms(small), given, labelled, limit),
+                **describe(in_two_forms(small, int8, tokenizer), given, labelled, limit),
                 "work": round(work * seen * (1 - dials.get("sparsity", 0)), 3),
                 "minutes": round(minutes, 1),
                 "widths": [small.config.heads, small.config.neurons, small.config.lengths],
@@ -212,13 +215,14 @@ def table(results: dict) -> str:
     for name, result in results.items():
         if found := result.get("models"):
             lines += [
-                f"| {name}, {result['rows']:,} rows | work left | labels kept | accuracy | calibration error "
-                "| s per 1,000 rows, float32 / int8 | times as fast | minutes to make |",
+                f"| {name}, {result['rows']:,} rows | work left | labels kept, float32 / int8 | accuracy "
+                "| calibration error | s per 1,000 rows, float32 / int8 | times as fast | minutes to make |",
                 "|---|---:|---:|---:|---:|---:|---:|---:|",
             ]
             lines += [
-                f"| {key} | {one.get('work', 1):.0%} | {one['kept']:.2%} | {one['accuracy']:.2%} "
-                f"| {one['calibration']:.3f} | {one['seconds'][1]:.2f} / {one['seconds'][3]:.2f} "
+                f"| {key} | {one.get('work', 1):.0%} | {one['kept'][0]:.2%} / {one['kept'][1]:.2%} "
+                f"| {one['accuracy']:.2%} | {one['calibration']:.3f} "
+                f"| {one['seconds'][1]:.2f} / {one['seconds'][3]:.2f} "
                 f"| {one['speedups'][0]:.2f} / {one['speedups'][1]:.2f} | {one.get('minutes', '')} |"
                 for key, one in found.items()
             ]
