@@ -38,20 +38,20 @@ def prefetch_encoded(
     chunks = _chunks(texts, CHUNK_TEXTS if chunk is None else chunk)
     background = ThreadPoolExecutor(max_workers=1)
 
-    def in_background(items: list[Item]) -> Callable[[], Rows]:
-        return background.submit(encode, items).result
+    def begin(
+        encoding: Callable[[list[Item]], Callable[[], Rows]],
+    ) -> tuple[int, list[Item], Callable[[], Rows]] | None:
+        return next(((start, items, encoding(items)) for start, items in chunks), None)
 
     try:
         # One chunk waits, one is in work: what is ahead of the model stays small.
-        begun: tuple[int, list[Item], Callable[[], Rows]] | None = next(
-            ((start, items, partial(encode, items)) for start, items in chunks), None
-        )
+        begun = begin(lambda items: partial(encode, items))
         while begun is not None:
             start, items, rows = begun
             found = rows()
             failure: Exception | None = None
             try:
-                begun = next(((start, items, in_background(items)) for start, items in chunks), None)
+                begun = begin(lambda items: background.submit(encode, items).result)
             except Exception as error:  # of what follows this chunk, which is done
                 failure = error
             yield start, items, found
