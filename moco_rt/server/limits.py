@@ -80,23 +80,39 @@ class Limits:
 
     async def _answer(self, door: Answering, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request when its body has come; where its caller hangs up meanwhile, nobody."""
+        asking = asyncio.current_task()
+        assert asking is not None
+        late = False
+
+        def expire() -> None:
+            nonlocal late
+            late = asking.cancel()
+
+        patience = asyncio.get_running_loop().call_later(_PATIENCE, expire)
         try:
-            body = await asyncio.wait_for(self._read(receive), _PATIENCE)
-        except asyncio.TimeoutError:
+            body = await self._read(receive)
+        except asyncio.CancelledError:
+            if not late:
+                raise
             await self._refusal(408, "Validation", f"a body must come within {_PATIENCE} s")(scope, receive, send)
             return
+        finally:
+            patience.cancel()
         if body is None:
             await self._too_large()(scope, receive, send)
             return
-        answering = asyncio.ensure_future(door(body))
         gone = asyncio.ensure_future(receive())  # nothing else can come behind a body
+        gone.add_done_callback(stop := lambda _: asking.cancel())
         try:
-            await asyncio.wait({answering, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if answering.done():
-                await answering.result()(scope, receive, send)
+            response = await door(body)
+        except asyncio.CancelledError:
+            if not gone.done():
+                raise
+            return
         finally:
-            answering.cancel()
+            gone.remove_done_callback(stop)
             gone.cancel()
+        await response(scope, receive, send)
 
     def _too_large(self) -> Response:
         return self._refusal(413, "Validation", f"a request may have at most {self._max_bytes} bytes")

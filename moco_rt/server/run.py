@@ -46,6 +46,7 @@ def serve(settings: Settings, *, host: str, port: int, workers: int = 1) -> None
         "port": port,
         "access_log": False,
         "server_header": False,
+        "proxy_headers": False,  # nothing here asks who calls, or by which scheme
         "timeout_graceful_shutdown": _FAREWELL,
     }
     served, state = _load(settings)  # of several workers: what is refused is said once, and not by each

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from moco_rt.server import batching
 from moco_rt.server.batching import Batcher, ClosedError
 
 
@@ -70,6 +71,44 @@ def test_a_batch_waits_for_others_until_its_time_or_until_it_is_full():
     assert recorder.batches[0] == [1, 2]
     asyncio.run(ask(2))
     assert recorder.batches[1:] in ([[1, 2]], [[1], [2]])
+
+
+def test_those_who_were_just_answered_are_waited_for_when_others_wait(monkeypatch):
+    """Two callers ask again and again: after the first batch, which has one of them, every batch has both."""
+    monkeypatch.setattr(batching, "_RETURN_SHARE", 1e9)
+    monkeypatch.setattr(batching, "_RETURN_SECONDS", 10.0)
+    recorder = Recorder()
+
+    async def caller(batcher, name, times):
+        for _ in range(times):
+            await batcher.run([name], 1)
+
+    async def ask():
+        batcher = Batcher(recorder, max_tokens=100, max_wait=0.0)
+        callers = [asyncio.ensure_future(caller(batcher, 1, 4))]
+        await asyncio.sleep(0.05)
+        callers.append(asyncio.ensure_future(caller(batcher, 2, 3)))
+        await asyncio.sleep(0.05)
+        recorder.go.set()
+        await asyncio.gather(*callers)
+        await asyncio.to_thread(batcher.close)
+
+    asyncio.run(ask())
+    assert [sorted(batch) for batch in recorder.batches] == [[1], [1, 2], [1, 2], [1, 2]]
+
+
+def test_those_who_do_not_come_back_are_not_waited_for_long():
+    recorder = Recorder()
+    recorder.go.set()
+
+    async def ask():
+        batcher = Batcher(recorder, max_tokens=100, max_wait=0.0)
+        await asyncio.gather(*(batcher.run([i], 1) for i in range(8)))
+        answers = [(await batcher.run([i], 1))[1] for i in range(8, 12)]
+        await asyncio.to_thread(batcher.close)
+        return answers
+
+    assert asyncio.run(ask()) == [[16], [18], [20], [22]]
 
 
 def test_an_error_is_told_to_the_request_that_it_is_about():

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from fastapi.responses import Response
 
+from moco_rt.server import limits as limits_module
 from moco_rt.server.batching import Batcher
 from moco_rt.server.limits import Limits
 
@@ -63,6 +64,35 @@ def test_a_body_goes_to_its_door_and_all_else_to_the_application():
 )
 def test_too_large_a_body_is_refused(messages, scope, status):
     assert asyncio.run(ask(limits(echo), messages, scope))[0] == status
+
+
+def test_a_body_that_does_not_come_is_refused_in_time(monkeypatch):
+    monkeypatch.setattr(limits_module, "_PATIENCE", 0.05)
+
+    async def run():
+        started = {"type": "http.request", "body": b"a", "more_body": True}
+        app = limits(echo, max_open=1)
+        assert (await ask(app, [started]))[0] == 408
+        assert (await ask(app, body(b"a"))) == (200, b"a")
+
+    asyncio.run(run())
+
+
+def test_whoever_stops_a_request_is_told():
+    """A request that is cancelled from outside, as when the server stops, does not end as if it had been answered."""
+
+    async def run(door, messages):
+        asked = asyncio.ensure_future(ask(limits(door), messages))
+        await asyncio.sleep(0.01)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+
+    async def never(_):
+        await asyncio.Event().wait()
+
+    asyncio.run(run(never, body(b"a")))
+    asyncio.run(run(never, []))
 
 
 def test_no_more_are_open_than_may_be():
