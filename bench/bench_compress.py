@@ -58,6 +58,7 @@ DIALS: dict[str, list[dict[str, Any]]] = {
         {"lengths": 0.5},
         {"width": 0.5, "lengths": 0.5},
         {"sparsity": 0.8},
+        {"lengths": 0.65},
         {"lengths": {0: 0.5}},  # in the layers that all rows meet, for exits behind them
     ],
 }

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -19,11 +20,14 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForImageClassification, AutoModelForSequenceClassification
 
 from moco_rt.storage import complete_replacing
 
-_CONFIG = "config.json"
+_CONFIG, _PICKLED = "config.json", "pytorch_model.bin"
+#: Parts of the names of what torch adds to a layer that is trained for int8.
+_IMITATION, _OBSERVER = "fake_quant", "activation_post_process"
 #: Seconds that the hub has for its first answer.
 _PATIENCE = 10
 
@@ -107,7 +111,10 @@ def load_model(source: str | Source, device_map: Any = None, *, images: bool = F
     options = found.options if device_map is None else {**found.options, "device_map": device_map}
     loader = AutoModelForImageClassification if images else AutoModelForSequenceClassification
     with _whole_weights(found.name):
-        return loader.from_pretrained(found.name, **options)
+        weights = _unwrapped_weights(found)
+        if weights is None:
+            return loader.from_pretrained(found.name, **options)
+        return _with_weights(loader, found, weights, device_map)
 
 
 def holds_images_model(name: str | Path) -> bool:
@@ -132,6 +139,39 @@ def find_file(source: str | Path | Source, file: str) -> Path | None:
         return Path(hf_hub_download(found.name, file, **found.options))
     except (EntryNotFoundError, LocalEntryNotFoundError):
         return None
+
+
+def _unwrapped_weights(source: Source) -> dict[str, Tensor] | None:
+    """Return the weights of a model that SparseML trained for int8, by the names that transformers knows.
+
+    Its linear layers are wrapped (`query.module.weight`); what imitated int8 in training lies beside them, and goes.
+
+    Returns:
+        None: these are no such weights.
+    """
+    if find_file(source, "model.safetensors") is not None or (file := find_file(source, _PICKLED)) is None:
+        return None
+    try:
+        weights: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        if not any(_IMITATION in name for name in weights):
+            return None
+    except Exception:  # transformers says what is wrong with the file
+        return None
+    return {
+        name.replace(".module.", "."): weight
+        for name, weight in weights.items()
+        if _IMITATION not in name and _OBSERVER not in name
+    }
+
+
+def _with_weights(loader: Any, source: Source, weights: dict[str, Tensor], device_map: Any) -> Any:
+    """Return the model that a configuration describes, with these weights."""
+    config = AutoConfig.from_pretrained(source.name, **source.options)
+    with torch.device("meta"):
+        kind = type(loader.from_config(config))
+    model = kind.from_pretrained(None, config=config, state_dict=weights, device_map=device_map)
+    model.name_or_path = source.name
+    return model
 
 
 @contextlib.contextmanager

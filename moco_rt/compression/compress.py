@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from moco_rt.architectures.genuine import check_genuine
 from moco_rt.compression.answers import answers, divergence
 from moco_rt.compression.narrowing import narrow, smaller
 from moco_rt.compression.pruning import Block, check_block, prune
-from moco_rt.compression.recovery import Pruning, Recovery
+from moco_rt.compression.recovery import Pruning, Recovery, learning_rate
 from moco_rt.compression.schedule import find_schedule, lengths_after
 from moco_rt.compression.sub_layers import Batch
 from moco_rt.encoding import EncodedTexts
@@ -31,10 +32,9 @@ from moco_rt.quantization.hf_quantizer import is_int8
 
 #: Texts by which heads and neurons are chosen, and their tokens, at most.
 _ROWS, _TOKENS = 2048, 40_000
-#: Tokens of a batch of them, and how many batches a schedule of lengths is found on.
-_BATCH_TOKENS, _SCHEDULE_BATCHES = 4096, 4
-#: Batches by which weights are chosen that become zero while a model learns: that is done ten times.
-_PRUNE_BATCHES = 4
+#: Tokens of a batch of them, and about how many batches serve for what is done often: to find a schedule of lengths,
+#: and to choose weights that become zero while a model learns.
+_BATCH_TOKENS, _FEW_BATCHES = 4096, 4
 
 
 def compress(
@@ -137,15 +137,20 @@ def compress(
     recovery = Recovery(epochs, seed, torch.device(device), None if checkpoint is None else Path(checkpoint), made_for)
     saved = recovery.saved()
     sample = _sample(rows, seed)
+    few = sample[:: max(1, len(sample) // _FEW_BATCHES)]
     if saved is not None:
         small = smaller(teacher, Widths(tuple(saved["heads"]), tuple(saved["neurons"])), saved["lengths"])
     else:
         small = narrow(teacher, sample, width)
-        small.config.lengths = _schedule(small, teacher, sample, lengths)
+        small.config.lengths = _schedule(small, teacher, few, lengths)
     if epochs > 0:
-        few = sample[:: max(1, len(sample) // _PRUNE_BATCHES)]
         pruning = Pruning(sparsity, lambda share: prune(small, few, share, block, seed)) if sparsity > 0 else None
-        recovery.run(small, teacher, rows, saved, pruning)
+        if saved is not None:
+            rate = saved["rate"]
+        else:  # what zeros cost shows when they come: it is taken for much
+            apart = divergence(answers(teacher, sample), answers(small, sample), teacher.config)
+            rate = learning_rate(math.inf if pruning is not None else float(apart))
+        recovery.run(small, teacher, rows, saved, rate, pruning)
     elif sparsity > 0:
         prune(small, sample, sparsity, block, seed)
     small.config.compression = {
@@ -160,7 +165,7 @@ def compress(
 def _schedule(
     small: CompressedForSequenceClassification,
     teacher: Any,
-    sample: Sequence[Batch],
+    few: Sequence[Batch],
     lengths: float | Mapping[int, float] | None,
 ) -> list[float]:
     """Return the lengths of a smaller model, which has none yet, as they are or found by what they cost its answers."""
@@ -169,7 +174,6 @@ def _schedule(
         return []
     if isinstance(lengths, Mapping):
         return lengths_after(lengths, layers)
-    few = sample[:: max(1, len(sample) // _SCHEDULE_BATCHES)]
     expected = answers(teacher, few)
 
     def loss(tried: Sequence[float]) -> float:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+import torch
 from huggingface_hub import errors
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from transformers import BertConfig, BertForSequenceClassification
 
 from moco_rt import EarlyExitTextClassificationModel
 from moco_rt.architectures import Source, find_file, find_source, hub
+from moco_rt.architectures.hub import load_model
 
 
 @pytest.fixture
@@ -95,3 +98,39 @@ def test_local_files_only_asks_nobody(answer, one_line_error):
 def test_names_that_cannot_be_on_the_hub_are_refused(one_line_error, name):
     with one_line_error(OSError, f"(no folder {name}, and not on the hub)"):
         EarlyExitTextClassificationModel.from_pretrained(name)
+
+
+def test_weights_that_sparseml_trained_for_int8_are_read_by_their_plain_names(tmp_path):
+    """Its linear layers are wrapped; beside each weight lie the scales by which training imitated int8."""
+    given = BertForSequenceClassification(
+        BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, vocab_size=99)
+    ).eval()
+    given.config.save_pretrained(tmp_path)
+    weights = {}
+    for name, weight in given.state_dict().items():
+        stem, _, leaf = name.rpartition(".")
+        if ".encoder." in name and "LayerNorm" not in name:
+            weights[f"{stem}.module.{leaf}"] = weight
+            weights[f"{stem}.module.weight_fake_quant.scale"] = torch.ones(1)
+            weights[f"{stem}.quant.activation_post_process.zero_point"] = torch.zeros(1, dtype=torch.int32)
+        else:
+            weights[name] = weight
+    torch.save(weights, tmp_path / "pytorch_model.bin")
+    loaded = load_model(str(tmp_path))
+    assert loaded.name_or_path == str(tmp_path)
+    for name, weight in given.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], weight, rtol=0, atol=0)
+    loaded.save_pretrained(tmp_path / "again")
+    again = load_model(str(tmp_path / "again"))
+    for name, weight in given.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], weight, rtol=0, atol=0)
+
+
+def test_pickled_weights_of_others_are_left_to_transformers(tmp_path):
+    given = BertForSequenceClassification(
+        BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, vocab_size=99)
+    )
+    given.config.save_pretrained(tmp_path)
+    torch.save(given.state_dict(), tmp_path / "pytorch_model.bin")
+    loaded = load_model(str(tmp_path))
+    assert torch.equal(loaded.classifier.weight, given.classifier.weight)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from tiny_models import cut_to
@@ -91,6 +93,23 @@ def test_what_is_left_learns_the_answers(taught, monkeypatch):
     assert after < 0.7 * before
     assert not learnt.training
     assert all(weight.requires_grad for weight in learnt.parameters())
+
+
+def test_the_less_was_lost_the_smaller_the_steps(taught, monkeypatch):
+    """Steps that are right where much is lost would cost a model that lost little more than they teach it."""
+    monkeypatch.setattr(recovery, "_TOKENS", 512)
+    assert recovery.learning_rate(0.0) == 0
+    assert recovery.learning_rate(0.01) == pytest.approx(recovery.learning_rate(0.02) / 2)
+    largest = recovery.learning_rate(10.0)
+    assert largest == recovery.learning_rate(math.inf) == recovery.learning_rate(1.0)
+    model, tokenizer, texts = taught
+    model, texts = cut_to(model, 2), texts[:300]
+    cut, learnt = (compress(model, texts, tokenizer=tokenizer, width=0.8, epochs=epochs) for epochs in (0, 1))
+    monkeypatch.setattr(compress_module, "learning_rate", lambda _: largest)
+    overdone = compress(model, texts, tokenizer=tokenizer, width=0.8, epochs=1)
+    lost = [divergence(model, each, tokenizer, texts) for each in (cut, learnt, overdone)]
+    assert lost[1] < 1.2 * lost[0]
+    assert lost[1] < lost[2]
 
 
 @pytest.mark.usefixtures("often")
