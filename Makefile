@@ -147,7 +147,8 @@ vllm:
 # DeepSparse wants an older NumPy, and Python 3.11 at most: the same with MOCO_RT_DEEPSPARSE_PYTHON.
 deepsparse:
 	$(PYTHON) -m venv $(DEEPSPARSE)
-	$(DEEPSPARSE)/bin/python -m pip install --quiet "torch==2.13.*" "deepsparse==1.8.*" "transformers>=5.18,<6" "pyarrow>=17" scipy
+	$(DEEPSPARSE)/bin/python -m pip install --quiet "torch==2.13.*" "deepsparse==1.8.*" "onnxruntime==1.17.*" \
+		"transformers>=5.18,<6" "pyarrow>=17" scipy
 	$(DEEPSPARSE)/bin/python -m pip install --quiet --no-deps .
 
 clean:

@@ -33,7 +33,6 @@ from moco_rt.compression.schedule import share_seen
 from moco_rt.inputs.batching import length_sorted_batches
 from moco_rt.statistics.calibration import calibration_error
 from moco_rt.tuning import Variant, as_given, choose_variant, study_variants
-from moco_rt.tuning.quantize import quantize_smaller
 
 STORED = RESULTS / "compress.json"
 #: Texts to learn from, texts that the model was not fine-tuned on, labelled rows (of several files, one after the
@@ -160,7 +159,7 @@ def measure(name: str, options: argparse.Namespace) -> dict:
             work = product_weights(small.config.widths, model.config.hidden_size, head_size(model.config)) / whole
             seen = share_seen(small.config.lengths) if small.config.lengths else 1.0
             key = f"{named(dials)}, epochs {epochs}"
-            int8 = quantize_smaller(small, calibrate, tokenizer, limit)  # as `accelerate` does it
+            int8 = moco_rt.quantize(small, calibrate, tokenizer=tokenizer, max_length=limit)
             found[key] = {
                 **describe(in_two_forms(small, int8, tokenizer), given, labelled, limit),
                 "work": round(work * seen * (1 - dials.get("sparsity", 0)), 3),

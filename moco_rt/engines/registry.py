@@ -47,6 +47,7 @@ ENGINES: dict[str, tuple[str, dict[str, Any]]] = {
     "ctranslate2.int8": ("c_translate2", {}),
     "torchao.int8": ("torch_ao", {}),
     "deepsparse.fp32": ("deep_sparse", {}),
+    "deepsparse.int8": ("deep_sparse", {}),
     "moco-reference.fp32": ("moco", {"backend": "reference"}),
     "moco-reference.bf16": ("moco", {"backend": "reference"}),
     "moco-packed.fp32": ("moco", {"backend": "packed"}),

@@ -20,7 +20,7 @@ from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.classifiers.image import EarlyExitImageClassificationModel
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
 from moco_rt.studies.splits import Split, split_texts
-from moco_rt.tuning.quantize import quantize, quantize_smaller
+from moco_rt.tuning.quantize import quantize, quantize_variant
 
 
 class Given(Protocol):
@@ -116,7 +116,7 @@ class GivenForTexts:
             return self._ready(model.model, dtype)
         rows, tokenizer = split.texts[split.fit], self._model.tokenizer
         if model is not self._model:
-            return self._ready(quantize_smaller(model.model, rows, tokenizer, self._max_length), None)
+            return self._ready(quantize_variant(model.model, rows, tokenizer, self._max_length), None)
         return self._ready(quantize(model.model, rows, tokenizer=tokenizer, max_length=self._max_length), None)
 
     def _ready(self, model: Any, dtype: Dtype | None) -> EarlyExitTextClassificationModel:

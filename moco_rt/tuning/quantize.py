@@ -20,6 +20,7 @@ from moco_rt.architectures import (
     task_of,
     unwrap,
 )
+from moco_rt.architectures.compressed.model import CompressedForSequenceClassification
 from moco_rt.architectures.conversion import check_quantizable, int8_copy, to_dtype
 from moco_rt.inputs.batching import length_sorted_batches
 from moco_rt.inputs.images import Images, check_column, list_images
@@ -56,7 +57,8 @@ def quantize(
     Input channels are divided by max |x|^strength / max |weight|^(1 - strength) (SmoothQuant, arXiv:2211.10438), or by
     nothing, whichever changes the logits least. Where too many answers still change, products are left in float32,
     those first that change the logits most, and the log says which: answers are labels; sets of labels with at least
-    probability 0.5, where several may hold at once; of numbers, their variance. Nothing is trained.
+    probability 0.5, where several may hold at once; of numbers, their variance. Nothing is trained. Of what `compress`
+    made all products are in int8: its own answers are not those that count, and the log says how many of them stay.
 
     Args:
         model: a Hugging Face `...ForSequenceClassification` or `...ForImageClassification`, or a pipeline or one of our
@@ -84,16 +86,17 @@ def quantize(
     max_seqlen = architecture_of(model).max_seqlen
     tokenizer = load_tokenizer(model) if tokenizer is None else tokenizer
     longest = length_limit(tokenizer, max_seqlen, max_length)
-    return quantize_on(model, length_sorted_batches(tokenizer, _spread(taken), longest, _BATCH_ROWS)[0])
+    batches, _ = length_sorted_batches(tokenizer, _spread(taken), longest, _BATCH_ROWS)
+    return quantize_on(model, batches, 0.0 if isinstance(model, CompressedForSequenceClassification) else None)
 
 
-def quantize_smaller(model: Any, texts: Sequence[TextInput], tokenizer: Any, max_length: int) -> Any:
-    """Return a copy of a smaller model with int8 weights in all layers, whatever becomes of its own answers.
+def quantize_variant(model: Any, texts: Sequence[TextInput], tokenizer: Any, max_length: int) -> Any:
+    """Return a copy of a variant of a model with int8 weights in all layers, whatever becomes of its own answers.
 
-    Those of the model which it was made from count, and a certificate compares with them.
+    Those of the given model count, and a certificate compares with them.
 
     Args:
-        model: what `compress` returned.
+        model: the variant.
         texts: those it learns from.
         tokenizer: the model's.
         max_length: in tokens.
@@ -155,6 +158,8 @@ def quantize_on(model: Any, batches: Batches, agreement: float | None = None) ->
             if kept >= agreement:
                 break
         _log.warning("int8: for %.2f%% of answers, in float32 stay %s", 100 * kept, ", ".join(keep))
+    else:
+        _log.info("int8: %.2f%% of answers stay", 100 * kept)
     return int8_copy(model, smooths[strength], keep)
 
 

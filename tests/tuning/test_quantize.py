@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from moco_rt import EarlyExitTextClassificationModel
+from moco_rt import EarlyExitTextClassificationModel, compress
 from moco_rt.architectures import SINGLE_LABEL, MultiLabel, architecture_of
 from moco_rt.architectures.conversion import describe, int8_copy
 from moco_rt.inputs.batching import length_sorted_batches
@@ -164,9 +164,12 @@ def test_what_cannot_be_quantised_is_refused(model, word_tokenizer, one_line_err
         quantize(int8_copy(model), TEXTS, tokenizer=word_tokenizer)
 
 
-def test_of_a_smaller_model_all_layers_are_quantised(tiny_bert, word_tokenizer, monkeypatch):
+def test_of_a_variant_and_a_smaller_model_all_layers_are_quantised(tiny_bert, word_tokenizer, monkeypatch):
     """Whatever becomes of its own answers, which do not count: nothing is left in float32."""
     monkeypatch.setattr(quantization, "_agreement", lambda *_: 0.1)
     model, texts = tiny_bert(), ["the good film", "a bad film", "not bad"] * 5
-    small = quantization.quantize_smaller(model, texts, word_tokenizer, 20)
+    small = quantization.quantize_variant(model, texts, word_tokenizer, 20)
     assert describe(small) == "int8: 12 of 12 layers"
+    smaller = compress(model, texts, tokenizer=word_tokenizer, width=0.9, epochs=0)
+    assert describe(quantize(smaller, texts, tokenizer=word_tokenizer)) == "int8: 12 of 12 layers"
+    assert describe(quantize(model, texts, tokenizer=word_tokenizer)).startswith("int8: 0 of 12 layers")

