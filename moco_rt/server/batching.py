@@ -48,10 +48,10 @@ class Job:
 class Batcher:
     """A queue of requests, and the thread that answers them.
 
-    A batch begins as soon as the thread is free: while it runs, the next one gathers. So nobody waits for others in an
-    idle server, and batches grow by themselves in a busy one. Many callers ask again once they are answered, and half
-    of them would always wait for the other half: so a batch begins only when as many wait as did a batch ago, or after
-    a quarter of the time that one took. One caller by itself never waits for that.
+    While a batch runs, the next one gathers. So nobody waits for others in an idle server, and batches grow by
+    themselves in a busy one. Many callers ask again once they are answered, and half of them would always wait for the
+    other half: so the next batch begins when as many wait as did a batch ago, or after a quarter of the time that the
+    last one took. One caller by itself never waits for that.
 
     Args:
         answer: answers n inputs: n results. It is called in one thread only.
