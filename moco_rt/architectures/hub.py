@@ -26,6 +26,8 @@ from transformers import AutoConfig, AutoModelForImageClassification, AutoModelF
 from moco_rt.storage import complete_replacing
 
 _CONFIG, _PICKLED = "config.json", "pytorch_model.bin"
+#: What transformers reads in place of pickled weights, where it is there.
+_SAFE = ("model.safetensors", "model.safetensors.index.json")
 #: Parts of the names of what torch adds to a layer that is trained for int8.
 _IMITATION, _OBSERVER = "fake_quant", "activation_post_process"
 #: Seconds that the hub has for its first answer.
@@ -149,7 +151,7 @@ def _unwrapped_weights(source: Source) -> dict[str, Tensor] | None:
     Returns:
         None: these are no such weights.
     """
-    if find_file(source, "model.safetensors") is not None or (file := find_file(source, _PICKLED)) is None:
+    if any(find_file(source, name) is not None for name in _SAFE) or (file := find_file(source, _PICKLED)) is None:
         return None
     try:
         weights: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)

@@ -120,6 +120,8 @@ def test_weights_that_sparseml_trained_for_int8_are_read_by_their_plain_names(tm
     assert loaded.name_or_path == str(tmp_path)
     for name, weight in given.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], weight, rtol=0, atol=0)
+    (tmp_path / "model.safetensors.index.json").touch()
+    assert hub._unwrapped_weights(Source(str(tmp_path))) is None  # transformers would not read them either
     loaded.save_pretrained(tmp_path / "again")
     again = load_model(str(tmp_path / "again"))
     for name, weight in given.state_dict().items():
