@@ -20,14 +20,11 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
-from transformers import AutoConfig, AutoModelForImageClassification, AutoModelForSequenceClassification
+from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
 
 from moco_rt.storage import complete_replacing
 
 _CONFIG, _PICKLED = "config.json", "pytorch_model.bin"
-#: What transformers reads in place of pickled weights, where it is there.
-_SAFE = ("model.safetensors", "model.safetensors.index.json")
 #: Parts of the names of what torch adds to a layer that is trained for int8.
 _IMITATION, _OBSERVER = "fake_quant", "activation_post_process"
 #: Seconds that the hub has for its first answer.
@@ -113,10 +110,10 @@ def load_model(source: str | Source, device_map: Any = None, *, images: bool = F
     options = found.options if device_map is None else {**found.options, "device_map": device_map}
     loader = AutoModelForImageClassification if images else AutoModelForSequenceClassification
     with _whole_weights(found.name):
-        weights = _unwrapped_weights(found)
-        if weights is None:
-            return loader.from_pretrained(found.name, **options)
-        return _with_weights(loader, found, weights, device_map)
+        model, read = loader.from_pretrained(found.name, output_loading_info=True, **options)
+        if not any(_IMITATION in name for name in read["unexpected_keys"]):
+            return model
+        return _unwrapped(model, found, device_map)
 
 
 def holds_images_model(name: str | Path) -> bool:
@@ -143,37 +140,26 @@ def find_file(source: str | Path | Source, file: str) -> Path | None:
         return None
 
 
-def _unwrapped_weights(source: Source) -> dict[str, Tensor] | None:
-    """Return the weights of a model that SparseML trained for int8, by the names that transformers knows.
+def _unwrapped(model: Any, source: Source, device_map: Any) -> Any:
+    """Return a model that SparseML trained for int8 with its weights, of which transformers did not know the names.
 
     Its linear layers are wrapped (`query.module.weight`); what imitated int8 in training lies beside them, and goes.
 
-    Returns:
-        None: these are no such weights.
+    Args:
+        model: as transformers read it.
+        source: where it lies.
+        device_map: see transformers.
     """
-    if any(find_file(source, name) is not None for name in _SAFE) or (file := find_file(source, _PICKLED)) is None:
-        return None
-    try:
-        weights: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        if not any(_IMITATION in name for name in weights):
-            return None
-    except Exception:  # transformers says what is wrong with the file
-        return None
-    return {
+    if (file := find_file(source, _PICKLED)) is None:
+        return model
+    weights = {
         name.replace(".module.", "."): weight
-        for name, weight in weights.items()
+        for name, weight in torch.load(file, map_location="cpu", weights_only=True, mmap=True).items()
         if _IMITATION not in name and _OBSERVER not in name
     }
-
-
-def _with_weights(loader: Any, source: Source, weights: dict[str, Tensor], device_map: Any) -> Any:
-    """Return the model that a configuration describes, with these weights."""
-    config = AutoConfig.from_pretrained(source.name, **source.options)
-    with torch.device("meta"):
-        kind = type(loader.from_config(config))
-    model = kind.from_pretrained(None, config=config, state_dict=weights, device_map=device_map)
-    model.name_or_path = source.name
-    return model
+    plain = type(model).from_pretrained(None, config=model.config, state_dict=weights, device_map=device_map)
+    plain.name_or_path = source.name
+    return plain
 
 
 @contextlib.contextmanager
