@@ -13,6 +13,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -29,7 +30,7 @@ from moco_rt.certification.promises import Confident
 from moco_rt.inputs.batching import by_length, pad
 from moco_rt.inputs.tokenization import encode
 from moco_rt.statistics.guarantee import Guarantee
-from moco_rt.tuning import Split, choose_cascade, split_texts, study_tiers
+from moco_rt.tuning import Split, choose_cascade, split_texts, study_tiers, tiers_in_forms
 
 STORED = RESULTS / "cascade.json"
 GUARANTEE = Guarantee.of_agreement(0.98, 0.95)
@@ -90,18 +91,21 @@ class Recipe:
         return labels
 
 
-def certified_cascades(models: list, split: Split, limit: int) -> dict[str, Cascade]:
-    """Exits alone, tiers alone, and what is found among all that."""
+def certified_cascades(models: list, split: Split, limit: int, dtype: str) -> dict[str, Cascade]:
+    """Exits alone, tiers alone, and what is found among all that, in one dtype."""
 
-    def tiers() -> list[Tier]:
-        made = [Tier.of((EarlyExitTextClassificationModel(model), tokenizer), limit) for model, tokenizer in models]
+    def afresh(pairs: list) -> list[Tier]:
+        made = [Tier.of((EarlyExitTextClassificationModel(model), tokenizer), limit) for model, tokenizer in pairs]
         return align_classes(made)
 
-    found = study_tiers(tiers(), split, 0)
-    exits, ends, _ = found.candidates.groups
+    forms = study_tiers(tiers_in_forms(afresh(models), dtype, split), split, 0)
+    exits, ends, _ = forms[0].candidates.groups
     kinds = {"exits": [exits], "cascade": [ends], "found": None}
-    promise = Confident(GUARANTEE)
-    return {kind: choose_cascade(tiers(), found, split, promise, groups) for kind, groups in kinds.items()}
+    found = {}
+    for kind, groups in kinds.items():  # each on models of its own, which get its exits
+        own = [replace(form, tiers=afresh([(t.model.model, t.tokenizer) for t in form.tiers])) for form in forms]
+        found[kind] = choose_cascade(own, split, Confident(GUARANTEE), dtype, groups)
+    return found
 
 
 def run(name: str, rows: int, find_rows: int | None, repetitions: int) -> dict:
@@ -116,15 +120,16 @@ def run(name: str, rows: int, find_rows: int | None, repetitions: int) -> dict:
     systems: dict[str, Labels] = {EAGER: large.labels, RECIPE: recipe.labels}
     tables = {RECIPE: f"threshold {recipe.threshold:.4f}"}
     for dtype in ("float32", "int8"):
-        in_dtype = models
+        alone = EarlyExitTextClassificationModel(models[-1][0])
         if dtype == "int8":
             learnt = split.texts[split.fit]
-            in_dtype = [(quantize(m, learnt, tokenizer=t, max_length=limit), t) for m, t in models]
-        alone = EarlyExitTextClassificationModel(in_dtype[-1][0])
+            alone = EarlyExitTextClassificationModel(
+                quantize(models[-1][0], learnt, tokenizer=models[-1][1], max_length=limit)
+            )
         systems[f"large, {dtype}"] = lambda of, model=alone: (
             model.predict(of, tokenizer=models[-1][1], max_length=limit).labels
         )
-        for kind, cascade in certified_cascades(in_dtype, split, limit).items():
+        for kind, cascade in certified_cascades(models, split, limit, dtype).items():
             systems[f"{kind}, {dtype}"] = lambda of, cascade=cascade: cascade.predict(of).labels
             tables[f"{kind}, {dtype}"] = cascade.certificate.table()
     files = [read_jsonl(SHARED / "data" / path, None) for path in report]

@@ -23,14 +23,17 @@ def recertify(
     label_column: LabelColumn = None,
 ) -> None:
     """Certify a model again on fresh rows, without a search: both certificates, and the fastest policy they show."""
+    from moco_rt.cascades.cascade import Cascade
+    from moco_rt.cascades.cascade_files import is_cascade
     from moco_rt.inputs.labels import true_classes
     from moco_rt.inputs.text_files import read_rows
     from moco_rt.runtime.model import EarlyExitTextClassificationModel
     from moco_rt.tuning.recertify import recertify as certify_again
 
     rows = read_rows(data, kind, Columns(text_column, text2_column, label_column))
-    fast = EarlyExitTextClassificationModel.from_pretrained(model)
-    labels = true_classes(rows, fast.config) if fast.policy.task.has_labels else None
+    fast = (Cascade if is_cascade(model) else EarlyExitTextClassificationModel).from_pretrained(model)
+    has_labels = isinstance(fast, Cascade) or fast.policy.task.has_labels
+    labels = true_classes(rows, fast.config) if has_labels else None
     found = certify_again(fast, [row.text for row in rows], labels=labels)
     fast.save_pretrained(model)
     print(found)

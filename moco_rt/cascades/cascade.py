@@ -5,28 +5,29 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from moco_rt.architectures.conversion import describe
 from moco_rt.architectures.pipelines import PipelineModel, announce_to_pipelines
 from moco_rt.cascades import cascade_files
+from moco_rt.cascades.comparison import CascadeComparison, answer_parts
 from moco_rt.cascades.monitor import CascadeMonitor
+from moco_rt.cascades.padded import answer_padded
 from moco_rt.cascades.prediction import predict_parts, row_names
 from moco_rt.cascades.queues import Finished, TierQueues
 from moco_rt.cascades.streaming import stream_answers
 from moco_rt.cascades.tier import Tier, TierLike, align_classes
 from moco_rt.certification.certificate import Certificate
-from moco_rt.inputs.texts import Texts, iter_texts
+from moco_rt.certification.these_rows import RowsWish
+from moco_rt.inputs.texts import Texts, iter_texts, list_texts
 from moco_rt.policies.findings import SearchReport
 from moco_rt.policies.monitor import Alarm
 from moco_rt.quantization.hf_quantizer import is_int8
-from moco_rt.runtime.checks import check_inputs
+from moco_rt.runtime.classifiers.certified import predict_certified
+from moco_rt.runtime.model import EarlyExitTextClassificationModel
 from moco_rt.runtime.outputs import CascadeOutput, Prediction
 from moco_rt.runtime.prediction import join_parts
 
@@ -104,12 +105,30 @@ class Cascade(PipelineModel, torch.nn.Module):
         device: torch.device = self.tiers[-1].model.device
         return device
 
+    @property
+    def given(self) -> EarlyExitTextClassificationModel:
+        """The last tier's model as it was given, without exits, whose answers are promised.
+
+        Raises:
+            OSError: it runs in another form, was saved, and the folder is not there any more.
+            ValueError: what lies there is another model.
+        """
+        given: EarlyExitTextClassificationModel = self.tiers[-1].model.given
+        return given
+
     def train(self, mode: bool = True) -> Cascade:  # noqa: ARG002
         """Stays in evaluation mode: it answers, it is not trained."""
         return super().train(False)
 
     def predict(
-        self, texts: Texts, *, on_error: str = "raise", columns: str | Sequence[str] | None = None
+        self,
+        texts: Texts,
+        *,
+        on_error: str = "raise",
+        columns: str | Sequence[str] | None = None,
+        certify: float | None = None,
+        confidence: float = 0.95,
+        seed: int = 0,
     ) -> Prediction:
         """Label texts: rows that go on are pooled into full batches of the next tier.
 
@@ -121,6 +140,12 @@ class Cascade(PipelineModel, torch.nn.Module):
                 so, and the others go on.
             columns: names the column that holds the text, or the two that hold a pair; None: `text`, and where there is
                 one `text2` or `text_pair`.
+            certify: the share of these very texts, inside (0, 1), whose labels are to be those of `given`. Some are
+                drawn at random and also run by it, whose answers they keep; they say whether the cascade may answer the
+                others, or whether these run in full, too. The `certificate` of the prediction says what holds. None:
+                nothing is promised of these texts.
+            confidence: with which that must hold, over the draw; with `certify` alone.
+            seed: of the draw.
 
         Returns:
             N predictions in the order of the texts; `tier` is the tier that answered, `exit_site` and `exit_rule` are
@@ -130,10 +155,17 @@ class Cascade(PipelineModel, torch.nn.Module):
             TierError: a tier failed. Like any error after the first part it has an attribute `prediction` with what was
                 finished before; rows that were not have label -1.
             TypeError: texts is a single text, or holds something else.
-            ValueError: there are none, a text is not valid Unicode, or a row has none.
+            ValueError: there are none, a text is not valid Unicode, or a row has none; a share is not inside (0, 1),
+                or what fails is to be skipped although all are to be certified.
             Exception: whatever reading the texts raises, after those before it have been answered.
         """
-        return join_parts(predict_parts(self, texts, on_error, columns))
+        if certify is None:
+            return join_parts(predict_parts(self, texts, on_error, columns))
+        wish = RowsWish(certify, confidence, seed)
+        if on_error != "raise":
+            raise ValueError(f"on_error must be raise where texts are certified (got {on_error!r})")
+        listed = list_texts(texts, columns)
+        return predict_certified(CascadeComparison(self, wish), len(listed), lambda: listed, answer_parts, wish)
 
     def stream(
         self,
@@ -187,35 +219,7 @@ class Cascade(PipelineModel, torch.nn.Module):
             ValueError: tiers have several tokenizers, or rows more tokens than their `max_length`; and as
                 `EarlyExitTextClassificationModel.forward`.
         """
-        first = self.tiers[0]
-        if not all(tier.tokenises_like(first) and tier.tokenizer is not None for tier in self.tiers):
-            raise ValueError("tiers must share one tokenizer to be given its tokens (got several: use predict)")
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        check_inputs(input_ids, mask, token_type_ids, first.max_length, first.model.device)
-        given = (input_ids, mask, token_type_ids)
-        rows = torch.arange(len(input_ids))
-        logits = torch.empty(len(rows), self.config.num_labels)
-        exit_site, exit_rule, who = (torch.full((len(rows),), -1) for _ in range(3))
-        for number, tier in enumerate(self.tiers):
-            longest = int(mask[rows].sum(dim=1).max()) if number else mask.shape[1]
-            answers = tier.decide(tier.model(*(None if x is None else x[rows, :longest] for x in given)))
-            if self.watched_by is not None:
-                self.watched_by.watch(number, answers, partial(self._run_full, given, rows))
-            settled = answers.settled
-            done = rows[settled]
-            logits[done], who[done] = answers.logits[settled], number
-            exit_site[done], exit_rule[done] = answers.exit_site[settled], answers.exit_rule[settled]
-            rows = rows[~settled]
-            if len(rows) == 0:
-                break
-        return CascadeOutput(logits, exit_site, exit_rule, who)
-
-    def _run_full(self, given: Sequence[Tensor | None], rows: Tensor, places: NDArray[np.int64]) -> Tensor:
-        """Run some of the remaining rows of a padded batch through the last tier without exits: logits (n, C)."""
-        taken = rows[torch.from_numpy(places)]
-        ids, mask, segments = (None if x is None else x[taken] for x in given)
-        logits: Tensor = self.tiers[-1].model.run({}, ids, mask, segments).logits
-        return logits
+        return answer_padded(self, input_ids, attention_mask, token_type_ids)
 
     def monitor(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +25,24 @@ _END = -1
 _HIGHEST = 0.99
 
 
+class Way(NamedTuple):
+    """A way out of a cascade.
+
+    Attributes:
+        tier: number of the tier.
+        place: of the exit in its policy; -1: the tier's end.
+    """
+
+    tier: int
+    place: int
+
+    def site(self, tiers: Sequence[Tier]) -> str:
+        """Return its name, as certificates call it."""
+        return (
+            f"tier {self.tier} {'end' if self.place == _END else tiers[self.tier].model.policy.exits[self.place].site}"
+        )
+
+
 class CascadeMonitor:
     """The evidence against every way out of a cascade; threads may share it.
 
@@ -40,7 +58,7 @@ class CascadeMonitor:
         seed: of the choice of rows.
 
     Attributes:
-        ways: (tier, place of the exit in its policy, or -1 for the tier's end) of each way out.
+        ways: the ways out.
         processes: the evidence against each.
 
     Raises:
@@ -63,7 +81,7 @@ class CascadeMonitor:
         check_rates(rate, delta)
         self.rate, self.delta = rate, delta
         self._tiers, self._on_alarm = tiers, on_alarm
-        self.ways = _ways(tiers)
+        self.ways = ways_out(tiers)
         if not self.ways:
             raise ValueError("cascade must have a way out before the last tier's end to be watched (it has none)")
         self.processes = [EProcess(self._promised(certificate, place)) for place in range(len(self.ways))]
@@ -72,8 +90,7 @@ class CascadeMonitor:
 
     def site(self, way: int) -> str:
         """Return the name of a way out, as the certificate calls it."""
-        tier, place = self.ways[way]
-        return f"tier {tier} {'end' if place == _END else self._tiers[tier].model.policy.exits[place].site}"
+        return self.ways[way].site(self._tiers)
 
     def _promised(self, certificate: Certificate, way: int) -> float:
         """Return the share of wrong rows that a way out has at most, by what the certificate counted."""
@@ -169,11 +186,11 @@ class CascadeMonitor:
             raise ValueError(f"state must be of {len(self.ways)} ways out (got {len(state['rows'])})")
 
 
-def _ways(tiers: Sequence[Tier]) -> list[tuple[int, int]]:
-    """List the ways out of tiers, but the last tier's end."""
+def ways_out(tiers: Sequence[Tier]) -> list[Way]:
+    """List the ways out of tiers; the last tier's end is none."""
     ways = []
     for number, tier in enumerate(tiers):
         policy = getattr(tier.model, "policy", None)
-        ways += [(number, place) for place in range(0 if policy is None else len(policy.exits))]
-        ways += [(number, _END)] if number < len(tiers) - 1 else []
+        ways += [Way(number, place) for place in range(0 if policy is None else len(policy.exits))]
+        ways += [Way(number, _END)] if number < len(tiers) - 1 else []
     return ways

@@ -156,9 +156,11 @@ class TierQueues:
                 yield done, self._prediction(answers, number)
 
     def _run_full(self, texts: Sequence[TextInput]) -> Callable[[NDArray[np.int64]], Tensor]:
-        """Return what runs some of these texts through the last tier without exits, by their places."""
+        """Return what runs some of these texts, by their places, through the last tier as it was given."""
         last = self._tiers[-1]
-        return lambda places: last.model.run_packed({}, EncodedTexts.of(last.encode([texts[i] for i in places]))).logits
+        return lambda places: (
+            last.model.given.run_packed({}, EncodedTexts.of(last.encode([texts[i] for i in places]))).logits
+        )
 
     def _pass_on(self, number: int, rows: Sequence[tuple[QueuedText, Any]]) -> None:
         for waited, row in rows:

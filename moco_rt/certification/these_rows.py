@@ -63,6 +63,12 @@ class PoliciesToCompare:
     drawn: float
     steps: NDArray[np.int64] | None = None
 
+    @classmethod
+    def unknown(cls, wish: RowsWish) -> PoliciesToCompare:
+        """Return one policy of which nothing is known: it is taken to be fast, and to use half of what it may."""
+        shares = np.array([wish.guarantee.max_disagreement / 2])
+        return cls(shares, seconds=np.zeros(1), full=1.0, drawn=1.0)
+
     def rows_to_draw(self, rows: int, wish: RowsWish) -> int:
         """Return how many of these rows to draw for the whole run to take least; 0: to run all in full does.
 

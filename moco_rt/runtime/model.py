@@ -22,6 +22,7 @@ from moco_rt.inputs.tokenizer_identity import save_tokenizer
 from moco_rt.runtime.checks import ModelInputs, check_inputs
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.classifiers.certified import predict_certified
+from moco_rt.runtime.classifiers.comparison import comparison_of
 from moco_rt.runtime.exit_points import ExitPoint
 from moco_rt.runtime.outputs import Answer, EarlyExitOutput, Prediction
 from moco_rt.runtime.prediction import join_parts, predict_parts
@@ -132,7 +133,7 @@ class EarlyExitTextClassificationModel(EarlyExitClassifier):
         def label(texts: Iterator[TextInput], answer: Answer) -> Iterator[Prediction]:
             return predict_parts(self, texts, tokenizer, max_length, answer=answer)
 
-        return predict_certified(self, len(listed), lambda: listed, label, wish)
+        return predict_certified(comparison_of(self, wish), len(listed), lambda: listed, label, wish)
 
     def lengths_of(self, rows: Sequence[Encoded]) -> NDArray[np.int64]:
         """Return how many tokens each of N tokenised texts has: (N,) int64."""

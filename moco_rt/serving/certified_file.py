@@ -15,7 +15,7 @@ from moco_rt.certification.these_rows import RowsWish
 from moco_rt.inputs.text_files import STANDARD, Row
 from moco_rt.inputs.texts import TextInput
 from moco_rt.runtime.classifiers.certified import Label, certify
-from moco_rt.runtime.model import EarlyExitTextClassificationModel
+from moco_rt.runtime.classifiers.comparison import Comparison
 from moco_rt.runtime.outputs import Prediction
 from moco_rt.serving.label_output import is_stream
 from moco_rt.serving.run_record import CERTIFIED_ROWS, certificate_of
@@ -45,7 +45,7 @@ class CertifiedFile:
     on where another was interrupted draws the same rows, runs them anew, and comes to the same policy.
 
     Args:
-        model: the model.
+        compare: begins the comparison of the policies with the given model, see `comparison_of`.
         wish: the promise.
         source: the texts.
         out: the labels.
@@ -59,14 +59,14 @@ class CertifiedFile:
 
     def __init__(
         self,
-        model: EarlyExitTextClassificationModel,
+        compare: Callable[[], Comparison],
         wish: RowsWish,
         source: Path,
         out: Path,
         open_source: Callable[[], AbstractContextManager[Iterator[Row]]],
         answer: Label,
     ):
-        self._model, self._wish, self._source, self._out = model, wish, source, out
+        self._compare, self._wish, self._source, self._out = compare, wish, source, out
         self._open_source, self._answer = open_source, answer
         if source == STANDARD or (source.exists() and not source.is_file()):
             raise ValueError(f"data must be a file, which is read more than once, to be certified (got {source})")
@@ -89,7 +89,7 @@ class CertifiedFile:
         if start == self._rows and certificate_of(self._out).exists():
             return
         certificate_of(self._out).unlink(missing_ok=True)
-        run = certify(self._model, self._rows, self._texts, self._answer, self._wish)
+        run = certify(self._compare(), self._rows, self._texts, self._answer, self._wish)
         self._certificate = run.certificate
         yield from run.parts(texts, start)
 

@@ -6,20 +6,23 @@ import contextlib
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from moco_rt.cascades.cascade import Cascade
+from moco_rt.cascades.comparison import CascadeComparison, answer_parts
 from moco_rt.cascades.prediction import predict_parts as predict_cascade_parts
 from moco_rt.certification.these_rows import RowsWish
 from moco_rt.inputs.file_formats import Columns, FileFormat
 from moco_rt.inputs.images import find_images
 from moco_rt.inputs.text_files import STANDARD, Row, open_rows
 from moco_rt.inputs.texts import TextInput
+from moco_rt.runtime.classifiers.comparison import comparison_of
 from moco_rt.runtime.classifiers.image import EarlyExitImageClassificationModel
 from moco_rt.runtime.classifiers.image_prediction import predict_image_parts
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
-from moco_rt.runtime.outputs import Answer, Prediction
+from moco_rt.runtime.outputs import Prediction
 from moco_rt.runtime.prediction import predict_parts
 from moco_rt.serving.certified_file import CertifiedFile
 from moco_rt.serving.label_output import LabelFile, LabelStream, is_stream, open_output
@@ -65,9 +68,9 @@ def predict_file(
     Raises:
         OSError: the source is not there, or out cannot be written.
         ValueError: a line is not what it must be; out is the source, or not an earlier run's, or that run was made with
-            something else, or had other texts; another run writes it; or max_length or a wish is given for a
-            cascade; with a wish, source or out is no file, or the source changes meanwhile. Out then has the labels of
-            all texts before, or is as it was.
+            something else, or had other texts; another run writes it; or max_length is given for a cascade; with a
+            wish, source or out is no file, or the source changes meanwhile. Out then has the labels of all texts
+            before, or is as it was.
     """
     if isinstance(model, Cascade) and max_length is not None:
         raise ValueError(f"max_length must be left to a cascade, which knows its own (got {max_length})")
@@ -78,15 +81,14 @@ def predict_file(
     def describe() -> dict[str, Any]:
         return describe_run(model, tokenizer, max_length)
 
-    def answer(texts: Iterator[TextInput], by: Answer | None = None) -> Iterator[Prediction]:
+    def answer(texts: Iterator[TextInput], by: Any = None) -> Iterator[Prediction]:
         if isinstance(model, Cascade):
-            return predict_cascade_parts(model, texts)
+            return predict_cascade_parts(model, texts) if by is None else answer_parts(texts, by)
         return predict_parts(model, texts, tokenizer, max_length, answer=by)
 
     if wish is not None:
-        if isinstance(model, Cascade):
-            raise ValueError("certify must be left out of a cascade, which promises nothing of these rows (got one)")
-        certified = CertifiedFile(model, wish, source, out, lambda: open_rows(source, kind, columns), answer)
+        compare = partial(CascadeComparison if isinstance(model, Cascade) else comparison_of, model, wish)
+        certified = CertifiedFile(compare, wish, source, out, lambda: open_rows(source, kind, columns), answer)
         with open_rows(source, kind, columns) as rows:
             counts = write_answers(
                 rows, source, out, labels, certified.label, lambda: certified.made_with(describe()), overwrite

@@ -123,3 +123,21 @@ def first_of_equals(rows: Sequence[Encoded]) -> NDArray[np.int64]:
     seen: dict[tuple[tuple[str, bytes], ...], int] = {}
     keys = (tuple((name, np.asarray(row[name], np.int64).tobytes()) for name in sorted(row)) for row in rows)
     return np.array([seen.setdefault(key, place) for place, key in enumerate(keys)], dtype=np.int64)
+
+
+def without_copies(
+    first: NDArray[np.int64], labels: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.int64], RowsInAll]:
+    """Return the places of distinct rows (n,) int64, and all rows as copies of these.
+
+    Args:
+        first: (M,) for each row the index of the first that is equal.
+        labels: (M,) true classes, or None.
+
+    Raises:
+        ValueError: there are more labels than rows, or fewer.
+    """
+    if labels is not None and len(labels) != len(first):
+        raise ValueError(f"labels must be one for each of the {len(first)} inputs (got {len(labels)})")
+    distinct, copy_of = np.unique(first, return_inverse=True)
+    return distinct, RowsInAll(copy_of.astype(np.int64), labels)

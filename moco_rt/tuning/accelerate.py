@@ -110,9 +110,9 @@ def accelerate(
         max_drop: a share of rows, 0.01 is one point of accuracy; with `"accuracy"` alone.
         confidence: the probability, over the choice of calibration rows, with which this must hold.
         dtype: `"auto"`: the model's own and all others that this processor has kernels for are tried, and what is
-            fastest of all that is certified runs; tiers of a cascade run in their own. None: the model's own. Any
-            other: that one, and where it cannot be certified the model as it was given, without exits. `"int8"` is
-            the copy that `quantize` makes with the rows that off-ramps learn from.
+            fastest of all that is certified runs; tiers of a cascade are in one form all together. None: the model's
+            own. Any other: that one, and where it cannot be certified the model as it was given, without exits.
+            `"int8"` is the copy that `quantize` makes with the rows that off-ramps learn from.
         seed: of the split of the texts and of the off-ramps.
         calibration: texts for the certificate alone; None: 35% of the distinct `inputs` are kept apart for it. Texts
             that stand in both certify only.
@@ -169,10 +169,9 @@ def accelerate(
             raise ValueError(
                 f"never_early must be empty for tiers, which answer early in any class (got {never_early})"
             )
-        form = None if dtype == "auto" else dtype
-        tiers = prepare_tiers(model, form, max_length)
+        tiers = prepare_tiers(model, max_length)
         wish = make_promise(promise, agreement, max_drop, confidence, tiers[-1].class_names or (), seed)
-        return accelerate_tiers(tiers, inputs, calibration, labels, columns, wish, form, seed)
+        return accelerate_tiers(tiers, inputs, calibration, labels, columns, wish, dtype, seed)
     given = as_given(model, tokenizer, image_processor, columns, max_length, task)
     task_of_model = given.model.policy.task
     if not task_of_model.has_labels and (promise != Confident.name or labels is not None):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,10 +21,11 @@ from moco_rt.inputs.texts import TextInput
 from moco_rt.policies.bag_of_tokens import AnyOffRamp
 from moco_rt.policies.fingerprints import run_identity
 from moco_rt.statistics.calibration import fit_temperature
+from moco_rt.studies.cascade_costs import CascadeCosts, WayOut
 from moco_rt.studies.costs import Costs
 from moco_rt.studies.recording import Recordings
 from moco_rt.studies.splits import Split
-from moco_rt.studies.study import Study, score_exits, study_model
+from moco_rt.studies.study import Study, score_exits, study_forms
 from moco_rt.studies.timing import fastest, seconds_of
 
 #: Texts that a function, or a tokenizer, is timed on, and the runs of which the fastest counts.
@@ -32,136 +33,115 @@ _TIMED, _RUNS = 512, 3
 
 
 @dataclass(frozen=True)
-class WayOut:
-    """One way out of a cascade.
-
-    Attributes:
-        tier: number of the tier that it belongs to.
-        off_ramp: an exit inside the tier; None: the tier's end.
-    """
-
-    tier: int
-    off_ramp: AnyOffRamp | None
-
-    @property
-    def site(self) -> str:
-        """Name of its place, unique in the cascade."""
-        return f"tier {self.tier} {'end' if self.off_ramp is None else self.off_ramp.site}"
-
-
-@dataclass(frozen=True)
-class CascadeCosts:
-    """Seconds of rows that leave a cascade, in full batches everywhere: rows that go on are pooled.
-
-    Attributes:
-        ways: W ways out, sorted by tier; within a tier the exits in the order of their sites, then its end.
-        tiers: costs of each tier by itself, by its off-ramps in their order.
-        encode: seconds by tier to tokenise a text.
-        shares_tokens: (tiers, tiers) bool; [i, j]: tier i can reuse the tokens of tier j.
-    """
-
-    ways: Sequence[WayOut]
-    tiers: Sequence[Costs]
-    encode: Sequence[float]
-    shares_tokens: NDArray[np.bool_]
-
-    def seconds(self, lengths: NDArray[np.int64], chosen: Sequence[int]) -> NDArray[np.float64]:
-        """Return seconds (n, len(chosen) + 1), see `Costs.seconds`. A tier without a chosen way out is not run.
-
-        Args:
-            lengths: (tiers, n) tokens of the rows, by tier.
-            chosen: ascending indices of the ways out that are used.
-        """
-        # Invariant: columns come out in the order of `chosen`, because `ways` are sorted by tier, and within a tier its
-        # exits stand before its end, which is just how the loop below appends them. The last tier's end, which is not
-        # among the ways, comes last.
-        columns = []
-        before = np.zeros(lengths.shape[1])
-        previous: int | None = None
-        for tier, costs in enumerate(self.tiers):
-            last = tier == len(self.tiers) - 1
-            own = [place for place, way in enumerate(self.ways) if way.tier == tier and way.off_ramp is not None]
-            exits = [own.index(place) for place in chosen if place in own]
-            handed_over = any(self.ways[place].tier == tier and self.ways[place].off_ramp is None for place in chosen)
-            if not (exits or handed_over or last):
-                continue
-            encoded = previous is not None and self.shares_tokens[tier, previous]
-            seconds = before[:, None] + costs.seconds(lengths[tier], exits) + (0.0 if encoded else self.encode[tier])
-            previous = tier
-            columns += [seconds[:, place] for place in range(len(exits))]
-            before = seconds[:, -1]
-            if handed_over or last:
-                columns.append(before)
-        return np.column_stack(columns)
-
-
-@dataclass(frozen=True)
 class CascadeStudy:
-    """Scores and costs of all ways out of some tiers, before a policy over all of them is chosen.
+    """Scores and costs of all ways out of some tiers in one form, before a policy over all of them is chosen.
 
     Attributes:
+        tiers: the aligned tiers that were studied.
         ways: W ways out, in the order in which rows meet them.
         candidates: the same in the form that `select` takes.
         temperatures: temperature of each tier's logits.
     """
 
+    tiers: Sequence[Tier]
     ways: Sequence[WayOut]
     candidates: ExitCandidates
     temperatures: Sequence[float]
 
 
-def study_tiers(tiers: Sequence[Tier], split: Split, seed: int) -> CascadeStudy:
+class _Scored(NamedTuple):
+    """The scores of one tier on n rows, in the last tier's classes.
+
+    Attributes:
+        score: (E + 1, n) float32, by exit inside the tier, and of its end.
+        predicted: (E + 1, n) int64 likewise.
+        lengths: (n,) tokens.
+    """
+
+    score: NDArray[np.float32]
+    predicted: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+
+class _Studied(NamedTuple):
+    """The findings about one tier in one form.
+
+    Attributes:
+        off_ramps: E exits inside it.
+        costs: of leaving by them.
+        temperature: of its logits.
+        ordering: the rows that order policies.
+        calibration: those that certify.
+    """
+
+    off_ramps: Sequence[AnyOffRamp]
+    costs: Costs
+    temperature: float
+    ordering: _Scored
+    calibration: _Scored
+
+
+def study_tiers(forms: Mapping[str, Sequence[Tier]], split: Split, seed: int) -> list[CascadeStudy]:
     """Record texts on all tiers, fit exits and temperatures to the last tier's answers, and time what leaving costs.
 
     Args:
-        tiers: aligned tiers; their exits take no part.
+        forms: aligned tiers by the name of their form, first those that were given: whatever form runs, the answers of
+            the last of these are learnt and counted. A tier may stand in several forms; exits of models take no part.
         split: the texts, tokenised for the last tier.
         seed: of the off-ramps.
+
+    Returns:
+        A study of each form.
     """
-    last = study_model(tiers[-1].model, split, seed=seed)
-    teacher = last.logits
-    studies = [*(_study_tier(tier, tiers[-1], split, seed, teacher) for tier in tiers[:-1]), last]
-    temperatures = [
-        fit_temperature(_aligned(tier, found)[split.fit], softmax(teacher[split.fit], axis=1))
-        for tier, found in zip(tiers[:-1], studies, strict=False)
-    ]
-    temperatures.append(1.0)
-    ways = [
-        WayOut(place, off_ramp)
-        for place, found in enumerate(studies)
-        for off_ramp in [*found.off_ramps, *([None] if place < len(tiers) - 1 else [])]
-    ]
-    ends = []
-    for tier, found, temperature in zip(tiers, studies, temperatures, strict=True):
-        score, predicted = top_class(torch.from_numpy(_aligned(tier, found)) / temperature)
-        ends.append((score.numpy(), predicted.numpy()))
-
-    def scored(recordings: Sequence[Recordings], places: slice) -> ScoredRows:
-        scores = _score_ways(tiers, recordings, ways, [(score[places], label[places]) for score, label in ends])
-        return ScoredRows(scores, np.array([rows.lengths for rows in recordings]))
-
-    candidates = ExitCandidates(
-        sites=[way.site for way in ways],
-        costs=_cascade_costs(tiers, studies, ways, split),
-        ordering=scored([found.ordering for found in studies], split.ordering),
-        calibration=scored([found.calibration for found in studies], split.calibration),
-        calibration_in_all=split.calibration_in_all,
-        num_groups=teacher.shape[1],
-        groups=_starts(ways),
-    )
-    return CascadeStudy(ways, candidates, temperatures)
+    given = next(iter(forms.values()))
+    *before, last = zip(*forms.values(), strict=True)  # each tier in all forms
+    of_last, teacher = _study_last(last, split, seed)
+    studied = [*(_study_tier(tiers, given[-1], split, seed, teacher) for tiers in before), of_last]
+    timed = split.texts[: split.calibration_start][-_TIMED:]
+    encode = [seconds_of_text(tier.encode, timed) for tier in given]
+    shares_tokens = np.array([[one.tokenises_like(other) for other in given] for one in given])
+    truth = of_last[0]
+    found = []
+    for place, (name, tiers) in enumerate(forms.items()):
+        known = [in_form[place] for in_form in studied]
+        ways = _ways(known)
+        candidates = ExitCandidates(
+            sites=[way.site for way in ways],
+            costs=CascadeCosts(ways, [tier.costs for tier in known], encode, shares_tokens),
+            ordering=_joined([tier.ordering for tier in known], truth.ordering),
+            calibration=_joined([tier.calibration for tier in known], truth.calibration),
+            calibration_in_all=split.calibration_in_all,
+            num_groups=teacher.shape[1],
+            variant=name,
+            groups=_starts(ways),
+        )
+        found.append(CascadeStudy(tiers, ways, candidates, [tier.temperature for tier in known]))
+    return found
 
 
-def build_tiers(tiers: Sequence[Tier], found: CascadeStudy, chosen: Selection) -> tuple[list[Tier], Certificate]:
+def _ways(studied: Sequence[_Studied]) -> list[WayOut]:
+    """Return all ways out of tiers, but the end of the last, which all rows reach that leave by no other."""
+    ways = [WayOut(number, way) for number, tier in enumerate(studied) for way in [*tier.off_ramps, None]]
+    return ways[:-1]
+
+
+def _joined(tiers: Sequence[_Scored], truth: _Scored) -> ScoredRows:
+    """Return the rows of one job scored by all ways out; truth: the last tier as it was given, whose end counts."""
+    score, predicted = (np.concatenate([getattr(tier, name) for tier in tiers]) for name in ("score", "predicted"))
+    scores = ExitScores.of_labels(predicted[:-1], score[:-1], truth.predicted[-1], predicted[-1])
+    return ScoredRows(scores, np.array([tier.lengths for tier in tiers]))
+
+
+def build_tiers(found: CascadeStudy, chosen: Selection, given: Tier) -> tuple[list[Tier], Certificate]:
     """Build the tiers that a selection uses, with exits, thresholds and temperatures, and name the certificate's exits.
 
     Args:
-        tiers: the aligned tiers that were studied; models of those that are used get their exits.
-        found: the study.
+        found: the study of the form that was selected; models of the tiers that are used get their exits.
         chosen: the selected ways out.
+        given: the last tier as it was given, whose answers the certificate is about.
     """
-    last = len(tiers) - 1
-    used = _used_tiers(tiers, found, chosen)
+    tiers, last = found.tiers, len(found.tiers) - 1
+    used = _used_tiers(found, chosen)
     # A tier that is used for its exits alone hands all other rows over.
     thresholds = {number: np.full(found.candidates.num_groups, np.inf, np.float32) for number in used if number < last}
     for number in used:
@@ -169,7 +149,9 @@ def build_tiers(tiers: Sequence[Tier], found: CascadeStudy, chosen: Selection) -
         if tier.tokenizer is not None:
             made_for = run_identity(tier.model.model, tier.tokenizer, tier.max_length)
             tier.model.policy = tier.model.policy.without_exits(made_for)
-    renamed = names_in_use(tiers, found, chosen)
+    if given.model is not tiers[last].model:
+        tiers[last].model.take_given(given.model)
+    renamed = names_in_use(found, chosen)
     for place, levels in zip(chosen.places, chosen.thresholds, strict=True):
         way = found.ways[place]
         tier = tiers[way.tier]
@@ -191,16 +173,16 @@ def build_tiers(tiers: Sequence[Tier], found: CascadeStudy, chosen: Selection) -
     return built, replace(chosen.certificate, exits=exits)
 
 
-def names_in_use(tiers: Sequence[Tier], found: CascadeStudy, chosen: Selection) -> dict[str, str]:
+def names_in_use(found: CascadeStudy, chosen: Selection) -> dict[str, str]:
     """Return names of the chosen ways out, in their order, as tiers are numbered where those not used are left out."""
-    used = _used_tiers(tiers, found, chosen)
+    used = _used_tiers(found, chosen)
     ways = [found.ways[place] for place in chosen.places]
     return {way.site: replace(way, tier=used.index(way.tier)).site for way in ways}
 
 
-def _used_tiers(tiers: Sequence[Tier], found: CascadeStudy, chosen: Selection) -> list[int]:
+def _used_tiers(found: CascadeStudy, chosen: Selection) -> list[int]:
     """Return the numbers of the tiers that a selection uses, ascending."""
-    return sorted({found.ways[place].tier for place in chosen.places} | {len(tiers) - 1})
+    return sorted({found.ways[place].tier for place in chosen.places} | {len(found.tiers) - 1})
 
 
 def _starts(ways: Sequence[WayOut]) -> list[list[int]]:
@@ -211,31 +193,43 @@ def _starts(ways: Sequence[WayOut]) -> list[list[int]]:
     return [exits, ends, [*range(len(ways))]]
 
 
-def seconds_of_text(work: Callable[[list[TextInput]], Any], texts: Sequence[TextInput]) -> float:
-    """Return the seconds that some work on texts takes for one of them, by the fastest of several runs."""
-    timer = partial(seconds_of, partial(work, list(texts)))
-    return float(fastest([timer], fewest=_RUNS)[0]) / len(texts)
+def _study_last(tiers: Sequence[Tier], split: Split, seed: int) -> tuple[list[_Studied], NDArray[np.float32]]:
+    """Study the last tier in all forms, of which some may be the same; gives also the logits (N, C) of the first."""
+    models = list(dict.fromkeys(tier.model for tier in tiers))
+    studies = study_forms(models, split, seed=seed)
+    known = {model: _scored(tiers[0], found, split, 1.0) for model, found in zip(models, studies, strict=True)}
+    return [known[tier.model] for tier in tiers], studies[0].logits
 
 
-def _class_permutation(tier: Tier) -> NDArray[np.int64]:
-    """Return (C,) int64, the last tier's number of each of a tier's own classes."""
-    assert tier.order is not None
-    order: NDArray[np.int64] = tier.order.argsort().numpy()
-    return order
+def _study_tier(
+    tiers: Sequence[Tier], last: Tier, split: Split, seed: int, teacher: NDArray[np.float32]
+) -> list[_Studied]:
+    """Study a tier before the last in all forms, of which some may be the same.
+
+    Args:
+        tiers: the tier by form. A function has one form, and no exits.
+        last: the last tier.
+        split: the texts, tokenised for the last tier.
+        seed: of the off-ramps.
+        teacher: (N, C) the last tier's logits.
+    """
+    models = list(dict.fromkeys(tier.model for tier in tiers))
+    first = tiers[0]
+    if first.tokenizer is None:
+        studies = [_study_function(first, split, teacher)]
+    else:
+        rows = split.rows if first.tokenises_like(last) else first.encode(split.texts)
+        own = teacher[:, _class_permutation(first)]
+        studies = study_forms(models, split, seed=seed, rows=rows, teacher=own)
+    targets = softmax(teacher[split.fit], axis=1)
+    known = {}
+    for model, found in zip(models, studies, strict=True):
+        temperature = fit_temperature(_aligned(first, found)[split.fit], targets)
+        known[model] = _scored(first, found, split, temperature)
+    return [known[tier.model] for tier in tiers]
 
 
-def _aligned(tier: Tier, found: Study) -> NDArray[np.float32]:
-    """Return a tier's logits in the last tier's order of classes: (N, C) float32."""
-    assert tier.order is not None
-    return np.ascontiguousarray(found.logits[:, tier.order.numpy()])
-
-
-def _study_tier(tier: Tier, last: Tier, split: Split, seed: int, teacher: NDArray[np.float32]) -> Study:
-    """Study a tier before the last, whose logits the teacher's are. A function has no exits."""
-    if tier.tokenizer is not None:
-        own = teacher[:, _class_permutation(tier)]
-        rows = split.rows if tier.tokenises_like(last) else tier.encode(split.texts)
-        return study_model(tier.model, split, seed=seed, rows=rows, teacher=own)
+def _study_function(tier: Tier, split: Split, teacher: NDArray[np.float32]) -> Study:
     # Batches of a function keep the texts' order (`Tier.batches`): their answers, one after the other, are in it too.
     answers = [tier.answer([split.texts[i] for i in places]) for places in tier.batches(split.texts)]
     logits = torch.cat([answer.logits for answer in answers]).numpy()
@@ -252,40 +246,37 @@ def _study_tier(tier: Tier, last: Tier, split: Split, seed: int, teacher: NDArra
     )
 
 
-def _cascade_costs(
-    tiers: Sequence[Tier], studies: Sequence[Study], ways: Sequence[WayOut], split: Split
-) -> CascadeCosts:
-    """Put the costs of the tiers together, with the time that tokenising takes."""
-    timed = split.texts[: split.calibration_start][-_TIMED:]
-    return CascadeCosts(
-        ways,
-        [found.costs.at_batch_tokens(BATCH_TOKENS) for found in studies],
-        [seconds_of_text(tier.encode, timed) for tier in tiers],
-        np.array([[one.tokenises_like(other) for other in tiers] for one in tiers]),
-    )
+def _scored(tier: Tier, found: Study, split: Split, temperature: float) -> _Studied:
+    """Score the rows of two jobs by a tier's exits and its end, and keep no more of its study than that."""
+    score, predicted = top_class(torch.from_numpy(_aligned(tier, found)) / temperature)
+
+    def of_job(rows: Recordings, places: slice) -> _Scored:
+        inside = score_exits(found.off_ramps, rows)
+        return _Scored(
+            np.vstack([inside.score, score[places].numpy()]),
+            np.vstack([_class_permutation(tier)[inside.group], predicted[places].numpy()]),
+            rows.lengths,
+        )
+
+    costs = found.costs.at_batch_tokens(BATCH_TOKENS)
+    ordering, calibration = of_job(found.ordering, split.ordering), of_job(found.calibration, split.calibration)
+    return _Studied(found.off_ramps, costs, temperature, ordering, calibration)
 
 
-def _score_ways(
-    tiers: Sequence[Tier],
-    recordings: Sequence[Recordings],
-    ways: Sequence[WayOut],
-    ends: Sequence[tuple[NDArray[np.float32], NDArray[np.int64]]],
-) -> ExitScores:
-    """Score the rows of one job by all ways out, in the last tier's classes.
+def _aligned(tier: Tier, found: Study) -> NDArray[np.float32]:
+    """Return a tier's logits in the last tier's order of classes: (N, C) float32."""
+    assert tier.order is not None
+    return np.ascontiguousarray(found.logits[:, tier.order.numpy()])
 
-    Args:
-        tiers: all tiers.
-        recordings: of these n rows, by tier.
-        ways: W ways out.
-        ends: by tier, highest probability (n,) and its class (n,) of the tier's own answer.
-    """
-    scores, predicted = [], []
-    for way in ways:
-        if way.off_ramp is None:
-            score, label = ends[way.tier]
-        else:
-            inside = score_exits([way.off_ramp], recordings[way.tier])
-            score, label = inside.score[0], _class_permutation(tiers[way.tier])[inside.group[0]]
-        scores.append(score)
-        predicted.append(label)
-    return ExitScores.of_labels(np.array(predicted), np.array(scores), ends[-1][1])
+
+def _class_permutation(tier: Tier) -> NDArray[np.int64]:
+    """Return (C,) int64, the last tier's number of each of a tier's own classes."""
+    assert tier.order is not None
+    order: NDArray[np.int64] = tier.order.argsort().numpy()
+    return order
+
+
+def seconds_of_text(work: Callable[[list[TextInput]], Any], texts: Sequence[TextInput]) -> float:
+    """Return the seconds that some work on texts takes for one of them, by the fastest of several runs."""
+    timer = partial(seconds_of, partial(work, list(texts)))
+    return float(fastest([timer], fewest=_RUNS)[0]) / len(texts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from moco_rt.architectures import IMAGES
-from moco_rt.certification.certificate import Certificate
+from moco_rt.cascades.cascade import Cascade
 from moco_rt.certification.exit_scores import ExitScores, count_exits, join_rows
-from moco_rt.certification.promises import Accuracy, Confident, Outcomes, PerClass, Promise
+from moco_rt.certification.promises import Outcomes
+from moco_rt.certification.recertification import Recertification, promise_of
 from moco_rt.certification.selection import RowsInAll
 from moco_rt.inputs.batching import by_lengths
 from moco_rt.inputs.class_numbers import class_numbers
@@ -24,40 +25,23 @@ from moco_rt.policies.fingerprints import check_tokenizer
 from moco_rt.policies.policy import CertifiedPath
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.classifiers.comparison import PathScorer
-from moco_rt.statistics.guarantee import Guarantee
-from moco_rt.studies.splits import first_of_equals
-
-
-@dataclass(frozen=True)
-class Recertification:
-    """Certificates of a model before and after, to be laid side by side.
-
-    Attributes:
-        old: from the rows that it was found on.
-        new: from the fresh ones.
-        old_step: index on the path of the policy in use before.
-        new_step: the same of the policy that is in use now.
-    """
-
-    old: Certificate
-    new: Certificate
-    old_step: int | None
-    new_step: int
-
-    def __str__(self) -> str:
-        return "\n".join(
-            [f"before (step {self.old_step}):", self.old.table(), f"now (step {self.new_step}):", self.new.table()]
-        )
+from moco_rt.studies.splits import first_of_equals, without_copies
+from moco_rt.tuning.recertify_cascade import recertify_cascade
 
 
 def recertify(
-    model: EarlyExitClassifier, inputs: Texts, *, labels: Any = None, columns: str | Sequence[str] | None = None
+    model: EarlyExitClassifier | Cascade,
+    inputs: Texts,
+    *,
+    labels: Any = None,
+    columns: str | Sequence[str] | None = None,
 ) -> Recertification:
     """Certify a model again on fresh rows, by the promise that it was found for, and take the fastest policy they show.
 
     Nothing is searched or fitted: the policies of the path that run the model's form are tested from the safe end
     (fixed-sequence testing, arXiv:2110.01052), so that the rows are used once, as calibration rows are. Use it where
-    texts have drifted, or on another machine. Expected seconds are those of the search.
+    texts have drifted, or on another machine. Expected seconds are those of the search. A cascade has no path: it is
+    certified as it is, or refused.
 
     Args:
         model: what `accelerate` returned or `from_pretrained` loaded; its policy and certificate are changed.
@@ -67,15 +51,17 @@ def recertify(
 
     Raises:
         TypeError: inputs are of another kind.
-        ValueError: the model has no certified path; there are no inputs, or they certify no policy of its form; labels
-            are missing or do not fit. The model is then as it was.
+        ValueError: the model has no certified path, or the cascade no certificate; there are no inputs, or they certify
+            no policy of its form; labels are missing or do not fit. The model is then as it was.
     """
+    if isinstance(model, Cascade):
+        return recertify_cascade(model, inputs, labels, columns)
     policy, path = model.policy, model.policy.path
     if path is None or policy.certificate is None:
         raise ValueError("model must have a certified path, which accelerate finds (it has none)")
     if labels is not None and not policy.task.has_labels:
         raise ValueError(f"labels must be None for {policy.task} (got labels)")
-    promise = _promise_of(policy.certificate)
+    promise = promise_of(policy.certificate)
     if policy.certificate.max_drop is not None and labels is None:
         raise ValueError("labels must be given: the promise is about accuracy (got None)")
     rows, in_all = _rows(model, inputs, labels, columns)
@@ -113,15 +99,6 @@ def recertify(
     return found
 
 
-def _promise_of(certificate: Certificate) -> Promise:
-    if certificate.max_drop is not None:
-        return Accuracy(certificate.max_drop, certificate.delta)
-    if certificate.alpha is not None:
-        return Confident(Guarantee(certificate.alpha, certificate.delta))
-    shares = tuple(np.nan if promised.alpha is None else promised.alpha for promised in certificate.classes)
-    return PerClass(shares, certificate.delta)
-
-
 def _rows(
     model: EarlyExitClassifier, inputs: Texts, labels: Any, columns: str | Sequence[str] | None
 ) -> tuple[Sequence[Any], RowsInAll]:
@@ -138,11 +115,8 @@ def _rows(
         limit = length_limit(tokenizer, model.max_seqlen, made_for.get("max_length"))
         rows = encode(tokenizer, list_texts(inputs, columns), limit)
         first = first_of_equals(rows)
-    numbers = None if labels is None else class_numbers(labels, model.class_names)
-    if numbers is not None and len(numbers) != len(rows):
-        raise ValueError(f"labels must be one for each of the {len(rows)} inputs (got {len(numbers)})")
-    distinct, copy_of = np.unique(first, return_inverse=True)
-    return [rows[int(place)] for place in distinct], RowsInAll(copy_of.astype(np.int64), numbers)
+    places, in_all = without_copies(first, None if labels is None else class_numbers(labels, model.class_names))
+    return [rows[int(place)] for place in places], in_all
 
 
 def _score(model: EarlyExitClassifier, path: CertifiedPath, rows: Sequence[Any]) -> ExitScores:

@@ -69,17 +69,18 @@ def describe_search(
 
 
 def describe_cascade_search(
-    candidates: ExitCandidates, sites: Sequence[str], class_names: Sequence[str], chosen: Selection
+    forms: Sequence[ExitCandidates], sites: Sequence[str], class_names: Sequence[str], chosen: Selection
 ) -> SearchReport:
     """Describe a search over the ways out of a cascade, on the calibration rows.
 
     Args:
-        candidates: the ways out.
+        forms: the ways out in all forms that were tried.
         sites: names of those that were chosen, as the cascade calls them.
         class_names: of the last tier.
         chosen: the policy.
     """
-    scores, lengths = candidates.calibration.scores.at(chosen.places), candidates.calibration.lengths[-1]
+    rows = forms[chosen.variant].calibration
+    scores, lengths = rows.scores.at(chosen.places), rows.lengths[-1]
     exits, certificate = scores.exit_of_row(chosen.thresholds), chosen.certificate
     assert scores.given is not None  # tiers choose one label
     return SearchReport(
@@ -95,7 +96,8 @@ def describe_cascade_search(
         predicted=scores.group,
         scores=scores.score,
         sample=np.empty((0, 1), np.float32),
-        remarks="\n".join(_worst_groups(lengths, scores, exits, class_names)),
+        remarks="\n".join([*chosen.path.compare_variants(), *_worst_groups(lengths, scores, exits, class_names)]),
+        variants={each.variant: each.point_without_exits() for each in forms},
     )
 
 

@@ -270,7 +270,20 @@ def test_a_broken_line_is_refused_before_anything_is_labelled(run, source, out, 
     assert not out.exists()
 
 
-def test_a_cascade_is_refused(fast, word_tokenizer, source, out, one_line_error):
-    cascade = Cascade([(fast, word_tokenizer)], thresholds=[])
-    with one_line_error(ValueError, "certify must be left out of a cascade"):
-        predict_file(cascade, None, source, out, wish=WISH)
+def test_a_cascade_s_files_are_certified_too(tiny_bert, fast, word_tokenizer, source, out, texts, monkeypatch):
+    small = (tiny_bert(1, labels=CLASSES, seed=7), word_tokenizer)
+    cascade = Cascade([small, (fast.model, word_tokenizer)], thresholds=[0.34])
+    wish = RowsWish(0.2)
+    predict_file(cascade, None, source, out, wish=wish)
+    expected = cascade.predict(texts, certify=0.2)
+    assert read_certificate(out) == expected.certificate
+    assert not expected.certificate.in_full
+    lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert [line["tier"] for line in lines] == expected.tier.tolist()
+    assert [line["label"] for line in lines] == [row["label"] for row in expected]
+    whole = everything(out)
+    out.write_bytes(b"".join(whole[0].splitlines(keepends=True)[:150]))  # as if it had been interrupted
+    certificate_of(out).unlink()
+    monkeypatch.setattr(prefetch, "CHUNK_TEXTS", 50)
+    predict_file(cascade, None, source, out, wish=wish, overwrite=True)
+    assert everything(out)[:2] == whole[:2]

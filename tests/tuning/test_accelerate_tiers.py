@@ -14,20 +14,23 @@ from sklearn.pipeline import make_pipeline
 from split_samples import calibration_places, distinct_reviews
 
 from moco_rt import Cascade, EarlyExitTextClassificationModel
-from moco_rt._C import can_multiply
 from moco_rt.cascades.tier import Tier, align_classes
 from moco_rt.certification import policy_search
 from moco_rt.demo.classifier import train_classifier
 from moco_rt.demo.corpus import make_corpus
 from moco_rt.policies.bag_of_tokens import AnyOffRamp
+from moco_rt.policies.fingerprints import numeric_form
 from moco_rt.studies import distillation
+from moco_rt.studies.cascade_costs import WayOut
 from moco_rt.studies.costs import Costs
 from moco_rt.studies.splits import split_texts
 from moco_rt.tuning import cascade_study
 from moco_rt.tuning.accelerate import accelerate
-from moco_rt.tuning.cascade_study import WayOut, study_tiers
+from moco_rt.tuning.cascade_study import study_tiers
 
 TEXTS = 600
+#: What a form takes of the time of float32.
+FORMS = {"float32": 1.0, "bfloat16": 0.5, "int8": 0.25, "int8+bfloat16": 0.25}
 
 pytestmark = pytest.mark.usefixtures("quick_off_ramps", "costs")
 
@@ -83,11 +86,11 @@ def costs(quick_off_ramps):  # noqa: ARG001
     """The large one takes a second, any other a tenth of it, whatever this machine's mood; and searches are short."""
 
     def made_up(models, rows, off_ramps):  # noqa: ARG001
-        (model,) = models
         sites = [*dict.fromkeys(off_ramp.site for off_ramp in off_ramps)]
         reach = [(sites.index(off_ramp.site) + 1) / (len(sites) + 1) for off_ramp in off_ramps]
-        seconds = np.array([[*reach, 1.0]]) * getattr(model.config, "seconds", 0.1)
-        return [Costs(np.array([1.0]), seconds, np.full((1, len(reach)), 0.001), np.zeros(len(reach) + 1))]
+        once, asked = np.zeros(len(reach) + 1), np.full((1, len(reach)), 0.001)
+        of_model = [getattr(model.config, "seconds", 0.1) * FORMS[numeric_form(model.model)] for model in models]
+        return [Costs(np.array([1.0]), each * np.array([[*reach, 1.0]]), asked, once) for each in of_model]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("moco_rt.studies.study.measure_costs", made_up)
@@ -152,15 +155,6 @@ def test_the_counts_of_the_certificate_are_those_of_the_cascade(small, half, lar
     assert cascade.certificate.accuracy == pytest.approx(right.mean())
 
 
-@pytest.mark.skipif(not can_multiply(torch.bfloat16), reason="the processor does not multiply bfloat16")
-def test_the_dtype_that_was_asked_for_is_certified(small, large, texts):
-    cascade = accelerate([small, large], texts, agreement=0.93, dtype=torch.bfloat16)
-    assert {tier.model.dtype for tier in cascade.tiers} == {torch.bfloat16}
-    assert large[0].dtype == torch.float32
-    full = EarlyExitTextClassificationModel(large[0], dtype=torch.bfloat16)
-    assert_certificate_is_what_it_does(cascade, full, [texts[i] for i in calibration_places(large[1], texts)])
-
-
 def test_pairs_of_texts_are_certified(small, large, texts, costs):  # noqa: ARG001
     pairs = list(zip(texts, reversed(texts), strict=True))
     cascade = accelerate([small, large], pairs, agreement=0.9, max_length=48)
@@ -179,7 +173,7 @@ def with_exits(small):
 
 @pytest.fixture(scope="module")
 def found(with_exits, small, large, texts, costs):  # noqa: ARG001
-    return accelerate([(with_exits, small[1]), large], texts, agreement=0.93)
+    return accelerate([(with_exits, small[1]), large], texts, agreement=0.93, dtype=None)
 
 
 def test_a_small_and_a_large_model_are_certified_together(found, large, texts):
@@ -209,7 +203,7 @@ def test_all_tiers_speak_of_the_last_ones_classes(small, large, texts):
     studies = []
     for first in (small, swapped(small)):
         tiers = align_classes([Tier.of(first), Tier.of(large)])
-        studies.append(study_tiers(tiers, split, seed=0))
+        studies += study_tiers({"as given": tiers}, split, seed=0)
     ways = studies[0].ways
     end = next(place for place, way in enumerate(ways) if way == WayOut(0, None))
     assert studies[1].temperatures == pytest.approx(studies[0].temperatures)
@@ -250,7 +244,7 @@ def test_a_tier_that_never_agrees_is_left_out(large, tiny_bert, word_tokenizer, 
     says = answers_of(large)
     clueless = tiny_bert(2, id2label=large[0].config.id2label)
     for first in ((lambda given: -says(given)), (clueless, word_tokenizer)):
-        cascade = accelerate([first, large], texts, agreement=0.95)
+        cascade = accelerate([first, large], texts, agreement=0.95, dtype=None)
         assert [tier.model.model for tier in cascade.tiers] == [large[0]]
         assert set(cascade.predict(texts[:50]).tier.tolist()) == {0}
         assert_certificate_is_what_it_does(
@@ -266,7 +260,7 @@ def test_a_tier_alone_is_a_cascade(large, texts):
 
 
 def test_the_same_seed_leads_to_the_same_cascade(found, small, large, texts):
-    again = accelerate([small, large], texts, agreement=0.93)
+    again = accelerate([small, large], texts, agreement=0.93, dtype=None)
     assert again.certificate == found.certificate
     assert torch.equal(again.predict(texts[:200]).probs, found.predict(texts[:200]).probs)
 

@@ -14,9 +14,10 @@ from moco_rt.certification.policy_path import PolicyPath
 from moco_rt.certification.selection import ExitCandidates, RowsInAll, ScoredRows, Selection
 from moco_rt.policies.conditions import OffRamp
 from moco_rt.statistics.calibration import fit_temperature
+from moco_rt.studies.cascade_costs import CascadeCosts, WayOut
 from moco_rt.studies.costs import Costs
 from moco_rt.studies.splits import split_texts
-from moco_rt.tuning.cascade_study import CascadeCosts, CascadeStudy, WayOut, build_tiers, study_tiers
+from moco_rt.tuning.cascade_study import CascadeStudy, build_tiers, study_tiers
 
 
 def flat(reach, ask=0.001, once=0.0):
@@ -88,7 +89,7 @@ def test_tokenising_is_paid_for_by_the_tiers_that_are_used():
 # What is taken of a study
 
 
-def study_of_nobody(ways, temperatures, classes):
+def study_of_nobody(tiers, ways, temperatures, classes):
     """Of no row at all, by tiers of these temperatures."""
     none = np.empty((len(ways), 0), int)
     nobody = ExitScores.of_labels(none, none.astype(np.float32), np.empty(0, int))
@@ -97,7 +98,7 @@ def study_of_nobody(ways, temperatures, classes):
     rows = ScoredRows(nobody, lengths)
     in_all = RowsInAll(np.empty(0, int))
     candidates = ExitCandidates([way.site for way in ways], costs, rows, rows, in_all, classes)
-    return CascadeStudy(ways, candidates, temperatures)
+    return CascadeStudy(tiers, ways, candidates, temperatures)
 
 
 def test_tiers_that_are_not_used_are_dropped_and_the_others_counted_anew(tiny_bert, word_tokenizer):
@@ -119,7 +120,7 @@ def test_tiers_that_are_not_used_are_dropped_and_the_others_counted_anew(tiny_be
     )
     thresholds = np.array([[0.5, 0.6, 0.7], [0.8, np.inf, 0.9], [-np.inf, 0.1, 0.2]], np.float32)
     selection = Selection(0, [2, 3, 4], thresholds, Certificate(0.1, 0.05, 50, 2, 2.0, 1.0, counts), [2, 3, 4], NO_PATH)
-    used, certificate = build_tiers(tiers, study_of_nobody(ways, [5.0, 3.0, 1.0], classes=3), selection)
+    used, certificate = build_tiers(study_of_nobody(tiers, ways, [5.0, 3.0, 1.0], classes=3), selection, tiers[-1])
     assert [tier.model for tier in used] == [tier.model for tier in tiers[1:]]
     assert [(c.site, c.predicted_class) for c in certificate.exits] == [
         ("tier 0 embeddings", 0),
@@ -147,7 +148,7 @@ def test_a_tier_that_is_used_for_its_exits_alone_hands_over_all_others(tiny_bert
     ways = [WayOut(0, ramp), WayOut(0, None)]
     certificate = Certificate(0.1, 0.05, 50, 2, 2.0, 1.0, ())
     selection = Selection(0, [0], np.full((1, 2), 0.9, np.float32), certificate, [0], NO_PATH)
-    used, _ = build_tiers(tiers, study_of_nobody(ways, [1.0, 1.0], classes=2), selection)
+    used, _ = build_tiers(study_of_nobody(tiers, ways, [1.0, 1.0], classes=2), selection, tiers[-1])
     assert [tier.model for tier in used] == [tier.model for tier in tiers]
     assert used[0].thresholds.isposinf().all()
     assert len(used[0].model.policy.exits) == 1
@@ -168,7 +169,7 @@ def test_ways_out_stand_in_the_order_in_which_rows_meet_them(tiny_bert, word_tok
     pair = (tiny_bert(2), word_tokenizer)
     tiers = [Tier.of(count_words), Tier.of(pair), Tier.of(pair)]
     tiers = align_classes(tiers)
-    found = study_tiers(tiers, split_texts(make_texts(600), tiers[-1].encode), seed=0)
+    (found,) = study_tiers({"as given": tiers}, split_texts(make_texts(600), tiers[-1].encode), seed=0)
     assert list(found.candidates.sites)[:2] == ["tier 0 end", "tier 1 tokens"]
     assert [way.tier for way in found.ways] == sorted(way.tier for way in found.ways)
     exits, ends, all_ways = found.candidates.groups

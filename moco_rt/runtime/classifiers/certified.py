@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,12 @@ from numpy.typing import NDArray
 
 from moco_rt.certification.rows_certificate import RowsCertificate
 from moco_rt.certification.these_rows import RowsWish, draw_rows, in_full
-from moco_rt.runtime.classifiers.comparison import comparison_of
-from moco_rt.runtime.outputs import Answer, Prediction, concatenate, select
+from moco_rt.runtime.classifiers.comparison import Comparison
+from moco_rt.runtime.outputs import Prediction, concatenate, select
 from moco_rt.runtime.prediction import join_parts
 
-#: Labels inputs part by part, in their order, each batch by an answer.
-Label = Callable[[Iterator[Any], Answer], Iterator[Prediction]]
+#: Labels inputs part by part, in their order, by an answer of the comparison.
+Label = Callable[[Iterator[Any], Any], Iterator[Prediction]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,14 +29,14 @@ class CertifiedRun:
         certificate: the promise about the answers, once all are given.
         drawn: (N,) bool, the rows that were drawn.
         answers: the given model's to those, in the order of the rows; None: none was drawn.
-        answer: what the batches of the others are run with.
+        answer: what the others are run with.
         label: labels inputs with an answer.
     """
 
     certificate: RowsCertificate
     drawn: NDArray[np.bool_]
     answers: Prediction | None
-    answer: Answer
+    answer: Any
     label: Label
 
     def parts(self, inputs: Iterable[Any], start: int = 0) -> Iterator[Prediction]:
@@ -74,14 +73,16 @@ class CertifiedRun:
         return select(both, torch.from_numpy(places))
 
 
-def certify(model: Any, rows: int, inputs: Callable[[], Iterable[Any]], label: Label, wish: RowsWish) -> CertifiedRun:
+def certify(
+    comparison: Comparison, rows: int, inputs: Callable[[], Iterable[Any]], label: Label, wish: RowsWish
+) -> CertifiedRun:
     """Draw rows, run them in full, and find out with which policy the others are run.
 
     Args:
-        model: an `EarlyExitClassifier`. Its policy stays as it is, and its monitor takes no part.
+        comparison: of the policies, with the given model.
         rows: N, at least 1.
         inputs: opens the N rows from the first on.
-        label: labels inputs with an answer.
+        label: labels inputs with an answer of the comparison.
         wish: the promise.
 
     Raises:
@@ -90,23 +91,21 @@ def certify(model: Any, rows: int, inputs: Callable[[], Iterable[Any]], label: L
     """
     if rows < 1:
         raise ValueError(f"rows must be at least 1 to be certified (got {rows})")
-    comparison = comparison_of(model, wish)
-    in_given = partial(model.given.run_batch, {})
-    count = 0 if comparison is None else comparison.policies.rows_to_draw(rows, wish)
-    if comparison is None or count == 0:
-        return CertifiedRun(in_full(rows, wish), np.zeros(rows, bool), None, in_given, label)
+    policies = comparison.policies
+    count = 0 if policies is None else policies.rows_to_draw(rows, wish)
+    if policies is None or count == 0:
+        return CertifiedRun(in_full(rows, wish), np.zeros(rows, bool), None, comparison.in_full, label)
     drawn = draw_rows(rows, count, wish.seed)
-    answers = join_parts(label(itertools.compress(inputs(), drawn), comparison.answer))
+    answers = join_parts(label(itertools.compress(inputs(), drawn), comparison.of_drawn))
     if len(answers) < count:
         raise ValueError(f"inputs must be the {rows:,} rows that were counted (got fewer)")
-    certificate, taken = comparison.policies.certify(comparison.found, count, rows, wish)
-    answer = in_given if taken < 0 else partial(model.run_batch, comparison.exits(taken))
-    return CertifiedRun(certificate, drawn, answers, answer, label)
+    certificate, taken = policies.certify(comparison.found, count, rows, wish)
+    return CertifiedRun(certificate, drawn, answers, comparison.in_full if taken < 0 else comparison.by(taken), label)
 
 
 def predict_certified(
-    model: Any, rows: int, inputs: Callable[[], Iterable[Any]], label: Label, wish: RowsWish
+    comparison: Comparison, rows: int, inputs: Callable[[], Iterable[Any]], label: Label, wish: RowsWish
 ) -> Prediction:
     """Label rows with a promise about their answers; for arguments and errors see `certify`."""
-    run = certify(model, rows, inputs, label, wish)
+    run = certify(comparison, rows, inputs, label, wish)
     return replace(join_parts(run.parts(inputs())), certificate=run.certificate)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,50 +16,76 @@ from moco_rt.certification.exit_scores import ExitScores
 from moco_rt.certification.these_rows import PoliciesToCompare, RowsWish
 from moco_rt.policies.bag_of_tokens import AnyOffRamp
 from moco_rt.policies.policy import CertifiedPath, PolicyState
-from moco_rt.runtime.exit_points import ExitPoint, compare_answers, compile_exits, compile_scorer
+from moco_rt.runtime.exit_points import compare_answers, compile_exits, compile_scorer
+from moco_rt.runtime.outputs import Answer
 from moco_rt.statistics.finite_rows import ever_differing
 
 
 class Comparison(Protocol):
-    """The policies of one model that drawn rows choose among.
+    """The policies that drawn rows choose among.
 
     Attributes:
-        policies: what is known of them before the draw; P of them.
+        policies: what is known of them before the draw, P of them; None: there is none, and all rows run in full.
         found: (P,) int64, rows so far that differ under each policy or one before it.
     """
 
-    policies: PoliciesToCompare
+    policies: PoliciesToCompare | None
     found: NDArray[np.int64]
 
-    def answer(self, batch: Any) -> Results:
-        """Run a batch of drawn rows in full by the given model, and count those that differ."""
+    def in_full(self, rows: Any) -> Any:
+        """Answer rows, in the form that labels are made with, by the given model alone."""
         ...
 
-    def exits(self, place: int) -> Mapping[str, ExitPoint]:
-        """Compile the exits of a policy, by its place among the P."""
+    def of_drawn(self, rows: Any) -> Any:
+        """Answer drawn rows by the given model, and count those that differ."""
+        ...
+
+    def by(self, place: int) -> Any:
+        """Return what answers rows by a policy, by its place among the P."""
         ...
 
 
-def comparison_of(model: Any, wish: RowsWish) -> Comparison | None:
-    """Return the comparison of a model's policies with the model as it was given; None: it is that one, without exits.
+class _WithGiven:
+    """A model and the given one. They are the same here, without exits, so that there is nothing to compare."""
+
+    policies: PoliciesToCompare | None = None
+    found = np.zeros(0, np.int64)
+
+    def __init__(self, model: Any):
+        self._model = model
+
+    def in_full(self, rows: Any) -> Results:
+        results: Results = self._model.given.run_batch({}, rows)
+        return results
+
+    def of_drawn(self, rows: Any) -> Results:
+        return self.in_full(rows)
+
+    def by(self, place: int) -> Answer:  # noqa: ARG002
+        return self.in_full
+
+
+def comparison_of(model: Any, wish: RowsWish) -> Comparison:
+    """Return the comparison of a model's policies with the model as it was given.
 
     Args:
         model: an `EarlyExitClassifier`. The policies are those of its certified path that run its variant; where it has
-            none, or exits were added by hand since, there is one, its own.
+            none, or exits were added by hand since, there is one, its own. Its monitor takes no part.
         wish: the promise.
     """
     state, path = model.policy.state, model.policy.path
     along = path is not None and state.step is not None
     if not along and len(state.exits) == len(state.closed) and model.given is model:
-        return None
+        return _WithGiven(model)
     return _AlongPath(model, path) if path is not None and along else _OwnPolicy(model, wish)
 
 
-class _AlongPath:
+class _AlongPath(_WithGiven):
     """The policies of a certified path: one run of the model, in which all its off-ramps score, compares them all."""
 
     def __init__(self, model: Any, path: CertifiedPath):
-        self._model, self._path = model, path
+        super().__init__(model)
+        self._path = path
         self._steps = path.possible_steps()
         self._thresholds = path.policies.thresholds[self._steps]
         known, seconds = path.policies, path.policies.seconds[self._steps]
@@ -72,17 +98,17 @@ class _AlongPath:
         self.found = np.zeros(len(self._steps), np.int64)
         self._scorer = PathScorer(model, path)
 
-    def answer(self, batch: Any) -> Results:
-        given, scores = self._scorer.score(batch)
+    def of_drawn(self, rows: Any) -> Results:
+        given, scores = self._scorer.score(rows)
         self.found += ever_differing(
             scores.disagrees(scores.exit_of_row(thresholds)) for thresholds in self._thresholds
         )
         return given
 
-    def exits(self, place: int) -> Mapping[str, ExitPoint]:
+    def by(self, place: int) -> Answer:
         policy = self._model.policy.without_exits()
         policy.state = PolicyState(self._path.exits(self._steps[place]))
-        return compile_exits(policy)
+        return partial(self._model.run_batch, compile_exits(policy))
 
 
 class PathScorer:
@@ -109,24 +135,22 @@ class PathScorer:
         return given, compare_answers(task, answers, _logits(given), _logits(results), dtype)
 
 
-class _OwnPolicy:
+class _OwnPolicy(_WithGiven):
     """The exits that a model has, of which nothing is known: it is taken to be fast, and to use half of what it may."""
 
     def __init__(self, model: Any, wish: RowsWish):
-        self._model = model
+        super().__init__(model)
         self._exits = compile_exits(model.policy)
-        shares = np.array([wish.guarantee.max_disagreement / 2])
-        self.policies = PoliciesToCompare(shares, seconds=np.zeros(1), full=1.0, drawn=1.0)
+        self.policies = PoliciesToCompare.unknown(wish)
         self.found = np.zeros(1, np.int64)
 
-    def answer(self, batch: Any) -> Results:
-        given: Results = self._model.given.run_batch({}, batch)
-        ours: Results = self._model.run_batch(self._exits, batch)
+    def of_drawn(self, rows: Any) -> Results:
+        given, ours = self.in_full(rows), self._model.run_batch(self._exits, rows)
         self.found += (~self._model.policy.task.same(_logits(given), _logits(ours))).sum()
         return given
 
-    def exits(self, place: int) -> Mapping[str, ExitPoint]:  # noqa: ARG002
-        return self._exits
+    def by(self, place: int) -> Answer:  # noqa: ARG002
+        return partial(self._model.run_batch, self._exits)
 
 
 class _Scorer:

@@ -18,6 +18,7 @@ from moco_rt.inputs.images import Images, iter_images, list_images, process_imag
 from moco_rt.runtime.checks import check_images
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.classifiers.certified import predict_certified
+from moco_rt.runtime.classifiers.comparison import comparison_of
 from moco_rt.runtime.classifiers.image_prediction import predict_image_parts
 from moco_rt.runtime.exit_points import ExitPoint
 from moco_rt.runtime.outputs import Answer, EarlyExitOutput, Prediction
@@ -114,7 +115,7 @@ class EarlyExitImageClassificationModel(EarlyExitClassifier):
         def label(images: Iterator[Any], answer: Answer) -> Iterator[Prediction]:
             return predict_image_parts(self, images, image_processor, answer=answer)
 
-        return predict_certified(self, len(held), lambda: iter_images(held, column), label, wish)
+        return predict_certified(comparison_of(self, wish), len(held), lambda: iter_images(held, column), label, wish)
 
     def lengths_of(self, rows: Sequence[Any]) -> NDArray[np.int64]:
         """Return how many tokens each of N images has, which is the same of all: (N,) int64."""
