@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -23,6 +24,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from moco_rt import EarlyExitReranker
 from moco_rt.architectures import load_classifier
 from moco_rt.certification.promises import Confident
+from moco_rt.inputs.tokenization import encode
 from moco_rt.policies.fingerprints import numeric_form
 from moco_rt.ranking.candidates import Candidates, list_candidates
 from moco_rt.ranking.certify import select_margins
@@ -134,7 +136,7 @@ def main() -> None:
     for scored in ("TF-IDF", "none"):
         inputs = list_candidates(asked if scored == "TF-IDF" else [query[:2] for query in asked])
         find, unseen = inputs[: options.find], inputs[options.find : options.find + options.report]
-        jobs = split_queries(find, None, seed=0)
+        jobs = split_queries(find, None, partial(encode, tokenizer, max_length=LIMIT), seed=0)
         forms = forms_of(given, "auto", "auto", [pair for one in jobs[0] for pair in one.pairs], LIMIT)
         names = ["as given", *(numeric_form(form.model) for form in forms[1:])]
         studies = study_ranking(forms, given.encoder(LIMIT), jobs, KEPT[0])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from moco_rt.certification.certificate import Certificate
-from moco_rt.certification.promises import Accuracy, Confident, PerClass, Promise
+from moco_rt.certification.promises import Accuracy, Confident, Outcomes, PerClass, Promise
+from moco_rt.statistics.bounds import rows_needed
 from moco_rt.statistics.guarantee import Guarantee
+from moco_rt.statistics.per_class import class_rows_needed
 
 
 @dataclass(frozen=True)
@@ -40,3 +43,33 @@ def promise_of(certificate: Certificate) -> Promise:
         return Confident(Guarantee(certificate.alpha, certificate.delta))
     shares = tuple(np.nan if promised.alpha is None else promised.alpha for promised in certificate.classes)
     return PerClass(shares, certificate.delta)
+
+
+def check_rows(promise: Promise, outcomes: Outcomes, class_names: Sequence[str]) -> None:
+    """Refuse fresh rows that are too few to show a promise, however they are answered: it must not become a weaker one.
+
+    Args:
+        promise: the promise of before.
+        outcomes: those of the fresh rows.
+        class_names: the model's.
+
+    Raises:
+        ValueError: they are too few.
+    """
+    if isinstance(promise, Confident):
+        rows, needed = outcomes.differs.shape[1], rows_needed(promise.guarantee)
+        if rows < needed:
+            raise ValueError(
+                f"inputs must have at least {needed} distinct rows to show {promise.guarantee.agreement:.2%} again "
+                f"(got {rows})"
+            )
+    if isinstance(promise, PerClass):
+        assert outcomes.given is not None
+        shares = np.array(promise.max_disagreement)
+        of_classes = np.bincount(outcomes.given, minlength=len(shares))
+        for name, rows, needed in zip(class_names, of_classes, class_rows_needed(shares, promise.delta), strict=True):
+            if rows < needed:
+                raise ValueError(
+                    f"inputs must have at least {needed} distinct rows that the given model calls {name} to show the "
+                    f"promise again (got {rows})"
+                )

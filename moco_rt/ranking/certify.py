@@ -50,8 +50,8 @@ def select_margins(studies: Sequence[RankingStudy], names: Sequence[str], promis
     """
     calibration = studies[0].calibration
     queries = len(calibration.scores.given)
-    asked = promise.for_rows(Outcomes(np.zeros((1, queries), bool)), ())
-    each = replace(asked, guarantee=replace(asked.guarantee, delta=asked.delta / len(studies)))
+    each = replace(promise, guarantee=replace(promise.guarantee, delta=promise.delta / len(studies)))
+    each = each.for_rows(Outcomes(np.zeros((1, queries), bool)), ())  # with its own part of delta
     form, margins = 0, np.full(len(studies[0].estimates), np.inf, np.float32)
     best = nothing = _run(calibration, margins)
     for number, study in enumerate(studies):
@@ -64,13 +64,13 @@ def select_margins(studies: Sequence[RankingStudy], names: Sequence[str], promis
     if best is nothing:
         _log.warning("the model is left as it is: nothing else kept the first candidates of enough queries")
     certificate = Certificate(
-        alpha=asked.guarantee.max_disagreement,
-        delta=asked.delta,
+        alpha=each.guarantee.max_disagreement,
+        delta=promise.delta,
         rows=queries,
         disagreements=int(best.differs.sum()),
         seconds_full=nothing.seconds,
         seconds=best.seconds,
-        exits=_exit_counts(studies[form], best.exits, asked.delta),
+        exits=_exit_counts(studies[form], best.exits, promise.delta),
         variant=names[form],
         units="queries",
         answer=_first_candidates(calibration.scores.keep_top),

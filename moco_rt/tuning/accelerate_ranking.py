@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from moco_rt.architectures import Ranking, load_tokenizer, unwrap
 from moco_rt.cascades.tier import backend_to_keep
 from moco_rt.certification.certificate import GIVEN
 from moco_rt.certification.promises import Confident
-from moco_rt.inputs.tokenization import length_limit
+from moco_rt.encoding import Encoded
+from moco_rt.inputs.tokenization import encode, length_limit
 from moco_rt.policies.fingerprints import numeric_form, run_identity
 from moco_rt.ranking.candidates import Candidates, list_candidates
 from moco_rt.ranking.certify import select_margins
@@ -20,6 +22,7 @@ from moco_rt.ranking.policy import RankingPolicy
 from moco_rt.ranking.reranker import EarlyExitReranker
 from moco_rt.ranking.study import study_ranking
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
+from moco_rt.studies.splits import first_of_equals
 from moco_rt.tuning.quantize import quantize
 from moco_rt.tuning.variants import DtypeChoice, other_dtypes
 
@@ -66,8 +69,9 @@ def accelerate_ranking(
     given = EarlyExitReranker(model, backend=backend)
     given.tokenizer = load_tokenizer(model) if tokenizer is None else tokenizer
     certifying = None if calibration is None else list_candidates(calibration)
-    queries = split_queries(list_candidates(inputs), certifying, seed)
     longest = length_limit(given.tokenizer, given.max_seqlen, max_length)
+    encode_queries = partial(encode, given.tokenizer, max_length=longest)
+    queries = split_queries(list_candidates(inputs), certifying, encode_queries, seed)
     forms = forms_of(given, dtype, backend, [pair for one in queries[0] for pair in one.pairs], longest)
     names = [GIVEN, *(numeric_form(form.model) for form in forms[1:])]
     studies = study_ranking(forms, given.encoder(longest), queries, task.keep_top)
@@ -103,11 +107,17 @@ def forms_of(
 
 
 def split_queries(
-    queries: Sequence[Candidates], calibration: Sequence[Candidates] | None, seed: int
+    queries: Sequence[Candidates],
+    calibration: Sequence[Candidates] | None,
+    encode: Callable[[Sequence[str]], Sequence[Encoded]],
+    seed: int,
 ) -> tuple[list[Candidates], list[Candidates], list[Candidates]]:
-    """Share queries out between the three jobs; those with the same text are one unit, and the first stands for all."""
-    certifying = _distinct(calibration or [], set())
-    others = _distinct(queries, {one.query for one in certifying})
+    """Share queries out between the three jobs; those with equal tokens are one unit, and the first stands for all."""
+    everything = [*(calibration or []), *queries]
+    first = first_of_equals(encode([one.query for one in everything])) if everything else np.empty(0, np.int64)
+    distinct = [one for place, one in enumerate(everything) if first[place] == place]
+    known = int((first[: len(calibration or [])] == np.arange(len(calibration or []))).sum())
+    certifying, others = distinct[:known], distinct[known:]
     shuffled = [others[place] for place in np.random.default_rng(seed).permutation(len(others))]
     if calibration is None:
         fit, start = int(_FIT * len(shuffled)), int((_FIT + _ORDERING) * len(shuffled))
@@ -121,13 +131,3 @@ def split_queries(
             f"inputs must leave at least {_FEWEST} distinct queries to fit, to search and to certify on (got {got})"
         )
     return parts
-
-
-def _distinct(queries: Sequence[Candidates], seen: set[str]) -> list[Candidates]:
-    """Return the first of all queries with the same text, without those that were seen elsewhere."""
-    found = []
-    for one in queries:
-        if one.query not in seen:
-            seen.add(one.query)
-            found.append(one)
-    return found

@@ -14,7 +14,7 @@ from moco_rt.architectures import IMAGES
 from moco_rt.cascades.cascade import Cascade
 from moco_rt.certification.exit_scores import ExitScores, count_exits, join_rows
 from moco_rt.certification.promises import Outcomes
-from moco_rt.certification.recertification import Recertification, promise_of
+from moco_rt.certification.recertification import Recertification, check_rows, promise_of
 from moco_rt.certification.selection import RowsInAll
 from moco_rt.inputs.batching import by_lengths
 from moco_rt.inputs.class_numbers import class_numbers
@@ -72,7 +72,7 @@ def recertify(
     answers = [scores.label_of_row(of_step) for of_step in exits]
     drop = None if in_all.labels is None else np.array([in_all.drop(scores.given, of_step) for of_step in answers])
     outcomes = Outcomes(differs, scores.given, drop)
-    promise = promise.for_rows(outcomes, model.class_names)
+    check_rows(promise, outcomes, model.class_names)
     last = promise.last(outcomes)
     if last < 0:
         raise ValueError(

@@ -14,7 +14,7 @@ from moco_rt.cascades.comparison import parts_in_full, parts_unwatched
 from moco_rt.cascades.monitor import ways_out
 from moco_rt.certification.certificate import ExitCount
 from moco_rt.certification.promises import Outcomes
-from moco_rt.certification.recertification import Recertification, promise_of
+from moco_rt.certification.recertification import Recertification, check_rows, promise_of
 from moco_rt.inputs.class_numbers import class_numbers
 from moco_rt.inputs.texts import Texts, list_texts
 from moco_rt.runtime.outputs import Prediction
@@ -52,7 +52,8 @@ def recertify_cascade(
     truth, found = given.labels.numpy(), ours.labels.numpy()
     differs = truth != found
     outcomes = Outcomes(differs[None], truth, None if numbers is None else in_all.drop(truth, found)[None])
-    promise = promise_of(old).for_rows(outcomes, names)
+    promise = promise_of(old)
+    check_rows(promise, outcomes, names)
     if promise.last(outcomes) < 0:
         raise ValueError(
             f"inputs must certify the cascade: {int(differs.sum())} of {len(rows)} distinct rows differ (use the model "

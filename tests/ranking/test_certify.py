@@ -112,3 +112,24 @@ def test_violations_are_as_rare_as_promised(naive, monkeypatch):
         exits = fresh.scores.exit_of_candidate(chosen.margins)
         broken += fresh.scores.differs(exits).mean() > alpha
     assert (broken / repeats > at_most(delta, repeats)) == naive
+
+
+@pytest.mark.parametrize(("forms", "queries"), [(1, 59), (2, 72), (3, 80)])
+def test_as_many_queries_as_the_docs_say_certify_with_several_forms(forms, queries):
+    """Without an error, at 95%; fewer show the strictest promise that they can, and show it."""
+    exact = study(0, 60, 400)
+    for count, agreement in ((queries, 0.95), (queries - 1, None), (40, None)):
+        scores = replace(exact.calibration.scores, estimates=np.stack([exact.calibration.scores.final] * 2))
+        few = replace(
+            exact.calibration,
+            scores=RankScores(scores.estimates[:, :count], scores.final[:count], scores.given[:count], 1),
+            lengths=exact.calibration.lengths[:count],
+        )
+        ordering = exact.ordering.scores
+        sure = replace(exact.ordering, scores=replace(ordering, estimates=np.stack([ordering.final] * 2)))
+        studies = [replace(exact, calibration=few, ordering=sure)] * forms
+        chosen = select_margins(studies, ["a", "b", "c"], Confident(Guarantee.of_agreement(0.95, 0.95)))
+        assert np.isfinite(chosen.margins).any()
+        shown = 1 - chosen.certificate.alpha
+        assert shown == pytest.approx(0.95) if agreement else 0.85 < shown < 0.95
+        assert chosen.certificate.delta == pytest.approx(0.05)

@@ -249,3 +249,13 @@ def test_few_candidates_are_ranked_without_torchs_own_threads(make):
     assert_no_threads_of_torch(lambda: model.rank("good film", documents))
     model.ranking = random_policy()
     assert_no_threads_of_torch(lambda: model.rank("good film", documents))
+
+
+def test_a_promise_about_these_pairs_is_refused_where_another_form_runs(make, one_line_error):
+    """Scores are no labels: that all of one label are equal says nothing of them."""
+    fast, given = make(), make()
+    pairs = [("good film", document) for document in make_documents(40)]
+    assert fast.predict(pairs, certify=0.9).certificate.in_full
+    fast.take_given(given)
+    with one_line_error(ValueError, "model must choose one label of at least two"):
+        fast.predict(pairs, certify=0.9)

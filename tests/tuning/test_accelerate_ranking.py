@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from moco_rt import EarlyExitReranker, Ranking, accelerate
+from moco_rt.inputs.tokenization import encode
 from moco_rt.ranking import study
+from moco_rt.ranking.candidates import make_candidates
+from moco_rt.tuning.accelerate_ranking import split_queries
 
 WORDS = ["a", "the", "film", "good", "bad", "not", "was", "but"]
+
+SPELLINGS = (str, str.strip, lambda text: text.replace(" ", "  "), lambda text: f" {text}")
 
 pytestmark = pytest.mark.usefixtures("quick_off_ramps")
 
@@ -89,6 +96,23 @@ def test_queries_of_the_calibration_teach_nothing(model, word_tokenizer):
         calibration=[*calibration, calibration[0]],
     )
     assert fast.ranking.certificate.rows == 60
+
+
+def test_queries_with_equal_tokens_do_one_job(word_tokenizer):
+    """A tokenizer that does not see how wide a space is: 40 queries, four spellings of each."""
+    spelt = [f"{WORDS[a]} {WORDS[b]} " * 2 for a in range(5) for b in range(8)]
+    queries = [make_candidates(change(text), ["a film"]) for change in SPELLINGS for text in spelt]
+    encode_queries = partial(encode, word_tokenizer, max_length=32)
+    assert len({np.asarray(row["input_ids"]).tobytes() for row in encode_queries([one.query for one in queries])}) == 40
+    with pytest.raises(ValueError, match=r"at least 30 distinct queries .* \(got 16, 8, 16\)"):
+        split_queries(queries, None, encode_queries, 0)
+    many = [make_candidates(query, documents) for query, documents in make_queries(200)]
+    jobs = split_queries([*many, *queries], [*queries[::-1], *many[:30]], encode_queries, 0)
+    assert len(jobs[2]) == 70
+    tokens = [
+        {np.asarray(row["input_ids"]).tobytes() for row in encode_queries([q.query for q in job])} for job in jobs
+    ]
+    assert sum(map(len, tokens)) == len(set().union(*tokens)) == sum(map(len, jobs))
 
 
 @pytest.mark.parametrize(

@@ -126,3 +126,19 @@ def test_it_is_saved_and_loaded(fast, tmp_path):
     loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
     assert loaded.policy.certificate == found.new
     assert loaded.policy.step == found.new_step
+
+
+@pytest.mark.parametrize("count", [1, 28])
+def test_too_few_rows_do_not_weaken_the_promise(fast, one_line_error, count):
+    """90% with 95% confidence needs 29 rows without an error."""
+    before = fast.policy.certificate, fast.policy.step
+    with one_line_error(ValueError, "inputs must have at least 29 distinct rows to show 90.00% again (got "):
+        recertify(fast, make_texts(count))
+    assert (fast.policy.certificate, fast.policy.step) == before
+
+
+def test_too_few_rows_of_a_class_are_named(fast, one_line_error):
+    classes = tuple(ClassPromise(c, 0.1 if c == 1 else None, 100, 0) for c in range(CLASSES))
+    fast.policy.certificate = Certificate(None, 0.05, 1000, 2, 1.0, 0.6, (), classes=classes, promise="per class")
+    with one_line_error(ValueError, "inputs must have at least 29 distinct rows that the given model calls LABEL_1"):
+        recertify(fast, make_texts(12))

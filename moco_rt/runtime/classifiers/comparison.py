@@ -72,11 +72,15 @@ def comparison_of(model: Any, wish: RowsWish) -> Comparison:
         model: an `EarlyExitClassifier`. The policies are those of its certified path that run its variant; where it has
             none, or exits were added by hand since, there is one, its own. Its monitor takes no part.
         wish: the promise.
+
+    Raises:
+        ValueError: its policy's task, what "the same answer" means, is another than the model's, as a reranker's is.
     """
     state, path = model.policy.state, model.policy.path
     along = path is not None and state.step is not None
     if not along and len(state.exits) == len(state.closed) and model.given is model:
         return _WithGiven(model)
+    model.policy.task.for_model(model.config)
     return _AlongPath(model, path) if path is not None and along else _OwnPolicy(model, wish)
 
 
