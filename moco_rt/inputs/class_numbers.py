@@ -27,8 +27,8 @@ def class_numbers(labels: Any, class_names: Sequence[str]) -> NDArray[np.int64]:
         TypeError: labels are not a sequence.
         ValueError: a label is neither, or there are several for one text; the message says where.
     """
-    numbers = {name: number for number, name in enumerate(class_names)}
-    found = [_class_number(label, place, numbers) for place, label in enumerate(_as_list(labels))]
+    names = list(class_names)
+    found = [_class_number(label, place, names) for place, label in enumerate(_as_list(labels))]
     return np.array(found, dtype=np.int64)
 
 
@@ -42,15 +42,19 @@ def _as_list(labels: Any) -> list[Any]:
     return list(labels)
 
 
-def _class_number(label: Any, place: int, numbers: dict[str, int]) -> int:
+def _class_number(label: Any, place: int, names: list[str]) -> int:
     if isinstance(label, list | tuple | np.ndarray) and len(label) == 1:  # a row of a column (n, 1)
         label = label[0]
-    if isinstance(label, str) and label in numbers:
-        return numbers[label]
-    if isinstance(label, int | np.integer) and not isinstance(label, bool) and 0 <= label < len(numbers):
+    if isinstance(label, str) and names.count(label) == 1:
+        return names.index(label)
+    if isinstance(label, int | np.integer) and not isinstance(label, bool) and 0 <= label < len(names):
         return int(label)
-    names = ", ".join([*list(numbers)[:_LISTED], *(["..."] if len(numbers) > _LISTED else [])])
+    if isinstance(label, str) and label in names:
+        raise ValueError(
+            f"labels must be class numbers: several classes are called {label!r} (got it at place {place})"
+        )
+    listed = ", ".join([*names[:_LISTED], *(["..."] if len(names) > _LISTED else [])])
     raise ValueError(
-        f"labels must be class numbers from 0 to {len(numbers) - 1}, or names of the model's classes ({names}) "
+        f"labels must be class numbers from 0 to {len(names) - 1}, or names of the model's classes ({listed}) "
         f"(got {label!r} at place {place})"
     )

@@ -30,6 +30,22 @@ _BUCKETS, _TABLE_BYTES = 2**18, 2**24
 _BAG_BATCH_ROWS, _BAG_EPOCHS, _BAG_FEWEST_STEPS, _BAG_STEP = 128, 6, 200, 2.0
 
 
+@contextmanager
+def _learning() -> Iterator[None]:
+    """Take gradients in float32, wherever this is called from, and on one thread.
+
+    Steps are too small to be shared, and threads that wait for each other are slow.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@_learning()
 def distill(
     x: NDArray[np.float32], objective: Objective, *, hidden: int, seed: int, epochs: int | None = None
 ) -> Layers:
@@ -63,14 +79,13 @@ def distill(
     batches = math.ceil(len(x) / _BATCH_ROWS)
     epochs = epochs_of(len(x)) if epochs is None else epochs
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=objective.rate, total_steps=epochs * batches)
-    with _one_thread():
-        for _ in range(epochs):
-            for rows in torch.randperm(len(x), generator=generator).split(_BATCH_ROWS):
-                loss = objective.loss(_apply(layers, features[rows]), targets[rows])
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-                schedule.step()
+    for _ in range(epochs):
+        for rows in torch.randperm(len(x), generator=generator).split(_BATCH_ROWS):
+            loss = objective.loss(_apply(layers, features[rows]), targets[rows])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
     fitted = [(weight.detach().numpy(), bias.detach().numpy()) for weight, bias in layers]
     weight = fitted[0][0] / scale
     fitted[0] = (weight.astype(np.float32), (fitted[0][1] - weight @ mean).astype(np.float32))
@@ -87,20 +102,9 @@ def forward(layers: Layers, x: Tensor) -> Tensor:
     return _apply([(torch.from_numpy(weight), torch.from_numpy(bias)) for weight, bias in layers], x)
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Run on one thread: steps are too small to share, and threads that wait for each other are slow."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def _layer(inputs: int, outputs: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    weight = torch.randn(outputs, inputs, generator=generator) / inputs**0.5
-    return weight.requires_grad_(), torch.zeros(outputs).requires_grad_()
+    weight = torch.randn(outputs, inputs, generator=generator, dtype=torch.float32) / inputs**0.5
+    return weight.requires_grad_(), torch.zeros(outputs, dtype=torch.float32).requires_grad_()
 
 
 def _apply(layers: Sequence[tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
@@ -166,6 +170,7 @@ def unfitted_off_ramp(site: str, feature: str, hidden_size: int, classes: int, t
     return _closed(task, layers, feature, site)
 
 
+@_learning()
 def fit_bag(rows: Recordings, validation: Recordings, seed: int, task: Task = SINGLE_LABEL) -> BagOfTokens:
     """Fit a bag of tokens that predicts a model's answers from token ids; no row leaves by it yet.
 
@@ -192,7 +197,7 @@ def fit_bag(rows: Recordings, validation: Recordings, seed: int, task: Task = SI
     generator = torch.Generator().manual_seed(seed)
     epochs = max(_BAG_EPOCHS, math.ceil(_BAG_FEWEST_STEPS / math.ceil(len(targets) / _BAG_BATCH_ROWS)))
     # Steps touch few rows of the table; torch warns unless it is told whether it should check that their places fit.
-    with _one_thread(), torch.sparse.check_sparse_tensor_invariants(False):
+    with torch.sparse.check_sparse_tensor_invariants(False):
         for _ in range(epochs):
             for places in torch.randperm(len(targets), generator=generator).split(_BAG_BATCH_ROWS):
                 outputs = _bag_outputs(table, bias, *rows.ngrams(places.numpy(), buckets))

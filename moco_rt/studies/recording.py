@@ -68,11 +68,26 @@ class Recordings:
         batch = self.batch(places)
         return ngram_buckets(batch, buckets), 2 * batch.cu_seqlens.long().diff() - 1
 
-    def take(self, rows: slice) -> Recordings:
-        """Return some of the rows, as views."""
+    def take(self, rows: slice | NDArray[np.int64]) -> Recordings:
+        """Return some of the rows, by a slice as views."""
         features = {site: values[rows] for site, values in self.features.items()}
-        tokens = None if self.tokens is None else self.tokens[rows]
+        tokens = self.tokens
+        if tokens is not None:
+            tokens = tokens[rows] if isinstance(rows, slice) else tokens.take(rows)
         return Recordings(features, self.logits[rows], self.lengths[rows], self.given[rows], tokens, self.dtype)
+
+    def finite(self) -> Recordings:
+        """Return the rows of which all logits are finite numbers: nothing can be learnt of others.
+
+        Raises:
+            ValueError: there is none.
+        """
+        usable = np.isfinite(self.logits).all(axis=1) & np.isfinite(self.given).all(axis=1)
+        if usable.all():
+            return self
+        if not usable.any():
+            raise ValueError(f"model must answer some rows with finite numbers (got none in {len(usable)} rows)")
+        return self.take(np.flatnonzero(usable))
 
     def copy(self) -> Recordings:
         """Return a copy, which keeps nothing alive that these are a view of."""

@@ -162,23 +162,23 @@ def _fit_bags(recorded: Recordings, split: Split, seed: int, task: Task) -> list
     """Fit the bag of tokens that all forms share, for it reads nothing that they compute; none where no ids are."""
     if recorded.tokens is None:
         return []
-    return [fit_bag(recorded.take(split.fit), recorded.take(split.ordering), seed, task)]
+    return [fit_bag(recorded.take(split.fit).finite(), recorded.take(split.ordering).finite(), seed, task)]
 
 
 def _study_recorded(
     recorded: Recordings, split: Split, costs: Costs, seed: int, bags: Sequence[BagOfTokens], task: Task
 ) -> Study:
     """Distil off-ramps from the rows that train them, and keep the rows of the other two jobs."""
-    fit_rows, ordering_rows = recorded.take(split.fit), recorded.take(split.ordering)
+    fit_rows, held_out = recorded.take(split.fit).finite(), recorded.take(split.ordering).finite()
     fitted = [
-        fit_off_ramp(site, feature, fit_rows, ordering_rows, seed, task)
+        fit_off_ramp(site, feature, fit_rows, held_out, seed, task)
         for site in tqdm(recorded.features, desc="off-ramps", delay=2, leave=False)
         for feature in _features(site)
     ]
     return Study(
         off_ramps=[*bags, *(better for better, _ in fitted)],
         baseline_off_ramps=[simple for _, simple in fitted if simple.feature == "cls"],
-        ordering=ordering_rows.copy(),
+        ordering=recorded.take(split.ordering).copy(),
         calibration=recorded.take(split.calibration).copy(),
         calibration_in_all=split.calibration_in_all,
         costs=costs,

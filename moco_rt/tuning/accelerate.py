@@ -178,7 +178,7 @@ def accelerate(
         got = f"promise={promise!r}" if labels is None else "labels"
         raise ValueError(f"promise must be 'confident', and labels None, for {task_of_model} (got {got})")
     wish = make_promise(promise, agreement, max_drop, confidence, given.model.class_names, seed)
-    held = _numbers_of(never_early, given.model)
+    held = held_classes(never_early, given.model)
     split = given.split(inputs, calibration, labels, seed)
     studied = study_variants(given, dtype, split, seed, variants)
     if held:
@@ -190,7 +190,7 @@ def accelerate(
     return fast
 
 
-def _numbers_of(never_early: Sequence[str], model: EarlyExitClassifier) -> list[int]:
+def held_classes(never_early: Sequence[str], model: EarlyExitClassifier) -> list[int]:
     """Return the numbers of classes that no row gets early."""
     if isinstance(never_early, str):
         raise TypeError(f"never_early must be a list of names of classes (got {never_early!r})")
@@ -200,7 +200,7 @@ def _numbers_of(never_early: Sequence[str], model: EarlyExitClassifier) -> list[
     for name in never_early:
         if name not in names:
             raise ValueError(f"never_early must be classes of the model, {', '.join(names)} (got {name!r})")
-    return [names.index(name) for name in never_early]
+    return [number for number, name in enumerate(names) if name in never_early]
 
 
 def choose_variant(variants: Sequence[Variant], promise: Promise) -> EarlyExitClassifier:

@@ -69,7 +69,8 @@ def study_variants(
         ValueError: one of them has other classes.
     """
     smaller = [given.other(other) for other in others]
-    models = [given.model, *_other_forms(given, given.model, dtype, split)]
+    own = _other_forms(given, given.model, dtype, split)
+    models = [given.model, *own]
     names = [GIVEN, *(numeric_form(model.model) for model in models[1:])]
     for number, model in enumerate(smaller):
         forms = _other_forms(given, model, dtype, split)
@@ -79,7 +80,7 @@ def study_variants(
         names += [f"{_name(number, smaller)} in {numeric_form(form.model)}" for form in forms]
     studies = study_forms(models, split, seed=seed)
     candidates = [study.candidates(name) for study, name in zip(studies, names, strict=True)]
-    if len(models) > 1 and dtype != "auto":
+    if own and dtype != "auto":  # another form was pinned
         candidates[0] = candidates[0].without_exits()
     return [Variant(*parts) for parts in zip(names, models, studies, candidates, strict=True)]
 

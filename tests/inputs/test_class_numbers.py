@@ -72,3 +72,12 @@ def test_what_is_no_sequence_is_refused(labels, one_line_error):
 def test_of_many_classes_a_few_are_named(one_line_error):
     with one_line_error(ValueError, "from 0 to 999, or names of the model's classes (0, 1, 2, 3, 4, ...) (got 1000 "):
         class_numbers([1000], [str(number) for number in range(1000)])
+
+
+def test_classes_of_one_name_have_their_numbers(one_line_error):
+    names = ["toxic", "ok", "toxic"]
+    np.testing.assert_array_equal(class_numbers([2, 0, "ok"], names), [2, 0, 1])
+    with one_line_error(
+        ValueError, "labels must be class numbers: several classes are called 'toxic' (got it at place 1)"
+    ):
+        class_numbers([2, "toxic"], names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -23,6 +24,15 @@ def distill(x, probs, **options):
     """Layers that learn probabilities."""
     with np.errstate(divide="ignore"):
         return distillation.distill(x, objective_for(SINGLE_LABEL, np.log(probs)), **options)
+
+
+@contextmanager
+def float64_default():
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def teacher(rows, size=12, classes=3, seed=0, sharp=1.0):
@@ -72,6 +82,22 @@ def test_a_seed_gives_the_same_bits_and_another_seed_others(hidden):
         np.testing.assert_array_equal(weight, same_weight)
         np.testing.assert_array_equal(bias, same_bias)
         assert not np.array_equal(weight, other_weight)
+
+
+@pytest.mark.parametrize(
+    "around",
+    [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", dtype=torch.bfloat16), float64_default],
+    ids=["no_grad", "inference_mode", "autocast", "float64"],
+)
+@pytest.mark.parametrize("hidden", [0, 16])
+def test_whatever_torch_is_set_to_the_bits_are_the_same(around, hidden):
+    rows = teacher(300)
+    expected = distill(*rows, hidden=hidden, seed=0)
+    with around():
+        found = distill(*rows, hidden=hidden, seed=0)
+    for (weight, bias), (same_weight, same_bias) in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(weight, same_weight)
+        np.testing.assert_array_equal(bias, same_bias)
 
 
 def test_the_number_of_threads_is_left_alone():

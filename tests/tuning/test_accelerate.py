@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from dataclasses import replace
@@ -398,6 +399,27 @@ def test_the_tokenizer_is_found_where_the_model_came_from(trained, texts, tmp_pa
 def test_another_tokenizer_is_refused(fast, texts, word_tokenizer, one_line_error):
     with one_line_error(ValueError, "tokenizer must be the one that the policy was found with"):
         fast.predict(texts[:5], tokenizer=word_tokenizer)
+
+
+# Models that do not answer everything
+
+
+def test_rows_whose_answer_is_no_number_teach_nothing(trained, texts):
+    model, tokenizer = copy.deepcopy(trained[0]), trained[1]
+    word = texts[0].split()[0]
+    with torch.no_grad():
+        model.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids(word)] = torch.nan
+    fast = accelerate(model, texts, tokenizer=tokenizer, agreement=0.9)
+    given = EarlyExitTextClassificationModel(model).predict(texts, tokenizer=tokenizer)
+    lost = given.probs.isnan().any(dim=1)
+    assert 0 < lost.sum() < len(texts) / 2
+    found = fast.predict(texts)
+    assert (found.exit_site[~lost] >= 0).any()
+    assert (found.labels == given.labels)[~lost].float().mean() > 0.9
+    with torch.no_grad():
+        model.get_input_embeddings().weight.fill_(torch.nan)
+    with pytest.raises(ValueError, match="model must answer some rows with finite numbers"):
+        accelerate(model, texts, tokenizer=tokenizer)
 
 
 # What is refused

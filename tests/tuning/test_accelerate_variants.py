@@ -66,8 +66,10 @@ def test_a_poor_smaller_model_is_not_taken(trained, texts, small):
     poor = copy.deepcopy(small)
     with torch.no_grad():
         poor.get_input_embeddings().weight.zero_()
-    fast = accelerate(model, texts, tokenizer=tokenizer, dtype=None, agreement=0.95, variants=[poor])
-    assert fast.policy.certificate.variant == "as given"
+    for dtype in (None, "float32"):
+        fast = accelerate(model, texts, tokenizer=tokenizer, dtype=dtype, agreement=0.95, variants=[poor])
+        assert fast.policy.certificate.variant == "as given"
+        assert fast.policy.exits  # as without variants
 
 
 @pytest.mark.usefixtures("small_is_fastest")

@@ -7,8 +7,9 @@ import pytest
 from certificate_checks import assert_certificate_is_what_it_does
 from split_samples import calibration_places
 
-from moco_rt import accelerate
+from moco_rt import EarlyExitTextClassificationModel, accelerate
 from moco_rt.architectures import SingleLabel
+from moco_rt.tuning.accelerate import held_classes
 
 pytestmark = pytest.mark.usefixtures("quick_off_ramps")
 
@@ -50,6 +51,11 @@ def test_where_no_class_may_leave_all_run_to_the_end(trained, texts):
     fast = accelerate(model, texts, tokenizer=tokenizer, never_early=["POSITIVE", "NEGATIVE"], **OPTIONS)
     assert not fast.policy.exits
     assert left_as(fast, texts[:50]) == []
+
+
+def test_a_name_holds_all_classes_that_have_it(tiny_bert):
+    model = EarlyExitTextClassificationModel(tiny_bert(labels=3, id2label={0: "toxic", 1: "ok", 2: "toxic"}))
+    assert held_classes(["toxic"], model) == [0, 2]
 
 
 def test_what_is_no_class_is_refused_before_any_work(trained, texts, one_line_error):
