@@ -57,7 +57,8 @@ def compress(
     from moco_rt.inputs.tokenizer_identity import save_tokenizer
     from moco_rt.runtime.checkpoints import replacing
 
-    unfinished = out.with_name(f"{out.name}.unfinished.pt")
+    beside = out.absolute()  # `.` has no name
+    unfinished = beside.with_name(f"{beside.name}.unfinished.pt")
     rows = read_rows(data, kind, Columns(text_column, text2_column))
     given, tokenizer = load_classifier(model)
     small = make_smaller(

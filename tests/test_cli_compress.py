@@ -54,12 +54,28 @@ def test_it_is_tried_beside_the_model(files, small, capsys):
         (["--lengths", "a=0.5"], "lengths must name layers by their numbers, layer=share,... (got 'a=0.5')"),
         (["--lengths", "much"], "lengths must be a number, or class=number,... (got 'much')"),
         (["--width", "2"], "width must be above 0 and at most 1 (got 2.0)"),
+        (["--device", "cuda:99"], "device must be one that torch can use here, such as cpu (got cuda:99: "),
     ],
 )
 def test_what_cannot_be_asked_for_is_said_in_one_line(files, options, words, capsys):
     arguments = ["compress", str(files / "model"), str(files / "texts.txt"), "--out", str(files / "none")]
     assert cli.main([*arguments, *options]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_it_learns_where_the_folders_are_not_there_yet(files):
+    out = files / "new" / "folder" / "small"
+    arguments = ["compress", str(files / "model"), str(files / "texts.txt"), "--out", str(out)]
+    assert cli.main([*arguments, "--width", "0.5", "--epochs", "1", "--max-length", "8"]) == 0
+    assert [path.name for path in out.parent.iterdir()] == ["small"]
+    assert load_classifier(str(out))[0].config.compression == {"width": 0.5, "epochs": 1}
+
+
+def test_the_folder_that_one_stands_in_is_written(files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["compress", str(files / "model"), str(files / "texts.txt"), "--out", "."]
+    assert cli.main([*arguments, "--width", "0.5", "--epochs", "0"]) == 0
+    assert (tmp_path / "config.json").is_file()
 
 
 def test_a_cascade_takes_no_variant(files, small, capsys):

@@ -20,6 +20,14 @@ def answers(model: Any, batches: Sequence[Batch]) -> Tensor:
     return torch.cat([fast(**batch).logits.float() for batch in batches])
 
 
+def problem_type(config: Any) -> str:
+    """Return what a model's answers are, which a configuration may leave to the number of labels."""
+    if config.num_labels == 1:
+        return "regression"
+    named: str | None = config.problem_type
+    return named or "single_label_classification"
+
+
 def divergence(given: Tensor, found: Tensor, config: Any) -> Tensor:
     """Return the mean over rows of how far answers are from others.
 
@@ -31,12 +39,20 @@ def divergence(given: Tensor, found: Tensor, config: Any) -> Tensor:
         found: (rows, C) logits.
         config: the model's, which says what its answers are.
     """
-    if config.problem_type == "regression" or given.shape[1] == 1:
+    if problem_type(config) == "regression":
         return mse_loss(found, given)
-    if config.problem_type == "multi_label_classification":
+    if problem_type(config) == "multi_label_classification":
         both = [torch.stack([logsigmoid(logits), logsigmoid(-logits)]) for logits in (found, given)]
         return kl_div(both[0], both[1], log_target=True, reduction="sum") / len(given)
     return kl_div(found.log_softmax(dim=1), given.log_softmax(dim=1), log_target=True, reduction="batchmean")
+
+
+def distance(given: Tensor, found: Tensor, config: Any) -> float:
+    """Return the `divergence` as a number from 0 on.
+
+    It is a sum of terms of both signs, which single precision would round to below 0 where answers are nearly the same.
+    """
+    return max(0.0, float(divergence(given.double(), found.double(), config)))
 
 
 def surprise(logits: Tensor, config: Any, generator: torch.Generator) -> Tensor:
@@ -50,10 +66,10 @@ def surprise(logits: Tensor, config: Any, generator: torch.Generator) -> Tensor:
         generator: of the answers, on the CPU.
     """
     said = logits.detach().float().cpu()
-    if config.problem_type == "regression" or logits.shape[1] == 1:
+    if problem_type(config) == "regression":
         drawn = said + torch.randn(said.shape, generator=generator)
         return mse_loss(logits, drawn.to(logits), reduction="sum") / 2
-    if config.problem_type == "multi_label_classification":
+    if problem_type(config) == "multi_label_classification":
         drawn = torch.bernoulli(said.sigmoid(), generator=generator)
         return binary_cross_entropy_with_logits(logits, drawn.to(logits), reduction="sum")
     labels = torch.multinomial(said.softmax(dim=1), 1, generator=generator)[:, 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,14 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from moco_rt.architectures import architecture_of, load_tokenizer, unwrap
-from moco_rt.architectures.compressed.layers import Widths, layer_parts
+from moco_rt.architectures import TEXTS, architecture_of, check_classifier, load_tokenizer, unwrap
+from moco_rt.architectures.compressed.layers import Widths
 from moco_rt.architectures.compressed.model import CompressedForSequenceClassification
-from moco_rt.architectures.compressed.shortening import check_lengths
 from moco_rt.architectures.genuine import check_genuine
-from moco_rt.compression.answers import answers, divergence
+from moco_rt.compression.answers import answers, distance, problem_type
+from moco_rt.compression.beforehand import check_device, check_writable, fit_to_learn
+from moco_rt.compression.dials import Dials, Lengths
 from moco_rt.compression.narrowing import narrow, smaller
-from moco_rt.compression.pruning import Block, check_block, prune
+from moco_rt.compression.pruning import Block, heads_at_once, prune
 from moco_rt.compression.recovery import Pruning, Recovery, learning_rate
 from moco_rt.compression.schedule import find_schedule, lengths_after
 from moco_rt.compression.sub_layers import Batch
@@ -29,6 +31,8 @@ from moco_rt.inputs.texts import Texts, list_texts
 from moco_rt.inputs.tokenization import encode, length_limit
 from moco_rt.policies.fingerprints import fingerprint
 from moco_rt.quantization.hf_quantizer import is_int8
+
+_log = logging.getLogger(__name__)
 
 #: Texts by which heads and neurons are chosen, and their tokens, at most.
 _ROWS, _TOKENS = 2048, 40_000
@@ -44,7 +48,7 @@ def compress(
     width: float = 1.0,
     sparsity: float = 0.0,
     block: Block = (1, 4),
-    lengths: float | Mapping[int, float] | None = None,
+    lengths: Lengths = None,
     epochs: int = 3,
     tokenizer: Any = None,
     max_length: int | None = None,
@@ -79,7 +83,8 @@ def compress(
             many are left out is searched for. Or a dict from layers, from 0, to the share of a row's tokens that go on
             after their attention, such as `{1: 0.5, 2: 0.35}`, which never rises. The first token always stays. How
             many go on depends on a row's own tokens alone, never on its batch. None: all tokens go through all layers.
-        epochs: how often the smaller model sees the texts while it learns; 0: it does not.
+        epochs: how often the smaller model sees the texts while it learns; 0: it does not, nor where no answer of the
+            cut model differs from the given one's.
         tokenizer: the model's; None: loaded from where the model came from.
         max_length: in tokens; None: what model and tokenizer allow.
         columns: names the column that holds the text, or the two that hold a pair; None: `text`, and where there is one
@@ -87,7 +92,7 @@ def compress(
         device: where the smaller model learns.
         seed: of the order of texts.
         checkpoint: a file in which the state is kept every two minutes while it learns, and at the end: a call with the
-            same arguments goes on from there. Delete it when the model is saved.
+            same arguments goes on from there. The folder that it lies in is made. Delete it when the model is saved.
 
     Returns:
         A Hugging Face model in float32 on the CPU, which `accelerate`, `quantize` and
@@ -96,77 +101,71 @@ def compress(
 
     Raises:
         TypeError: model is not a classifier of texts, or texts is a single text or holds something else.
-        ValueError: the model's family is not covered, it is in int8, a dial is out of range, or the
-            checkpoint was made for something else.
+        ValueError: the model's family is not covered, it is in int8, a dial is out of range, the device is not here,
+            or the checkpoint cannot be written or was made for something else.
 
     Example:
         >>> small = moco_rt.compress(model, texts, width=0.5)
         >>> fast = moco_rt.accelerate(model, texts, variants=[small], promise="accuracy", labels=labels)
     """
-    if not 0 < width <= 1:
-        raise ValueError(f"width must be above 0 and at most 1 (got {width})")
-    if not 0 <= sparsity < 1:
-        raise ValueError(f"sparsity must be at least 0 and below 1 (got {sparsity})")
-    if isinstance(lengths, float | int) and not 0 < lengths <= 1:
-        raise ValueError(f"lengths must be above 0 and at most 1 (got {lengths})")
-    if epochs < 0:
-        raise ValueError(f"epochs must be at least 0 (got {epochs})")
     model, tokenizer = unwrap(model, tokenizer)
-    layers = len(layer_parts(model))
-    if sparsity > 0:
-        check_block(model, block)
-    if isinstance(lengths, Mapping):
-        check_lengths(lengths_after(lengths, layers), layers)
+    check_classifier(model, TEXTS)
+    dials = Dials.of(model, width=width, sparsity=sparsity, block=block, lengths=lengths, epochs=epochs, seed=seed)
     if is_int8(model):
         raise ValueError("model must have no int8 weights (got some): compress first, then quantize")
     check_genuine(model)
     taken = list_texts(texts, columns)
     tokenizer = load_tokenizer(model) if tokenizer is None else tokenizer
-    rows = encode(tokenizer, taken, length_limit(tokenizer, architecture_of(model).max_seqlen, max_length))
-    teacher = copy.deepcopy(model).to("cpu", torch.float32).eval()
+    limit = length_limit(tokenizer, architecture_of(model).max_seqlen, max_length)
+    learns_on, file = check_device(device), None if checkpoint is None else Path(checkpoint)
+    if file is not None and dials.epochs > 0:
+        check_writable(file)
+    rows = encode(tokenizer, taken, limit)
     made_for = {
-        "width": width,
-        "sparsity": sparsity,
-        "block": list(block),
-        "lengths": _plain(lengths),
-        "epochs": epochs,
-        "seed": seed,
+        **dials.made_for(),
+        "problem_type": problem_type(model.config),
         "weights": fingerprint(model),
         "texts": hashlib.sha256(rows.ids.tobytes() + rows.lengths.tobytes()).hexdigest(),
     }
-    recovery = Recovery(epochs, seed, torch.device(device), None if checkpoint is None else Path(checkpoint), made_for)
+    recovery = Recovery(dials.epochs, dials.seed, learns_on, file, made_for)
+    with fit_to_learn(learns_on):
+        small = _cut_and_teach(copy.deepcopy(model).to("cpu", torch.float32).eval(), rows, dials, recovery)
+    small.config.compression = dials.described()
+    return small
+
+
+def _cut_and_teach(
+    teacher: Any, rows: EncodedTexts, dials: Dials, recovery: Recovery
+) -> CompressedForSequenceClassification:
+    """Return a smaller model, cut anew or as the checkpoint has it, which has learnt where it is to learn."""
+    sparsity, block, seed = dials.sparsity, dials.block, dials.seed
     saved = recovery.saved()
     sample = _sample(rows, seed)
     few = sample[:: max(1, len(sample) // _FEW_BATCHES)]
     if saved is not None:
         small = smaller(teacher, Widths(tuple(saved["heads"]), tuple(saved["neurons"])), saved["lengths"])
     else:
-        small = narrow(teacher, sample, width)
-        small.config.lengths = _schedule(small, teacher, few, lengths)
-    if epochs > 0:
+        small = narrow(teacher, sample, dials.width, heads_at_once(teacher, block) if sparsity > 0 else 1)
+        small.config.lengths = _schedule(small, teacher, few, dials.lengths)
+    if dials.epochs > 0:
         pruning = Pruning(sparsity, lambda share: prune(small, few, share, block, seed)) if sparsity > 0 else None
         if saved is not None:
             rate = saved["rate"]
-        else:  # what zeros cost shows when they come: it is taken for much
-            apart = divergence(answers(teacher, sample), answers(small, sample), teacher.config)
-            rate = learning_rate(math.inf if pruning is not None else float(apart))
-        recovery.run(small, teacher, rows, saved, rate, pruning)
+        elif pruning is not None:  # what zeros cost shows when they come: it is taken for much
+            rate = learning_rate(math.inf)
+        else:
+            rate = learning_rate(distance(answers(teacher, sample), answers(small, sample), teacher.config))
+        if saved is None and rate == 0:
+            _log.info("the smaller model answers as the given one does: there is nothing to learn")
+        else:
+            recovery.run(small, teacher, rows, saved, rate, pruning)
     elif sparsity > 0:
         prune(small, sample, sparsity, block, seed)
-    small.config.compression = {
-        **({} if width == 1 else {"width": width}),
-        **({} if sparsity == 0 else {"sparsity": sparsity, "block": list(block)}),
-        **({} if lengths is None else {"lengths": _plain(lengths)}),
-        "epochs": epochs,
-    }
     return small
 
 
 def _schedule(
-    small: CompressedForSequenceClassification,
-    teacher: Any,
-    few: Sequence[Batch],
-    lengths: float | Mapping[int, float] | None,
+    small: CompressedForSequenceClassification, teacher: Any, few: Sequence[Batch], lengths: Lengths
 ) -> list[float]:
     """Return the lengths of a smaller model, which has none yet, as they are or found by what they cost its answers."""
     layers = len(small.config.heads)
@@ -178,14 +177,9 @@ def _schedule(
 
     def loss(tried: Sequence[float]) -> float:
         small.config.lengths = list(tried)
-        return float(divergence(expected, answers(small, few), teacher.config))
+        return distance(expected, answers(small, few), teacher.config)
 
-    return find_schedule(layers, float(lengths), loss)
-
-
-def _plain(lengths: float | Mapping[int, float] | None) -> Any:
-    """Return lengths as a configuration in JSON may hold them."""
-    return {str(layer): share for layer, share in lengths.items()} if isinstance(lengths, Mapping) else lengths
+    return find_schedule(layers, lengths, loss)
 
 
 def _sample(rows: EncodedTexts, seed: int) -> list[Batch]:

@@ -1,6 +1,6 @@
 """Make layers narrower: which heads and neurons stay is found on texts, without gradients and without labels.
 
-Sub-layers are compared by how much the model's answers change when half of one's units are gone (see `divergence`),
+Sub-layers are compared by how much the model's answers change when half of one's units are gone (see `distance`),
 and by how much of its output is lost with each group of units; what costs least for the work it saves goes first. The
 output projections are then solved for anew, from the bottom, so that each narrower sub-layer gives what the model's own
 gives, in spite of what was lost below it (arXiv:2204.09656, 2303.04185, 2308.03449).
@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from moco_rt.architectures.compressed.layers import Widths, layer_parts
 from moco_rt.architectures.compressed.model import CompressedConfig, CompressedForSequenceClassification
-from moco_rt.compression.answers import answers, divergence
+from moco_rt.compression.answers import answers, distance
 from moco_rt.compression.reconstruction import Removals, order_removals, solve
 from moco_rt.compression.sub_layers import Batch, SubLayer, Walk, sub_layers, watch, with_one
 
@@ -26,23 +26,25 @@ from moco_rt.compression.sub_layers import Batch, SubLayer, Walk, sub_layers, wa
 _NEURONS = 16
 
 
-def narrow(model: Any, batches: Sequence[Batch], width: float) -> CompressedForSequenceClassification:
+def narrow(model: Any, batches: Sequence[Batch], width: float, heads: int = 1) -> CompressedForSequenceClassification:
     """Return a model with a share of the heads and neurons of another, without any training.
 
     Args:
         model: the classifier, in float32.
         batches: texts to choose by, padded.
         width: the share of the multiply-adds in the products of the layers that is left.
+        heads: how many heads go at a time, so that blocks of weights divide those that stay.
 
     Raises:
         ValueError: its layers cannot be made narrower, or not to this width.
     """
-    halves = sub_layers(model, _NEURONS)
+    halves = sub_layers(model, heads, _NEURONS)
     if width == 1:
         return _cut(model, halves, [torch.arange(half.units) for half in halves])
     budget = width * sum(half.units * half.unit_weights for half in halves)
     if sum(half.step * half.unit_weights for half in halves) > budget:
-        raise ValueError(f"width must leave every layer a head and {_NEURONS} neurons (got {width})")
+        some = "a head" if heads == 1 else f"{heads} heads, as few as the blocks divide,"
+        raise ValueError(f"width must leave every layer {some} and {_NEURONS} neurons (got {width})")
     removals, losses = _measure(model, halves, batches)
     removed = _share_out(halves, removals, losses, budget)
     kept = [each.kept(count) for each, count in zip(removals, removed, strict=True)]
@@ -58,7 +60,7 @@ def _measure(model: Any, halves: Sequence[SubLayer], batches: Sequence[Batch]) -
     for half in tqdm(halves, desc="widths", delay=2, leave=False):
         linear = model.get_submodule(half.path)
         walk.take_step()
-        moments = torch.zeros(linear.in_features + 1, linear.in_features + 1)
+        moments = linear.weight.new_zeros(linear.in_features + 1, linear.in_features + 1)
         tokens = 0
         with watch(linear) as seen:
             for place, mask in enumerate(walk.masks):
@@ -88,7 +90,7 @@ def _loss_without(
     before = linear.weight.detach().clone(), linear.bias.detach().clone()
     _set(linear, half, order.kept(len(order.units) // 2), moments, products)
     try:
-        return float(divergence(expected, answers(model, batches), model.config))
+        return distance(expected, answers(model, batches), model.config)
     finally:
         _copy_into(linear, *before)
 
@@ -126,8 +128,8 @@ def _rebuild(model: Any, halves: Sequence[SubLayer], kept: Sequence[Tensor], bat
         full_linear, linear = model.get_submodule(half.path), rebuilt.get_submodule(half.path)
         full.take_step()
         cut.take_step()
-        moments = torch.zeros(linear.in_features + 1, linear.in_features + 1)
-        products = torch.zeros(linear.out_features, linear.in_features + 1)
+        moments = linear.weight.new_zeros(linear.in_features + 1, linear.in_features + 1)
+        products = linear.weight.new_zeros(linear.out_features, linear.in_features + 1)
         tokens = 0
         with watch(full_linear) as of_full, watch(linear) as of_cut:
             for place, mask in enumerate(full.masks):
@@ -182,6 +184,7 @@ def _cut(model: Any, halves: Sequence[SubLayer], kept: Sequence[Tensor]) -> Comp
 def smaller(model: Any, widths: Widths, lengths: Sequence[float] = ()) -> CompressedForSequenceClassification:
     """Return a model like another with layers of these widths, whose weights are not set, and these lengths."""
     base = copy.deepcopy(model.config)
+    base.num_hidden_layers = len(widths.heads)  # some may have been taken away since the model was loaded
     config = CompressedConfig(base, widths.heads, widths.neurons, lengths, name_or_path=base.name_or_path)
     made: CompressedForSequenceClassification = CompressedForSequenceClassification(config).to(model.dtype).eval()
     return made

@@ -8,6 +8,7 @@ Layers are pruned one after the other, each on what the pruned ones below it giv
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import astuple
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from moco_rt.architectures.compressed.layers import layer_parts
+from moco_rt.architectures.compressed.layers import head_size, layer_parts
 from moco_rt.architectures.compressed.model import CompressedForSequenceClassification
 from moco_rt.compression.sensitivity import sensitivities
 from moco_rt.compression.sub_layers import Batch, Walk, watch
@@ -35,19 +36,22 @@ _LEAST_KEPT = 0.25
 
 
 def check_block(model: Any, block: Block) -> None:
-    """Refuse blocks that no kernels take, or that do not divide a model's layers.
+    """Refuse blocks that do not divide a model's layers.
 
     Raises:
         ValueError: they are such.
     """
-    if tuple(block) not in BLOCKS:
-        raise ValueError(f"block must be (outputs, inputs), one of {', '.join(map(str, BLOCKS))} (got {block})")
     for part in layer_parts(model):
         for path in astuple(part):
             linear = model.get_submodule(path)
             if linear.out_features % block[0] or linear.in_features % block[1]:
                 sizes = f"{linear.out_features} x {linear.in_features}"
                 raise ValueError(f"block must divide the model's layers (got {block}, and {sizes} of {path})")
+
+
+def heads_at_once(model: Any, block: Block) -> int:
+    """Return how many heads must be left out together for blocks to divide what is left of layers that they divide."""
+    return max(block) // math.gcd(max(block), head_size(model.config))
 
 
 def prune(
@@ -136,7 +140,7 @@ def _moments(walk: Walk, linears: Sequence[torch.nn.Linear]) -> list[Tensor]:
 def _inverse(moments: Tensor) -> Tensor:
     """Return the inverse of second moments with something added to their diagonal: float64."""
     moments = moments.double()
-    ridge = _RIDGE * float(moments.diagonal().mean())
+    ridge = _RIDGE * (float(moments.diagonal().mean()) or 1.0)  # where all inputs are 0 any will do
     inverse: Tensor = torch.linalg.inv(
         moments + ridge * torch.eye(len(moments), dtype=moments.dtype, device=moments.device)
     )

@@ -68,7 +68,7 @@ def order_removals(moments: Tensor, weight: Tensor, bias: Tensor, sub_layer: Sub
         inverse[places, places] = 1  # of inputs that are gone: never read again, and not 0 to divide by
         alive[units] = False
         groups.append(units)
-        errors.append(error / size)
+        errors.append(error / size if size > 0 else 0.0)  # an output that is always 0 loses nothing
     return Removals([*groups, alive.nonzero().flatten()], errors)
 
 
@@ -95,7 +95,8 @@ def solve(moments: Tensor, products: Tensor, kept: Tensor, weight: Tensor) -> tu
 
 def _ridge(moments: Tensor) -> Tensor:
     """Return what is added to the diagonal: nothing for the input that is always 1."""
-    ridge = torch.full((len(moments),), _RIDGE * float(moments.diagonal()[:-1].mean()), dtype=moments.dtype)
+    size = float(moments.diagonal()[:-1].mean()) or 1.0  # where all inputs are 0 any will do
+    ridge = torch.full((len(moments),), _RIDGE * size, dtype=moments.dtype)
     ridge[-1] = 0
     return ridge
 

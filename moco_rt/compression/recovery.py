@@ -71,7 +71,7 @@ def learning_rate(apart: float) -> float:
     """Return the largest step for a model that has been cut: small where little was lost, or learning would lose more.
 
     Args:
-        apart: how far its answers are from the given model's (`answers.divergence`).
+        apart: how far its answers are from the given model's (`answers.distance`).
     """
     return _RATE * min(1.0, apart / _FAR)
 
@@ -213,8 +213,8 @@ def _share_of_rate(step: int, steps: int) -> float:
 def _loss(student: Any, teacher: Any, batch: dict[str, Tensor]) -> Tensor:
     """Return what a batch says of how far a model is from its teacher."""
     with torch.no_grad():
-        given = teacher(**batch, output_hidden_states=True)
-    found = student(**batch, output_hidden_states=True)
+        given = teacher(**batch, output_hidden_states=True, return_dict=True)
+    found = student(**batch, output_hidden_states=True, return_dict=True)
     loss = divergence(given.logits, found.logits, teacher.config)
     real = batch["attention_mask"].bool()
     distances = []

@@ -6,6 +6,7 @@ for the work that it saves (as LengthDrop's search does, arXiv:2010.07003, with 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from tqdm import tqdm
@@ -42,6 +43,19 @@ def share_seen(lengths: Sequence[float]) -> float:
     return sum(seen) / len(seen)
 
 
+def check_share(layers: int, share: float) -> None:
+    """Refuse a share of the tokens that no schedule of so many layers sees.
+
+    Raises:
+        ValueError: it is below what the shortest schedule sees, or below 1 where there is one layer.
+    """
+    if layers == 1 and share < 1:
+        raise ValueError(f"lengths must be 1 for a model of one layer, which reads all tokens (got {share})")
+    fewest = share_seen([_SHARES[-1]] * layers)
+    if share < fewest:
+        raise ValueError(f"lengths must leave at least {math.ceil(100 * fewest) / 100:.2f} (got {share})")
+
+
 def find_schedule(layers: int, share: float, loss: Callable[[Sequence[float]], float]) -> list[float]:
     """Return lengths with which all layers together see a share of the tokens.
 
@@ -53,8 +67,7 @@ def find_schedule(layers: int, share: float, loss: Callable[[Sequence[float]], f
     Raises:
         ValueError: no schedule sees so few.
     """
-    if share_seen([_SHARES[-1]] * layers) > share:
-        raise ValueError(f"lengths must leave at least {share_seen([_SHARES[-1]] * layers):.2f} (got {share})")
+    check_share(layers, share)
     lengths, lost = [1.0] * layers, 0.0
     with tqdm(total=100, desc="lengths", unit="%", delay=2, leave=False) as progress:
         while share_seen(lengths) > share:

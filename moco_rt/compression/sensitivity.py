@@ -32,10 +32,13 @@ def sensitivities(model: Any, batches: Sequence[Batch], seed: int) -> dict[str, 
     inner: Any = model.model
     paths = [path for part in layer_parts(inner) for path in astuple(part)]
     outputs: dict[str, Tensor] = {}
+
+    def keep(path: str, output: Tensor) -> None:
+        if output.requires_grad:  # another call only finds out which tokens go on
+            outputs[path] = output
+
     handles = [
-        inner.get_submodule(path).register_forward_hook(
-            lambda _, __, output, path=path: outputs.__setitem__(path, output)
-        )
+        inner.get_submodule(path).register_forward_hook(lambda _, __, output, path=path: keep(path, output))
         for path in paths
     ]
     generator = torch.Generator().manual_seed(seed)
@@ -43,7 +46,7 @@ def sensitivities(model: Any, batches: Sequence[Batch], seed: int) -> dict[str, 
     try:
         with torch.enable_grad():
             for batch in batches:
-                loss = surprise(model(**batch).logits, model.config, generator)
+                loss = surprise(model(**batch, return_dict=True).logits, model.config, generator)
                 gradients = torch.autograd.grad(loss, [outputs[path] for path in paths])
                 for path, gradient in zip(paths, gradients, strict=True):
                     sums[path] += gradient.float().square().flatten(end_dim=-2).sum(dim=0)

@@ -42,12 +42,13 @@ class SubLayer:
         return (units[:, None] * self.unit + torch.arange(self.unit)).flatten()
 
 
-def sub_layers(model: Any, neurons: int) -> list[SubLayer]:
+def sub_layers(model: Any, heads: int, neurons: int) -> list[SubLayer]:
     """Return the attention and the feed-forward network of each layer, in the order in which they run.
 
     Args:
         model: a classifier of a family whose layers can be made narrower.
-        neurons: how many are left out at a time.
+        heads: how many are left out at a time.
+        neurons: the same of neurons.
 
     Raises:
         ValueError: its layers cannot be made narrower.
@@ -55,8 +56,8 @@ def sub_layers(model: Any, neurons: int) -> list[SubLayer]:
     size, hidden = head_size(model.config), model.config.hidden_size
     found = []
     for layer, part in enumerate(layer_parts(model)):
-        heads = model.get_submodule(part.query).out_features // size
-        found.append(SubLayer(layer, part.output, size, heads, 1, 4 * hidden * size))
+        all_heads = model.get_submodule(part.query).out_features // size
+        found.append(SubLayer(layer, part.output, size, all_heads, heads, 4 * hidden * size))
         found.append(SubLayer(layer, part.down, 1, model.get_submodule(part.up).out_features, neurons, 2 * hidden))
     return found
 

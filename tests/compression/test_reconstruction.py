@@ -38,7 +38,7 @@ def no_ridge(monkeypatch):
 
 
 @pytest.mark.usefixtures("no_ridge")
-@pytest.mark.parametrize(("unit", "units", "step"), [(1, 24, 4), (1, 12, 1), (4, 6, 1)])
+@pytest.mark.parametrize(("unit", "units", "step"), [(1, 24, 4), (1, 12, 1), (4, 6, 1), (4, 6, 2)])
 def test_errors_are_those_of_the_best_weights(unit, units, step):
     sub_layer = SubLayer(0, "", unit, units, step, 1)
     x, weight, bias = sample(unit * units)
@@ -87,3 +87,18 @@ def test_all_inputs_give_the_weights_back():
     solved, solved_bias = solve(moments, products, torch.arange(6), weight)
     torch.testing.assert_close(solved, weight, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(solved_bias, bias, rtol=1e-3, atol=1e-3)
+
+
+def test_an_output_that_is_always_0_loses_nothing():
+    x, weight, bias = sample(12)
+    sub_layer = SubLayer(0, "", 1, 12, 4, 1)
+    assert order_removals(moments_of(x), 0 * weight, 0 * bias, sub_layer).errors == [0.0, 0.0, 0.0]
+
+
+def test_inputs_that_are_always_0_leave_the_weights_as_they_are():
+    x, weight, bias = sample(12)
+    nothing = moments_of(0 * x)
+    assert max(order_removals(nothing, weight, bias, SubLayer(0, "", 1, 12, 4, 1)).errors) < 1
+    solved, solved_bias = solve(nothing, torch.cat([weight, bias[:, None]], dim=1) @ nothing, torch.arange(12), weight)
+    torch.testing.assert_close(solved, weight)
+    torch.testing.assert_close(solved_bias, bias)

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from moco_rt.compression.schedule import find_schedule, lengths_after, share_seen
+from moco_rt.compression.schedule import check_share, find_schedule, lengths_after, share_seen
 
 
 def test_a_mapping_holds_from_a_layer_on():
@@ -41,3 +41,15 @@ def test_tokens_are_left_out_where_least_is_lost():
 def test_a_share_that_no_schedule_has_is_refused(one_line_error):
     with one_line_error(ValueError, "lengths must leave at least 0.20 (got 0.1)"):
         find_schedule(6, 0.1, lambda _: 0.0)
+
+
+def test_a_share_below_1_is_refused_for_one_layer(one_line_error):
+    with one_line_error(ValueError, "lengths must be 1 for a model of one layer, which reads all tokens (got 0.5)"):
+        find_schedule(1, 0.5, lambda _: 0.0)
+    assert find_schedule(1, 1.0, lambda _: 0.0) == [1.0]
+
+
+def test_the_least_share_that_is_named_is_one_that_a_schedule_has(one_line_error):
+    with one_line_error(ValueError, "lengths must leave at least 0.30 (got 0.29)"):
+        check_share(2, 0.29)
+    check_share(2, 0.30)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 from transformers.masking_utils import create_bidirectional_mask
 
@@ -94,6 +95,7 @@ class BertLike(Layered):
         output: Tensor = layer.feed_forward_chunk(hidden)
         return output
 
+    @torch.no_grad()  # it is ranked, and no gradients go through ranks
     def received_attention(self, layer: int, hidden: Tensor, attention_mask: Tensor) -> Tensor:
         """Attention that tokens receive, over heads and real queries: hidden (rows, S, D) -> (rows, S) float32."""
         linears, size = self._named_linears(self._layers[layer]), head_size(self._model.config)
