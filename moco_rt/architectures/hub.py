@@ -20,11 +20,16 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
 from moco_rt.storage import complete_replacing
 
-_CONFIG, _PICKLED = "config.json", "pytorch_model.bin"
+_CONFIG = "config.json"
+#: Files of weights, or an index of them: of those that are there transformers reads the first.
+_WEIGHTS = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
 #: Parts of the names of what torch adds to a layer that is trained for int8.
 _IMITATION, _OBSERVER = "fake_quant", "activation_post_process"
 #: Seconds that the hub has for its first answer.
@@ -149,17 +154,44 @@ def _unwrapped(model: Any, source: Source, device_map: Any) -> Any:
         model: as transformers read it.
         source: where it lies.
         device_map: see transformers.
+
+    Raises:
+        OSError: the weights are not in files of the usual names.
     """
-    if (file := find_file(source, _PICKLED)) is None:
-        return model
     weights = {
         name.replace(".module.", "."): weight
-        for name, weight in torch.load(file, map_location="cpu", weights_only=True, mmap=True).items()
+        for file in _weight_files(source)
+        for name, weight in _weights_in(file).items()
         if _IMITATION not in name and _OBSERVER not in name
     }
     plain = type(model).from_pretrained(None, config=model.config, state_dict=weights, device_map=device_map)
     plain.name_or_path = source.name
     return plain
+
+
+def _weight_files(source: Source) -> list[Path]:
+    """Return the files that hold the weights of a model, in one piece or in several.
+
+    Raises:
+        OSError: there are none of the usual names.
+    """
+    for name in _WEIGHTS:
+        if (file := find_file(source, name)) is None:
+            continue
+        if name not in (SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_INDEX_NAME):
+            return [file]
+        parts = sorted(set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()))
+        found = [find_file(source, part) for part in parts]
+        return [part for part in found if part is not None]  # all are there: transformers has read them
+    raise OSError(f"{source.name} must hold its weights in one of {', '.join(_WEIGHTS)} (got none of them)")
+
+
+def _weights_in(file: Path) -> dict[str, Tensor]:
+    """Return the weights in a file by their names."""
+    if file.suffix == ".safetensors":
+        return load_file(file)
+    weights: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    return weights
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -23,9 +23,10 @@ def pack(model: Any) -> Any:
     """Return a model of the same class whose encoder runs on the packed kernels: without exits or a certificate.
 
     It answers as the model does, to rounding, with zeros in place of the states of padding, and shares its modules
-    with it; the kernels have a copy of the weights as they are now. Calls that the kernels do not cover (hidden states
-    or attentions asked for, embeddings in place of ids, positions of one's own, rows not padded on the right, training
-    mode) go to the model's own encoder.
+    with it; the kernels have a copy of the weights as they are now, and a new one after calls in training mode. Calls
+    that the kernels do not cover (hidden states or attentions asked for, there or by the configuration, embeddings in
+    place of ids, positions of one's own, rows not padded on the right, training mode of any part of the encoder) go to
+    the model's own encoder.
 
     Args:
         model: `...ForTokenClassification`, `...ForQuestionAnswering`, or what `AutoModel` loads, of a covered family of
@@ -40,8 +41,8 @@ def pack(model: Any) -> Any:
     """
     if not isinstance(model, PreTrainedModel):
         raise TypeError(f"model must be a Hugging Face model (got {type(model).__name__})")
-    check_genuine(model)
     base = model.base_model
+    check_genuine(_in_its_place(base)[1] if base is model else model)
     packed_base = _shallow_copy(base)
     packed_base.forward = _PackedForward(base)
     if base is model:
@@ -72,6 +73,8 @@ class _PackedForward:
         if base.device.type != "cpu":
             raise ValueError(f"the packed kernels need a model on the CPU (got {base.device})")
         self._base = base
+        # By their mode all go: of the base model itself the packed one is a copy, with a mode of its own.
+        self._shared = tuple(base.modules())[1:]
         self._architecture = architecture
         self._pack_weights()
         self._max_seqlen = architecture.max_seqlen
@@ -80,6 +83,7 @@ class _PackedForward:
     def _pack_weights(self) -> None:
         self._encoder: TransformerClassifier = self._architecture.encoder(self._base.dtype, classifier=False)
         self._places = WeightPlaces(self._base)
+        self._trained_since = False
 
     def __call__(
         self,
@@ -89,16 +93,26 @@ class _PackedForward:
         **others: Any,
     ) -> Any:
         """Return the hidden states (rows, S, D), pooled where the model pools, as the base model does."""
-        as_tuple = others.pop("return_dict", None) is False
-        more_is_asked = any(other is not None and other is not False for other in others.values())
-        if input_ids is None or more_is_asked or self._base.training or not _padded_on_the_right(attention_mask):
+        in_training = any(part.training for part in self._shared)
+        self._trained_since |= in_training
+        if input_ids is None or in_training or self._asks_for_more(others) or not _padded_on_the_right(attention_mask):
             types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-            kind = {"return_dict": False} if as_tuple else {}
-            return self._base(input_ids, attention_mask=attention_mask, **types, **others, **kind)
+            return self._base(input_ids, attention_mask=attention_mask, **types, **others)
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         output = self._output(self._hidden(input_ids, attention_mask, token_type_ids))
+        as_tuple = self._settings(others, "return_dict")["return_dict"] is False
         return output.to_tuple() if as_tuple else output
+
+    def _asks_for_more(self, others: Mapping[str, Any]) -> bool:
+        """Tell whether a call, or the configuration where the call does not say, asks for more than the last states."""
+        asked = self._settings(others, "output_attentions", "output_hidden_states")
+        return any(value is not None and value is not False for name, value in asked.items() if name != "return_dict")
+
+    def _settings(self, others: Mapping[str, Any], *names: str) -> dict[str, Any]:
+        """Return the arguments of a call that are not None, and of these names what the configuration says else."""
+        given = {name: value for name, value in others.items() if value is not None}
+        return {name: getattr(self._base.config, name, None) for name in names} | given
 
     def __reduce__(self) -> Any:
         """Copies and pickles pack the weights anew."""
@@ -113,7 +127,7 @@ class _PackedForward:
     @torch.no_grad()
     def _hidden(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """Hidden states (rows, S, D), zeros in the place of padding."""
-        if self._places.have_changed():
+        if self._trained_since or self._places.have_changed():
             self._pack_weights()
         batch = PackedBatch(attention_mask)
         batch.take_ids(input_ids, token_type_ids)
@@ -126,10 +140,12 @@ class _PackedForward:
 
 
 def _padded_on_the_right(mask: Tensor | None) -> bool:
-    """Tell whether every row begins with its real tokens."""
+    """Tell whether a mask of integers or bools says of every row that it begins with its real tokens."""
     if mask is None:
         return True
-    return mask.dim() == 2 and bool(mask[:, 0].all()) and not bool((mask[:, 1:] > mask[:, :-1]).any())
+    if mask.dim() != 2 or mask.is_floating_point():
+        return False
+    return bool(mask[:, 0].all()) and not bool((mask[:, 1:] > mask[:, :-1]).any())
 
 
 class _Headless(torch.nn.Module):
@@ -156,6 +172,16 @@ def _headless_architecture_of(base: Any) -> Architecture:
     Raises:
         ValueError: its family is not covered, or driving its parts would not compute what it computes.
     """
+    adapter, around = _in_its_place(base)
+    return adapter(around)
+
+
+def _in_its_place(base: Any) -> tuple[Callable[[Any], Architecture], Any]:
+    """Return what drives the classifiers on a base model, and that model as one holds it, pooler or no pooler.
+
+    Raises:
+        ValueError: its family is not covered.
+    """
     adapter = adapter_of_base(base)
     kind: Any = type(base)
     pooler = {}
@@ -166,4 +192,4 @@ def _headless_architecture_of(base: Any) -> Architecture:
     with torch.device("meta"):
         around = holder(base.config)
     around.add_module(base.base_model_prefix, base)
-    return adapter(around)
+    return adapter, around

@@ -8,6 +8,8 @@ from functools import partial
 from itertools import islice
 from typing import TypeVar
 
+from moco_rt.inputs.tokenization import TokenlessTextError
+
 #: Texts, or images, and what those of a chunk are encoded to.
 Item = TypeVar("Item")
 Rows = TypeVar("Rows")
@@ -33,6 +35,7 @@ def prefetch_encoded(
         The place of the chunk's first text, the texts, and what `encode` made of them.
 
     Raises:
+        TokenlessTextError: by the place among all texts.
         Exception: whatever reading the texts raises, after those before it have been given.
     """
     chunks = _chunks(texts, CHUNK_TEXTS if chunk is None else chunk)
@@ -48,7 +51,10 @@ def prefetch_encoded(
         begun = begin(lambda items: partial(encode, items))
         while begun is not None:
             start, items, rows = begun
-            found = rows()
+            try:
+                found = rows()
+            except TokenlessTextError as error:
+                raise TokenlessTextError(error.text, start + error.place) from None
             failure: Exception | None = None
             try:
                 begun = begin(lambda items: background.submit(encode, items).result)

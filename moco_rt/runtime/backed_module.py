@@ -57,13 +57,14 @@ class BackedModule(torch.nn.Module):
     def _apply(self, *args: Any, **kwargs: Any) -> BackedModule:
         """Run by `.to`, `.half` and their like: where weights have moved, the backend is chosen anew.
 
-        What cannot be done, because there is no such device or the backend that was asked for does not cover it, leaves
-        everything as it was.
+        What cannot be done, because there is no such device, the backend that was asked for does not cover it, or exits
+        or a certificate were made for another dtype, leaves everything as it was.
         """
         before = WeightsBefore(self.model)
         try:
             super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
             if before.have_moved():
+                self._check_form()  # before float16 becomes float32 again, with rounded weights
                 if (dtype := dtype_to_run_in(self.model)) is not None:
                     self.model.to(dtype)
                 self._choose_backend()
@@ -74,7 +75,15 @@ class BackedModule(torch.nn.Module):
 
     def _choose_backend(self) -> None:
         """Choose for what the model is now; one that began without exits stays so."""
+        self._check_form()
         self._backend = choose_backend("whole" if self._stays_whole else self._asked_for, self.model)
+
+    def _check_form(self) -> None:
+        """Refuse the model's numeric form where something that goes with the model was made for another; here nothing.
+
+        Raises:
+            ValueError: it was.
+        """
 
     def __getstate__(self) -> dict[str, Any]:
         """The state without what copies and pickles make anew: the compiled policy and the backend's weights."""

@@ -113,6 +113,7 @@ def _apply(layers: Sequence[tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
     return torch.nn.functional.linear(x, *layers[-1])
 
 
+@_learning()
 def fit_off_ramp(
     site: str, feature: str, rows: Recordings, validation: Recordings, seed: int, task: Task = SINGLE_LABEL
 ) -> tuple[OffRamp, OffRamp]:

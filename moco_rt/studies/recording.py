@@ -82,11 +82,11 @@ class Recordings:
         Raises:
             ValueError: there is none.
         """
-        usable = np.isfinite(self.logits).all(axis=1) & np.isfinite(self.given).all(axis=1)
+        usable = np.isfinite(np.hstack([self.logits, self.given])).all(axis=1)
         if usable.all():
             return self
         if not usable.any():
-            raise ValueError(f"model must answer some rows with finite numbers (got none in {len(usable)} rows)")
+            raise ValueError(f"model must answer some rows with finite numbers (got none in {len(self.logits)} rows)")
         return self.take(np.flatnonzero(usable))
 
     def copy(self) -> Recordings:

@@ -75,7 +75,8 @@ def accelerate(
     probabilities at every layer. A search makes one path of policies, over all numeric forms that are tried, from
     "nothing changes" to the fastest: each is faster than all with fewer changed answers. On rows that nothing has seen,
     Learn-then-Test with fixed-sequence testing (arXiv:2110.01052) finds how far along it the promise holds, and the
-    fastest policy up to there is taken: to ask for less never gives a slower one. The model is not changed.
+    fastest policy up to there is taken: to ask for less never gives a slower one. The model is put in evaluation mode,
+    and not changed.
 
     Texts that the tokenizer turns into equal tokens (for a cascade the last tier's) are one unit: they are used for
     one of the three jobs only, and count once in the certificate. For a cascade, the first of them stands for the

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ from moco_rt.architectures.conversion import check_quantizable, int8_copy, to_dt
 from moco_rt.inputs.batching import length_sorted_batches
 from moco_rt.inputs.images import Images, check_column, list_images
 from moco_rt.inputs.texts import TextInput, Texts, list_texts
-from moco_rt.inputs.tokenization import length_limit
+from moco_rt.inputs.tokenization import TokenlessTextError, length_limit
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.classifiers.choice import class_for
 from moco_rt.runtime.classifiers.image import EarlyExitImageClassificationModel
@@ -73,11 +75,13 @@ def quantize(
             `text2` or `text_pair`.
 
     Returns:
-        The copy, which `EarlyExitTextClassificationModel`, `accelerate` and `save_pretrained` take like any other.
+        The copy, in evaluation mode, which `EarlyExitTextClassificationModel`, `accelerate` and `save_pretrained` take
+        like any other.
 
     Raises:
         TypeError: model is not a sequence classifier, or texts is a single text or holds something else.
-        ValueError: its family, or the processor, is not covered; there are no texts.
+        ValueError: its family, or the processor, is not covered; there are no texts, or only one where answers are
+            numbers; the tokenizer makes no token of a text.
     """
     if takes_images(unwrap(model)[0]):
         return _quantize_on_images(model, texts, image_processor, check_column(columns))
@@ -86,7 +90,7 @@ def quantize(
     max_seqlen = architecture_of(model).max_seqlen
     tokenizer = load_tokenizer(model) if tokenizer is None else tokenizer
     longest = length_limit(tokenizer, max_seqlen, max_length)
-    batches, _ = length_sorted_batches(tokenizer, _spread(taken), longest, _BATCH_ROWS)
+    batches = _batches_of(taken, tokenizer, longest)
     return quantize_on(model, batches, 0.0 if isinstance(model, CompressedForSequenceClassification) else None)
 
 
@@ -101,22 +105,42 @@ def quantize_variant(model: Any, texts: Sequence[TextInput], tokenizer: Any, max
         tokenizer: the model's.
         max_length: in tokens.
     """
-    batches, _ = length_sorted_batches(tokenizer, _spread(texts), max_length, _BATCH_ROWS)
-    return quantize_on(model, batches, agreement=0.0)
+    return quantize_on(model, _batches_of(texts, tokenizer, max_length), agreement=0.0)
 
 
 def _quantize_on_images(model: Any, images: Images, image_processor: Any, column: str | None) -> Any:
     some = _spread(list_images(images, column))
     model, processor = unwrap(model, image_processor, "image_processor")
-    fast = EarlyExitImageClassificationModel(model)
-    fast.image_processor = load_image_processor(model) if processor is None else processor
-    batches = [fast.batch_of(some[start : start + _BATCH_ROWS]) for start in range(0, len(some), _BATCH_ROWS)]
-    return quantize_on(model, [{"pixel_values": batch} for batch in batches])
+    with _same_modes_afterwards(model):
+        fast = EarlyExitImageClassificationModel(model)
+        fast.image_processor = load_image_processor(model) if processor is None else processor
+        batches = [fast.batch_of(some[start : start + _BATCH_ROWS]) for start in range(0, len(some), _BATCH_ROWS)]
+        return quantize_on(model, [{"pixel_values": batch} for batch in batches])
+
+
+def _batches_of(texts: Sequence[TextInput], tokenizer: Any, max_length: int) -> Batches:
+    """Tokenise some of the texts into padded batches; raises as `encode`, by the places among all of them."""
+    places = _spread(range(len(texts)))
+    try:
+        return length_sorted_batches(tokenizer, [texts[place] for place in places], max_length, _BATCH_ROWS)[0]
+    except TokenlessTextError as error:
+        raise TokenlessTextError(error.text, places[error.place], len(texts)) from None
 
 
 def _spread(rows: Sequence[Any]) -> list[Any]:
     """Return so many rows, or all, spread evenly: they may be sorted by class."""
     return [rows[place] for place in np.linspace(0, len(rows) - 1, min(_ROWS, len(rows)), dtype=int)]
+
+
+@contextlib.contextmanager
+def _same_modes_afterwards(model: Any) -> Iterator[None]:
+    """Give every module of a model its mode back, training or evaluation: our classes put it in evaluation mode."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def quantize_on(model: Any, batches: Batches, agreement: float | None = None) -> Any:
@@ -126,11 +150,20 @@ def quantize_on(model: Any, batches: Batches, agreement: float | None = None) ->
         model: the model.
         batches: texts or images.
         agreement: share of answers that must stay; None: that of `quantize`.
+
+    Raises:
+        ValueError: the model is not covered, or there is only one row where answers are numbers.
     """
-    agreement = _AGREEMENT if agreement is None else agreement
+    with _same_modes_afterwards(model):
+        return _quantized(model, batches, _AGREEMENT if agreement is None else agreement)
+
+
+def _quantized(model: Any, batches: Batches, agreement: float) -> Any:
     numbers = model.config.problem_type == "regression" or model.config.num_labels == 1
     task = None if numbers else task_of(model.config)
     check_quantizable(model)
+    if numbers and (rows := sum(len(next(iter(batch.values()))) for batch in batches)) < 2:
+        raise ValueError(f"rows must be at least 2 where answers are numbers, for they must vary (got {rows})")
     model = to_dtype(model, None)
     kind = class_for(model)
     expected = _logits(kind(model), batches)
@@ -160,11 +193,11 @@ def quantize_on(model: Any, batches: Batches, agreement: float | None = None) ->
         _log.warning("int8: for %.2f%% of answers, in float32 stay %s", 100 * kept, ", ".join(keep))
     else:
         _log.info("int8: %.2f%% of answers stay", 100 * kept)
-    return int8_copy(model, smooths[strength], keep)
+    return int8_copy(model, smooths[strength], keep).eval()
 
 
 def _agreement(logits: Tensor, expected: Tensor, task: Task | None) -> float:
-    """Return the share of answers that stay; of numbers, of the variance of each, the least.
+    """Return the share of answers that stay; of numbers, of the variance of each, the least; 0 where that is NaN.
 
     Args:
         logits: (rows, C) float32.
@@ -173,7 +206,8 @@ def _agreement(logits: Tensor, expected: Tensor, task: Task | None) -> float:
     """
     if task is not None:
         return float(task.same(expected.cpu().numpy(), logits.cpu().numpy()).mean())
-    return 1 - float(((logits - expected).var(dim=0) / expected.var(dim=0).clamp(min=1e-12)).max())
+    changed = float(((logits - expected).var(dim=0) / expected.var(dim=0).clamp(min=1e-12)).max())
+    return 0.0 if math.isnan(changed) else 1 - changed
 
 
 @torch.no_grad()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import pytest
 import torch
 from huggingface_hub import errors
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from safetensors.torch import save_file
 from transformers import BertConfig, BertForSequenceClassification
 
 from moco_rt import EarlyExitTextClassificationModel
@@ -100,14 +102,35 @@ def test_names_that_cannot_be_on_the_hub_are_refused(one_line_error, name):
         EarlyExitTextClassificationModel.from_pretrained(name)
 
 
-def test_weights_that_sparseml_trained_for_int8_are_read_by_their_plain_names(tmp_path):
-    """Its linear layers are wrapped; beside each weight lie the scales by which training imitated int8."""
-    given = BertForSequenceClassification(
+def save_in_one_file(weights, file, kind):
+    if kind == "safetensors":
+        save_file({name: weight.contiguous() for name, weight in weights.items()}, file, metadata={"format": "pt"})
+    else:
+        torch.save(weights, file)
+
+
+def save_weights(weights, folder, kind, parts):
+    """As transformers names files of weights: one, or several with an index."""
+    stem, ending = {"safetensors": ("model", "safetensors"), "pickled": ("pytorch_model", "bin")}[kind]
+    if parts == 1:
+        save_in_one_file(weights, folder / f"{stem}.{ending}", kind)
+        return
+    names = sorted(weights)
+    files = [f"{stem}-{part + 1:05}-of-{parts:05}.{ending}" for part in range(parts)]
+    for part, file in enumerate(files):
+        save_in_one_file({name: weights[name] for name in names[part::parts]}, folder / file, kind)
+    places = {name: files[place % parts] for place, name in enumerate(names)}
+    (folder / f"{stem}.{ending}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+
+
+@pytest.fixture
+def trained_for_int8():
+    """A model, and its weights as SparseML saves them."""
+    model = BertForSequenceClassification(
         BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, vocab_size=99)
     ).eval()
-    given.config.save_pretrained(tmp_path)
     weights = {}
-    for name, weight in given.state_dict().items():
+    for name, weight in model.state_dict().items():
         stem, _, leaf = name.rpartition(".")
         if ".encoder." in name and "LayerNorm" not in name:
             weights[f"{stem}.module.{leaf}"] = weight
@@ -115,17 +138,49 @@ def test_weights_that_sparseml_trained_for_int8_are_read_by_their_plain_names(tm
             weights[f"{stem}.quant.activation_post_process.zero_point"] = torch.zeros(1, dtype=torch.int32)
         else:
             weights[name] = weight
-    torch.save(weights, tmp_path / "pytorch_model.bin")
+    return model, weights
+
+
+def assert_same_weights(found, expected):
+    for name, weight in expected.state_dict().items():
+        torch.testing.assert_close(found.state_dict()[name], weight, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("parts", [1, 2], ids=["one file", "several files"])
+@pytest.mark.parametrize("kind", ["safetensors", "pickled"])
+def test_weights_that_sparseml_trained_for_int8_are_read_by_their_plain_names(tmp_path, trained_for_int8, kind, parts):
+    """Its linear layers are wrapped; beside each weight lie the scales by which training imitated int8."""
+    given, weights = trained_for_int8
+    given.config.save_pretrained(tmp_path)
+    save_weights(weights, tmp_path, kind, parts)
     loaded = load_model(str(tmp_path))
     assert loaded.name_or_path == str(tmp_path)
-    for name, weight in given.state_dict().items():
-        torch.testing.assert_close(loaded.state_dict()[name], weight, rtol=0, atol=0)
+    assert_same_weights(loaded, given)
     loaded.save_pretrained(tmp_path / "again")
     zeros = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     torch.save(zeros, tmp_path / "again" / "pytorch_model.bin")  # which transformers would not read either
-    again = load_model(str(tmp_path / "again"))
-    for name, weight in given.state_dict().items():
-        torch.testing.assert_close(again.state_dict()[name], weight, rtol=0, atol=0)
+    assert_same_weights(load_model(str(tmp_path / "again")), given)
+
+
+def test_of_two_files_of_weights_that_sparseml_trained_the_one_is_read_that_transformers_reads(
+    tmp_path, trained_for_int8
+):
+    given, weights = trained_for_int8
+    given.config.save_pretrained(tmp_path)
+    save_weights(weights, tmp_path, "safetensors", 1)
+    save_weights({name: torch.zeros_like(weight) for name, weight in weights.items()}, tmp_path, "pickled", 1)
+    assert_same_weights(load_model(str(tmp_path)), given)
+
+
+def test_weights_that_sparseml_trained_under_a_name_that_is_not_known_are_refused(
+    tmp_path, trained_for_int8, one_line_error
+):
+    given, weights = trained_for_int8
+    config = {**given.config.to_dict(), "model_type": "bert", "transformers_weights": "others.safetensors"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_in_one_file(weights, tmp_path / "others.safetensors", "safetensors")
+    with one_line_error(OSError, "must hold its weights in one of model.safetensors, "):
+        load_model(str(tmp_path))
 
 
 def test_pickled_weights_of_others_are_left_to_transformers(tmp_path):

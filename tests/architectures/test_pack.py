@@ -37,6 +37,7 @@ from transformers import (
 )
 
 import moco_rt
+from moco_rt.architectures import pack as pack_module
 
 LENGTHS = [17, 1, 33, 40, 2]
 LONGEST = 3
@@ -109,6 +110,123 @@ def test_what_the_kernels_do_not_cover_goes_to_the_model_itself(tiny_classifier,
     torch.testing.assert_close(tuples[0][0][LONGEST], tuples[1][0][LONGEST], atol=1e-4, rtol=0)
     model.train()
     assert packed(**inputs)[0].requires_grad
+
+
+@every_model
+def test_what_the_configuration_asks_for_is_answered(tiny_classifier, kind):
+    model = tiny_classifier(kind, **MODELS[kind])
+    packed = moco_rt.pack(model)
+    inputs = make_inputs(LENGTHS)
+    with torch.no_grad():
+        model.config.output_hidden_states = True
+        assert len(packed(**inputs).hidden_states) == len(model(**inputs).hidden_states)
+        assert "hidden_states" not in packed(**inputs, output_hidden_states=False)
+
+
+# The heads of EuroBERT and ModernBERT do not take tuples from their own encoder.
+@pytest.mark.parametrize(
+    "kind",
+    [*(kind for kind in MODELS if kind.__name__.endswith("Model")), BertForTokenClassification],
+    ids=lambda kind: kind.__name__,
+)
+def test_a_configuration_that_asks_for_tuples_gets_them(tiny_classifier, kind):
+    model = tiny_classifier(kind, **MODELS[kind])
+    packed = moco_rt.pack(model)
+    inputs = make_inputs(LENGTHS)
+    model.config.return_dict = False
+    with torch.no_grad():
+        assert type(packed(**inputs)) is type(model(**inputs)) is tuple
+        assert packed(**inputs, return_dict=True).keys() == model(**inputs, return_dict=True).keys()
+
+
+def test_attentions_that_the_configuration_asks_for_are_answered(tiny_classifier):
+    model = tiny_classifier(BertModel, **SIZES, attn_implementation="eager")
+    packed = moco_rt.pack(model)
+    model.config.output_attentions = True
+    inputs = make_inputs(LENGTHS)
+    assert len(packed(**inputs).attentions) == len(model(**inputs).attentions) == SIZES["num_hidden_layers"]
+
+
+def test_a_mask_of_floating_point_goes_to_the_model_itself(tiny_classifier):
+    model = tiny_classifier(BertModel, **SIZES)
+    inputs = make_inputs(LENGTHS)
+    inputs["attention_mask"] = inputs["attention_mask"].float()
+    assert torch.equal(moco_rt.pack(model)(**inputs)[0], model(**inputs)[0])
+
+
+@pytest.fixture
+def kernel_calls(monkeypatch):
+    """A list that gets an entry for every call that the kernels answer."""
+    calls = []
+    own = pack_module._PackedForward._hidden
+
+    def counted(*arguments):
+        calls.append(1)
+        return own(*arguments)
+
+    monkeypatch.setattr(pack_module._PackedForward, "_hidden", counted)
+    return calls
+
+
+@pytest.mark.parametrize("kind", [BertModel, BertForTokenClassification], ids=lambda kind: kind.__name__)
+def test_in_training_mode_the_encoder_is_trained_and_answers_afterwards_as_trained(tiny_classifier, kind, kernel_calls):
+    model = tiny_classifier(kind, **SIZES)
+    packed = moco_rt.pack(model)
+    inputs = make_inputs(LENGTHS)
+    before = packed.eval()(**inputs)[0].detach()
+    assert len(kernel_calls) == 1
+    weight = packed.base_model.encoder.layer[0].output.dense.weight
+    untrained = weight.detach().clone()
+    packed.train()
+    optimiser = torch.optim.SGD(packed.parameters(), lr=0.1)
+    for _ in range(2):
+        optimiser.zero_grad()
+        packed(**inputs)[0].square().mean().backward()
+        optimiser.step()
+    assert len(kernel_calls) == 1
+    assert not torch.equal(weight, untrained)
+    real = inputs["attention_mask"].bool()
+    after = packed.eval()(**inputs)[0][real]
+    assert len(kernel_calls) == 2
+    assert not torch.allclose(after, before[real], atol=1e-3)
+    with torch.no_grad():
+        torch.testing.assert_close(after.detach(), model.eval()(**inputs)[0][real], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", [BertModel, BertForTokenClassification], ids=lambda kind: kind.__name__)
+def test_of_a_model_in_training_mode_the_kernels_answer_once_it_is_evaluated(tiny_classifier, kind, kernel_calls):
+    model = tiny_classifier(kind, **SIZES).train()
+    packed = moco_rt.pack(model)
+    inputs = make_inputs(LENGTHS)
+    packed(**inputs)
+    assert not kernel_calls
+    packed.eval()(**inputs)
+    assert len(kernel_calls) == 1
+    packed.base_model.encoder.layer[1].train()
+    packed(**inputs)
+    assert len(kernel_calls) == 1
+    model.eval()
+    packed(**inputs)
+    assert len(kernel_calls) == 2
+
+
+@pytest.mark.parametrize("kind", [BertModel, RobertaModel, AlbertModel, MPNetModel], ids=lambda kind: kind.__name__)
+def test_an_encoder_without_a_pooler_is_covered(tiny_classifier, tmp_path, kind):
+    tiny_classifier(kind, **MODELS[kind]).save_pretrained(tmp_path)
+    model = kind.from_pretrained(tmp_path, add_pooling_layer=False).eval()
+    inputs = make_inputs(LENGTHS)
+    with torch.no_grad():
+        expected, found = model(**inputs), moco_rt.pack(model)(**inputs)
+    assert found.keys() == expected.keys()
+    real = inputs["attention_mask"].bool()
+    torch.testing.assert_close(found[0][real], expected[0][real], atol=1e-4, rtol=0)
+
+
+def test_an_encoder_that_does_more_than_its_class_says_is_refused(tiny_classifier, one_line_error):
+    model = tiny_classifier(BertModel, **SIZES)
+    model.encoder.layer[1].output.LayerNorm.eps = 0.1
+    with one_line_error(ValueError, "encoder.layer.1.output.LayerNorm.eps must be 1e-12"):
+        moco_rt.pack(model)
 
 
 def test_the_model_stays_as_it_is_and_shares_its_modules(tiny_classifier):

@@ -8,6 +8,7 @@ import pytest
 
 from moco_rt.inputs import prefetch
 from moco_rt.inputs.prefetch import prefetch_encoded
+from moco_rt.inputs.tokenization import TokenlessTextError
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 7, 8])
@@ -43,6 +44,20 @@ def test_an_error_while_encoding_comes_in_its_place(monkeypatch):
     assert next(chunks) == (0, ["a", "b"], [1.0, 1.0])
     with pytest.raises(ZeroDivisionError):
         next(chunks)
+
+
+def test_a_text_without_tokens_is_named_by_its_place_among_all(monkeypatch):
+    monkeypatch.setattr(prefetch, "CHUNK_TEXTS", 10)
+
+    def encode(texts):
+        if "" in texts:
+            raise TokenlessTextError("", texts.index(""), len(texts))
+        return texts
+
+    found = []
+    with pytest.raises(TokenlessTextError, match="text at place 37 must have at least one token"):
+        found.extend(start for start, _, _ in prefetch.prefetch_encoded([*map(str, range(37)), "", "x"], encode))
+    assert found == [0, 10, 20]
 
 
 @pytest.mark.parametrize(("chunk", "sizes"), [(2, [2, 1]), (3, [3]), (8, [3])])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -12,11 +13,12 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from tokenizers import AddedToken, normalizers
+from tokenizers import AddedToken, normalizers, processors
 from transformers import AutoTokenizer, ByT5Tokenizer, CanineTokenizer
 
+from moco_rt import EarlyExitTextClassificationModel
 from moco_rt.encoding.hugging_face import private_copy
-from moco_rt.inputs.tokenization import encode
+from moco_rt.inputs.tokenization import TokenlessTextError, encode
 
 TEXTS = ["a good film was bad", "", ("a film", "not good but bad"), "film " * 90, "<plot> the <plot>"]
 
@@ -169,6 +171,34 @@ def test_tokenizers_in_python_are_used_as_they_are(kind):
 def test_what_the_library_cannot_take_is_named(tokenizer, text, one_line_error):
     with one_line_error(ValueError, "texts must be valid Unicode (got a lone surrogate U+D83D as character"):
         encode(tokenizer, ["film", text], 8)
+
+
+@pytest.mark.parametrize("text", ["", " ", ("", "")], ids=repr)
+def test_a_text_without_a_token_is_refused_by_its_place(tokenizer, text, one_line_error):
+    assert len(encode(tokenizer, ["film", text], 8)) == 2
+    tokenizer.backend_tokenizer.post_processor = processors.Sequence([])
+    words = f"text at place 1 of 3 must have at least one token (got none from {text!r})"
+    with one_line_error(TokenlessTextError, words):
+        encode(tokenizer, ["film", text, text], 8)
+
+
+def test_a_text_without_a_token_is_shown_in_a_line_however_long_it_is(tokenizer):
+    tokenizer.backend_tokenizer.post_processor = processors.Sequence([])
+    with pytest.raises(TokenlessTextError) as caught:
+        encode(tokenizer, ["\n" * 100_000], 8)
+    assert len(str(caught.value)) < 200
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), again.text, again.place) == (str(caught.value), caught.value.text, 0)
+
+
+def test_before_a_text_without_a_token_is_refused_nothing_is_computed(
+    tiny_bert, tokenizer, one_line_error, monkeypatch
+):
+    tokenizer.backend_tokenizer.post_processor = processors.Sequence([])
+    fast = EarlyExitTextClassificationModel(tiny_bert())
+    monkeypatch.setattr(fast, "run_packed", None)
+    with one_line_error(TokenlessTextError, "text at place 2 must have at least one token (got none from '')"):
+        fast.predict(["a film", "good", ""], tokenizer=tokenizer)
 
 
 def test_a_nul_is_encoded(tokenizer):

@@ -9,10 +9,12 @@ import threading
 import numpy as np
 import pytest
 import torch
+from path_samples import CLASSES, with_path
 from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel, pipeline
 from transformers.utils import logging as transformers_logging
 
 from moco_rt import EarlyExitTextClassificationModel, LinearCondition
+from moco_rt.policies.fingerprints import model_identity
 
 IDS = torch.tensor([[2, 11, 12, 3], [2, 13, 3, 0]])
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
@@ -90,6 +92,61 @@ def test_a_move_that_fails_leaves_the_model_as_it_was(tiny_bert, move):
     assert all(torch.equal(tensor, before[name]) for name, tensor in fast.state_dict().items())
     assert torch.equal(fast(IDS, MASK).logits, expected)
     assert torch.equal(fast.float()(IDS, MASK).logits, expected)
+
+
+@pytest.fixture
+def bound(tiny_bert, tmp_path):
+    """A model with a rule that was made for its dtype."""
+    fast = EarlyExitTextClassificationModel(tiny_bert())
+    fast.add_rule(always(), 1, "encoder", 0, "attention")
+    fast.save_pretrained(tmp_path)
+    return EarlyExitTextClassificationModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_exits_that_were_made_for_a_dtype_refuse_another_and_go_on(bound, one_line_error, dtype):
+    before = {name: tensor.clone() for name, tensor in bound.state_dict().items()}
+    name = str(dtype).removeprefix("torch.")
+    with one_line_error(ValueError, f"made for a model with another dtype: float32 (got {name})"):
+        bound.to(dtype)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in bound.state_dict().items())
+    assert (bound.dtype, bound.backend) == (torch.float32, "packed")
+    assert bound(IDS, MASK).exit_rule.tolist() == [0, 0]
+
+
+def test_a_certificate_without_exits_refuses_another_dtype(tiny_bert, one_line_error):
+    fast = with_path(EarlyExitTextClassificationModel(tiny_bert(labels=CLASSES)))
+    fast.policy.made_for = model_identity(fast.model)
+    fast.policy.take_step(0)
+    fast.policy.certificate = object()
+    assert not fast.policy.exits
+    with one_line_error(ValueError, "made for a model with another dtype: float32 (got bfloat16)"):
+        fast.to(torch.bfloat16)
+
+
+def test_a_model_whose_weights_were_cast_behind_its_back_does_not_answer(bound, one_line_error):
+    bound.model.to(torch.bfloat16)
+    for _ in range(2):
+        with one_line_error(ValueError, "made for a model with another dtype: float32 (got bfloat16)"):
+            bound(IDS, MASK)
+    bound.model.to(torch.float32)
+    assert bound(IDS, MASK).exit_rule.tolist() == [0, 0]
+
+
+def test_exits_that_were_made_for_a_dtype_let_the_model_move_within_it(bound):
+    copied = copy.deepcopy(bound)
+    for weight in copied.model.parameters():
+        weight.data = weight.data.clone()
+    for same in (bound.float(), bound.to("cpu"), copied.to(torch.float32), pickle.loads(pickle.dumps(bound))):
+        assert same(IDS, MASK).exit_rule.tolist() == [0, 0]
+
+
+def test_without_exits_a_model_that_was_loaded_may_change_its_dtype(tiny_bert, tmp_path):
+    EarlyExitTextClassificationModel(tiny_bert()).save_pretrained(tmp_path)
+    fast = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
+    assert fast.to(torch.bfloat16)(IDS, MASK).logits.dtype == torch.bfloat16
+    fast.save_pretrained(tmp_path)
+    assert EarlyExitTextClassificationModel.from_pretrained(tmp_path).dtype == torch.bfloat16
 
 
 def test_dtype_converts_a_copy(tiny_bert):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import pytest
 import torch
+from image_samples import make_image_classifier, make_pictures
+from tokenizers import processors
+from transformers import ViTForImageClassification, ViTImageProcessorPil
 
 from moco_rt import EarlyExitTextClassificationModel, compress
 from moco_rt.architectures import SINGLE_LABEL, MultiLabel, architecture_of
 from moco_rt.architectures.conversion import describe, int8_copy
 from moco_rt.inputs.batching import length_sorted_batches
+from moco_rt.inputs.tokenization import TokenlessTextError
 from moco_rt.quantization.int8_linear import Int8Linear
 from moco_rt.tuning import quantize as quantization
 from moco_rt.tuning.quantize import quantize
@@ -162,6 +167,55 @@ def test_what_cannot_be_quantised_is_refused(model, word_tokenizer, one_line_err
         quantize(model, [], tokenizer=word_tokenizer)
     with one_line_error(ValueError, "model must have no int8 weights yet (got some)"):
         quantize(int8_copy(model), TEXTS, tokenizer=word_tokenizer)
+
+
+@pytest.mark.parametrize("labels", [1, 2])
+def test_numbers_of_one_text_are_refused_for_they_do_not_vary(tiny_bert, word_tokenizer, one_line_error, labels):
+    model = tiny_bert(labels=labels, problem_type="regression")
+    with one_line_error(ValueError, "rows must be at least 2 where answers are numbers, for they must vary (got 1)"):
+        quantize(model, ["a film"], tokenizer=word_tokenizer)
+
+
+def test_numbers_that_are_none_do_not_stay():
+    expected = torch.tensor([[1.0], [2.0], [float("nan")]])
+    assert quantization._agreement(expected, expected, None) == 0
+    assert quantization._agreement(expected[:2], expected[:2] * float("nan"), None) == 0
+
+
+def modes_of(model):
+    return {name: module.training for name, module in model.named_modules()}
+
+
+def test_every_module_keeps_its_mode(tiny_bert, word_tokenizer, one_line_error):
+    model = tiny_bert().train()
+    model.bert.encoder.layer[0].eval()
+    before = modes_of(model)
+    found = quantize(model, TEXTS[:20], tokenizer=word_tokenizer)
+    assert modes_of(model) == before
+    assert not any(modes_of(found).values())
+    quantization.quantize_variant(model, TEXTS[:20], word_tokenizer, 16)
+    assert modes_of(model) == before
+    model.config.problem_type = "regression"
+    with one_line_error(ValueError, "rows must be at least 2"):
+        quantize(model, TEXTS[:1], tokenizer=word_tokenizer)
+    assert modes_of(model) == before
+
+
+def test_every_module_of_a_model_of_images_keeps_its_mode(tiny_classifier):
+    model = make_image_classifier(tiny_classifier, ViTForImageClassification).train()
+    quantize(model, make_pictures(4), image_processor=ViTImageProcessorPil(size={"height": 24, "width": 24}))
+    assert all(modes_of(model).values())
+
+
+def test_a_text_without_a_token_is_refused_by_its_place_among_all(tiny_bert, word_tokenizer, one_line_error):
+    plain = copy.deepcopy(word_tokenizer)
+    plain.backend_tokenizer.post_processor = processors.Sequence([])
+    texts = ["a film"] * 1000
+    texts[-1] = ""
+    with one_line_error(
+        TokenlessTextError, "text at place 999 of 1,000 must have at least one token (got none from '')"
+    ):
+        quantize(tiny_bert(), texts, tokenizer=plain)
 
 
 def test_of_a_variant_and_a_smaller_model_all_layers_are_quantised(tiny_bert, word_tokenizer, monkeypatch):

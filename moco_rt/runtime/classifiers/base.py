@@ -13,21 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from moco_rt._C import Results
-from moco_rt.architectures import (
-    IMAGES,
-    Source,
-    find_file,
-    find_source,
-    load_model,
-    warn_where_untrained,
-)
+from moco_rt.architectures import IMAGES, Source, find_file, find_source, load_model, warn_where_untrained
 from moco_rt.architectures.conversion import Dtype, describe
 from moco_rt.architectures.pipelines import PipelineModel
 from moco_rt.architectures.sites import exit_sites
 from moco_rt.policies.bag_of_tokens import AnyOffRamp
 from moco_rt.policies.conditions import Condition, LinearCondition
 from moco_rt.policies.findings import SearchReport
-from moco_rt.policies.fingerprints import check_made_for, loading_identity, model_identity
+from moco_rt.policies.fingerprints import check_made_for, loading_identity, model_identity, numeric_form
 from moco_rt.policies.monitor import Alarm, Monitor, watch
 from moco_rt.policies.policy import Exit, Policy, PolicyState
 from moco_rt.quantization.hf_quantizer import is_int8
@@ -131,6 +124,15 @@ class EarlyExitClassifier(PipelineModel, BackedModule):
         if isinstance(self._backend, WholeBackend):
             raise ValueError(f"exits need the backend packed or reference (got whole, because {self._backend.reason})")
 
+    def _check_form(self) -> None:
+        """Refuse the model's numeric form where exits or a certificate were made for another."""
+        self._check_policy({"dtype": numeric_form(self.model)})
+
+    def _check_policy(self, own: Mapping[str, Any]) -> None:
+        """Refuse exits or a certificate that were made for another model than is described."""
+        if self.policy.exits or self.policy.certificate is not None:
+            check_made_for(self.policy.made_for, own, "the policy")
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the C classes by their number."""
@@ -208,8 +210,8 @@ class EarlyExitClassifier(PipelineModel, BackedModule):
         Raises:
             ValueError: a rule is a plain callable, which has no form on disk, or the policy is of other weights.
         """
-        check_made_for(self.policy.made_for, model_identity(self.model), "the policy")
-        self.policy.made_for |= model_identity(self.model)
+        self._check_policy(own := model_identity(self.model))
+        self.policy.made_for |= own
         if self._given:
             self.policy.made_for["given"] = model_identity(self.given.model)
         with checkpoints.replacing(directory) as fresh:
@@ -290,9 +292,8 @@ class EarlyExitClassifier(PipelineModel, BackedModule):
         return EarlyExitOutput(*(x.to(device) for x in (results.logits, results.exit_site, results.exit_rule)))
 
     def _compiled_policy(self) -> tuple[PolicyState, dict[str, CompiledExitPoint]]:
-        policy = self.policy
+        policy, compiled = self.policy, self._compiled
         state = policy.state
-        compiled = self._compiled
         if compiled is None or compiled[0] is not state:
             compiled = (state, compile_exits(policy))
             self._compiled = compiled
