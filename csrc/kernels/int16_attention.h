@@ -40,14 +40,14 @@ inline __attribute__((always_inline)) PairVec shift_right(PairVec v, PairVec n) 
 #endif
 }
 
-// 2^14 * 2^(-x / 2^12), error up to 2e-4 of it and 1: whole octaves are shifts, what is left t is the minimax
-// polynomial 1 - 0.6916 t + 0.2312 t^2 - 0.0396 t^3 with 1 at t = 0.
+// 2^14 * 2^(-x / 2^12), rounded to the nearest whole number, error up to 2e-4 of it besides: whole octaves are shifts,
+// what is left t is the minimax polynomial 1 - 0.6916 t + 0.2312 t^2 - 0.0396 t^3 with 1 at t = 0, in 2^-15.
 inline __attribute__((always_inline)) PairVec exp2_of_minus(PairVec x) {
   const PairVec t = x << 4;  // in 2^-16, what does not fit falls off
-  PairVec p = (PairVec){} + 3787 - high_product(t, (PairVec){} + 649);
-  p = (PairVec){} + 11331 - high_product(t, p);
-  p = (PairVec){} + 16384 - high_product(t, p);
-  return shift_right(p, x >> 12);
+  PairVec p = (PairVec){} + 7574 - high_product(t, (PairVec){} + 1298);
+  p = (PairVec){} + 22662 - high_product(t, p);
+  p = (PairVec){} + 32767 - high_product(t, p);
+  return (shift_right(p, x >> 12) + 1) >> 1;
 }
 
 inline int32_t largest(IntVec v) {
@@ -130,40 +130,76 @@ inline int32_t largest_of_keys(const int32_t* scores, int64_t first, int64_t las
   return largest(top);
 }
 
+// The weights of one query for a span of keys from `begin` to `end`, of which those from `first` to `last` have
+// weights; returns their sum. top: the largest score of these.
+inline int32_t weights_of_span(const int32_t* score, float scale, int32_t top, int64_t begin, int64_t end,
+                               int64_t first, int64_t last, uint32_t* weight) {
+  IntVec total = {};
+  for (int64_t group = begin; group < end; group += 2 * kKeyStep) {
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < kKeyStep; i += kWidth) {
+      const auto distance = [&](int64_t k) {
+        // Behind the row's keys may stand anything: what does not fit there falls off, as of words it may.
+        const auto words = (IntVec)(BitVec{} + static_cast<uint32_t>(top) - (BitVec)load_scores(score + k));
+        const Vec below = __builtin_convertvector(words, Vec) * scale;
+        return (BitVec) __builtin_convertvector(min(below, splat(65535.0F)), IntVec);
+      };
+      const int64_t low = group + i;
+      const int64_t high = low + kKeyStep;
+      BitVec pairs = (BitVec)exp2_of_minus((PairVec)pair_of(distance(low), distance(high)));
+      if (low < first || high + kWidth > last) {
+        pairs &= pair_of((BitVec)there(low, first, last), (BitVec)there(high, first, last));
+      }
+      total = add_pairs(total, pairs, BitVec{} + 0x00010001);
+      store_words(weight + group / 2 + i, pairs, Whole{});
+    }
+  }
+#pragma GCC unroll 4
+  for (int32_t half = kWidth / 2; half > 0; half /= 2) total += __builtin_shuffle(total, lane_numbers() ^ half);
+  return total[0];
+}
+
+// Parts of spans from their sums: each as much smaller as its largest score is below that of all.
+inline void parts_of_spans(int64_t spans, const int32_t* tops, float scale, float* parts) {
+  constexpr float kLn2 = 0.693147181F;
+  int32_t top = tops[0];
+  for (int64_t s = 1; s < spans; ++s) top = tops[s] > top ? tops[s] : top;
+  float total = 0;
+  for (int64_t s = 0; s < spans; ++s) {
+    const auto below = static_cast<float>(static_cast<uint32_t>(top) - static_cast<uint32_t>(tops[s]));
+    const float factor = parts[s] == 0 ? 0 : exp(splat(below * scale * (-kLn2 / 4096)))[0];
+    total += parts[s] * factor;
+    parts[s] = factor;
+  }
+  for (int64_t s = 0; s < spans; ++s) parts[s] /= total;
+}
+
 void softmax_int16(const int32_t* scores, int64_t ld_scores, float scale, int64_t queries, int64_t first, int64_t last,
-                   int64_t keys, uint32_t* weights, int64_t ld_weights, float* inverse) {
+                   int64_t keys, uint32_t* weights, int64_t ld_weights, float* parts, int64_t ld_parts, int32_t* tops) {
   for (int64_t q = 0; q < queries; ++q) {
     const int32_t* score = scores + q * ld_scores;
-    uint32_t* weight = weights + q * ld_weights;
-    const int32_t top = largest_of_keys(score, first, last);
-    IntVec total = {};
-    for (int64_t group = 0; group < keys; group += 2 * kKeyStep) {
-#pragma GCC unroll 4
-      for (int64_t i = 0; i < kKeyStep; i += kWidth) {
-        const auto distance = [&](int64_t k) {
-          // Behind the row's keys may stand anything: what does not fit there falls off, as of words it may.
-          const auto words = (IntVec)(BitVec{} + static_cast<uint32_t>(top) - (BitVec)load_scores(score + k));
-          const Vec below = __builtin_convertvector(words, Vec) * scale;
-          return (BitVec) __builtin_convertvector(min(below, splat(65535.0F)), IntVec);
-        };
-        const int64_t low = group + i;
-        const int64_t high = low + kKeyStep;
-        BitVec pairs = (BitVec)exp2_of_minus((PairVec)pair_of(distance(low), distance(high)));
-        if (low < first || high + kWidth > last) {
-          pairs &= pair_of((BitVec)there(low, first, last), (BitVec)there(high, first, last));
-        }
-        total = add_pairs(total, pairs, BitVec{} + 0x00010001);
-        store_words(weight + group / 2 + i, pairs, Whole{});
-      }
+    float* part = parts + q * ld_parts;
+    int64_t spans = 0;
+    for (int64_t begin = 0; begin < keys; begin += kKeySpan) {
+      const int64_t end = keys - begin < kKeySpan ? keys : begin + kKeySpan;
+      const int64_t from = first > begin ? first : begin;
+      const int64_t to = last < end ? last : end;
+      // Of a span without keys of its own the weights become zero whatever the top is, and it is not above all others.
+      tops[spans] = largest_of_keys(score, from < to ? from : first, from < to ? to : first + 1);
+      part[spans] = static_cast<float>(
+          weights_of_span(score, scale, tops[spans], begin, end, from, to, weights + q * ld_weights));
+      ++spans;
     }
-#pragma GCC unroll 4
-    for (int32_t half = kWidth / 2; half > 0; half /= 2) total += __builtin_shuffle(total, lane_numbers() ^ half);
-    inverse[q] = 1.0F / static_cast<float>(total[0]);
+    if (spans == 1) {
+      part[0] = 1.0F / part[0];
+    } else {
+      parts_of_spans(spans, tops, scale, part);
+    }
   }
 }
 
-void add_received_int16(const uint32_t* weights, int64_t ld_weights, const float* inverse, int64_t queries,
-                        int64_t keys, float* received) {
+void add_received_int16(const uint32_t* weights, int64_t ld_weights, const float* part, int64_t ld_parts,
+                        int64_t queries, int64_t keys, float* received) {
   for (int64_t group = 0; group < keys; group += 2 * kKeyStep) {
     for (int64_t half = 0; half < 2 && group + half * kKeyStep < keys; ++half) {
       const int64_t begin = group + half * kKeyStep;
@@ -173,7 +209,7 @@ void add_received_int16(const uint32_t* weights, int64_t ld_weights, const float
           BitVec pairs;
           memcpy(&pairs, weights + q * ld_weights + group / 2 + i, sizeof pairs);
           const BitVec number = half == 0 ? pairs & 0xffff : pairs >> 16;
-          sum += __builtin_convertvector((IntVec)number, Vec) * inverse[q];
+          sum += __builtin_convertvector((IntVec)number, Vec) * part[q * ld_parts];
         }
         store(received + begin + i, sum, lanes);
       });

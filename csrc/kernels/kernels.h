@@ -71,6 +71,9 @@ struct SparsePanel {
 // occur.
 constexpr int64_t kKeyBlock = 64;
 constexpr int64_t kKeyStep = 16;
+// Weights in int16 are whole numbers beside the largest of so many keys: of one that is far above all others, the many
+// that are less than half of a 2^14th of it together have at most 512 / 2^15 of the probability.
+constexpr int64_t kKeySpan = 512;
 static constexpr int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
 // What a token's embedding is summed from: (any, D) each, words times scale. Null: no positions, no types, no norm.
@@ -198,20 +201,24 @@ struct Int16Attention {
   void (*scores)(int64_t M, int64_t N, int64_t words, const uint32_t* a, int64_t ld_a, const Columns& b, int32_t* c,
                  int64_t ld_c);
 
-  // c = a b, or c + a b.
-  void (*context)(int64_t M, int64_t N, int64_t words, const uint32_t* a, int64_t ld_a, const Columns& b, float* c,
-                  int64_t ld_c, bool add);
+  // c[m] = factor[m] a[m] b, or c[m] + that.
+  //   factor: (M), ld_factor apart
+  void (*context)(int64_t M, int64_t N, int64_t words, const uint32_t* a, int64_t ld_a, const Columns& b,
+                  const float* factor, int64_t ld_factor, float* c, int64_t ld_c, bool add);
 
-  // weights[q][k] = 2^14 * 2^(-scale / 2^12 * (max - scores[q][k])) for keys from first to last, in words as those of
-  // values, zeros for the others, and inverse[q] = 1 / their sum. Any two scores are less than 2^31 apart.
-  //   scores: (queries, keys), readable up to a multiple of 32; weights: (queries, words); inverse: (queries)
+  // The softmax of each query over its keys from first to last, in spans of kKeySpan keys: the weight of a key is
+  // weights[q][k] * parts[q][span], and 0 of all other keys. weights[q][k] = 2^14 * 2^(-scale / 2^12 * (max -
+  // scores[q][k])), rounded, with the largest score of the span, in words as those of values. Any two scores are less
+  // than 2^31 apart.
+  //   scores: (queries, keys), readable up to a multiple of 32; weights: (queries, words); parts: (queries, spans);
+  //   tops: (spans), written over
   void (*softmax)(const int32_t* scores, int64_t ld_scores, float scale, int64_t queries, int64_t first, int64_t last,
-                  int64_t keys, uint32_t* weights, int64_t ld_weights, float* inverse);
+                  int64_t keys, uint32_t* weights, int64_t ld_weights, float* parts, int64_t ld_parts, int32_t* tops);
 
-  // received[k] += the sum over q of weights[q][k] * inverse[q].
-  //   weights: (queries, words) as softmax leaves them; inverse: (queries); received: (keys)
-  void (*add_received)(const uint32_t* weights, int64_t ld_weights, const float* inverse, int64_t queries, int64_t keys,
-                       float* received);
+  // received[k] += the sum over q of weights[q][k] * part[q], for keys of one span.
+  //   weights: (queries, words) as softmax leaves them; part: (queries), ld_parts apart; received: (keys)
+  void (*add_received)(const uint32_t* weights, int64_t ld_weights, const float* part, int64_t ld_parts,
+                       int64_t queries, int64_t keys, float* received);
 };
 
 struct KernelTable {

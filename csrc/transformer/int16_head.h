@@ -24,13 +24,16 @@ class Int16Head {
         d_(layout.d),
         limit_(limit_of_keys(layout.d)) {
     const int64_t d = d_;
-    static thread_local Scratch words, queries, keys, values, scores, weights, context;
+    static thread_local Scratch words, queries, keys, values, scores, weights, parts, tops, context;
     query_words_ = queries.of<uint32_t>(kQueryTile * d / 2);
     keys_ = keys.of<uint32_t>(round_up(tokens, kKeyBlock) * d / 2);
     values_ = values.of<uint32_t>(weight_words(tokens) * d + kBlock);  // products read whole blocks
     ld_scores_ = round_up(tokens, kKeyBlock) + kKeyStep;  // not a power of two, which would crowd few sets of the cache
     scores_ = scores.of<int32_t>(kQueryTile * ld_scores_);
     weights_ = weights.of<uint32_t>(kQueryTile * ld_scores_);
+    ld_parts_ = (tokens + kKeySpan - 1) / kKeySpan;
+    parts_ = parts.of<float>(kQueryTile * ld_parts_);
+    tops_ = tops.of<int32_t>(ld_parts_);
     ld_context_ = round_up(d, kBlock);
     context_ = context.of<float>(kQueryTile * ld_context_);
 
@@ -41,6 +44,7 @@ class Int16Head {
     moco::kernels().pack_keys(key_words, d / 2, tokens, d / 2, keys_);
     value_ = Scale(kernels.largest(value, ld_, tokens, d), limit_of_values(tokens));
     kernels.values_to_int16(value, ld_, value_.factor, tokens, d, values_);
+    std::fill_n(values_ + weight_words(tokens) * d, kBlock, 0U);
   }
 
   // query: of the row's first token, at a head; received: (tokens) what queries give keys of attention is added to it,
@@ -86,43 +90,46 @@ class Int16Head {
     }
     constexpr float kLog2E = 1.44269504F;
     const float scale = query.step * key_.step * (4096 * kLog2E) / std::sqrt(static_cast<float>(d_));
-    float inverse[kQueryTile];
-    softmax(tile, keys, scale, inverse);
+    softmax(tile, keys, scale);
+    const auto part_of = [&](int64_t k) { return parts_ + (k - keys.first) / kKeySpan; };
     if (received != nullptr) {
-      kernels.add_received(weights_ + keys.first / 2, ld_scores_, inverse, count, keys.size(), received + keys.first);
+      for (int64_t k = keys.first; k < keys.last; k += kKeySpan) {
+        kernels.add_received(weights_ + k / 2, ld_scores_, part_of(k), ld_parts_, count,
+                             std::min(kKeySpan, keys.last - k), received + k);
+      }
     }
     for (int64_t k = keys.first; k < keys.last; k += kKeyBlock) {
       kernels.context(count, d_, weight_words(std::min(kKeyBlock, keys.last - k)), weights_ + k / 2, ld_scores_,
-                      {values_ + k / 2 * d_, d_, kBlock}, context_, ld_context_, k > keys.first);
+                      {values_ + k / 2 * d_, d_, kBlock}, part_of(k), ld_parts_, context_, ld_context_, k > keys.first);
     }
-    const float step = value_.step + 0 * scale;
-    for (int64_t q = 0; q < count; ++q) inverse[q] *= step;
-    hidden_kernels<float>().scale_rows(context_, ld_context_, inverse, count, d_, queries, ld_);
+    float steps[kQueryTile];
+    std::fill_n(steps, count, value_.step + 0 * scale);
+    hidden_kernels<float>().scale_rows(context_, ld_context_, steps, count, d_, queries, ld_);
   }
 
   // Of the keys of a tile, each query's own have weights.
-  void softmax(Range tile, Range keys, float scale, float* inverse) {
+  void softmax(Range tile, Range keys, float scale) {
     const Int16Attention& kernels = moco::kernels().int16_attention;
     int32_t* scores = scores_ + keys.first;
     uint32_t* weights = weights_ + keys.first / 2;
     if (range_.full()) {
       return kernels.softmax(scores, ld_scores_, scale, tile.size(), 0, tokens_, keys.size(), weights, ld_scores_,
-                             inverse);
+                             parts_, ld_parts_, tops_);
     }
     for (int64_t q = 0; q < tile.size(); ++q) {
       const Range own = keys_of(range_, tile.first + q, tokens_);
       kernels.softmax(scores + q * ld_scores_, ld_scores_, scale, 1, own.first - keys.first, own.last - keys.first,
-                      keys.size(), weights + q * ld_scores_, ld_scores_, inverse + q);
+                      keys.size(), weights + q * ld_scores_, ld_scores_, parts_ + q * ld_parts_, ld_parts_, tops_);
     }
   }
 
   KeyRange range_;
-  int64_t tokens_, ld_, d_, ld_scores_, ld_context_;
+  int64_t tokens_, ld_, d_, ld_scores_, ld_parts_, ld_context_;
   float limit_;  // of queries and keys
   Scale key_, value_;
   uint32_t *query_words_, *keys_, *values_, *weights_;
-  int32_t* scores_;
-  float* context_;
+  int32_t *scores_, *tops_;
+  float *parts_, *context_;
 };
 
 }  // namespace moco

@@ -10,8 +10,14 @@ from instruction_sets import check_same_everywhere
 
 from moco_rt import _C
 
-#: Queries go by 64, keys by 64 and the last ones by 16, pairs of keys by 32.
-LENGTHS = {"one token": [1], "few": [15, 1, 16, 17, 31, 32, 33], "many": [63, 64, 65, 130, 300], "longest": [512]}
+#: Queries go by 64, keys by 64 and the last ones by 16, pairs of keys by 32, weights in int16 by 512 keys.
+LENGTHS = {
+    "one token": [1],
+    "few": [15, 1, 16, 17, 31, 32, 33],
+    "many": [63, 64, 65, 130, 300],
+    "longest": [512],
+    "longer": [1100],
+}
 HEADS = [(1, 2), (3, 20), (2, 32), (2, 64), (1, 50), (1, 128)]
 every_length = pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 every_head = pytest.mark.parametrize(("heads", "d"), HEADS)
@@ -131,6 +137,23 @@ def test_int16_is_as_exact_as_its_numbers_allow(lengths, heads, d, sharpness):
     assert error <= 0.02 * largest
 
 
+@pytest.mark.parametrize("keys", [(-1, -1), (-1, 0), (700, 700)], ids=str)
+@pytest.mark.parametrize("sink", [0.5, 0.9, 0.99])
+@pytest.mark.parametrize("tokens", [64, 300, 512, 513, 1024, 2500, 5000])
+def test_what_many_keys_have_together_is_not_lost_beside_one(tokens, sink, keys):
+    """One key has most of the probability, the others share the rest evenly: as first tokens often do.
+
+    At 512 keys and 99%, each of the others has less than half a step of the weights, so that all of them are lost.
+    """
+    qkv = torch.zeros(tokens, 3, 1, 64)
+    qkv[:, 0, 0, 0] = 8.0
+    qkv[0, 1, 0, 0] = math.log(sink / (1 - sink) * (tokens - 1))
+    qkv[:, 2], qkv[0, 2] = 1.0, 0.0
+    exact = plain(qkv.double(), [tokens], *keys)
+    error = (_C.attention(qkv, [0, tokens], True, *keys).double() - exact).abs().max()
+    assert error <= 512 / 2**15 + 1 / 2047
+
+
 @pytest.mark.parametrize("d", [4, 32, 64])
 @pytest.mark.parametrize("int16", [False, True])
 def test_scores_of_any_size_are_compared_exactly(int16, d):
@@ -192,7 +215,7 @@ def test_every_instruction_set_with_fused_multiply_add_gives_the_same_bits():
         "from moco_rt import _C\n"
         "torch.manual_seed(0)\n"
         "found = hashlib.sha256()\n"
-        "for tokens, heads, d in ((1, 1, 2), (40, 2, 32), (300, 1, 50), (512, 1, 64)):\n"
+        "for tokens, heads, d in ((1, 1, 2), (40, 2, 32), (300, 1, 50), (512, 1, 64), (1300, 2, 32)):\n"
         "    qkv = torch.randn(tokens, 3, heads, d, dtype=torch.float64).float()\n"
         "    found.update(_C.attention(qkv, [0, tokens], int16=True).numpy().tobytes())\n"
         "print(found.hexdigest())\n"

@@ -40,12 +40,12 @@ void multiply_int16(int64_t M, int64_t N, int64_t words, const uint32_t* a, int6
 }
 
 void multiply_int16_to_float(int64_t M, int64_t N, int64_t words, const uint32_t* a, int64_t ld_a, const Columns& b,
-                             float* c, int64_t ld_c, bool add) {
+                             const float* factor, int64_t ld_factor, float* c, int64_t ld_c, bool add) {
   for_sums<Int16Products>(M, N, words, a, ld_a * kWordBytes, b,
                           [&](int64_t m, int64_t n, IntVec sum) __attribute__((always_inline)) {
                             float* to = c + m * ld_c + n;
-                            const Vec value = __builtin_convertvector(sum, Vec);
-                            store(to, add ? value + load(to, Whole{}) : value, Whole{});
+                            const Vec before = add ? load(to, Whole{}) : Vec{};
+                            store(to, before + __builtin_convertvector(sum, Vec) * factor[m * ld_factor], Whole{});
                           });
 }
 
