@@ -33,7 +33,9 @@ from moco_rt.cli_options import (
     TextColumn,
     Threshold,
     Tolerance,
+    beside,
     check_directory,
+    check_texts_model,
     parse_numbers,
     say_lines,
     task_asked_for,
@@ -47,7 +49,7 @@ from moco_rt.inputs.file_formats import Columns
 # What commands run on is imported inside them: help and completion must not wait for transformers and the search.
 
 #: Errors that speak of what was handed over, not of this program.
-_REFUSED = (ImportError, LookupError, OSError, RuntimeError, SafetensorError, TypeError, ValueError)
+_REFUSED = (ArithmeticError, ImportError, LookupError, OSError, RuntimeError, SafetensorError, TypeError, ValueError)
 _INTERRUPTED = 130
 
 app = typer.Typer(
@@ -148,6 +150,8 @@ def accelerate(
 
     rows = read_rows(data, kind, columns)
     kept_apart = None if calibration is None else read_rows(calibration, kind, columns)
+    for name in (*model, *(variant or [])):
+        check_texts_model(name)
     loaded = [load_classifier(name) for name in model]
     last, tokenizer = loaded[-1]
     one = len(loaded) == 1
@@ -200,7 +204,7 @@ def predict(
     from moco_rt.serving.loading import load_answering
 
     if out is None:
-        out = STANDARD if data == STANDARD else data.with_name(f"{data.name}.labels.jsonl")
+        out = STANDARD if data == STANDARD else beside(data, ".labels.jsonl")
     columns = Columns(text_column, text2_column)
     wish = None if certify is None else RowsWish(certify, confidence)
     if data.is_dir():
@@ -267,7 +271,7 @@ def _complain(message: str) -> None:
 
 def _explain(error: BaseException) -> str:
     """The message of an error, in front of it its name where it says nothing by itself."""
-    return f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else str(error)
+    return f"{type(error).__name__}: {error}" if isinstance(error, ArithmeticError | LookupError) else str(error)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from moco_rt.cli_options import TEXTS, Agreement, Format, MaxLength, Text2Column, TextColumn
+from moco_rt.cli_options import TEXTS, Agreement, Format, MaxLength, Text2Column, TextColumn, check_texts_model
 from moco_rt.inputs.file_formats import Columns
 
 # What it runs on is imported inside: help and completion must not wait for it.
@@ -32,10 +32,14 @@ def bench(
     text2_column: Text2Column = None,
 ) -> None:
     """Compare engines on your model, texts and machine: Hugging Face, torch.compile, those installed, and moco_rt."""
+    from moco_rt.benchmark.result import check_picture
     from moco_rt.benchmark.run import benchmark
     from moco_rt.inputs.text_files import read_rows
 
+    if out is not None:
+        check_picture(out)
     rows = read_rows(data, kind, Columns(text_column, text2_column))
+    check_texts_model(model)
     result = benchmark(
         model,
         [row.text for row in rows],

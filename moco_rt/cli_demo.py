@@ -17,6 +17,7 @@ from moco_rt.cli_options import (
     Text2Column,
     TextColumn,
     check_directory,
+    check_texts_model,
 )
 from moco_rt.inputs.file_formats import Columns
 
@@ -50,6 +51,7 @@ def demo(
     if model is None or data is None:
         task = run.embedded_task(out / "model")
     else:
+        check_texts_model(model)
         task = run.load_task(model, data, kind=kind, columns=Columns(text_column, text2_column, label_column))
     comparison = run.run(
         task, out, agreement=agreement, dtype=None if dtype is None else dtype.dtype, max_length=max_length

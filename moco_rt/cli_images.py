@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moco_rt.architectures import Source, find_source, load_image_processor, load_model, task_of
+from moco_rt.architectures import Source, find_source, holds_images_model, load_image_processor, load_model, task_of
 from moco_rt.cli_options import DtypeName, say_lines, task_asked_for
 from moco_rt.inputs.file_formats import Columns, FileFormat
 from moco_rt.inputs.images import find_images
@@ -59,7 +59,7 @@ def accelerate(
         raise ValueError(f"model must be one where data is a folder of images (got {len(models)})")
     images = find_images(folder)
     kept_apart = None if calibration is None else find_images(calibration)
-    model = load_model(find_source(Source(models[0])), images=True)
+    model = load_model(_find_images_model(models[0]), images=True)
     task = task_asked_for(model.config, threshold, tolerance)
     labelled = images if kept_apart is None else kept_apart
     fast = find_policy(
@@ -81,10 +81,19 @@ def predict(model: str, folder: Path, out: Path, dtype: DtypeName | None, *, ove
     Raises:
         ValueError: whatever `predict_folder` refuses.
     """
+    _find_images_model(model)
     fast = EarlyExitImageClassificationModel.from_pretrained(model, dtype=_dtype(dtype))
     processor = load_image_processor(fast.model) if fast.image_processor is None else fast.image_processor
     before, now = predict_folder(fast, processor, folder, out, overwrite=overwrite)
     return say_lines(out, before, now)
+
+
+def _find_images_model(name: str) -> Source:
+    """Return the place of a classifier of images, and refuse one of texts before transformers lists all it knows."""
+    found = find_source(Source(name))
+    if not holds_images_model(name):
+        raise ValueError(f"model must classify images where data is a folder (got {name})")
+    return found
 
 
 def _dtype(name: DtypeName | None) -> Dtype | None:

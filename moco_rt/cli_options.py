@@ -176,6 +176,33 @@ def check_directory(out: Path) -> None:
         raise ValueError(f"out must be a directory that can be written (got {out}: {error.strerror})") from None
 
 
+def check_texts_model(name: str | Path) -> None:
+    """Refuse a cascade, and a classifier of images, where one model of texts is asked for.
+
+    Raises:
+        OSError: there is no such model.
+        ValueError: it is one of these.
+    """
+    from moco_rt.cascades.cascade_files import is_cascade
+    from moco_rt.serving.loading import find_texts_model
+
+    if is_cascade(name):
+        raise ValueError(f"model must be one model (got the cascade {name})")
+    find_texts_model(name)
+
+
+def beside(data: Path, ending: str) -> Path:
+    """Return the path beside the data that is called as it is, with an ending more.
+
+    Raises:
+        ValueError: the data has no name, as the root of the file system.
+    """
+    named = data.resolve() if data.name in ("", "..") else data  # a folder as `.` has its name where it stands
+    if not named.name:
+        raise ValueError(f"out must be given where data has no name (got {data})")
+    return named.with_name(f"{named.name}{ending}")
+
+
 def say_lines(out: Path, before: int, now: int) -> str:
     """Return the line about a file of labels: how many it holds, and how many of them it held before."""
     kept = f", {before:,} of them from an earlier run" if before else ""

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from moco_rt.cli_options import DtypeOption, say_lines
+from moco_rt.cli_options import DtypeOption, beside, check_texts_model, say_lines
 from moco_rt.inputs.file_formats import Columns, FileFormat
 
 # What they run on is imported inside: help and completion must not wait for it.
@@ -38,7 +38,8 @@ def rank(
     if data != STANDARD:
         data.stat()  # before a model is loaded for nothing
     if out is None:
-        out = STANDARD if data == STANDARD else data.with_name(f"{data.name}.ranked.jsonl")
+        out = STANDARD if data == STANDARD else beside(data, ".ranked.jsonl")
+    check_texts_model(model)
     loaded = EarlyExitReranker.from_pretrained(model, dtype=None if dtype is None else dtype.dtype)
     if loaded.tokenizer is None:
         loaded.tokenizer = load_tokenizer(loaded.model)
@@ -90,6 +91,7 @@ def accelerate_queries(
     task = Ranking(keep_top)
     queries = read_queries(data)
     kept_apart = None if calibration is None else read_queries(calibration)
+    check_texts_model(models[0])
     model, tokenizer = load_classifier(models[0])
     fast = find_policy(
         model, queries, task=task, tokenizer=tokenizer, calibration=kept_apart, max_length=max_length, **wish

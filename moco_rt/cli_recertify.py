@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,10 +28,15 @@ def recertify(
     from moco_rt.inputs.labels import true_classes
     from moco_rt.inputs.text_files import read_rows
     from moco_rt.runtime.model import EarlyExitTextClassificationModel
+    from moco_rt.serving.loading import find_texts_model
     from moco_rt.tuning.recertify import recertify as certify_again
 
     rows = read_rows(data, kind, Columns(text_column, text2_column, label_column))
-    fast = (Cascade if is_cascade(model) else EarlyExitTextClassificationModel).from_pretrained(model)
+    if is_cascade(model):
+        fast: Any = Cascade.from_pretrained(model)
+    else:
+        find_texts_model(model)
+        fast = EarlyExitTextClassificationModel.from_pretrained(model)
     has_labels = isinstance(fast, Cascade) or fast.policy.task.has_labels
     labels = true_classes(rows, fast.config) if has_labels else None
     found = certify_again(fast, [row.text for row in rows], labels=labels)

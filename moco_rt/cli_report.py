@@ -19,10 +19,13 @@ def report(
     from moco_rt.cascades.cascade import Cascade
     from moco_rt.cascades.cascade_files import is_cascade
     from moco_rt.policies.findings import SearchReport
+    from moco_rt.ranking.policy import JSON as RANKING
     from moco_rt.reports.page import report_page
     from moco_rt.runtime.checkpoints import FINDINGS
     from moco_rt.runtime.classifiers.choice import class_of
 
+    if (model / RANKING).exists():
+        raise ValueError(f"{model} must give labels for a page (got a reranker: its report() says what is promised)")
     file = model / FINDINGS
     if is_cascade(model):
         certificate = Cascade.from_pretrained(model).certificate
@@ -31,7 +34,7 @@ def report(
     if certificate is None or not file.exists():
         raise ValueError(f"{model} must be a directory that accelerate wrote (it has no {FINDINGS})")
     out = out or model / "report.html"
-    out.write_text(report_page(model.name, certificate, SearchReport.load(file)), encoding="utf-8")
+    out.write_text(report_page(model.resolve().name, certificate, SearchReport.load(file)), encoding="utf-8")
     print(out)
 
 

@@ -333,7 +333,13 @@ def test_an_interruption_is_one_line_and_status_130(saved, data, monkeypatch, ca
 
 @pytest.mark.parametrize(
     "error",
-    [KeyError("weights"), IndexError("too far"), SafetensorError("cut off\n here"), OSError(5, "I/O error", "file")],
+    [
+        OverflowError("too large"),
+        KeyError("weights"),
+        IndexError("too far"),
+        SafetensorError("cut off\n here"),
+        OSError(5, "I/O error", "file"),
+    ],
     ids=lambda error: type(error).__name__,
 )
 def test_an_error_of_any_library_is_one_line_and_status_2(saved, data, monkeypatch, capsys, error):

@@ -97,6 +97,44 @@ def test_another_model_does_not_go_on(accelerated, saved, photos, tmp_path, caps
     assert cli.main(["predict", str(saved), str(photos), "--out", str(out), "--overwrite"]) == 0
 
 
+def test_a_folder_as_a_point_has_its_name(saved, photos, tmp_path, monkeypatch, capsys):
+    few = tmp_path / "few"
+    few.mkdir()
+    (few / "0.png").write_bytes(find_images(photos)[0].read_bytes())
+    monkeypatch.chdir(few)
+    assert cli.main(["predict", str(saved), "."]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'few.labels.jsonl'}: 1 lines\n"
+    assert cli.main(["predict", str(saved), "/"]) == 2
+    assert "out must be given where data has no name (got /)" in capsys.readouterr().err
+
+
+def test_models_of_texts_and_of_images_are_told_apart(saved, photos, tiny_folder, tmp_path, capsys):
+    (tmp_path / "texts.txt").write_text("good\nbad\n")
+    texts, queries, out = str(tmp_path / "texts.txt"), tmp_path / "queries.jsonl", ["--out", str(tmp_path / "out")]
+    queries.write_text('{"query": "good", "documents": ["bad"]}\n')
+    of_texts, of_images = str(tiny_folder), str(saved)
+    for command in (
+        ["predict", of_texts, str(photos)],
+        ["accelerate", "--model", of_texts, "--data", str(photos), *out],
+    ):
+        assert cli.main(command) == 2
+        assert f"model must classify images where data is a folder (got {of_texts})" in capsys.readouterr().err
+    for command in (
+        ["predict", of_images, texts],
+        ["accelerate", "--model", of_images, "--data", texts, *out],
+        ["accelerate", "--model", of_images, "--data", str(queries), "--keep-top", "1", *out],
+        ["rank", of_images, str(queries)],
+        ["recertify", of_images, texts],
+        ["bench", of_images, texts],
+        ["demo", "--model", of_images, "--data", texts, *out],
+    ):
+        assert cli.main(command) == 2
+        assert f"model must classify texts (got {of_images}, which takes a folder of images)" in capsys.readouterr().err
+    for command in ("recertify", "bench"):
+        assert cli.main([command, of_texts, str(photos)]) == 2
+        assert f"{photos} must be a file (got a folder)" in capsys.readouterr().err
+
+
 def test_what_belongs_to_files_of_texts_is_refused(saved, photos, tmp_path, capsys):
     assert cli.main(["predict", str(saved), str(photos), "--format", "txt"]) == 2
     assert "data must be a file for --format" in capsys.readouterr().err

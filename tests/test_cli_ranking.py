@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from moco_rt import EarlyExitReranker, Ranking, accelerate, cli
+from moco_rt import Cascade, EarlyExitReranker, Ranking, accelerate, cli
 from moco_rt.serving.ranked_files import read_queries
 
 WORDS = ["a", "the", "film", "good", "bad", "not", "was", "but"]
@@ -166,8 +166,29 @@ def test_options_that_do_not_go_with_queries_are_refused(saved, data, tmp_path, 
     assert words in refused(capsys, arguments)
 
 
+def test_huge_scores_are_refused_with_their_place(saved, tmp_path, capsys):
+    data = tmp_path / "bad.jsonl"
+    data.write_text('{"query": "a", "documents": ["b"], "scores": [' + "9" * 400 + "]}\n", encoding="utf-8")
+    words = f"{data}:1: scores must be one finite number for each of the 1 documents (got "
+    assert words in refused(capsys, ["rank", saved, str(data)])
+
+
+def test_what_does_not_rank_is_named(tiny_bert, word_tokenizer, data, tmp_path, capsys):
+    cascade = Cascade([(tiny_bert(1), word_tokenizer), (tiny_bert(2), word_tokenizer)], thresholds=[0.7])
+    cascade.save_pretrained(tmp_path / "cascade")
+    words = f"model must be one model (got the cascade {tmp_path / 'cascade'})"
+    assert words in refused(capsys, ["rank", str(tmp_path / "cascade"), str(data)])
+    arguments = ["--model", str(tmp_path / "cascade"), "--data", str(data), "--out", str(tmp_path / "out")]
+    assert words in refused(capsys, ["accelerate", *arguments, "--keep-top", "1"])
+
+
+def test_a_reranker_has_no_page(fast, capsys):
+    assert f"{fast} must give labels for a page (got a reranker: " in refused(capsys, ["report", str(fast)])
+
+
 def test_files_of_another_ending_are_refused(saved, data, tmp_path, capsys):
     other = tmp_path / "queries.csv"
     other.write_text("query\n", encoding="utf-8")
     assert "must end in .jsonl, .ndjson or .json" in refused(capsys, ["rank", saved, str(other)])
     assert "out must end in .jsonl" in refused(capsys, ["rank", saved, str(data), "--out", str(tmp_path / "out.csv")])
+    assert f"{tmp_path} must be a file (got a folder)" in refused(capsys, ["rank", saved, str(tmp_path)])

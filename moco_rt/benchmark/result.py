@@ -14,6 +14,23 @@ from moco_rt.engines import BASELINE
 _HEAD = ("engine", "rows/s", "times HF", "p50 ms", "p99 ms", "same label", "MiB", "start s", "per million texts")
 
 
+def check_picture(path: Path) -> None:
+    """Refuse a picture that could not be drawn, before anything is measured for it.
+
+    Raises:
+        ImportError: matplotlib, of the extra `analysis`, is missing.
+        ValueError: its ending is of no format that is drawn, or its folder is not there.
+    """
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError:
+        raise ImportError('matplotlib must be installed to draw (pip install "moco_rt[analysis]")') from None
+    if path.suffix.lower().removeprefix(".") not in FigureCanvasBase.get_supported_filetypes():
+        raise ValueError(f"out must end in .png, .svg or another format of pictures (got {path})")
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"out must be a file in a folder that is there (got {path})")
+
+
 @dataclass(frozen=True)
 class Result:
     """The figures of all engines, and what they were measured on.

@@ -58,11 +58,15 @@ def benchmark(
 
     Raises:
         OSError: there is no such model.
-        ValueError: there are too few texts for a policy, see `accelerate`.
+        ValueError: there are no texts, or too few for a policy, see `accelerate`; or minutes is not at least 0.
         WorkerFailedError: the baseline fails.
     """
     if is_cascade(name):
         raise ValueError(f"model must be one model (got the cascade {name})")
+    if not texts:
+        raise ValueError("texts must hold at least one text (got none)")
+    if not minutes >= 0:
+        raise ValueError(f"minutes must be at least 0 (got {minutes})")
     order = np.random.default_rng(seed).permutation(len(texts))
     cut = int(_FIND_SHARE * len(texts))
     find, rest = ([texts[place] for place in places] for places in (order[:cut], order[cut:]))
@@ -99,8 +103,8 @@ def benchmark(
 
 def _rows_within(seconds: float, each: float, rows: int, engines: int) -> int:
     """Return how many texts all engines can label in so many seconds, each as slow as the baseline; but some."""
-    possible = int(seconds / engines / TURNS / max(each, 1e-9))
-    return max(min(rows, possible), min(rows, _TRIAL_ROWS))
+    possible = seconds / engines / TURNS / max(each, 1e-9)
+    return int(max(min(rows, possible), min(rows, _TRIAL_ROWS)))
 
 
 def _batches(tokenizer: Any, texts: Sequence[TextInput], longest: int) -> list[Batch]:

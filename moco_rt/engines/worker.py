@@ -15,7 +15,7 @@ from typing import Any
 PATIENCE = 1800
 
 
-class WorkerFailedError(Exception):
+class WorkerFailedError(RuntimeError):
     """A worker failed; the message says in one line why."""
 
 

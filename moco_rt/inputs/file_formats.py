@@ -11,11 +11,12 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from moco_rt.inputs.columns import SECOND_TEXTS, TEXT
-from moco_rt.inputs.json_array import array_items
+from moco_rt.inputs.json_array import array_items, not_an_object
 from moco_rt.storage.reasons import reason, shortened
 
 #: Bytes of a CSV file that are parsed at a time; one row must fit in. pyarrow reads up to 32 such blocks ahead.
@@ -160,9 +161,10 @@ def _json_lines(stream: io.BufferedReader, name: str, _: Columns) -> Iterator[Re
     for line, place, finished in _lines(stream, name):
         if line and not line.isspace():
             try:
-                yield Record(json.loads(line), place, finished)
-            except (json.JSONDecodeError, RecursionError):
-                raise ValueError(f"{place} must be a JSON object (got {line[:40]!r})") from None
+                fields = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise not_an_object(place, line[:40], error) from None
+            yield Record(fields, place, finished)
 
 
 def _json_records(stream: io.BufferedReader, name: str, columns: Columns) -> Iterator[Record]:
@@ -173,27 +175,21 @@ def _json_records(stream: io.BufferedReader, name: str, columns: Columns) -> Ite
     return (Record(fields, f"{name}, row {number}") for number, fields in numbered)
 
 
-def _comma_separated(stream: io.BufferedReader, name: str, columns: Columns) -> Iterator[Record]:
-    return _delimited(stream, name, columns, ",")
-
-
-def _tab_separated(stream: io.BufferedReader, name: str, columns: Columns) -> Iterator[Record]:
-    return _delimited(stream, name, columns, "\t")
-
-
 def _delimited(stream: io.BufferedReader, name: str, columns: Columns, delimiter: str) -> Iterator[Record]:
-    lines = (line + "\n" for line, _, _ in _lines(stream, name))
+    tail = _Tail(stream, delimiter)
+    lines = (line + "\n" for line, _, _ in _lines(tail, name))
     try:
         header = next(csv.reader(lines, delimiter=delimiter), [])
     except csv.Error as error:
         raise ValueError(f"{name} must begin with a header (got: {error})") from None
+    if tail.in_quotes:
+        raise ValueError(f"{name} must close the quote in its header (got the end of the file)")
     wanted = columns.among(header, name)
     if not stream.peek(1):
         return
     import pyarrow
     import pyarrow.csv
 
-    tail = _Tail(stream)
     try:
         batches = pyarrow.csv.open_csv(
             tail,
@@ -205,32 +201,65 @@ def _delimited(stream: io.BufferedReader, name: str, columns: Columns, delimiter
             ),
         )
         rows = _rows_of(batches)
-        before = next(rows, None)  # one row late: only at the end is it known whether the last line has ended
+        before = next(rows, None)  # one row late: only at the end is it known whether the last one has ended
         for number in itertools.count(1):
             if before is None:
                 return
             row = next(rows, None)
+            if row is None and tail.in_quotes:  # it holds all that stands behind its quote
+                raise ValueError(f"{name}, row {number} must close its quote (got the end of the file)")
             yield Record(before, f"{name}, row {number}", row is not None or tail.last == b"\n")
             before = row
     except pyarrow.ArrowException as error:
         if "straddling" in str(error):
-            raise ValueError(f"{name} must have rows of at most {_BLOCK_BYTES:,} bytes (got a longer one)") from None
+            got = "a longer one, or a quote that is not closed"
+            raise ValueError(f"{name} must have rows of at most {_BLOCK_BYTES:,} bytes (got {got})") from None
+        if tail.in_quotes and not stream.peek(1):  # of the columns that it should have the last row lacks some
+            raise ValueError(f"{name} must close its last quote (got the end of the file)") from None
         raise ValueError(f"{name} must be a table in utf-8 (got: {reason(error)})") from None
 
 
 class _Tail:
-    """A stream that keeps the last byte that was read from it."""
+    """A stream of a table that knows what the bytes which were read from it so far end in.
+
+    As for pyarrow a quote opens a cell where one begins, and is a sign as any other elsewhere; two of them inside are
+    one.
+
+    Attributes:
+        last: the last byte.
+        in_quotes: True: a cell in quotes is open.
+    """
 
     closed = False
 
-    def __init__(self, stream: BinaryIO):
+    def __init__(self, stream: BinaryIO, delimiter: str):
         self._stream = stream
+        self._before_cells = delimiter.encode() + b"\r\n"
+        self._closed_at = -2  # the place of the last quote that closed a cell; -1 is the last byte before these
         self.last = b""
+        self.in_quotes = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        for line in self._stream:
+            self._follow(line)
+            yield line
 
     def read(self, size: int = -1) -> bytes:
         data = self._stream.read(size)
-        self.last = data[-1:] or self.last
+        self._follow(data)
         return data
+
+    def _follow(self, data: bytes) -> None:
+        place = data.find(b'"')
+        while place >= 0:
+            if self.in_quotes:
+                self.in_quotes, self._closed_at = False, place
+            else:
+                before = data[place - 1 : place] or self.last
+                self.in_quotes = place == self._closed_at + 1 or before in self._before_cells
+            place = data.find(b'"', place + 1)
+        self._closed_at -= len(data)
+        self.last = data[-1:] or self.last
 
 
 def _parquet_records(file: BinaryIO, name: str, columns: Columns) -> Iterator[Record]:
@@ -260,7 +289,7 @@ def _rows_of(batches: Iterable[Any]) -> Iterator[dict[str, Any]]:
 _TEXT_READERS: Mapping[FileFormat, Callable[[io.BufferedReader, str, Columns], Iterator[Record]]] = {
     FileFormat.JSONL: _json_lines,
     FileFormat.JSON: _json_records,
-    FileFormat.CSV: _comma_separated,
-    FileFormat.TSV: _tab_separated,
+    FileFormat.CSV: partial(_delimited, delimiter=","),
+    FileFormat.TSV: partial(_delimited, delimiter="\t"),
     FileFormat.TXT: _text_records,
 }

@@ -6,6 +6,7 @@ import codecs
 import itertools
 import json
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -14,6 +15,20 @@ _CHUNK = 1 << 16
 _BLANK = re.compile(r"[ \t\n\r]*")
 #: The longest piece of JSON that only its next characters complete, such as `\ud83d\ude0`.
 _LONGEST_PIECE = 16
+
+
+def not_an_object(place: str, excerpt: str, error: Exception) -> ValueError:
+    """Return what is raised where JSON cannot be decoded.
+
+    Args:
+        place: file and line, or file and row.
+        excerpt: how it begins.
+        error: the decoder's.
+    """
+    if isinstance(error, json.JSONDecodeError | RecursionError):
+        return ValueError(f"{place} must be a JSON object (got {excerpt!r})")
+    most = sys.get_int_max_str_digits()
+    return ValueError(f"{place} must have numbers of at most {most:,} digits (got a longer one in {excerpt!r})")
 
 
 def array_items(stream: BinaryIO, name: str) -> Iterator[Any]:
@@ -78,12 +93,15 @@ class _Window:
             try:
                 value, self._at = self._decode(self._text, self._at)
                 return value
-            except RecursionError:
-                raise ValueError(f"{place} must be a JSON object (got {self.excerpt()!r})") from None
-            except json.JSONDecodeError as error:
-                cut = error.msg.startswith("Unterminated") or error.pos >= len(self._text) - _LONGEST_PIECE
-                if not (cut and self._more()):
-                    raise ValueError(f"{place} must be a JSON object (got {self.excerpt()!r})") from None
+            except (ValueError, RecursionError) as error:
+                if not (self._is_cut(error) and self._more()):
+                    raise not_an_object(place, self.excerpt(), error) from None
+
+    def _is_cut(self, error: Exception) -> bool:
+        """True where decoding failed at the end of the piece, which may go on."""
+        return isinstance(error, json.JSONDecodeError) and (
+            error.msg.startswith("Unterminated") or error.pos >= len(self._text) - _LONGEST_PIECE
+        )
 
     def excerpt(self) -> str:
         """The next characters, for error messages."""

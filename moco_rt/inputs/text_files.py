@@ -58,10 +58,10 @@ def open_rows(source: Path, kind: FileFormat | None = None, columns: Columns | N
         Its rows. Taking one raises ValueError where the file is not what it must be; the message names file and line.
 
     Raises:
-        OSError: there is no such file.
-        ValueError: the format is not known, or has no columns to name.
+        OSError: there is no such file, or standard input is closed.
+        ValueError: it is a folder; the format is not known, or has no columns to name.
     """
-    name = "standard input" if source == STANDARD else str(source)
+    name = _name_of(source)
     columns = columns or Columns()
     read_as = kind or format_of(source)
     if read_as is None:
@@ -84,10 +84,10 @@ def open_objects(source: Path) -> Iterator[Iterator[Record]]:
         Its objects. Taking one raises ValueError where the file is not what it must be.
 
     Raises:
-        OSError: there is no such file.
-        ValueError: its ending is that of another format.
+        OSError: there is no such file, or standard input is closed.
+        ValueError: it is a folder, or its ending is that of another format.
     """
-    name = "standard input" if source == STANDARD else str(source)
+    name = _name_of(source)
     kind = FileFormat.JSONL if source == STANDARD else format_of(source)
     if kind not in (FileFormat.JSONL, FileFormat.JSON):
         raise ValueError(f"{name} must end in .jsonl, .ndjson or .json, each also .gz (got another ending)")
@@ -101,8 +101,17 @@ def read_rows(source: Path, kind: FileFormat | None = None, columns: Columns | N
         return list(rows)
 
 
+def _name_of(source: Path) -> str:
+    """Return what messages call a source, which must not be a folder."""
+    if source.is_dir():
+        raise ValueError(f"{source} must be a file (got a folder)")
+    return "standard input" if source == STANDARD else str(source)
+
+
 def _open(source: Path, stack: contextlib.ExitStack) -> BinaryIO:
     if source == STANDARD:
+        if sys.stdin is None:
+            raise OSError("standard input must be open (got none)")
         return sys.stdin.buffer
     file = stack.enter_context(source.open("rb"))
     return cast(BinaryIO, stack.enter_context(gzip.open(file))) if is_compressed(source) else file

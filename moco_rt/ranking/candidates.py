@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from moco_rt.inputs.texts import lone_surrogate
 from moco_rt.ranking.elimination import ranks
+from moco_rt.storage.reasons import reason
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +73,13 @@ def make_candidates(query: Any, documents: Any, scores: Any = None) -> Candidate
         raise ValueError("documents must hold at least one document (got none)")
     if scores is None:
         return Candidates(query, texts[1:])
-    retrieved = np.asarray(scores, np.float32)
+    try:
+        with np.errstate(over="ignore"):  # what is too large is refused below
+            retrieved = np.asarray(scores, np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"scores must be one finite number for each of the {len(texts) - 1} documents (got {reason(error)})"
+        ) from None
     if retrieved.shape != (len(texts) - 1,) or not np.isfinite(retrieved).all():
         raise ValueError(
             f"scores must be one finite number for each of the {len(texts) - 1} documents (got shape {retrieved.shape}"

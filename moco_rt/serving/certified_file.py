@@ -18,11 +18,12 @@ from moco_rt.runtime.classifiers.certified import Label, certify
 from moco_rt.runtime.classifiers.comparison import Comparison
 from moco_rt.runtime.outputs import Prediction
 from moco_rt.serving.label_output import is_stream
-from moco_rt.serving.run_record import CERTIFIED_ROWS, certificate_of
+from moco_rt.serving.run_files import CERTIFICATE, certificate_of, check_certificate, remove_certificate
+from moco_rt.serving.run_record import CERTIFIED_ROWS
 from moco_rt.storage import replacing_file
 from moco_rt.storage.manifest import read_manifest, whole
 
-_FORMAT, _VERSION = "moco_rt rows certificate", 1
+_VERSION = 1
 
 
 def read_certificate(out: Path) -> RowsCertificate:
@@ -33,7 +34,7 @@ def read_certificate(out: Path) -> RowsCertificate:
         ValueError: it is another file.
     """
     file = certificate_of(out)
-    about = read_manifest(file, _FORMAT, (_VERSION,))
+    about = read_manifest(file, CERTIFICATE, (_VERSION,))
     with whole(file):
         return RowsCertificate.of(about["certificate"])
 
@@ -54,7 +55,8 @@ class CertifiedFile:
 
     Raises:
         OSError: the source is not there.
-        ValueError: source or out is no file, or a row of the source is not what it must be, or there is none.
+        ValueError: source or out is no file, or a row of the source is not what it must be, or there is none; or no
+            run has written the file in the place of the certificate.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class CertifiedFile:
             raise ValueError(f"data must be a file, which is read more than once, to be certified (got {source})")
         if is_stream(out):
             raise ValueError(f"out must be a file, beside which a certificate lies, to be certified (got {out})")
+        check_certificate(out)
         self._hash = _hash(source)
         self._rows = sum(1 for _ in self._texts())
         if self._rows == 0:
@@ -88,7 +91,7 @@ class CertifiedFile:
         """Label the texts from place `start` on; nothing is run where all have been, and the certificate is there."""
         if start == self._rows and certificate_of(self._out).exists():
             return
-        certificate_of(self._out).unlink(missing_ok=True)
+        remove_certificate(self._out)
         run = certify(self._compare(), self._rows, self._texts, self._answer, self._wish)
         self._certificate = run.certificate
         yield from run.parts(texts, start)
@@ -105,7 +108,7 @@ class CertifiedFile:
         if _hash(self._source) != self._hash:
             raise ValueError(f"{self._source} must stay as it is while it is labelled (got another file): start anew")
         about = {
-            "format": _FORMAT,
+            "format": CERTIFICATE,
             "version": _VERSION,
             "says": str(self._certificate),
             "certificate": asdict(self._certificate),

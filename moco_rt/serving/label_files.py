@@ -16,7 +16,7 @@ from moco_rt.cascades.prediction import predict_parts as predict_cascade_parts
 from moco_rt.certification.these_rows import RowsWish
 from moco_rt.inputs.file_formats import Columns, FileFormat
 from moco_rt.inputs.images import find_images
-from moco_rt.inputs.text_files import STANDARD, Row, open_rows
+from moco_rt.inputs.text_files import Row, open_rows
 from moco_rt.inputs.texts import TextInput
 from moco_rt.runtime.classifiers.comparison import comparison_of
 from moco_rt.runtime.classifiers.image import EarlyExitImageClassificationModel
@@ -27,6 +27,7 @@ from moco_rt.runtime.prediction import predict_parts
 from moco_rt.serving.certified_file import CertifiedFile
 from moco_rt.serving.label_output import LabelFile, LabelStream, is_stream, open_output
 from moco_rt.serving.label_rows import ImageLabelRows, LabelRows, output_format
+from moco_rt.serving.run_files import check_out
 from moco_rt.serving.run_record import describe_image_run, describe_run
 
 
@@ -67,15 +68,14 @@ def predict_file(
 
     Raises:
         OSError: the source is not there, or out cannot be written.
-        ValueError: a line is not what it must be; out is the source, or not an earlier run's, or that run was made with
-            something else, or had other texts; another run writes it; or max_length is given for a cascade; with a
-            wish, source or out is no file, or the source changes meanwhile. Out then has the labels of all texts
-            before, or is as it was.
+        ValueError: a line is not what it must be; out, its record or its certificate is the source, or not an earlier
+            run's, or that run was made with something else, or had other texts; another run writes it; or max_length is
+            given for a cascade; with a wish, source or out is no file, or the source changes meanwhile. Out then has
+            the labels of all texts before, or is as it was.
     """
     if isinstance(model, Cascade) and max_length is not None:
         raise ValueError(f"max_length must be left to a cascade, which knows its own (got {max_length})")
-    if STANDARD not in (source, out) and out.exists() and source.exists() and out.samefile(source):
-        raise ValueError(f"out must be another file than {source} (got the same)")
+    check_out(source, out)
     labels = LabelRows(model, format_of(out))
 
     def describe() -> dict[str, Any]:
@@ -119,9 +119,10 @@ def predict_folder(
 
     Raises:
         OSError: the folder is not there, or out cannot be written.
-        ValueError: there is no image, or one cannot be read; out is not an earlier run's, or that run was made with
-            something else, or had other images; or another run writes it.
+        ValueError: there is no image, or one cannot be read; out or its record is not an earlier run's, or that run was
+            made with something else, or had other images; or another run writes it.
     """
+    check_out(folder, out)
     labels = ImageLabelRows(model, format_of(out))
     paths = [path.relative_to(folder).as_posix() for path in find_images(folder)]
 

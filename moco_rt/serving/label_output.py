@@ -17,7 +17,8 @@ from typing import Any, BinaryIO
 from moco_rt.inputs.file_formats import is_compressed
 from moco_rt.inputs.text_files import STANDARD, Row
 from moco_rt.serving.label_rows import LabelRows
-from moco_rt.serving.run_record import CERTIFIED_ROWS, Checkpoint, RunRecord, certificate_of, open_record, record_of
+from moco_rt.serving.run_files import record_of, remove_certificate
+from moco_rt.serving.run_record import CERTIFIED_ROWS, Checkpoint, RunRecord, open_record
 from moco_rt.storage.reasons import shortened
 
 _ANEW = "--overwrite starts anew"
@@ -34,11 +35,17 @@ def is_stream(out: Path) -> bool:
 
 
 class LabelStream:
-    """Labels that go to standard output, a pipe or a device."""
+    """Labels that go to standard output, a pipe or a device.
+
+    Raises:
+        OSError: it cannot be written.
+    """
 
     def __init__(self, out: Path, labels: LabelRows, stack: contextlib.ExitStack):
         self.rows = 0
         self._out = out
+        if out == STANDARD and sys.stdout is None:
+            raise OSError("standard output must be open (got none)")
         # Standard output may be a text stream alone, where a program has replaced it.
         self._file: Any = getattr(sys.stdout, "buffer", None)
         if out not in (STANDARD, Path("/dev/stdout")):
@@ -96,7 +103,7 @@ class LabelFile:
         size = os.fstat(self._file.fileno()).st_size
         if size > 0 and not overwrite:
             return self._go_on(made_with, rows, source, size)
-        certificate_of(self._out).unlink(missing_ok=True)  # it speaks of what is cut off here
+        remove_certificate(self._out)  # it speaks of what is cut off here
         return self._anew(made_with, rows)
 
     def _anew(self, made_with: Mapping[str, Any], rows: Iterator[Row]) -> Iterator[Row]:
@@ -279,10 +286,9 @@ def open_output(out: Path, labels: LabelRows, overwrite: bool) -> Iterator[Label
 
     Raises:
         OSError: it cannot be written.
-        ValueError: another run writes it, or it is there and no run has written it, see `overwrite`.
+        ValueError: another run writes it, or it is there and no run has written it, see `overwrite`; or no run has
+            written the file in the place of its record.
     """
-    if out.is_dir():
-        raise ValueError(f"out must be a file (got the directory {out})")
     is_there = out.exists() and out.stat().st_size > 0
     if is_there and not overwrite and not record_of(out).exists():
         raise ValueError(f"{out} must be new, or made by predict (got a file without a record): {_ANEW}")

@@ -65,7 +65,10 @@ class LabelRows:
         if self._kind is FileFormat.JSONL:
             begin = f'{{"{self.columns[0]}": '.encode()
             return line.startswith(begin) or begin.startswith(line)
-        cells = next(csv.reader([line.decode("utf-8", "replace")], delimiter=self._delimiter), [])
+        try:
+            cells = next(csv.reader([line.decode("utf-8", "replace")], delimiter=self._delimiter), [])
+        except csv.Error:  # such as a carriage return inside a line
+            return False
         return len(cells) == len(self.columns) or (len(cells) < len(self.columns) and not line.endswith(b"\n"))
 
     def _line(self, row: Mapping[str, Any]) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from moco_rt.architectures import Source, find_file, find_source, load_tokenizer
+from moco_rt.architectures import Source, find_file, find_source, holds_images_model, load_tokenizer
 from moco_rt.architectures.conversion import Dtype
 from moco_rt.cascades.cascade import Cascade
 from moco_rt.cascades.cascade_files import is_cascade
@@ -22,6 +22,22 @@ from moco_rt.runtime.prediction import predict_rows, tokeniser_of
 Answering = EarlyExitTextClassificationModel | Cascade
 
 
+def find_texts_model(name: str | Path) -> Source:
+    """Return the place of a classifier of texts, and refuse one of images before transformers lists all it knows.
+
+    Args:
+        name: a directory, or a name on the hub.
+
+    Raises:
+        OSError: there is no such model.
+        ValueError: it classifies images.
+    """
+    found = find_source(Source(str(name)))
+    if holds_images_model(name):
+        raise ValueError(f"model must classify texts (got {name}, which takes a folder of images)")
+    return found
+
+
 def load_answering(name: str | Path, dtype: Dtype | None = None) -> Answering:
     """Load what `accelerate` wrote, or any classifier, with its tokenizer.
 
@@ -31,13 +47,13 @@ def load_answering(name: str | Path, dtype: Dtype | None = None) -> Answering:
 
     Raises:
         OSError: there is no such model, or no tokenizer with it.
-        ValueError: dtype is given for a cascade, or does not suit the policy.
+        ValueError: dtype is given for a cascade, or does not suit the policy; or the model classifies images.
     """
     if is_cascade(name):
         if dtype is not None:
             raise ValueError(f"dtype must be left to a cascade, whose tiers have their own (got {dtype})")
         return Cascade.from_pretrained(name)
-    ranks = find_file(find_source(Source(str(name))), RANKING) is not None
+    ranks = find_file(find_texts_model(name), RANKING) is not None
     model = (EarlyExitReranker if ranks else EarlyExitTextClassificationModel).from_pretrained(name, dtype=dtype)
     if model.tokenizer is None:
         model.tokenizer = load_tokenizer(model.model)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from moco_rt._C import lost_threads
 from moco_rt.architectures.conversion import Dtype
+from moco_rt.inputs.columns import SECOND_TEXTS, TEXT, read_columns
+from moco_rt.inputs.file_formats import FileFormat
 from moco_rt.inputs.texts import TextInput, list_texts
 from moco_rt.runtime.outputs import Prediction
+from moco_rt.serving.label_rows import LabelRows
 from moco_rt.serving.loading import answer_at_once, load_answering
 
 #: Rows that are answered at a time: sorted by length among themselves, and few enough that memory stays small.
@@ -63,11 +66,11 @@ class Predictor:
 
     def _forget(self) -> None:
         self._loading = threading.Lock()
-        self._answer: Callable[[Sequence[TextInput]], Prediction] | None = None
+        self._loaded: _Loaded | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """The arguments it was made with: a copy in another process loads the model for itself."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("_loading", "_answer")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_loading", "_loaded")}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.__dict__.update(state)
@@ -78,7 +81,7 @@ class Predictor:
 
         Args:
             batch: columns of N rows by name, of which `text`, and `text2` or `text_pair` where texts are pairs, are
-                read: arrays, lists or series.
+                read: arrays, lists or series. Where the second is None the row is a single text.
 
         Returns:
             All columns, and `label` (N,) of names, `prob` (N,) float32, the label's, and `exit` (N,) of names of sites,
@@ -86,38 +89,55 @@ class Predictor:
             (N,) float32 in place of label and prob; where several hold at once both are lists.
 
         Raises:
-            TypeError: a text is something else.
-            ValueError: there is no column `text`, or a text is not valid Unicode.
+            TypeError: a text is something else, or a column is one value, as of a row by itself.
+            ValueError: there is no column `text`, the second is not as long, or a text is not valid Unicode.
         """
-        answer = self._loaded()
+        answer, names = self._load()
         columns = dict(batch)
-        texts = list_texts(_texts_of(columns)) if _length(columns) else []
+        texts = _texts_of(columns)
         rows: list[dict[str, Any]] = []
         for start in range(0, len(texts), _ROWS):
             rows += answer(texts[start : start + _ROWS])
-        names = rows[0] if rows else ("label", "prob", "exit")
         return columns | {name: _column([row[name] for row in rows]) for name in names}
 
-    def _loaded(self) -> Callable[[Sequence[TextInput]], Prediction]:
+    def _load(self) -> _Loaded:
         with self._loading:
-            if self._answer is None:
+            if self._loaded is None:
                 if self._threads is not None and not lost_threads():  # see moco_rt.fork
                     torch.set_num_threads(self._threads)
-                self._answer = answer_at_once(load_answering(self._directory, self._dtype), self._max_length)
-            return self._answer
+                model = load_answering(self._directory, self._dtype)
+                names = LabelRows(model, FileFormat.JSONL).columns
+                self._loaded = _Loaded(answer_at_once(model, self._max_length), names)
+            return self._loaded
 
 
-def _texts_of(columns: Mapping[str, Any]) -> Any:
-    """Return texts or pairs of the columns that hold them."""
-    if "text" not in columns:
-        raise ValueError(f"batch must have a column text (got {', '.join(map(str, columns)) or 'none'})")
-    second = next((columns[name] for name in ("text2", "text_pair") if name in columns), None)
-    first = list(columns["text"])
-    return first if second is None else list(zip(first, second, strict=True))
+class _Loaded(NamedTuple):
+    """A loaded model: its answers to texts, and the names of the columns that they make."""
+
+    answer: Callable[[Sequence[TextInput]], Prediction]
+    names: Sequence[str]
 
 
-def _length(columns: Mapping[str, Any]) -> int:
-    return len(next(iter(columns.values()), ()))
+def _texts_of(columns: Mapping[str, Any]) -> list[TextInput]:
+    """Return texts or pairs of the columns that hold them; none where there is no column at all."""
+    if not columns:
+        return []
+    if TEXT not in columns:
+        raise ValueError(f"batch must have a column {TEXT} (got {', '.join(map(str, columns))})")
+    lengths = [_length(name, columns[name]) for name in (TEXT, *SECOND_TEXTS) if name in columns]
+    if len(set(lengths)) > 1:
+        raise ValueError(f"batch must have as many second texts as texts (got {lengths[-1]} and {lengths[0]})")
+    return list_texts(read_columns(columns, columns, None)) if lengths[0] else []
+
+
+def _length(name: str, column: Any) -> int:
+    """Return the number of rows of a column; a single text has characters in their place."""
+    if isinstance(column, str | bytes) or not hasattr(column, "__len__") or getattr(column, "ndim", 1) == 0:
+        raise TypeError(
+            f"batch must have columns of many rows, as batched=True hands them over "
+            f"(got one {type(column).__name__} as {name})"
+        )
+    return len(column)
 
 
 def _column(values: list[Any]) -> Any:

@@ -16,6 +16,7 @@ from moco_rt.ranking.candidates import make_candidates
 from moco_rt.ranking.reranker import EarlyExitReranker
 from moco_rt.serving.label_files import format_of, write_answers
 from moco_rt.serving.label_rows import LabelRows, plain
+from moco_rt.serving.run_files import check_out
 from moco_rt.serving.run_record import describe_run
 
 #: A query, its documents, and the scores of the search, or None: as `make_candidates` takes them.
@@ -84,9 +85,10 @@ def rank_file(
 
     Raises:
         OSError: the source is not there, or out cannot be written.
-        ValueError: a line is not what it must be; out is not JSON lines, or not an earlier run's, or that run was made
-            with something else, or had other queries; or another run writes it.
+        ValueError: a line is not what it must be; out is not JSON lines; out or its record is the source, or not an
+            earlier run's, or that run was made with something else, or had other queries; or another run writes it.
     """
+    check_out(source, out)
     if format_of(out) is not FileFormat.JSONL:
         raise ValueError(f"out must end in .jsonl or .ndjson, each also .gz, or in none (got {out})")
 

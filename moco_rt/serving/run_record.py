@@ -24,6 +24,7 @@ from moco_rt.policies.policy import Policy
 from moco_rt.policies.policy_files import save_policy
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
+from moco_rt.serving.run_files import check_record, record_of
 from moco_rt.storage.fields import rebuild
 
 _FORMAT = {"format": "moco_rt run", "version": 1}
@@ -48,16 +49,6 @@ class Checkpoint:
     texts: str
     labels: str
     unfinished: bool = False
-
-
-def record_of(out: Path) -> Path:
-    """Return the path of the record of a file of labels."""
-    return out.with_name(f"{out.name}.run.jsonl")
-
-
-def certificate_of(out: Path) -> Path:
-    """Return the path of the certificate about a file of labels."""
-    return out.with_name(f"{out.name}.certificate.json")
 
 
 class RunRecord:
@@ -120,13 +111,14 @@ def open_record(out: Path) -> Iterator[RunRecord]:
 
     Raises:
         OSError: it cannot be written.
-        ValueError: another run writes this file.
+        ValueError: another run writes this file, or a file that is no record stands in its place.
     """
     with record_of(out).open("a+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f"{out} must be written by one run at a time (another one does)") from None
+        check_record(out)
         yield RunRecord(file)
 
 

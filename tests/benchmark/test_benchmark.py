@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from transformers import AutoTokenizer
@@ -16,6 +18,7 @@ from moco_rt.benchmark.result import Result
 from moco_rt.benchmark.run import _rows_within, benchmark
 from moco_rt.demo.classifier import train_classifier
 from moco_rt.demo.corpus import make_corpus
+from moco_rt.engines import WorkerFailedError
 
 pytestmark = pytest.mark.usefixtures("quick_off_ramps")
 
@@ -69,6 +72,45 @@ def test_every_engine_has_figures_on_texts_that_found_no_policy(folder, texts, t
     assert (tmp_path / "result.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_what_cannot_be_measured_is_refused_first(folder, one_line_error):
+    with one_line_error(ValueError, "texts must hold at least one text (got none)"):
+        benchmark(str(folder), [], threads=1)
+    for minutes in (-1.0, float("nan")):
+        with one_line_error(ValueError, f"minutes must be at least 0 (got {minutes})"):
+            benchmark(str(folder), ["a film"], threads=1, minutes=minutes)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("result.nope", "out must end in .png, .svg or another format of pictures"),
+        ("result", "out must end in .png, .svg or another format of pictures"),
+        ("nothing/result.png", "out must be a file in a folder that is there"),
+    ],
+)
+def test_a_picture_that_cannot_be_drawn_is_refused_before_anything_is_measured(
+    folder, tmp_path, monkeypatch, capsys, name, words
+):
+    monkeypatch.setattr(run_module, "benchmark", None)  # nobody asks
+    (tmp_path / "texts.txt").write_text("a film\n", encoding="utf-8")
+    command = ["bench", str(folder), str(tmp_path / "texts.txt"), "--out", str(tmp_path / name)]
+    assert cli.main(command) == 2
+    assert capsys.readouterr().err == f"moco-rt: {words} (got {tmp_path / name})\n"
+    monkeypatch.setitem(sys.modules, "matplotlib.backend_bases", None)
+    assert cli.main(command) == 2
+    assert capsys.readouterr().err.startswith("moco-rt: matplotlib must be installed to draw (pip install ")
+
+
+def test_a_baseline_that_fails_is_one_line_and_status_2(folder, tmp_path, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise WorkerFailedError("hf.fp32: no memory")
+
+    monkeypatch.setattr(run_module, "benchmark", fail)
+    (tmp_path / "texts.txt").write_text("a film\n", encoding="utf-8")
+    assert cli.main(["bench", str(folder), str(tmp_path / "texts.txt")]) == 2
+    assert capsys.readouterr().err == "moco-rt: hf.fp32: no memory\n"
+
+
 def test_an_engine_that_fails_says_why_and_the_others_go_on(folder, texts, tmp_path):
     (tmp_path / "made").mkdir()
     task = Task(folder, texts[:20], 64, 1, tmp_path / "made", [], policy=tmp_path / "nothing")
@@ -97,6 +139,7 @@ def test_fewer_texts_are_measured_where_they_would_take_too_long():
     assert _rows_within(60.0, 0.001, 500, 2) == 500
     assert _rows_within(100.0, 0.1, 500, 2) == 166
     assert _rows_within(1.0, 0.1, 500, 2) == 64
+    assert _rows_within(float("inf"), 0.1, 500, 2) == 500
 
 
 def test_speedups_are_medians_of_ratios_within_a_turn():

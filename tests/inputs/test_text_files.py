@@ -16,7 +16,7 @@ import pytest
 
 from moco_rt.inputs import file_formats, json_array
 from moco_rt.inputs.file_formats import Columns, FileFormat
-from moco_rt.inputs.text_files import open_rows, read_rows
+from moco_rt.inputs.text_files import open_objects, open_rows, read_rows
 
 ROWS = [{"text": "a"}, {"text": "b", "text2": "c", "label": 1}, {"text": ""}]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
@@ -59,6 +59,9 @@ DOOR = {
     "CSV as on Windows": ("rows.csv", table(",", "\r\n"), PAIRS),
     "CSV with a byte order mark": ("rows.csv", codecs.BOM_UTF8 + table(",").encode(), PAIRS),
     "CSV of a header alone": ("rows.csv", "text,label", []),
+    "CSV with blank lines": ("rows.csv", 'text\na\n\n""\nb\n\n', ["a", "", "b"]),
+    "CSV with quotes inside cells": ("rows.csv", 'text,id\na 3.5" disk,1\n"a ""b""",2\n', ['a 3.5" disk', 'a "b"']),
+    "CSV that ends in a quoted cell": ("rows.csv", 'id,text\n1,"a\nb"', ["a\nb"]),
     "TSV": ("rows.tsv", table("\t"), PAIRS),
     "Parquet": ("rows.parquet", parquet(text=["a", "b"], text2=["c", None], label=[1, 0]), [("a", "c"), "b"]),
     "plain text": ("rows.txt", "a\n\nb", ["a", "", "b"]),
@@ -95,6 +98,28 @@ DOOR = {
     "a table without a header": ("rows.csv", "", "{} must have a column text (got none)"),
     "a row of another length": ("rows.csv", "text,label\na,1\nb\n", "{} must be a table in utf-8 (got: "),
     "a row of more than a block": ("rows.csv", "text\n" + "a" * 9_000_000, "{} must have rows of at most 4,194,304"),
+    "a quote that stays open": (
+        "rows.csv",
+        'id,text\n1,a\n2,"b\n3,c\n',
+        "{}, row 2 must close its quote (got the end of the file)",
+    ),
+    "a quote that stays open, of tabs": (
+        "rows.tsv.gz",
+        gzip.compress(b'text\tlabel\n"a\t1\nb\t0\n'),
+        "{} must close its last quote (got the end of the file)",
+    ),
+    "a doubled quote at the end": ("rows.csv", 'text\n"a""', "{}, row 1 must close its quote (got the end of the "),
+    "a quote open in a header": ("rows.csv", 'text,"id\na,1\n', "{} must close the quote in its header (got the end "),
+    "numbers without end": (
+        "rows.jsonl",
+        '{"text": "a"}\n{"text": "b", "n": ' + "1" * 5000 + "}\n",
+        "{}:2 must have numbers of at most 4,300 digits (got a longer one in '{\"text\": \"b\", \"n\": 11",
+    ),
+    "numbers without end in an array": (
+        "rows.json",
+        '[{"text": "a"}, {"n": ' + "1" * 5000 + "}]",
+        "{}, row 2 must have numbers of at most 4,300 digits (got a longer one in '{\"n\": 11",
+    ),
     "Parquet without texts": ("rows.parquet", parquet(a=[1]), "{} must have a column text (got a)"),
     "Parquet of numbers": ("rows.parquet", parquet(text=[1]), "{}, row 1 must be an object with strings text"),
     "Parquet of nothing": ("rows.parquet", parquet(text=["a", None]), "{}, row 2 must have a text (got "),
@@ -192,6 +217,33 @@ def test_standard_input_is_read_in_the_format_that_is_given(monkeypatch, one_lin
     with one_line_error(ValueError, "standard input must end in one of "):
         read_rows(Path("-"))
     assert len(read_rows(Path("-"), FileFormat(kind))) == 3
+
+
+def test_closed_standard_input_is_refused(monkeypatch, one_line_error):
+    monkeypatch.setattr(sys, "stdin", None)
+    with one_line_error(OSError, "standard input must be open (got none)"):
+        read_rows(Path("-"), FileFormat.TXT)
+
+
+def test_a_folder_is_refused_whatever_it_is_called(tmp_path, one_line_error):
+    for folder in (tmp_path / "photos", tmp_path / "rows.jsonl"):
+        folder.mkdir()
+        for door in (open_rows, open_objects):
+            with one_line_error(ValueError, f"{folder} must be a file (got a folder)"), door(folder):
+                pass
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_quotes_are_followed_across_pieces(size):
+    for content in (b'a,"b ""c"" d', b'"a""', b'a,"b\n""', b'x"y,"'):
+        tail = file_formats._Tail(io.BytesIO(content), ",")
+        while tail.read(size):
+            pass
+        assert tail.in_quotes
+        tail = file_formats._Tail(io.BytesIO(content + b'"\nx"y,"a"b"c\n'), ",")
+        while tail.read(size):
+            pass
+        assert not tail.in_quotes
 
 
 def test_a_missing_file_is_refused_before_a_row_is_asked_for(tmp_path):

@@ -39,6 +39,10 @@ def test_equal_scores_are_described_without_dividing_by_zero():
         (("q", []), ValueError, "documents must hold at least one document (got none)"),
         (("q", ["\ud800"]), ValueError, "documents[0] must be valid Unicode"),
         (("q", ["a", "b"], [1.0]), ValueError, "scores must be one finite number for each of the 2 documents"),
+        (("q", ["a"], [10**400]), ValueError, "scores must be one finite number for each of the 1 documents"),
+        (("q", ["a"], [1e300]), ValueError, "scores must be one finite number for each of the 1 documents"),
+        (("q", ["a"], {"a": 1}), ValueError, "scores must be one finite number for each of the 1 documents"),
+        (("q", ["a"], [[1], [2, 3]]), ValueError, "scores must be one finite number for each of the 1 documents"),
         (("q", ["a"], [np.nan]), ValueError, "scores must be one finite number for each of the 1 documents"),
     ],
 )

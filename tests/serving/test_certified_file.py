@@ -15,7 +15,7 @@ from moco_rt.certification.these_rows import RowsWish
 from moco_rt.inputs import prefetch
 from moco_rt.serving.certified_file import read_certificate
 from moco_rt.serving.label_files import predict_file
-from moco_rt.serving.run_record import certificate_of, record_of
+from moco_rt.serving.run_files import certificate_of, record_of
 
 WORDS = ["a", "the", "film", "good", "bad", "not", "was", "but"]
 ROWS = 400
@@ -251,6 +251,17 @@ def test_what_cannot_be_read_again_is_refused(run, source, out, one_line_error):
     for stream in ("-", "/dev/stdout", "/dev/null"):
         with one_line_error(ValueError, f"beside which a certificate lies, to be certified (got {stream})"):
             run(source, Path(stream))
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_of_somebody_else_in_the_certificate_s_place_is_refused_and_stays(
+    run, source, out, one_line_error, overwrite
+):
+    certificate_of(out).write_text('{"my": "only copy"}', encoding="utf-8")
+    with one_line_error(ValueError, f"{certificate_of(out)} must be a certificate of predict or rank (got another"):
+        run(source, out, overwrite=overwrite)
+    assert certificate_of(out).read_text(encoding="utf-8") == '{"my": "only copy"}'
     assert not out.exists()
 
 

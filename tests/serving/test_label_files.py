@@ -18,7 +18,7 @@ import torch
 from moco_rt import EarlyExitTextClassificationModel, LinearCondition
 from moco_rt.inputs import prefetch
 from moco_rt.serving.label_files import predict_file
-from moco_rt.serving.run_record import record_of
+from moco_rt.serving.run_files import record_of
 
 WORDS = ["a", "the", "film", "good", "bad", "not", "was", "but"]
 
@@ -283,6 +283,19 @@ def test_a_last_line_that_has_grown_is_labelled_anew(run, fast, word_tokenizer, 
     assert run(source, out) == (4, 5)
 
 
+def test_a_row_that_is_open_in_quotes_is_labelled_when_it_is_closed(
+    run, fast, word_tokenizer, tmp_path, one_line_error
+):
+    source, out = tmp_path / "rows.csv", tmp_path / "out"
+    source.write_text('text\ngood\n"the film\n', encoding="utf-8")
+    with one_line_error(ValueError, f"{source}, row 2 must close its quote (got the end of the file)"):
+        run(source, out)
+    assert len(lines_of(out)) == 1
+    source.write_text('text\ngood\n"the film\nwas bad"\nbut good\n', encoding="utf-8")
+    assert run(source, out) == (1, 3)
+    assert_labels(out, fast, word_tokenizer, ["good", "the film\nwas bad", "but good"])
+
+
 # Where labels go that no later run continues
 
 
@@ -299,6 +312,12 @@ def test_labels_go_to_standard_output(run, source, tmp_path, monkeypatch):
 def test_a_full_device_is_refused_in_one_line(run, source, one_line_error):
     with one_line_error(OSError, "No space left on device: '/dev/full'"):
         run(source, Path("/dev/full"))
+
+
+def test_closed_standard_output_is_refused_in_one_line(run, source, monkeypatch, one_line_error):
+    monkeypatch.setattr(sys, "stdout", None)
+    with one_line_error(OSError, "standard output must be open (got none)"):
+        run(source, Path("-"))
 
 
 # What is refused

@@ -64,6 +64,14 @@ def test_a_model_of_one_label_has_a_score(problem_type):
 
 
 @pytest.mark.parametrize(
+    ("line", "is_possible"),
+    [(b"b,0.7,\n", True), (b"b,0", True), (b"b,0\n", False), (b"my notes\n", False), (b"x\ry\n", False)],
+)
+def test_lines_that_a_table_of_labels_cannot_hold_are_known(line, is_possible):
+    assert LabelRows(model(), FileFormat.CSV).could_be(line) == is_possible
+
+
+@pytest.mark.parametrize(
     ("name", "kind"),
     [
         ("a.jsonl", "jsonl"),

@@ -9,6 +9,8 @@ import shutil
 import threading
 
 import numpy as np
+import pandas
+import pyarrow
 import pytest
 import torch
 
@@ -60,6 +62,18 @@ def test_pairs_lists_and_empty_batches(folder):
     assert {name: len(column) for name, column in empty.items()} == {"text": 0, "label": 0, "prob": 0, "exit": 0}
 
 
+def test_a_second_text_of_none_makes_a_single_text(folder):
+    found = Predictor(folder)({"text": TEXTS, "text2": np.array(["was good", None, None], dtype=object)})
+    wanted = expected(folder, [(TEXTS[0], "was good"), *TEXTS[1:]])
+    assert found["prob"].tolist() == np.float32([row["prob"] for row in wanted]).tolist()
+
+
+@pytest.mark.parametrize("make", [pyarrow.array, pandas.Series, lambda texts: pyarrow.chunked_array([texts])])
+def test_columns_of_other_libraries_are_read(folder, make):
+    found = Predictor(folder)({"text": make(TEXTS)})
+    assert found["label"].tolist() == [row["label"] for row in expected(folder, TEXTS)]
+
+
 def test_it_is_pickled_before_and_after_it_has_loaded(folder):
     predictor = Predictor(folder)
     batch = {"text": TEXTS}
@@ -98,7 +112,12 @@ def test_rows_of_cascades_say_their_tier_and_models_with_one_label_score(tiny_be
     np.testing.assert_array_equal(found["prob"], np.float32([row["prob"] for row in cascade.predict(TEXTS)]))
     tiny_bert(labels=1).save_pretrained(tmp_path / "one")
     word_tokenizer.save_pretrained(tmp_path / "one")
-    assert list(Predictor(tmp_path / "one")({"text": TEXTS})) == ["text", "score", "exit"]
+    for texts in (TEXTS, []):
+        one = Predictor(tmp_path / "one")({"text": texts})
+        assert list(one) == ["text", "score", "exit"]
+        several = Predictor(tmp_path / "cascade")({"text": texts})
+        assert list(several) == ["text", "label", "prob", "exit", "tier"]
+        assert {len(column) for column in (*one.values(), *several.values())} == {len(texts)}
 
 
 def test_models_of_several_labels_give_lists(tiny_bert, word_tokenizer, tmp_path):
@@ -136,3 +155,15 @@ def test_bad_input_is_one_line(folder, one_line_error, tmp_path):
         Predictor(tmp_path / "nothing")
     with one_line_error(ValueError, "batch must have a column text (got id, body)"):
         Predictor(folder)({"id": [1], "body": ["a"]})
+    for one in ("good", b"good", np.array("good"), 7, None):
+        words = (
+            f"batch must have columns of many rows, as batched=True hands them over (got one {type(one).__name__} as "
+        )
+        with one_line_error(TypeError, f"{words}text)"):
+            Predictor(folder)({"text": one})
+        with one_line_error(TypeError, f"{words}text2)"):
+            Predictor(folder)({"text": TEXTS, "text2": one})
+    with one_line_error(ValueError, "batch must have as many second texts as texts (got 1 and 3)"):
+        Predictor(folder)({"text": TEXTS, "text2": ["a"]})
+    with one_line_error(TypeError, "texts must hold texts or pairs of texts (got NoneType at place 1)"):
+        Predictor(folder)({"id": [], "text": ["a", None]})  # whatever stands in the first column
