@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+import socket
+import subprocess
+import sys
+
 import httpx
 import pytest
 from server_samples import ServerProcess
 
 from moco_rt import cli
+from moco_rt.server import run
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -16,6 +22,67 @@ def test_what_cannot_be_served_is_refused_in_one_line(tiny_folder, tmp_path, cap
     assert cli.main(["serve", str(tiny_folder), "--state", str(tmp_path / "state"), "--workers", "2"]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert said == "moco-rt: state needs a model whose policy has a certified path (got none)"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_address_that_cannot_be_had_is_refused_before_a_model_is_loaded(workers, monkeypatch, capsys, tiny_folder):
+    def never(_):
+        raise AssertionError
+
+    monkeypatch.setattr(run, "_load", never)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert cli.main(["serve", str(tiny_folder), "--port", port, "--workers", workers]) == 2
+    words = f"moco-rt: host and port must be this machine's and free (got 127.0.0.1:{port}: Address already in use)\n"
+    assert capsys.readouterr().err == words
+    assert cli.main(["serve", str(tiny_folder), "--host", "192.0.2.1", "--workers", workers]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+#: A server to which a signal comes when a function is called.
+SIGNALLED = """
+import signal, sys
+from moco_rt import cli
+from moco_rt.server import run
+number, where, name, folder, workers = sys.argv[1:]
+owner = getattr(run, where) if where else run
+usual = getattr(owner, name)
+def signalled(*args, **kwargs):
+    signal.raise_signal(int(number))
+    return usual(*args, **kwargs)
+setattr(owner, name, signalled)
+sys.exit(cli.main(["serve", folder, "--port", "0", "--workers", workers]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "where", "name", "workers"),
+    [
+        (signal.SIGTERM, "Served", "warm_up", 1),
+        (signal.SIGINT, "", "make_app", 1),
+        (signal.SIGTERM, "_Server", "run", 1),
+        (signal.SIGINT, "_Server", "run", 1),
+        (signal.SIGTERM, "Multiprocess", "run", 2),
+    ],
+)
+def test_a_signal_ends_a_server_before_it_serves(number, where, name, workers, tiny_folder):
+    command = [sys.executable, "-c", SIGNALLED, str(int(number)), where, name, str(tiny_folder), str(workers)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode in (0, -number, 128 + number)
+    assert "Traceback" not in done.stderr
+    if workers == 1:
+        assert "running on" not in done.stderr
+
+
+def test_a_free_port_is_told_and_answers(tiny_folder):
+    command = [sys.executable, "-m", "moco_rt", "serve", str(tiny_folder), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        where = next(line for line in process.stderr if "running on" in line).split()[-1]
+        assert httpx.get(f"{where}/health", timeout=60, trust_env=False).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 0
+    assert said.endswith("moco-rt: stopped\n")
 
 
 def test_workers_share_a_port_and_tell_their_sums(tiny_folder):

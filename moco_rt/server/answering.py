@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+import numpy as np
 import torch
 
 from moco_rt.cascades.cascade import Cascade
-from moco_rt.cascades.monitor import CascadeMonitor
+from moco_rt.inputs.batching import packed_batches
 from moco_rt.inputs.texts import TextInput
-from moco_rt.policies.monitor import Monitor
 from moco_rt.quantization.hf_quantizer import is_int8
 from moco_rt.ranking.candidates import Candidates
 from moco_rt.ranking.reranker import EarlyExitReranker
-from moco_rt.runtime.outputs import Prediction
-from moco_rt.runtime.prediction import longest_of
+from moco_rt.runtime.model import EarlyExitTextClassificationModel
+from moco_rt.runtime.outputs import EarlyExitOutput, Prediction
+from moco_rt.runtime.prediction import longest_of, predict_rows, tokeniser_of
 from moco_rt.serving.label_rows import plain
 from moco_rt.serving.loading import Answering, answer_at_once, answer_in_full
+
+if TYPE_CHECKING:
+    from moco_rt.encoding import EncodedTexts
+    from moco_rt.statistics.e_process import EProcess
 
 _log = logging.getLogger(__name__)
 
@@ -33,13 +39,14 @@ class Scores:
 
     Attributes:
         values: probabilities of each class; of a model that gives numbers these numbers.
-        logit: of a model with one label; None: it has more.
-        exit: the site where its row left, or would have left without a shadow; None: it ran to the end.
+        logits: of each class, where each has a probability of its own; None: they exclude each other, or are numbers.
+        exit: the site where its row left, or would have left without a shadow, of a cascade the way out as its
+            certificate calls it; None: it ran to the end.
         step: of the policy that it met; None: there is no path.
     """
 
     values: list[float]
-    logit: float | None
+    logits: list[float] | None
     exit: str | None
     step: int | None
 
@@ -65,7 +72,8 @@ class Served:
         self.model = model
         self.disagreed = 0
         self._max_length = max_length
-        self._answer = answer_at_once(model, max_length)
+        several = model.config.problem_type == "multi_label_classification"
+        self._answer = (_answer_with_logits if several else answer_at_once)(model, max_length)
         self._full: Callable[[Sequence[TextInput]], Prediction] | None = None
         self._record: BinaryIO | None = None
         if shadow is not None:
@@ -86,9 +94,12 @@ class Served:
         return None if isinstance(self.model, Cascade) else self.model.policy.step
 
     @property
-    def monitor(self) -> Monitor | CascadeMonitor | None:
-        """The monitor of the model; None: nothing watches it."""
-        return self.model.watched_by if isinstance(self.model, Cascade) else self.model._monitor
+    def evidence(self) -> Sequence[EProcess]:
+        """The monitor's evidence against each exit, of a reranker against all; empty: nothing watches the model."""
+        if isinstance(self.model, EarlyExitReranker):
+            return () if self.model.watched_by is None else (self.model.watched_by.process,)
+        monitor = self.model.watched_by if isinstance(self.model, Cascade) else self.model._monitor
+        return () if monitor is None else monitor.processes
 
     @property
     def shadowed(self) -> bool:
@@ -114,11 +125,12 @@ class Served:
         return isinstance(self.model, EarlyExitReranker) and self.model.ranking is not None
 
     def warm_up(self) -> None:
-        """Answer a few texts, so that the first caller does not wait for what is made once."""
-        for rows in (1, 8):
-            self._answer(["warm up"] * rows)
-            if self._full is not None:
-                self._full(["warm up"] * rows)
+        """Answer a few texts, of which no monitor and no record tells, so that the first caller need not wait."""
+        with _unwatched(self.model):
+            for rows in (1, 8):
+                self._answer(["warm up"] * rows)
+                if self._full is not None:
+                    self._full(["warm up"] * rows)
 
     @torch.no_grad()
     def answer(self, inputs: Sequence[TextInput | Candidates]) -> list[Scores | list[dict[str, Any]]]:
@@ -128,30 +140,41 @@ class Served:
         return [self._rank(each) if isinstance(each, Candidates) else next(scores) for each in inputs]
 
     def _rank(self, candidates: Candidates) -> list[dict[str, Any]]:
-        assert isinstance(self.model, EarlyExitReranker)
-        return self.model.rank(candidates.query, candidates.documents)
+        model = self.model
+        assert isinstance(model, EarlyExitReranker)
+        if candidates.retrieved is None and _reads_scores(model):
+            return _rank_in_full(model, candidates)
+        scores = None if candidates.retrieved is None else candidates.retrieved.tolist()
+        return model.rank(candidates.query, candidates.documents, scores=scores)
 
     def _scores(self, texts: Sequence[TextInput]) -> list[Scores]:
         step, found = None, None
         while found is None or self.step != step:  # somebody has set another step meanwhile
             step, found = self.step, self._answer(texts)
-        exits = [row["exit"] for row in found]
+        exits = [self._exit(row) for row in found]
         if self._full is not None:
             full = self._full(texts)
-            self._compare(found, full, step)
+            self._compare(found, full, exits, step)
             found = full
         values = found.scores if found.probs is None else found.probs
         assert values is not None
         rows = values.reshape(len(texts), -1).tolist()
-        alone = found.probs is not None and found.scores is not None
-        logits = found.scores.tolist() if alone and found.scores is not None else [None] * len(texts)
-        return [Scores(row, logit, site, step) for row, logit, site in zip(rows, logits, exits, strict=True)]
+        own = None if found.probs is None else found.scores
+        logits = [None] * len(texts) if own is None else own.reshape(len(texts), -1).tolist()
+        return [Scores(row, of_row, site, step) for row, of_row, site in zip(rows, logits, exits, strict=True)]
 
-    def _compare(self, found: Prediction, full: Prediction, step: int | None) -> None:
-        """Record what the policy would have said."""
+    def _exit(self, row: Mapping[str, Any]) -> str | None:
+        """Name where the row of a prediction left; None: at the end of the model, or of the last tier."""
+        site: str | None = row["exit"]
+        if not isinstance(self.model, Cascade) or (site is None and row["tier"] == len(self.model.tiers) - 1):
+            return site
+        return f"tier {row['tier']} {site or 'end'}"
+
+    def _compare(self, found: Prediction, full: Prediction, exits: Sequence[str | None], step: int | None) -> None:
+        """Record what the policy would have said, and where its rows would have left."""
         assert self._record is not None
         lines, disagreed = [], 0
-        for early, answered in zip(found, full, strict=True):
+        for early, answered, site in zip(found, full, exits, strict=True):
             same = early["label"] == answered["label"]
             disagreed += not same
             line = {
@@ -159,7 +182,7 @@ class Served:
                 "prob": plain(answered["prob"]),
                 "policy_label": early["label"],
                 "policy_prob": plain(early["prob"]),
-                "exit": early["exit"],
+                "exit": site,
                 "same": same,
                 "step": step,
             }
@@ -176,17 +199,67 @@ class Served:
             self._record.close()
 
 
-def raw_scores(scores: Scores, several: bool) -> list[float]:
+def raw_scores(scores: Scores) -> list[float]:
     """Return logits; of classes that exclude each other up to a constant, which they share.
 
     Args:
         scores: of a model that gives probabilities.
-        several: each class has a probability of its own, by a sigmoid.
     """
-    if scores.logit is not None:
-        return [scores.logit]
+    if scores.logits is not None:
+        return scores.logits
     tiny = 1e-38  # what underflowed was below
-    logs = [math.log(max(each, tiny)) for each in scores.values]
-    if not several:
-        return logs
-    return [log - math.log(max(1 - each, tiny)) for log, each in zip(logs, scores.values, strict=True)]
+    return [math.log(max(each, tiny)) for each in scores.values]
+
+
+def _answer_with_logits(model: Answering, max_length: int | None) -> Callable[[Sequence[TextInput]], Prediction]:
+    """Return what labels a few texts as `answer_at_once` does, with logits (n, C) as `scores`.
+
+    Where several labels may hold at once probabilities do not tell them: in float32 they are 1 from a logit of 17 on.
+    """
+    assert isinstance(model, EarlyExitTextClassificationModel)  # a cascade chooses one label
+    tokenise = tokeniser_of(model, None, max_length)
+
+    def answer(texts: Sequence[TextInput]) -> Prediction:
+        rows, parts = tokenise(texts), []
+
+        def keep(batch: EncodedTexts) -> EarlyExitOutput:
+            output = model.forward_packed(batch)
+            assert output.logits is not None
+            parts.append(output.logits.float().cpu())
+            return output
+
+        found = predict_rows(model, rows, keep)
+        order = np.concatenate([places for places, _ in packed_batches(rows)])
+        return replace(found, scores=torch.cat(parts)[torch.from_numpy(np.argsort(order))])
+
+    return answer
+
+
+def _reads_scores(model: EarlyExitReranker) -> bool:
+    """Return whether the policy's estimates read the scores of the search, too."""
+    own = 2 * model.policy.hidden_size
+    return model.ranking is not None and any(len(estimate.weight) != own for estimate in model.ranking.estimates)
+
+
+def _rank_in_full(model: EarlyExitReranker, candidates: Candidates) -> list[dict[str, Any]]:
+    """Rank as `EarlyExitReranker.rank` does where no candidate leaves."""
+    assert model.ranking is not None
+    encode = model.encoder(model.ranking.made_for.get("max_length"))
+    scores = model.ranking.nobody_leaves.run(model, encode, candidates).scores
+    order = np.argsort(-scores, kind="stable").tolist()
+    return [{"corpus_id": place, "score": float(scores[place]), "exit": None} for place in order]
+
+
+@contextlib.contextmanager
+def _unwatched(model: Answering) -> Iterator[None]:
+    """Let no monitor see what is answered meanwhile."""
+    parts = [model, *(tier.model for tier in model.tiers)] if isinstance(model, Cascade) else [model]
+    names = ("_monitor", "watched_by")
+    monitors = [(part, name, getattr(part, name)) for part in parts for name in names if hasattr(part, name)]
+    for part, name, _ in monitors:
+        setattr(part, name, None)
+    try:
+        yield
+    finally:
+        for part, name, monitor in monitors:
+            setattr(part, name, monitor)

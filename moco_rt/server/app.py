@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from fastapi import FastAPI
+from fastapi.requests import Request
 from fastapi.responses import Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
@@ -24,6 +26,22 @@ from moco_rt.server.shapes import Info, PipelineRequest, PredictRequest, Ranked,
 from moco_rt.server.shared_state import SharedState
 
 Body = TypeVar("Body", bound=BaseModel)
+
+
+class _Described(APIRoute):
+    """A route that stands in the description of the interface, and answers nobody.
+
+    Bodies go to the doors of `Limits`, which tell paths from each other exactly, as routes do not: one for `/predict`
+    takes the same with a line feed behind it, too.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what refuses a request, whose body it does not read."""
+
+        async def refuse(_: Request) -> Response:
+            raise HTTPException(404)
+
+        return refuse
 
 
 def make_app(served: Served, settings: Settings, state: SharedState | None = None) -> Limits:
@@ -55,11 +73,11 @@ def make_app(served: Served, settings: Settings, state: SharedState | None = Non
     # Pages that show the interface load scripts from elsewhere: there are none.
     app = FastAPI(title="moco_rt", version=moco_rt.__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     endpoints = Endpoints(served, settings, batcher, metrics)
-    # These describe the interface, and answer other methods: bodies do not come this far.
-    post: dict[str, Any] = {"methods": ["POST"], "responses": REFUSALS}
-    app.add_api_route("/predict", endpoints.predict, response_model=list[Scored] | list[list[Scored]], **post)
-    app.add_api_route("/", endpoints.pipeline, response_model=list[list[Scored]], **post)
-    app.add_api_route("/rerank", endpoints.rerank, response_model=list[Ranked], **post)
+    post: dict[str, Any] = {"methods": ["POST"], "responses": REFUSALS, "route_class_override": _Described}
+    describe = app.router.add_api_route
+    describe("/predict", endpoints.predict, response_model=list[Scored] | list[list[Scored]], **post)
+    describe("/", endpoints.pipeline, response_model=list[list[Scored]], **post)
+    describe("/rerank", endpoints.rerank, response_model=list[Ranked], **post)
     app.add_api_route("/info", endpoints.info, methods=["GET"], response_model=Info)
     unhealthy: dict[int | str, dict[str, Any]] = {503: {"model": Refusal}}
     app.add_api_route("/health", endpoints.health, methods=["GET"], response_class=Response, responses=unhealthy)

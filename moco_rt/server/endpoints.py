@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from fastapi.responses import Response
 
 import moco_rt
@@ -60,16 +61,21 @@ class Endpoints:
         """Rank texts by their relevance to a query, the most relevant first."""
         if self._served.model.config.num_labels != 1:
             raise RefusedError("Backend", "rerank needs a model with one label (this one has classes: use /predict)")
+        if body.scores is not None and len(body.scores) != (count := len(body.texts)):
+            words = f"scores must be one number for each of the {count} texts (got {len(body.scores)})"
+            raise RefusedError("Validation", words)
         if self._served.ranks_early:
             self._check(body.texts)
             _check_unicode([body.query])
-            job, found = await self._take([Candidates(body.query, body.texts)], _tokens(body.texts))
+            scores_of_search = None if body.scores is None else np.asarray(body.scores, np.float32)
+            candidates = Candidates(body.query, body.texts, scores_of_search)
+            job, found = await self._take([candidates], _tokens(body.texts))
             # Of those that left early there are estimates, on scales of their own: their order alone is right.
             ranked = [(each["corpus_id"], each["score"]) for each in found[0]]
             self._metrics.answered(job, "batch", time.monotonic() - job.arrived, [each["exit"] for each in found[0]])
         else:
             job, scores = await self._run([(body.query, text) for text in body.texts], "batch")
-            logits = [each.values[0] if each.logit is None else each.logit for each in scores]
+            logits = [(each.logits or each.values)[0] for each in scores]
             ranked = sorted(enumerate(logits), key=lambda pair: -pair[1])
         _check_finite([score for _, score in ranked])
         if not body.raw_scores and not self._numbers:
@@ -129,7 +135,7 @@ class Endpoints:
 
     def _all_labels(self, scores: Scores, *, raw: bool) -> list[dict[str, Any]]:
         """Return all labels with their scores, the highest first."""
-        values = raw_scores(scores, self._several) if raw and not self._numbers else scores.values
+        values = raw_scores(scores) if raw and not self._numbers else scores.values
         _check_finite(values)
         order = sorted(range(len(values)), key=lambda place: -values[place])
         return [{"score": values[place], "label": self._labels[place]} for place in order]

@@ -79,7 +79,7 @@ class Limits:
             self._open -= 1
 
     async def _answer(self, door: Answering, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request when its body has come; where its caller hangs up meanwhile, nobody."""
+        """Answer a request when its body has come; where its caller hangs up before, nobody."""
         asking = asyncio.current_task()
         assert asking is not None
         late = False
@@ -99,6 +99,8 @@ class Limits:
         finally:
             patience.cancel()
         if body is None:
+            return
+        if len(body) > self._max_bytes:
             await self._too_large()(scope, receive, send)
             return
         gone = asyncio.ensure_future(receive())  # nothing else can come behind a body
@@ -118,7 +120,7 @@ class Limits:
         return self._refusal(413, "Validation", f"a request may have at most {self._max_bytes} bytes")
 
     async def _read(self, receive: Receive) -> bytes | None:
-        """Return the whole body; None: it is too large, or whoever sent it has gone."""
+        """Return the whole body, or what is already too much of it; None: whoever sent it has gone."""
         parts, size = [], 0
         while True:
             message = await receive()
@@ -126,9 +128,7 @@ class Limits:
                 return None
             parts.append(message.get("body", b""))
             size += len(parts[-1])
-            if size > self._max_bytes:
-                return None
-            if not message.get("more_body", False):
+            if size > self._max_bytes or not message.get("more_body", False):
                 return b"".join(parts)
 
     def _refusal(self, status: int, kind: str, words: str) -> Response:

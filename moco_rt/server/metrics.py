@@ -26,7 +26,7 @@ class Metrics:
     """Counts of requests and batches; what `render` returns is what `/metrics` says.
 
     Args:
-        served: whose step and monitor are told.
+        served: whose step and evidence are told.
         batcher: whose queue is told.
     """
 
@@ -51,7 +51,7 @@ class Metrics:
         self._step = self._gauge(
             "moco_rt_policy_step", "place on the certified path, the lowest in use", mode="livemin"
         )
-        self._rows = self._gauge("moco_rt_monitor_rows", "rows that were checked, by exit", "exit")
+        self._rows = self._gauge("moco_rt_monitor_rows", "rows, or queries, that were checked, by exit", "exit")
         self._wrong = self._gauge("moco_rt_monitor_wrong", "those of them that differ", "exit")
         self._evidence = self._gauge(
             "moco_rt_monitor_evidence", "against an exit, of one worker", "exit", mode="livemax"
@@ -95,8 +95,7 @@ class Metrics:
         self._disagreed.set(self._served.disagreed)
         if self._served.step is not None:
             self._step.set(self._served.step)
-        monitor = self._served.monitor
-        for place, process in enumerate(() if monitor is None else monitor.processes):
+        for place, process in enumerate(self._served.evidence):
             self._rows.labels(f"{place}").set(process.rows)
             self._wrong.labels(f"{place}").set(process.wrong)
             self._evidence.labels(f"{place}").set(process.evidence)

@@ -6,19 +6,24 @@ import gc
 import logging
 import os
 import signal
+import socket
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 import uvicorn
+from uvicorn.supervisors import Multiprocess
 
 from moco_rt.server.answering import Served
 from moco_rt.server.app import make_app
 from moco_rt.server.limits import Limits
+from moco_rt.server.listening import BACKLOG, address_of, bound_sockets, listen
 from moco_rt.server.settings import Settings
 from moco_rt.server.shared_state import SharedState
 from moco_rt.serving.loading import load_answering
+
+_log = logging.getLogger(__name__)
 
 #: How settings reach the workers.
 _VARIABLE = "MOCO_RT_SERVER_SETTINGS"
@@ -26,6 +31,7 @@ _VARIABLE = "MOCO_RT_SERVER_SETTINGS"
 _FAREWELL = 60
 #: Seconds that a worker may be too busy to say that it is alive, as it is while it imports and loads.
 _LOADING = 120
+_RUNNING = "running on %s"
 
 
 def serve(settings: Settings, *, host: str, port: int, workers: int = 1) -> None:
@@ -38,41 +44,65 @@ def serve(settings: Settings, *, host: str, port: int, workers: int = 1) -> None
         workers: processes that share the port and, where settings name one, a folder of state, and nothing else.
 
     Raises:
-        OSError: there is no such model.
+        OSError: there is no such model, or no such address, or somebody else listens there.
         ValueError: the model refuses what is asked of it.
     """
     options: dict[str, Any] = {
-        "host": host,
-        "port": port,
         "access_log": False,
         "server_header": False,
         "proxy_headers": False,  # nothing here asks who calls, or by which scheme
         "timeout_graceful_shutdown": _FAREWELL,
+        "backlog": BACKLOG,
     }
-    served, state = _load(settings)  # of several workers: what is refused is said once, and not by each
-    if state is not None:
-        state.exchange()
-    # uvicorn stops in good order at a signal, and then raises it again, which should not end the process by it.
+    with bound_sockets(host, port) as sockets:
+        served, state = _load(settings)  # of several workers: what is refused is said once, and not by each
+        if state is not None:
+            state.exchange()
+        address = address_of(host, sockets[0])
+        if workers == 1:
+            served.warm_up()
+            app = make_app(served, settings, state)
+            _spare_what_stays()
+            listen(sockets)  # not every event loop tells that it cannot
+            _run_alone(_Server(uvicorn.Config(app, **options), address), sockets)
+            return
+        served.close()
+        del served
+        listen(sockets)  # where another server has taken the port meanwhile, workers would try for ever
+        options |= {"workers": workers, "timeout_worker_healthcheck": _LOADING}
+        # From here on it takes signals, and stops in good order when it runs.
+        supervisor = Multiprocess(uvicorn.Config("moco_rt.server.run:worker", factory=True, **options), sockets)
+        with tempfile.TemporaryDirectory(prefix="moco_rt-metrics-") as counts:
+            os.environ[_VARIABLE] = settings.to_json()
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = counts
+            _log.info(_RUNNING, address)
+            supervisor.run()
+
+
+class _Server(uvicorn.Server):
+    """A server on sockets of its own, which says where it listens as soon as it does."""
+
+    def __init__(self, config: uvicorn.Config, address: str):
+        super().__init__(config)
+        self._address = address
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen, unless it is to stop already."""
+        if not self.should_exit:
+            await super().startup(sockets)
+            _log.info(_RUNNING, self._address)
+
+
+def _run_alone(server: uvicorn.Server, sockets: list[socket.socket]) -> None:
+    """Run a server in this process until a signal comes, which does not end the process but by ending the server."""
+
+    def stop(*_: object) -> None:  # an error raised in here would be lost where a finalizer runs
+        server.should_exit = True
+
+    # It takes signals only while it runs, and when it has stopped raises the one that it took again.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
-    if workers == 1:
-        served.warm_up()
-        app = make_app(served, settings, state)
-        _spare_what_stays()
-        uvicorn.Server(uvicorn.Config(app, **options)).run()
-        return
-    served.close()
-    del served
-    with tempfile.TemporaryDirectory(prefix="moco_rt-metrics-") as counts:
-        os.environ[_VARIABLE] = settings.to_json()
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = counts
-        uvicorn.run(
-            "moco_rt.server.run:worker",
-            factory=True,
-            workers=workers,
-            timeout_worker_healthcheck=_LOADING,
-            **options,
-        )
+        signal.signal(number, stop)
+    server.run(sockets)
 
 
 def worker() -> Limits:

@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, Strict
 OneInput = StrictStr | Annotated[list[StrictStr], Field(min_length=2, max_length=2)]
 BatchInput = list[Annotated[list[StrictStr], Field(min_length=1, max_length=2)]]
 _SMALL_EXAMPLE = "a gripping film"
+_LARGEST = 3.4e38  # of float32, about
+#: A number, but no string that says one.
+Number = Annotated[float, Field(strict=True, ge=-_LARGEST, le=_LARGEST, allow_inf_nan=False)]
 
 
 class _Request(BaseModel):
@@ -36,6 +39,11 @@ class RerankRequest(_Request):
     query: StrictStr
     texts: list[StrictStr]
     return_text: StrictBool = False
+    scores: list[Number] | None = Field(
+        None,
+        description="one number per text, by the search that found them, the higher the better; without them no text "
+        "leaves early by a policy that was found with such scores",
+    )
 
 
 class PipelineParameters(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import json
 import math
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import InferenceClient
-from server_samples import running
+from server_samples import metrics_of, running
 
 from moco_rt import EarlyExitReranker, EarlyExitTextClassificationModel
 from moco_rt.server.run import make_worker_app
@@ -30,11 +31,6 @@ def model(folder):
 
 def labels_and_scores(answer):
     return {each["label"]: each["score"] for each in answer}
-
-
-def metrics_of(client):
-    lines = client.get("/metrics").text.splitlines()
-    return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines if not line.startswith("#")}
 
 
 def test_answers_are_the_models_in_the_shapes_of_text_embeddings_inference(serve, folder, model):
@@ -128,6 +124,36 @@ def test_unknown_paths_and_methods_are_refused_in_the_same_shape(serve, folder):
     assert client.get("/nothing").json().keys() == {"error", "error_type"}
     assert client.get("/predict").status_code == 405
     assert client.post("/rerank", json={"query": "a", "texts": ["b"]}).status_code == 424
+
+
+@pytest.mark.parametrize(
+    "path", ["/predict%0a", "/%0a", "/rerank%0a", "/predict%0d", "/predict/", "//predict", "/predict//"]
+)
+def test_a_path_that_is_almost_one_gets_no_answer(serve, folder, path):
+    """A caller who is not at a door could send more than may be sent, for longer, and as one of too many."""
+    client = serve(folder, max_bytes=100)
+    for length in (10, 1000):
+        pieces = (part for part in (b'{"inputs": "good', b" " * length, b'"}'))
+        assert client.post(f"{client.base_url}{path}", content=pieces).status_code in (307, 404)
+
+
+@pytest.mark.parametrize("path", ["/predict", "/", "/rerank"])
+def test_routes_that_describe_doors_read_no_body(folder, path):
+    """Whatever Limits let through to them."""
+    app = make_worker_app(Settings(str(folder)))._app
+    read = []
+
+    async def receive():
+        read.append(True)
+        return {"type": "http.request", "body": b'{"inputs": "good"}'}
+
+    async def send(message):
+        said.append(message)
+
+    said = []
+    scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b""}
+    asyncio.run(app(scope, receive, send))
+    assert (said[0]["status"], read) == (404, [])
 
 
 def test_a_key_is_asked_for_but_for_health(serve, folder):

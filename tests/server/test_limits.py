@@ -66,6 +66,16 @@ def test_too_large_a_body_is_refused(messages, scope, status):
     assert asyncio.run(ask(limits(echo), messages, scope))[0] == status
 
 
+def test_a_caller_who_goes_before_the_body_has_come_is_no_refusal():
+    refused = []
+    gone = [{"type": "http.request", "body": b"a", "more_body": True}, {"type": "http.disconnect"}]
+    app = limits(echo, max_open=1, refused=refused.append)
+    assert asyncio.run(ask(app, gone)) is None
+    assert refused == []
+    assert asyncio.run(ask(app, body(b"a" * 60, b"b" * 60)))[0] == 413
+    assert refused == ["Validation"]
+
+
 def test_a_body_that_does_not_come_is_refused_in_time(monkeypatch):
     monkeypatch.setattr(limits_module, "_PATIENCE", 0.05)
 

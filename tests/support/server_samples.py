@@ -34,6 +34,12 @@ def running(app):
         thread.join()
 
 
+def metrics_of(client):
+    """What `/metrics` says, by name and labels."""
+    lines = client.get("/metrics").text.splitlines()
+    return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines if not line.startswith("#")}
+
+
 class ServerProcess:
     """`moco-rt serve` as a process of its own.
 
