@@ -117,6 +117,11 @@ void PackedBatch::take_ids(const Tensor& input_ids, const std::optional<Tensor>&
       end_to_end || (input_ids.dim() == 2 && input_ids.size(0) == rows() && input_ids.size(1) >= max_seqlen()),
       "take_ids: input_ids must have shape (", rows(), ", at least ", max_seqlen(), ") or (", total_tokens(), ") (got ",
       input_ids.sizes(), ")");
+  MOCO_CHECK_TYPE(!is_floating(input_ids.dtype()), "take_ids: input_ids must be integer (got ",
+                  name_of(input_ids.dtype()), ")");
+  MOCO_CHECK_TYPE(!token_type_ids || !is_floating(token_type_ids->dtype()),
+                  "take_ids: token_type_ids must be integer (got ",
+                  token_type_ids ? name_of(token_type_ids->dtype()) : "", ")");
   MOCO_CHECK_VALUE(!token_type_ids || token_type_ids->sizes() == input_ids.sizes(),
                    "take_ids: token_type_ids must have shape ", input_ids.sizes(), " like input_ids (got ",
                    token_type_ids->sizes(), ")");
@@ -210,6 +215,12 @@ void PackedBatch::keep_mean() {
   kept_mean_ = mean_of_rows(hidden(), cu_seqlens_);
 }
 
+void PackedBatch::move_ids(const Runs& runs) {
+  if (!ids_) return;
+  moco::move_ids(ids_->word, runs);
+  if (!ids_->type.empty()) moco::move_ids(ids_->type, runs);
+}
+
 void PackedBatch::compact(const std::vector<bool>& keep) {
   MOCO_CHECK_VALUE(keep.size() == row_ids_.size(), "compact: keep must have one value for each of the ", rows(),
                    " rows (got ", keep.size(), ")");
@@ -228,10 +239,7 @@ void PackedBatch::compact(const std::vector<bool>& keep) {
     first_lengths.push_back(first_lengths_[r]);
   }
   if (buffer_.defined()) move_tokens(buffer_, buffer_, runs);
-  if (ids_) {
-    move_ids(ids_->word, runs);
-    if (!ids_->type.empty()) move_ids(ids_->type, runs);
-  }
+  move_ids(runs);
   if (kept_mean_.defined()) kept_mean_ = rows_of(kept_mean_, kept);
   cu_seqlens_ = std::move(cu_seqlens);
   row_ids_ = std::move(row_ids);
@@ -258,6 +266,7 @@ void PackedBatch::keep_tokens(const float* scores, double share) {
     cu_seqlens.push_back(cu_seqlens.back() + static_cast<int32_t>(count));
   }
   move_tokens(buffer_, buffer_, runs);
+  move_ids(runs);
   cu_seqlens_ = std::move(cu_seqlens);
 }
 

@@ -9,6 +9,8 @@
 
 namespace moco {
 
+struct Runs;
+
 // The token that stands for its row: the one that the classifier and exits read, where they read one alone.
 enum class PooledToken { kFirst, kLast };
 
@@ -67,6 +69,7 @@ class PackedBatch {
  private:
   int64_t length(size_t row) const { return cu_seqlens_[row + 1] - cu_seqlens_[row]; }
   void add_row(int32_t length);
+  void move_ids(const Runs& runs);
   std::vector<int64_t> packed(const Tensor& ids) const;
   PackedBatch() = default;
 

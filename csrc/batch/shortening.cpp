@@ -15,10 +15,12 @@ std::vector<int32_t> best_tokens(const float* scores, int64_t tokens, int64_t co
   std::vector<int32_t> places(static_cast<size_t>(tokens));
   std::iota(places.begin(), places.end(), 0);
   const auto score = [&](int32_t token) {
-    if (token == pooled) return std::numeric_limits<float>::infinity();
     return std::isnan(scores[token]) ? -std::numeric_limits<float>::infinity() : scores[token];
   };
-  const auto before = [&](int32_t a, int32_t b) { return score(a) != score(b) ? score(a) > score(b) : a < b; };
+  const auto before = [&](int32_t a, int32_t b) {
+    if (a == pooled || b == pooled) return a == pooled && b != pooled;
+    return score(a) != score(b) ? score(a) > score(b) : a < b;
+  };
   std::nth_element(places.begin(), places.begin() + (count - 1), places.end(), before);
   places.resize(static_cast<size_t>(count));
   std::sort(places.begin(), places.end());

@@ -63,6 +63,8 @@ std::optional<DType> dtype_of(dlpack::DataType type) {
 // The capsule of a torch.Tensor.
 py::object exported(py::handle object) {
   try {
+    // Numbers whose sign torch keeps beside their memory.
+    if (object.attr("is_neg")().cast<bool>()) return torch().to_dlpack(object.attr("resolve_neg")());
     return torch().to_dlpack(object);
   } catch (const py::error_already_set&) {  // it has no memory that could be handed over
     refuse(object);

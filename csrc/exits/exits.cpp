@@ -189,6 +189,7 @@ Exits::Pooled Exits::checked(const PackedBatch& batch, const std::vector<PooledF
     MOCO_CHECK_DTYPE("Exits", x, DType::kFloat32);
     MOCO_CHECK_VALUE(x.dim() == 2 && x.size(0) == batch.rows(), "Exits: features must have shape (", batch.rows(),
                      ", size) (got ", x.sizes(), ")");
+    MOCO_CHECK_VALUE(x.size(1) > 0, "Exits: features must have a size of at least 1 (got 0)");
     pooled[{feature_from_name(name), x.size(1)}] = x.contiguous();
   }
   return pooled;

@@ -1,5 +1,7 @@
 #include "linear/weights.h"
 
+#include <algorithm>
+
 #include "core/checks.h"
 #include "kernels/kernels.h"
 
@@ -30,6 +32,43 @@ Tensor numbers_of(const std::vector<LinearWeights>& layers) {
   return Tensor::concatenated(each);
 }
 
+namespace {
+
+// Int8 weights as kernels trust them to be, whatever file they came from: see kMaxInt8Sum and kInt8Inputs.
+void check_int8(const Tensor& weight, int64_t inputs) {
+  const Tensor packed = weight.contiguous();
+  const auto* const numbers = packed.data<int8_t>();
+  const int64_t groups = packed.size(0) * packed.size(1) / 2;  // of eight inputs, two words
+  const int64_t of_block = packed.size(1) / 2;
+  constexpr int64_t kWord = kBlock * kWordBytes;
+  for (int64_t group = 0; group < groups; ++group) {
+    const int8_t* const words[2] = {numbers + 2 * group * kWord, numbers + (2 * group + 1) * kWord};
+    int32_t most = 0, behind = 0;
+    for (int64_t output = 0; output < kBlock; ++output) {
+      for (int64_t half = 0; half < 2; ++half) {
+        int32_t above = 0, below = 0;
+        for (const int8_t* const word : words) {
+          for (int64_t i = 0; i < 2; ++i) {
+            const int32_t number = word[output * kWordBytes + 2 * half + i];
+            above += std::max(number, 0);
+            below -= std::min(number, 0);
+          }
+        }
+        most = std::max({most, above, below});
+      }
+      for (int64_t i = inputs - group % of_block * kInt8Inputs; i < kInt8Inputs; ++i) {
+        behind |= i < 0 ? 0 : words[i / kWordBytes][output * kWordBytes + i % kWordBytes];
+      }
+    }
+    MOCO_CHECK_VALUE(most <= kMaxInt8Sum && behind == 0,
+                     "Encoder: int8 weights must be as Int8Linear packs them, of every four that are summed in 16 bits "
+                     "at most ",
+                     kMaxInt8Sum, " together, and zeros behind the last input (got others)");
+  }
+}
+
+}  // namespace
+
 void check_affine(const Affine& affine, const std::vector<int64_t>& shape) {
   const auto& [weight, bias] = affine;
   MOCO_CHECK_SHAPE("Encoder", weight, shape);
@@ -37,6 +76,8 @@ void check_affine(const Affine& affine, const std::vector<int64_t>& shape) {
 }
 
 void check_linear(const LinearWeights& linear, int64_t outputs, int64_t inputs) {
+  MOCO_CHECK_VALUE(outputs > 0 && inputs > 0, "Encoder: a layer must have outputs and inputs (got ", outputs, " and ",
+                   inputs, ")");
   if (!linear.quantized()) return check_affine({linear.weight, linear.bias}, {outputs, inputs});
   MOCO_CHECK_SHAPE("Encoder", linear.bias, {outputs});
   MOCO_CHECK_DTYPE("Encoder", linear.weight, DType::kInt8);
@@ -45,6 +86,7 @@ void check_linear(const LinearWeights& linear, int64_t outputs, int64_t inputs) 
       {round_up(outputs, kBlock) / kBlock, round_up(inputs, kInt8Inputs) / kWordBytes, kBlock, kWordBytes});
   MOCO_CHECK_SHAPE("Encoder", linear.scale, {outputs});
   MOCO_CHECK_SHAPE("Encoder", linear.smooth, {inputs});
+  check_int8(linear.weight, inputs);
 }
 
 void check_same_tokens(const LinearWeights& one, const LinearWeights& other) {

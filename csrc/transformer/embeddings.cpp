@@ -21,13 +21,16 @@ void check_ids(const char* name, const std::vector<int64_t>& ids, int64_t size) 
 // The weights, if they fit each other and hidden states of size D.
 EmbeddingSpec checked(EmbeddingSpec spec, int64_t D) {
   const Tensor& words = spec.words;
-  MOCO_CHECK_VALUE(words.dim() == 2, "TransformerClassifier: words must have shape (any, size) (got ", words.sizes(),
-                   ")");
+  MOCO_CHECK_VALUE(words.dim() == 2 && words.size(1) > 0,
+                   "TransformerClassifier: words must have shape (any, size) with a size of at least 1 (got ",
+                   words.sizes(), ")");
   const int64_t E = words.size(1);
   for (const std::optional<Tensor>& given : {spec.positions, spec.types}) {
     if (!given) continue;
     const Tensor& table = *given;
-    MOCO_CHECK_SHAPE("Encoder", table, {table.size(0), E});
+    MOCO_CHECK_VALUE(table.dim() == 2 && table.size(0) > 0 && table.size(1) == E,
+                     "TransformerClassifier: tables beside words must have shape (at least 1, ", E, ") (got ",
+                     table.sizes(), ")");
   }
   MOCO_CHECK_VALUE(spec.projection || E == D, "TransformerClassifier: words must have size ", D,
                    " where nothing projects them (got ", E, ")");

@@ -91,6 +91,7 @@ void TransformerClassifier::check_ids(const PackedBatch& batch) const { embeddin
 void TransformerClassifier::embed(PackedBatch& batch) const {
   const Timed timed(ProfileSection::kExtension);
   const Embeddings& tables = embeddings();
+  tables.check(batch.ids());  // what is refused stays as it was
   const Embeddings::Ids ids = tables.look_up(batch.cu_seqlens(), batch.release_ids());
   const Tensor hidden = batch.allocate(D_, dtype_);
   with_dtype([&]<typename T>(T) { tables.run(ids, hidden.data<T>()); });

@@ -79,7 +79,7 @@ def answer_at_once(model: Answering, max_length: int | None = None) -> Callable[
 
 
 def answer_in_full(model: Answering, max_length: int | None = None) -> Callable[[Sequence[TextInput]], Prediction]:
-    """Return what labels a few texts as the given model does, or a cascade's last tier: nothing leaves early.
+    """Return what labels a few texts as the given model does, of a cascade that of the last tier: nothing leaves early.
 
     Args:
         model: as `load_answering` returns it.
@@ -88,7 +88,7 @@ def answer_in_full(model: Answering, max_length: int | None = None) -> Callable[
     if isinstance(model, Cascade):
         last = model.tiers[-1]
         return lambda texts: predict_rows(
-            last.model, EncodedTexts.of(last.encode(texts)), lambda batch: last.model.run_packed({}, batch)
+            last.model, EncodedTexts.of(last.encode(texts)), lambda batch: model.given.run_packed({}, batch)
         )
     tokenise = tokeniser_of(model, None, max_length)
     return lambda texts: predict_rows(model, tokenise(texts), lambda batch: model.given.run_packed({}, batch))

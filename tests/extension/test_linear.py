@@ -73,6 +73,40 @@ def test_sums_of_int8_products_are_exact_up_to_the_corners(inputs, outputs):
         assert torch.equal(_C.linear(x, int8_weights(weight)).long(), sums)
 
 
+@pytest.mark.parametrize("inputs", [5, 8, 20])
+@pytest.mark.parametrize("output", [0, 17])
+def test_int8_weights_that_no_layer_packs_are_refused(inputs, output):
+    """On processors that sum in 16 bits they would overflow, or numbers behind the last input would be read."""
+    weight = torch.zeros(20, inputs, dtype=torch.int8)
+    weight[output, :2] = torch.tensor([127, 2])
+    with pytest.raises(ValueError, match="at most 128 together, and zeros behind the last input"):
+        _C.linear(torch.ones(1, inputs), int8_weights(weight))
+    weight[output, :2] = torch.tensor([-127, -2])
+    with pytest.raises(ValueError, match="at most 128 together"):
+        _C.linear(torch.ones(1, inputs), int8_weights(weight))
+    weight[output, :2] = torch.tensor([127, -127])
+    packed = int8_weights(weight)
+    _C.linear(torch.ones(1, inputs), packed)
+    if inputs % 8:
+        packed[0][output // 16, -1, output % 16, -1] = 1
+        with pytest.raises(ValueError, match="zeros behind the last input"):
+            _C.linear(torch.ones(1, inputs), packed)
+
+
+@pytest.mark.parametrize("shape", [(3, 0), (0, 3)], ids=str)
+def test_a_layer_without_inputs_or_outputs_is_refused(shape):
+    with pytest.raises(ValueError, match="a layer must have outputs and inputs"):
+        _C.linear(torch.zeros(2, shape[1]), (torch.zeros(shape), torch.ones(shape[0])))
+
+
+def test_signs_that_torch_keeps_beside_the_memory_are_seen():
+    negative = torch.randn(4, 8, dtype=torch.complex64).conj().imag
+    assert negative.is_neg()
+    eye = torch.eye(8), torch.zeros(8)
+    assert torch.equal(_C.linear(negative, eye), negative.resolve_neg())
+    assert torch.equal(_C.linear(torch.eye(8), (negative, torch.zeros(4))), negative.resolve_neg().T)
+
+
 FORMS = ["float32", "int8"] + (["bfloat16"] if _C.can_multiply(torch.bfloat16) else [])
 
 

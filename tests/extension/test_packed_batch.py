@@ -238,6 +238,33 @@ def test_tokens_go_after_rows_and_rows_after_tokens():
     assert_holds(batch, [rows[1][[0, 4]]], [1])
 
 
+@pytest.mark.parametrize("types", [False, True])
+def test_ids_go_with_the_tokens_that_stay(types):
+    lengths = [4, 2, 6]
+    batch = pack(random_rows(lengths))
+    ids = torch.arange(12)
+    batch.take_ids(ids, ids % 2 if types else None)
+    scores = torch.tensor([0.0, 3, 1, 2, 0, 1, 0, 1, 2, 3, 4, 5])
+    batch.keep_tokens(scores, 0.5)
+    assert batch.ids.tolist() == [0, 1, 4, 6, 10, 11]
+
+
+def test_the_pooled_token_stays_beside_infinite_scores():
+    batch = PackedBatch.of_lengths(torch.tensor([4]), pooled="last")
+    batch.unpad(torch.arange(4.0).reshape(1, 4, 1))
+    batch.keep_tokens(torch.tensor([float("inf"), 0.0, float("inf"), 0.0]), 0.25)
+    assert batch.hidden.flatten().tolist() == [3.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_ids_that_are_no_integers_are_refused(dtype):
+    batch = PackedBatch(TWO_ROWS)
+    with pytest.raises(TypeError, match="take_ids: input_ids must be integer"):
+        batch.take_ids(torch.ones(2, 3, dtype=dtype), None)
+    with pytest.raises(TypeError, match="take_ids: token_type_ids must be integer"):
+        batch.take_ids(torch.ones(2, 3, dtype=torch.int64), torch.ones(2, 3, dtype=dtype))
+
+
 def test_scores_that_are_no_numbers_are_the_lowest():
     rows = random_rows([4])
     batch = pack(rows)

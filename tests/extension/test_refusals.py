@@ -48,6 +48,12 @@ def classifier():
     return TransformerClassifier(tables, [layer], head, dtype=torch.float32)
 
 
+def read_features_of_nothing():
+    exits = Exits(0, 2)
+    exits.add_linear(0, torch.zeros(2), feature="flat", weight=torch.zeros(4), bias=0.0, threshold=0.0)
+    exits.apply(unpacked(), Results(2, 2, dtype=torch.float32), features=[("mean", torch.zeros(2, 0))])
+
+
 #: Calls that are refused, what with, and words of it.
 REFUSALS = {
     "value": (lambda: PackedBatch(torch.ones(3)), ValueError, "attention_mask must have shape (rows, tokens)"),
@@ -68,6 +74,7 @@ REFUSALS = {
     "no memory": (lambda: PackedBatch(MASK.to("meta")), ValueError, "dense and on cpu (got torch.strided on meta)"),
     "not dense": (lambda: PackedBatch(MASK.to_sparse()), ValueError, "dense and on cpu (got torch.sparse_coo on cpu)"),
     "complex": (lambda: PackedBatch(MASK.to(torch.complex64)), TypeError, "computed with here (got torch.complex64)"),
+    "features of nothing": (read_features_of_nothing, ValueError, "features must have a size of at least 1 (got 0)"),
     "no such call": (lambda: PackedBatch("mask"), TypeError, "incompatible constructor arguments"),
 }
 each_refusal = pytest.mark.parametrize(("call", "kind", "words"), REFUSALS.values(), ids=REFUSALS)
