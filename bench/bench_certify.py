@@ -53,7 +53,7 @@ def main() -> None:
     certificate = found.certificate
     assert certificate is not None
     differing = int((found.labels != given.labels).sum())
-    form = "as given" if fast.given is fast else fast.policy.certificate.variant
+    form = "as given" if fast.runs_as_given else fast.policy.certificate.variant
     print(
         f"{options.model}, {form}: N {certificate.rows:,}, n {certificate.drawn:,}, "
         f"errors {certificate.disagreements}, at most {certificate.differing} ({certificate.bound:.3%}), "

@@ -7,6 +7,7 @@ from typing import Any
 
 import igraph
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -16,8 +17,11 @@ from sklearn.neighbors import kneighbors_graph
 
 #: Blue, orange, green, ... (Okabe and Ito): distinct for colour-blind readers.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+#: Names of classes are drawn as they are: what stands between dollars is no formula.
+NO_FORMULAS: Any = {"text.parse_math": False}
 
 
+@rc_context(NO_FORMULAS)
 def draw_knn_graph(features: NDArray[np.float32], classes: NDArray[Any], *, k: int, title: str, target: str) -> Figure:
     """The k-nearest-neighbour graph of features (rows, size), laid out by its springs, coloured by class."""
     edges = np.stack(kneighbors_graph(features, k).nonzero(), axis=1)

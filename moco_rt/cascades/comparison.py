@@ -39,7 +39,7 @@ class CascadeComparison:
         self.policies: PoliciesToCompare | None = None
         self.found = np.zeros(1, np.int64)
         known = cascade.certificate
-        if not ways_out(cascade.tiers) and cascade.given is cascade.tiers[-1].model:
+        if not ways_out(cascade.tiers) and cascade.tiers[-1].model.runs_as_given:
             return
         if known is None:
             self.policies = PoliciesToCompare.unknown(wish)

@@ -14,6 +14,11 @@ GIVEN = "as given"
 _SINGULAR = {"rows": "row", "queries": "query"}
 
 
+def percent(share: float) -> str:
+    """Return a share as a percentage with as many decimals as it has: 0.999 is 99.9%, never 100%."""
+    return f"{100 * share:.10g}%"
+
+
 @dataclass(frozen=True)
 class ExitCount:
     """Calibration rows that left by one exit with one class.
@@ -161,7 +166,7 @@ class Certificate:
 
     def _promised(self) -> list[str]:
         """Return the promise in a line, or of each class in one."""
-        sure = f"with {1 - self.delta:.0%} confidence"
+        sure = f"with {percent(1 - self.delta)} confidence"
         if self.alpha is not None:
             return [
                 f"same {self.answer} as the full model for at least {1 - self.alpha:.2%} of {self.units}, {sure} "

@@ -113,7 +113,8 @@ class Policy:
         hidden_size: D.
         task: what "the same answer" means where rows leave.
         state: the exits as they are now.
-        certificate: the promise about all of them together; None: nothing is promised.
+        certificate: the promise about the exits that were found, all of them together, see `is_certified`; None:
+            nothing is promised.
         path: the policies that the certificate was looked for along; None: the exits were added by hand.
         made_for: what the certificate rests on, see `fingerprints.run_identity`.
     """
@@ -142,6 +143,16 @@ class Policy:
     def step(self) -> int | None:
         """Index on the certified path of the policy in use; None: it is not one of the path's."""
         return self.state.step
+
+    @property
+    def is_certified(self) -> bool:
+        """True where the certificate is about the exits in use: not where some were added or closed by hand since.
+
+        Nor where a step behind the last that was certified is in use; steps before it keep the promise as well.
+        """
+        if self.certificate is None or self.path is None:
+            return self.certificate is not None
+        return self.step is not None and self.step <= self.path.policies.certified and not self.closed
 
     def take_step(self, step: int) -> None:
         """Put another policy of the certified path in place of the exits that there are.

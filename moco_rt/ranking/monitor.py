@@ -109,8 +109,12 @@ class RankingMonitor:
             self._on_alarm(alarm)
 
     def merge(self, state: Mapping[str, Any]) -> None:
-        """Add what a monitor of the same policy has seen in another process since it began: its `state`, once each."""
+        """Add what a monitor of the same policy has seen in another process since it began: its `state`, once each.
+
+        Where that one has raised the alarm, no candidate leaves here any more either.
+        """
         self.record(state["wrong"], state["queries"])
+        self.alarmed |= bool(state.get("alarmed"))
 
     def state(self) -> dict[str, Any]:
         """Return the counts that a later monitor of the same policy goes on from: plain numbers, for JSON."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from moco_rt.ranking.monitor import RankingMonitor, read_state
 from moco_rt.ranking.policy import JSON, MONITOR, TENSORS, RankingPolicy
 from moco_rt.ranking.ranked import Elimination, Ranked
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 #: Scores all candidates by the model itself.
 _TO_THE_END = Elimination([], np.empty(0, np.float32), 1)
@@ -131,6 +134,13 @@ class EarlyExitReranker(EarlyExitTextClassificationModel):
             check_tokenizer(self.ranking.made_for, self.tokenizer)
         longest = length_limit(self.tokenizer, self.max_seqlen, max_length)
         return lambda pairs: encode(self.tokenizer, pairs, longest)
+
+    def _without_exits(self) -> Self:
+        if self.ranking is None:
+            return self
+        plain = self._sharing_weights()
+        plain.ranking = plain.watched_by = None
+        return plain
 
     def report(self) -> str:
         """Return the policy's certificate as a table."""

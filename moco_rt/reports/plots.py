@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from moco_rt.analysis.knn_graph import COLOURS
+from moco_rt.analysis.knn_graph import COLOURS, NO_FORMULAS
 from moco_rt.policies.findings import SearchReport
 from moco_rt.reports.comparison import Comparison
 
@@ -15,6 +16,7 @@ from moco_rt.reports.comparison import Comparison
 _BINS = 10
 
 
+@rc_context(NO_FORMULAS)
 def draw_exits(comparison: Comparison, class_names: Mapping[int, str]) -> Figure:
     """Draw the share of rows that left at each site, by class: one bar a site."""
     figure = Figure(figsize=(7, 1.5 + 0.5 * (len(comparison.exits) + 1)), layout="constrained")
@@ -39,6 +41,7 @@ def draw_exits(comparison: Comparison, class_names: Mapping[int, str]) -> Figure
     return figure
 
 
+@rc_context(NO_FORMULAS)
 def draw_paths(findings: SearchReport) -> Figure:
     """Agreement against time: all policies of all methods, and the chosen one."""
     figure = Figure(figsize=(8, 5), layout="constrained")
@@ -79,6 +82,7 @@ def draw_paths(findings: SearchReport) -> Figure:
     return figure
 
 
+@rc_context(NO_FORMULAS)
 def draw_exits_by_length(findings: SearchReport) -> Figure:
     """Share of rows that leave at each site, for rows of ten lengths."""
     edges = np.unique(np.quantile(findings.lengths, np.linspace(0, 1, _BINS + 1)).astype(int))
@@ -104,6 +108,7 @@ def draw_exits_by_length(findings: SearchReport) -> Figure:
     return figure
 
 
+@rc_context(NO_FORMULAS)
 def draw_reliability(findings: SearchReport) -> Figure:
     """Draw how often each off-ramp has the full model's answer, against its score."""
     figure = Figure(figsize=(8, 5), layout="constrained")

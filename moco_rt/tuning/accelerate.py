@@ -125,6 +125,7 @@ def accelerate(
             `text`, and where there is one `text2` or `text_pair`; of images `image` or `img`.
         variants: smaller models that may run in place of the model, such as `compress` makes of it, with its classes
             and tokenizer; each is tried in the same dtypes, and taken where it is fastest of all that is certified.
+            Texts that they have learnt from must not certify them: see `calibration`.
         never_early: names of classes that no row gets early: whoever writes texts to be taken for one of them must get
             past the whole model.
 

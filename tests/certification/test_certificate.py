@@ -56,3 +56,8 @@ def test_it_is_rebuilt_from_plain_values():
 def test_one_that_cannot_be_printed_is_refused(one_line_error, changes, words):
     with one_line_error(ValueError, f"Certificate: {words}"):
         Certificate.of(asdict(CERTIFICATE) | changes)
+
+
+@pytest.mark.parametrize(("delta", "said"), [(0.05, "95%"), (0.001, "99.9%"), (1e-5, "99.999%"), (0.5, "50%")])
+def test_confidence_is_never_rounded_to_certainty(delta, said):
+    assert f"with {said} confidence" in Certificate(0.1, delta, 1000, 2, 1.0, 0.6, ()).table()

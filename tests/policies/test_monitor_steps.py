@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from moco_rt.architectures.sites import all_sites
+from moco_rt.certification.certificate import Certificate
 from moco_rt.certification.policy_path import PolicyPath
 from moco_rt.policies.conditions import OffRamp
 from moco_rt.policies.monitor import Monitor
@@ -203,3 +204,27 @@ def test_a_monitor_goes_on_only_from_a_state_of_its_own_step():
     later = Monitor(stepped, 0.5)
     later.restore(monitor.state())
     assert [process.rows for process in later.processes] == [0]
+
+
+def test_the_certificate_is_about_the_steps_up_to_the_last_that_was_certified():
+    policy = make_policy()
+    policy.certificate = Certificate(0.1, 0.05, 1000, 2, 1.0, 0.6, ())
+    for step in policy.path.possible_steps():
+        policy.take_step(step)
+        assert policy.is_certified == (step <= policy.path.policies.certified)
+    policy.take_step(0)
+    assert policy.is_certified
+    policy.certificate = None
+    assert not policy.is_certified
+
+
+@pytest.mark.parametrize("change", ["add", "close"])
+def test_exits_changed_by_hand_are_not_those_that_were_certified(change):
+    policy = make_policy()
+    policy.certificate = Certificate(0.1, 0.05, 1000, 2, 1.0, 0.6, ())
+    policy.take_step(1)
+    if change == "add":
+        policy.add(policy.exits[0])
+    else:
+        policy.close([0])
+    assert not policy.is_certified

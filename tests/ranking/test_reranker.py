@@ -201,6 +201,10 @@ def test_what_several_processes_have_seen_adds(make):
     assert not monitor.alarmed
     monitor.merge({"queries": 60, "wrong": 50})
     assert monitor.alarmed
+    many = model.monitor(rate=1.0)
+    many.merge({"queries": 10_000, "wrong": 0})
+    many.merge(monitor.state())
+    assert many.alarmed  # as it was elsewhere, though both together have seen enough that is right
 
 
 def test_what_cannot_be_watched_is_refused(make, one_line_error):
@@ -259,3 +263,13 @@ def test_a_promise_about_these_pairs_is_refused_where_another_form_runs(make, on
     fast.take_given(given)
     with one_line_error(ValueError, "model must choose one label of at least two"):
         fast.predict(pairs, certify=0.9)
+
+
+def test_the_given_model_of_one_with_a_policy_ranks_without_it(make):
+    model, documents = make(), make_documents(12)
+    expected = model.rank("good film", documents)
+    model.ranking = random_policy(margin=-1e3)
+    assert model.rank("good film", documents) != expected
+    assert model.given.rank("good film", documents) == expected
+    assert model.given.model is model.model
+    assert model.runs_as_given

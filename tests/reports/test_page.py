@@ -38,7 +38,7 @@ def test_there_is_no_picture_of_a_feature_that_nothing_reads(read):
     path = np.array([[2e-3, 0.0], [1e-3, 0.005]])
     findings = SearchReport(
         sites=["embeddings" if read else "tokens"],
-        class_names=["no", "yes"],
+        class_names=["no $>_$", "yes"],  # no formula
         seconds_full=2e-3,
         paths={"search": path},
         chosen=path[1],

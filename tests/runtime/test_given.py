@@ -19,6 +19,7 @@ from moco_rt.policies.conditions import OffRamp
 from moco_rt.policies.fingerprints import fingerprint, model_identity
 from moco_rt.policies.policy_files import JSON
 from moco_rt.runtime.classifiers import base
+from moco_rt.runtime.classifiers import given as given_module
 
 INPUTS = make_inputs([5, 9, 3, 12, 7, 1, 20, 4], pairs=True)
 HIDDEN, CLASSES = 32, 3
@@ -62,7 +63,8 @@ def loaded_models(monkeypatch):
         return load_model(source, *options, **more)
 
     load_model = base.load_model
-    monkeypatch.setattr(base, "load_model", load_and_note)
+    for module in (base, given_module):
+        monkeypatch.setattr(module, "load_model", load_and_note)
     return loaded
 
 
@@ -90,6 +92,20 @@ def test_a_model_that_runs_as_it_was_given_is_given_itself(given, tmp_path):
     assert not (tmp_path / "given").exists()
     loaded = load(tmp_path)
     assert loaded.given is loaded
+
+
+def test_a_model_with_exits_that_runs_as_it_was_given_is_given_without_them(given):
+    given.tokenizer = "kept"
+    plain = logits_of(given)
+    given.add_rule(lambda x: x[:, 0] == x[:, 0], 1, "embeddings")
+    monitor = given.monitor(rate=1.0)
+    found = given.given
+    assert torch.equal(logits_of(found), plain)
+    assert not torch.equal(logits_of(given), plain)
+    assert (found.model, found.tokenizer, found.given) == (given.model, "kept", found)
+    assert found.runs_as_given
+    assert given.runs_as_given
+    assert sum(process.rows for process in monitor.processes) == len(plain)  # those that left, not those of the other
 
 
 def test_another_form_remembers_the_model_that_was_given(fast, given):

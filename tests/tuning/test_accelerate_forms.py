@@ -105,7 +105,7 @@ def test_asked_for_none_only_the_models_own_dtype_is_tried(trained, texts):
     fast = accelerate(trained[0], texts, tokenizer=trained[1], agreement=0.95, dtype=None)
     assert fast.policy.path.policies.variants == ("as given",)
     assert fast.policy.certificate.variant == "as given"
-    assert (fast.model, fast.given) == (trained[0], fast)
+    assert (fast.model, fast.given.model, fast.runs_as_given) == (trained[0], trained[0], True)
 
 
 def test_a_form_that_is_slower_does_not_run(trained, texts, monkeypatch):
@@ -114,7 +114,7 @@ def test_a_form_that_is_slower_does_not_run(trained, texts, monkeypatch):
     assert fast.policy.path.policies.variants == ("as given", *FORMS)
     assert fast.policy.certificate.variant == "as given"
     assert fast.policy.exits
-    assert (fast.model, fast.given) == (trained[0], fast)
+    assert (fast.model, fast.given.model, fast.runs_as_given) == (trained[0], trained[0], True)
     assert "given" not in fast.policy.made_for
 
 
@@ -163,7 +163,7 @@ def test_a_form_that_cannot_be_made_is_left_out_and_refused_where_it_was_asked_f
 def test_a_model_in_int8_is_taken_as_it_is(trained, texts):
     model = int8_copy(trained[0])
     fast = accelerate(model, texts, tokenizer=trained[1], agreement=0.95)
-    assert (fast.model, fast.given) == (model, fast)
+    assert (fast.model, fast.given.model, fast.runs_as_given) == (model, model, True)
     assert fast.policy.path.policies.variants == ("as given",)
     assert_certificate_is_what_it_does(fast, model, trained[1], certified_texts(trained, texts))
 
@@ -230,7 +230,7 @@ def test_a_model_that_runs_as_it_was_given_takes_the_place_of_one_that_does_not(
     own.save_pretrained(tmp_path)
     assert not (tmp_path / "given").exists()
     loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
-    assert loaded.given is loaded
+    assert loaded.runs_as_given
     assert_same_bits(loaded, own, texts[:300])
 
 

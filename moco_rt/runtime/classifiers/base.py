@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from moco_rt._C import Results
-from moco_rt.architectures import IMAGES, Source, find_file, find_source, load_model, warn_where_untrained
+from moco_rt.architectures import IMAGES, Source, find_source, load_model, warn_where_untrained
 from moco_rt.architectures.conversion import Dtype, describe
 from moco_rt.architectures.pipelines import PipelineModel
 from moco_rt.architectures.sites import exit_sites
@@ -28,6 +27,7 @@ from moco_rt.runtime import checkpoints
 from moco_rt.runtime.backed_module import BackedModule
 from moco_rt.runtime.backends import WholeBackend
 from moco_rt.runtime.checkpoints import Checkpoint
+from moco_rt.runtime.classifiers.given import WithGiven
 from moco_rt.runtime.exit_points import CompiledExitPoint, ExitPoint, compile_exits
 from moco_rt.runtime.outputs import EarlyExitOutput
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class EarlyExitClassifier(PipelineModel, BackedModule):
+class EarlyExitClassifier(WithGiven, PipelineModel, BackedModule):
     """A fine-tuned classifier with exits, whatever it takes. Without rules it answers exactly as the model does.
 
     Args:
@@ -59,7 +59,7 @@ class EarlyExitClassifier(PipelineModel, BackedModule):
             self._module_paths = architecture.module_paths
         self.policy = Policy(self.sites, model.config.num_labels, getattr(model.config, "hidden_size", 0))
         self.search_report: SearchReport | None = None  # of the search for its policy
-        self._given: list[Self | Source] = []  # in a list, lest torch takes it for a part of this module
+        self._given: list[Self | Source] = []
         self._monitor: Monitor | None = None
         self._compiled: tuple[PolicyState, dict[str, CompiledExitPoint]] | None = None
 
@@ -138,34 +138,6 @@ class EarlyExitClassifier(PipelineModel, BackedModule):
         """Names of the C classes by their number."""
         return tuple(str(self.config.id2label[c]) for c in range(self.config.num_labels))
 
-    @property
-    def given(self) -> Self:
-        """The model as it was given, whose answers are promised; read from its folder when it is first asked for.
-
-        Raises:
-            OSError: the folder is not there any more.
-            ValueError: what lies there is another model.
-        """
-        if not self._given:
-            return self
-        found = self._given[0]
-        if isinstance(found, Source):
-            found = self._given[0] = self._load_given(found)
-        return found
-
-    def _load_given(self, source: Source) -> Self:
-        if find_file(source, "config.json") is None:
-            raise OSError(f"{source.name} must hold the model as it was given, in {source.subfolder}/ (it is missing)")
-        found = type(self)(load_model(source, images=self.takes == IMAGES))
-        check_made_for(self.policy.made_for.get("given", {}), model_identity(found.model), "the policy")
-        found._find_preparation(replace(source, subfolder=""))
-        return found
-
-    def take_given(self, model: Self) -> None:
-        """Remember the model as it was given, another form of which this one is."""
-        self._given = [model]
-        self.policy.made_for["given"] = model_identity(model.model)
-
     def lengths_of(self, rows: Sequence[Any]) -> NDArray[np.int64]:
         """Return how many tokens each of N rows has: (N,) int64."""
         raise NotImplementedError
@@ -182,6 +154,8 @@ class EarlyExitClassifier(PipelineModel, BackedModule):
         """Return the layers in int8, the certificate as a table, the forms that were tried, where answers change."""
         certificate, path, report = self.policy.certificate, self.policy.path, self.search_report
         lines = [describe(self.model)] if is_int8(self.model) else []
+        if certificate is not None and not self.policy.is_certified:
+            lines.append("other exits are in use than were certified: nothing is promised of them, but of these:")
         lines.append("no certificate" if certificate is None else certificate.table())
         lines += [] if path is None else path.policies.compare_variants()
         return "\n".join([*lines, *([] if report is None else report.remarks.splitlines())])
@@ -197,8 +171,12 @@ class EarlyExitClassifier(PipelineModel, BackedModule):
         """From now on, run a random share of the rows that left through the given model too; step back where they err.
 
         For what it takes see `Monitor`, which it returns: `processes` hold the evidence by exit; saved with the model.
+        It goes on from what a monitor before it, such as one that was loaded, has seen of the step in use.
         """
+        before = None if self._monitor is None else self._monitor.state()
         self._monitor = Monitor(self.policy, rate, on_alarm, delta=delta, seed=seed)
+        if before is not None:
+            self._monitor.restore(before)
         return self._monitor
 
     def save_pretrained(self, directory: str | Path) -> None:
@@ -272,8 +250,7 @@ class EarlyExitClassifier(PipelineModel, BackedModule):
             self.check_takes_exits()
         found = checkpoints.load(source, self.policy.without_exits(loading_identity(self.model)))
         self.policy, self._monitor, self.search_report = found.policy, found.monitor, found.search_report
-        if "given" in self.policy.made_for:
-            self._given = [replace(source, subfolder=checkpoints.GIVEN)]
+        self._find_given(source)
 
     def _answer(
         self, run: Callable[[Mapping[str, ExitPoint]], Results], run_full: Callable[[Tensor], Results]

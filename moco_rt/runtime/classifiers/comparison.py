@@ -78,7 +78,7 @@ def comparison_of(model: Any, wish: RowsWish) -> Comparison:
     """
     state, path = model.policy.state, model.policy.path
     along = path is not None and state.step is not None
-    if not along and len(state.exits) == len(state.closed) and model.given is model:
+    if not along and len(state.exits) == len(state.closed) and model.runs_as_given:
         return _WithGiven(model)
     model.policy.task.for_model(model.config)
     return _AlongPath(model, path) if path is not None and along else _OwnPolicy(model, wish)
@@ -96,7 +96,7 @@ class _AlongPath(_WithGiven):
         full = float(known.seconds[0])  # the path begins with the given model without exits
         # Where that is the model that runs, its answers are those of the run in which the off-ramps score. Elsewhere
         # that run comes on top; the path knows of none that is longer than that of its slowest policy.
-        scored = 0.0 if model.given is model else float(seconds.max())
+        scored = 0.0 if model.runs_as_given else float(seconds.max())
         shares = (known.disagreements[self._steps] + 1) / (known.rows + 1)
         self.policies = PoliciesToCompare(shares, seconds, full, full + scored, np.array(self._steps))
         self.found = np.zeros(len(self._steps), np.int64)
@@ -132,7 +132,7 @@ class PathScorer:
         """Return the given model's results on a batch, and what the off-ramps say of its rows."""
         results: Results = self._model.run_batch(self._scorers, batch)
         given: Results = results
-        if self._model.given is not self._model:
+        if not self._model.runs_as_given:
             given = self._model.given.run_batch({}, batch)
         answers = (answer for scorer in self._scorers.values() for answer in scorer.seen)
         task, dtype = self._model.policy.task, results.logits.dtype
