@@ -18,16 +18,38 @@ from moco_rt.quantization.hf_quantizer import is_int8
 #: Settings of a model's configuration that change its answers while its weights stay the same.
 _CONFIG = (
     "model_type",
+    "problem_type",
+    "pad_token_id",
+    "image_size",
+    "is_decoder",
+    "lengths",
+    # Attention
     "num_attention_heads",
+    "num_key_value_heads",
     "n_heads",
+    "head_dim",
+    "attn_logit_softcapping",
+    "query_pre_attn_scalar",
+    "use_bidirectional_attention",
+    "layer_types",
+    "sliding_window",
+    "local_attention",
+    # Positions
+    "position_embedding_type",
+    "rope_parameters",
+    "pos_att_type",
+    "max_relative_positions",
+    "position_buckets",
+    # Activations, norms and heads
     "hidden_act",
+    "hidden_activation",
     "activation",
     "layer_norm_eps",
-    "position_embedding_type",
-    "pad_token_id",
-    "problem_type",
-    "image_size",
-    "lengths",
+    "rms_norm_eps",
+    "norm_eps",
+    "classifier_pooling",
+    "classifier_activation",
+    "pooler_hidden_act",
 )
 #: Numbers of a row of bits, and rows of a block that stays in a processor's cache (2 MiB).
 _COLUMNS, _ROWS = 256, 1024

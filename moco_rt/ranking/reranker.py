@@ -90,16 +90,20 @@ class EarlyExitReranker(EarlyExitTextClassificationModel):
             for place in order.tolist()
         ]
 
+    @property
+    def reads_scores(self) -> bool:
+        """True where the policy was found with scores of the search, and needs them."""
+        own = 2 * self.policy.hidden_size
+        return self.ranking is not None and any(len(estimate.weight) != own for estimate in self.ranking.estimates)
+
     def rank_candidates(self, candidates: Candidates) -> Ranked:
         """Score the candidates of a query, those leaving early that cannot be among its first ones."""
         policy, monitor = self.ranking, self.watched_by
         if policy is None:
             return _TO_THE_END.run(self, self.encoder(None), candidates)
-        size = 2 * self.policy.hidden_size
-        reads_scores = any(len(estimate.weight) != size for estimate in policy.estimates)
-        if reads_scores and candidates.retrieved is None:
+        if self.reads_scores and candidates.retrieved is None:
             raise ValueError("scores must be given: the policy was found with those of the search (got None)")
-        if not reads_scores:
+        if not self.reads_scores:
             candidates = Candidates(candidates.query, candidates.documents)
         encode = self.encoder(policy.made_for.get("max_length"))
         if monitor is not None and monitor.alarmed:

@@ -142,7 +142,7 @@ class Served:
     def _rank(self, candidates: Candidates) -> list[dict[str, Any]]:
         model = self.model
         assert isinstance(model, EarlyExitReranker)
-        if candidates.retrieved is None and _reads_scores(model):
+        if candidates.retrieved is None and model.reads_scores:
             return _rank_in_full(model, candidates)
         scores = None if candidates.retrieved is None else candidates.retrieved.tolist()
         return model.rank(candidates.query, candidates.documents, scores=scores)
@@ -233,12 +233,6 @@ def _answer_with_logits(model: Answering, max_length: int | None) -> Callable[[S
         return replace(found, scores=torch.cat(parts)[torch.from_numpy(np.argsort(order))])
 
     return answer
-
-
-def _reads_scores(model: EarlyExitReranker) -> bool:
-    """Return whether the policy's estimates read the scores of the search, too."""
-    own = 2 * model.policy.hidden_size
-    return model.ranking is not None and any(len(estimate.weight) != own for estimate in model.ranking.estimates)
 
 
 def _rank_in_full(model: EarlyExitReranker, candidates: Candidates) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+import transformers
 from image_samples import make_image_classifier
 from transformers import AutoImageProcessor, DeiTImageProcessorPil, ViTForImageClassification, ViTImageProcessorPil
 
@@ -113,6 +114,40 @@ def test_a_setting_that_changes_answers_is_noticed_and_named(model, one_line_err
     for name, value in change.items():
         setattr(other.config, name, value)
     with one_line_error(ValueError, f"the policy was made for a model with another {field}: "):
+        check_made_for(model_identity(model), model_identity(other), "the policy")
+
+
+SMALL = {
+    "vocab_size": 20,
+    "hidden_size": 8,
+    "intermediate_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "pad_token_id": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "change", "field"),
+    [
+        ("Mistral", {"rms_norm_eps": 1e-3}, "rms_norm_eps"),
+        ("Mistral", {"sliding_window": 7}, "sliding_window"),
+        ("Mistral", {"rope_parameters": {"rope_type": "default", "rope_theta": 77.0}}, "rope_theta"),
+        ("ModernBert", {"classifier_pooling": "mean"}, "classifier_pooling"),
+        ("ModernBert", {"local_attention": 4}, "sliding_window|local_attention"),
+    ],
+    ids=str,
+)
+def test_settings_of_other_families_are_noticed_too(family, change, field, tmp_path):
+    config = getattr(transformers, f"{family}Config")(**SMALL)
+    kind = getattr(transformers, f"{family}ForSequenceClassification")
+    model = kind(config)
+    model.save_pretrained(tmp_path)
+    check_made_for(model_identity(model), model_identity(kind.from_pretrained(tmp_path)), "the policy")
+    other = kind(getattr(transformers, f"{family}Config")(**{**SMALL, **change}))
+    other.load_state_dict(model.state_dict())
+    with pytest.raises(ValueError, match=f"made for a model with another ({field})"):
         check_made_for(model_identity(model), model_identity(other), "the policy")
 
 

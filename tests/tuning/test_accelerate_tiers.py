@@ -15,43 +15,20 @@ from split_samples import calibration_places, distinct_reviews
 
 from moco_rt import Cascade, EarlyExitTextClassificationModel
 from moco_rt.cascades.tier import Tier, align_classes
-from moco_rt.certification import policy_search
-from moco_rt.demo.classifier import train_classifier
 from moco_rt.demo.corpus import make_corpus
 from moco_rt.policies.bag_of_tokens import AnyOffRamp
-from moco_rt.policies.fingerprints import numeric_form
-from moco_rt.studies import distillation
 from moco_rt.studies.cascade_costs import WayOut
-from moco_rt.studies.costs import Costs
 from moco_rt.studies.splits import split_texts
-from moco_rt.tuning import cascade_study
 from moco_rt.tuning.accelerate import accelerate
 from moco_rt.tuning.cascade_study import study_tiers
 
 TEXTS = 600
-#: What a form takes of the time of float32.
-FORMS = {"float32": 1.0, "bfloat16": 0.5, "int8": 0.25, "int8+bfloat16": 0.25}
-
-pytestmark = pytest.mark.usefixtures("quick_off_ramps", "costs")
+pytestmark = pytest.mark.usefixtures("quick_off_ramps", "tiers_cost")
 
 
 @pytest.fixture(scope="module")
 def corpus():
     return make_corpus(1200, seed=0, median_words=12)
-
-
-@pytest.fixture(scope="module")
-def large(trained):
-    """A classifier of four layers that has learnt something, and its tokenizer."""
-    model = copy.deepcopy(trained[0])
-    model.config.seconds = 1.0
-    return model, trained[1]
-
-
-@pytest.fixture(scope="module")
-def small(corpus):
-    """One that has learnt less, with words of its own."""
-    return train_classifier([row.text for row in corpus[:600]], [row.label for row in corpus[:600]], seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -79,26 +56,6 @@ def word_counts(corpus):
     """What scikit-learn has learnt of single words."""
     made = make_pipeline(CountVectorizer(), LogisticRegression())
     return made.fit([row.text for row in corpus], [row.label for row in corpus]).predict_log_proba
-
-
-@pytest.fixture(scope="module")
-def costs(quick_off_ramps):  # noqa: ARG001
-    """The large one takes a second, any other a tenth of it, whatever this machine's mood; and searches are short."""
-
-    def made_up(models, rows, off_ramps):  # noqa: ARG001
-        sites = [*dict.fromkeys(off_ramp.site for off_ramp in off_ramps)]
-        reach = [(sites.index(off_ramp.site) + 1) / (len(sites) + 1) for off_ramp in off_ramps]
-        once, asked = np.zeros(len(reach) + 1), np.full((1, len(reach)), 0.001)
-        of_model = [getattr(model.config, "seconds", 0.1) * FORMS[numeric_form(model.model)] for model in models]
-        return [Costs(np.array([1.0]), each * np.array([[*reach, 1.0]]), asked, once) for each in of_model]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("moco_rt.studies.study.measure_costs", made_up)
-        patch.setattr(cascade_study, "seconds_of_text", lambda work, texts: 1e-6)  # noqa: ARG005
-        patch.setattr(distillation, "_FEWEST_STEPS", 30)
-        patch.setattr(policy_search, "_POLICIES", 1000)
-        patch.setattr(policy_search, "_FEWER", 250)
-        yield
 
 
 def swapped(pair):
@@ -155,7 +112,7 @@ def test_the_counts_of_the_certificate_are_those_of_the_cascade(small, half, lar
     assert cascade.certificate.accuracy == pytest.approx(right.mean())
 
 
-def test_pairs_of_texts_are_certified(small, large, texts, costs):  # noqa: ARG001
+def test_pairs_of_texts_are_certified(small, large, texts, tiers_cost):  # noqa: ARG001
     pairs = list(zip(texts, reversed(texts), strict=True))
     cascade = accelerate([small, large], pairs, agreement=0.9, max_length=48)
     rows = [pairs[i] for i in calibration_places(large[1], pairs, max_length=48)]
@@ -172,7 +129,7 @@ def with_exits(small):
 
 
 @pytest.fixture(scope="module")
-def found(with_exits, small, large, texts, costs):  # noqa: ARG001
+def found(with_exits, small, large, texts, tiers_cost):  # noqa: ARG001
     return accelerate([(with_exits, small[1]), large], texts, agreement=0.93, dtype=None)
 
 

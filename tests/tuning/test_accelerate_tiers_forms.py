@@ -4,41 +4,17 @@ from __future__ import annotations
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 from split_samples import calibration_places, distinct_reviews
 
 from moco_rt import Cascade, EarlyExitTextClassificationModel, quantize
 from moco_rt._C import can_multiply
-from moco_rt.certification import policy_search
-from moco_rt.demo.classifier import train_classifier
-from moco_rt.demo.corpus import make_corpus
 from moco_rt.policies.fingerprints import numeric_form
-from moco_rt.studies import distillation
-from moco_rt.studies.costs import Costs
-from moco_rt.tuning import accelerate_tiers, cascade_study
+from moco_rt.tuning import accelerate_tiers
 from moco_rt.tuning.accelerate import accelerate
 
-#: What a form takes of the time of float32.
-FORMS = {"float32": 1.0, "bfloat16": 0.5, "int8": 0.25, "int8+bfloat16": 0.25}
-
-pytestmark = pytest.mark.usefixtures("quick_off_ramps", "costs")
-
-
-@pytest.fixture(scope="module")
-def large(trained):
-    """A classifier of four layers that has learnt something, and its tokenizer."""
-    model = copy.deepcopy(trained[0])
-    model.config.seconds = 1.0
-    return model, trained[1]
-
-
-@pytest.fixture(scope="module")
-def small():
-    """One that has learnt less, with words of its own."""
-    corpus = make_corpus(600, seed=0, median_words=12)
-    return train_classifier([row.text for row in corpus], [row.label for row in corpus], seed=1)
+pytestmark = pytest.mark.usefixtures("quick_off_ramps", "tiers_cost")
 
 
 @pytest.fixture(scope="module")
@@ -47,27 +23,7 @@ def texts(large):
 
 
 @pytest.fixture(scope="module")
-def costs(quick_off_ramps):  # noqa: ARG001
-    """The large one takes a second, any other a tenth of it, a lesser form less; and searches are short."""
-
-    def made_up(models, rows, off_ramps):  # noqa: ARG001
-        sites = [*dict.fromkeys(off_ramp.site for off_ramp in off_ramps)]
-        reach = np.array([[*((sites.index(each.site) + 1) / (len(sites) + 1) for each in off_ramps), 1.0]])
-        once, asked = np.zeros(reach.size), np.full((1, reach.size - 1), 0.001)
-        seconds = [getattr(model.config, "seconds", 0.1) * FORMS[numeric_form(model.model)] for model in models]
-        return [Costs(np.array([1.0]), each * reach, asked, once) for each in seconds]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("moco_rt.studies.study.measure_costs", made_up)
-        patch.setattr(cascade_study, "seconds_of_text", lambda work, texts: 1e-6)  # noqa: ARG005
-        patch.setattr(distillation, "_FEWEST_STEPS", 30)
-        patch.setattr(policy_search, "_POLICIES", 1000)
-        patch.setattr(policy_search, "_FEWER", 250)
-        yield
-
-
-@pytest.fixture(scope="module")
-def in_int8(small, large, texts, costs):  # noqa: ARG001
+def in_int8(small, large, texts, tiers_cost):  # noqa: ARG001
     return accelerate([small, large], texts, agreement=0.93)
 
 
