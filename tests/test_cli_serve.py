@@ -45,6 +45,7 @@ import signal, sys
 from moco_rt import cli
 from moco_rt.server import run
 number, where, name, folder, workers = sys.argv[1:]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 owner = getattr(run, where) if where else run
 usual = getattr(owner, name)
 def signalled(*args, **kwargs):

@@ -60,9 +60,9 @@ def test_texts_are_encoded_one_by_one_and_without_padding(padding_side):
     words = Tokenizer(WordLevel({"[UNK]": 0, "a": 1, "b": 2, "c": 3}, unk_token="[UNK]"))
     words.pre_tokenizer = WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]", padding_side=padding_side)
-    texts = ["a b c a b c", "", "c", ("a b", "c"), ["a", "z"]]
+    texts = ["a b c a b c", "c", ("a b", "c"), ["a", "z"], ("", "b")]
     encoded = encode(tokenizer, texts, max_length=4)
-    assert [row["input_ids"].tolist() for row in encoded] == [[1, 2, 3, 1], [], [3], [1, 2, 3], [1, 0]]
+    assert [row["input_ids"].tolist() for row in encoded] == [[1, 2, 3, 1], [3], [1, 2, 3], [1, 0], [2]]
     assert all("attention_mask" not in row for row in encoded)
 
 
