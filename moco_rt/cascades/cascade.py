@@ -86,6 +86,9 @@ class Cascade(PipelineModel, torch.nn.Module):
     def _set(self, tiers: list[Tier], certificate: Certificate | None = None) -> None:
         self.tiers = align_classes(tiers)
         self.certificate = certificate
+        for tier in tiers:
+            if certificate is not None and tier.tokenizer is not None:
+                tier.model.certified_elsewhere = True  # it must stay what the certificate speaks of
         self.search_report: SearchReport | None = None
         self.watched_by: CascadeMonitor | None = None
         self.models = torch.nn.ModuleList([tier.model for tier in tiers if isinstance(tier.model, torch.nn.Module)])

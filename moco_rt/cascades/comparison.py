@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -12,6 +13,7 @@ import torch
 
 from moco_rt.cascades.monitor import ways_out
 from moco_rt.cascades.prediction import predict_parts, row_names
+from moco_rt.cascades.tier import Tier
 from moco_rt.certification.these_rows import PoliciesToCompare, RowsWish
 from moco_rt.inputs.texts import TextInput
 from moco_rt.runtime.outputs import Prediction
@@ -35,7 +37,7 @@ class CascadeComparison:
     """
 
     def __init__(self, cascade: Any, wish: RowsWish):
-        self._cascade = cascade
+        self._cascade, self._ours = cascade, frozen(cascade)
         self.policies: PoliciesToCompare | None = None
         self.found = np.zeros(1, np.int64)
         known = cascade.certificate
@@ -55,7 +57,8 @@ class CascadeComparison:
     def of_drawn(self, rows: Iterator[TextInput]) -> Iterator[Prediction]:
         """Answer drawn texts by the given model, and count those that the cascade labels otherwise."""
         drawn = list(rows)
-        given, ours = (join_parts(answer(self._cascade, iter(drawn))) for answer in (parts_in_full, parts_unwatched))
+        given = join_parts(parts_in_full(self._cascade, iter(drawn)))
+        ours = join_parts(predict_parts(self._ours, iter(drawn)))
         assert given.labels is not None
         assert ours.labels is not None
         self.found += int((given.labels != ours.labels).sum())
@@ -63,7 +66,7 @@ class CascadeComparison:
 
     def by(self, place: int) -> Parts:  # noqa: ARG002
         """Return what answers texts by the one policy."""
-        return partial(parts_unwatched, self._cascade)
+        return partial(predict_parts, self._ours)
 
 
 def parts_in_full(cascade: Any, texts: Iterator[TextInput]) -> Iterator[Prediction]:
@@ -74,9 +77,18 @@ def parts_in_full(cascade: Any, texts: Iterator[TextInput]) -> Iterator[Predicti
         yield replace(part, tier=torch.full_like(part.tier, number), names=row_names(cascade))
 
 
-def parts_unwatched(cascade: Any, texts: Iterator[TextInput]) -> Iterator[Prediction]:
-    """Label texts by a cascade, part by part; its monitor, which could close a way out meanwhile, takes no part."""
-    return predict_parts(cascade, texts, watched=False)
+def frozen(cascade: Any) -> Any:
+    """Return a cascade that answers as another one does now, whatever monitors close or step back from meanwhile."""
+    now = copy.copy(cascade)
+    now.tiers, now.watched_by = [_frozen(tier) for tier in cascade.tiers], None
+    return now
+
+
+def _frozen(tier: Tier) -> Tier:
+    levels = None if tier.thresholds is None else tier.thresholds.clone()
+    if tier.tokenizer is None:
+        return replace(tier, thresholds=levels)
+    return replace(tier, model=tier.model.unwatched(), thresholds=levels)
 
 
 def answer_parts(texts: Iterator[TextInput], answer: Parts) -> Iterator[Prediction]:

@@ -54,12 +54,7 @@ class InOrder:
 
 
 def predict_parts(
-    cascade: Any,
-    texts: Texts,
-    on_error: str = "raise",
-    columns: str | Sequence[str] | None = None,
-    *,
-    watched: bool = True,
+    cascade: Any, texts: Texts, on_error: str = "raise", columns: str | Sequence[str] | None = None
 ) -> Iterator[Prediction]:
     """Label texts part by part, in their order; a part comes as soon as all its texts are finished.
 
@@ -68,7 +63,6 @@ def predict_parts(
         texts: as for `Cascade.predict`; an iterator is read one chunk ahead.
         on_error: see `Cascade.predict`.
         columns: see `Cascade.predict`.
-        watched: whether the cascade's monitor, where there is one, takes part.
 
     Raises:
         TierError: a tier failed; its `prediction` holds what was finished of the texts after the last part.
@@ -78,7 +72,7 @@ def predict_parts(
     """
     classes = cascade.config.num_labels
     full_at, names = [CHUNK_TEXTS] * len(cascade.tiers), row_names(cascade)
-    queues = TierQueues(cascade.tiers, full_at, classes, on_error, names, cascade.watched_by if watched else None)
+    queues = TierQueues(cascade.tiers, full_at, classes, on_error, names, cascade.watched_by)
     taken = take_texts(texts, columns, allow_surrogates=on_error == "skip")
     return _parts(cascade.tiers[0], queues, taken, classes)
 

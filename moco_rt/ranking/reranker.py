@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from moco_rt.architectures import Source, find_file
 from moco_rt.architectures.conversion import Dtype
 from moco_rt.encoding import EncodedTexts
 from moco_rt.inputs.tokenization import encode, length_limit
-from moco_rt.policies.fingerprints import check_tokenizer, model_identity
+from moco_rt.policies.fingerprints import check_made_for, check_tokenizer, model_identity
 from moco_rt.policies.monitor import Alarm
 from moco_rt.ranking.candidates import Candidates, make_candidates
 from moco_rt.ranking.monitor import RankingMonitor, read_state
@@ -89,6 +89,12 @@ class EarlyExitReranker(EarlyExitTextClassificationModel):
             {"corpus_id": place, "score": float(ranked.scores[place]), "exit": sites[ranked.exits[place]]}
             for place in order.tolist()
         ]
+
+    def _check_policy(self, own: Mapping[str, Any]) -> None:
+        super()._check_policy(own)
+        ranking: RankingPolicy | None = getattr(self, "ranking", None)  # not yet there while it is built
+        if ranking is not None:
+            check_made_for(ranking.made_for, own, "the ranking")
 
     @property
     def reads_scores(self) -> bool:

@@ -19,12 +19,12 @@ def fit_temperature(logits: NDArray[np.floating], probs: NDArray[np.floating]) -
 
     Args:
         logits: (n, C); rows that are not finite (a function that is certain of a class) are left out.
-        probs: (n, C) target probabilities; one-hot for labels.
+        probs: (n, C) target probabilities; one-hot for labels. Rows with NaN are left out likewise.
 
     Returns:
         The temperature, between exp(-3) and exp(3); 1 where no row is finite.
     """
-    finite = np.isfinite(logits).all(axis=1)
+    finite = np.isfinite(logits).all(axis=1) & np.isfinite(probs).all(axis=1)
     if not finite.any():
         return 1.0
     x, p = logits[finite].astype(np.float64), probs[finite]

@@ -195,10 +195,10 @@ def _starts(ways: Sequence[WayOut]) -> list[list[int]]:
 
 def _study_last(tiers: Sequence[Tier], split: Split, seed: int) -> tuple[list[_Studied], NDArray[np.float32]]:
     """Study the last tier in all forms, of which some may be the same; gives also the logits (N, C) of the first."""
-    models = list(dict.fromkeys(tier.model for tier in tiers))
-    studies = study_forms(models, split, seed=seed)
-    known = {model: _scored(tiers[0], found, split, 1.0) for model, found in zip(models, studies, strict=True)}
-    return [known[tier.model] for tier in tiers], studies[0].logits
+    models = _distinct(tiers)
+    studies = study_forms(list(models.values()), split, seed=seed)
+    known = {key: _scored(tiers[0], found, split, 1.0) for key, found in zip(models, studies, strict=True)}
+    return [known[id(tier.model)] for tier in tiers], studies[0].logits
 
 
 def _study_tier(
@@ -213,20 +213,25 @@ def _study_tier(
         seed: of the off-ramps.
         teacher: (N, C) the last tier's logits.
     """
-    models = list(dict.fromkeys(tier.model for tier in tiers))
+    models = _distinct(tiers)
     first = tiers[0]
     if first.tokenizer is None:
         studies = [_study_function(first, split, teacher)]
     else:
         rows = split.rows if first.tokenises_like(last) else first.encode(split.texts)
         own = teacher[:, _class_permutation(first)]
-        studies = study_forms(models, split, seed=seed, rows=rows, teacher=own)
+        studies = study_forms(list(models.values()), split, seed=seed, rows=rows, teacher=own)
     targets = softmax(teacher[split.fit], axis=1)
     known = {}
-    for model, found in zip(models, studies, strict=True):
+    for key, found in zip(models, studies, strict=True):
         temperature = fit_temperature(_aligned(first, found)[split.fit], targets)
-        known[model] = _scored(first, found, split, temperature)
-    return [known[tier.model] for tier in tiers]
+        known[key] = _scored(first, found, split, temperature)
+    return [known[id(tier.model)] for tier in tiers]
+
+
+def _distinct(tiers: Sequence[Tier]) -> dict[int, Any]:
+    """Return the models, or the function, of a tier in several forms by who they are: functions need have no hash."""
+    return {id(tier.model): tier.model for tier in tiers}
 
 
 def _study_function(tier: Tier, split: Split, teacher: NDArray[np.float32]) -> Study:

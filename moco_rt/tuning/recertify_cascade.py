@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moco_rt.cascades.cascade import Cascade
-from moco_rt.cascades.comparison import parts_in_full, parts_unwatched
+from moco_rt.cascades.comparison import frozen, parts_in_full
 from moco_rt.cascades.monitor import ways_out
+from moco_rt.cascades.prediction import predict_parts
 from moco_rt.certification.certificate import ExitCount
 from moco_rt.certification.promises import Outcomes
 from moco_rt.certification.recertification import Recertification, check_rows, promise_of
@@ -46,7 +47,7 @@ def recertify_cascade(
     numbers = None if labels is None else class_numbers(labels, names)
     places, in_all = without_copies(first_of_equals(last.encode(texts)), numbers)
     rows = [texts[place] for place in places]
-    given, ours = (join_parts(answer(cascade, iter(rows))) for answer in (parts_in_full, parts_unwatched))
+    given, ours = join_parts(parts_in_full(cascade, iter(rows))), join_parts(predict_parts(frozen(cascade), iter(rows)))
     assert given.labels is not None
     assert ours.labels is not None
     truth, found = given.labels.numpy(), ours.labels.numpy()

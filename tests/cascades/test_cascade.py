@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 
@@ -17,8 +18,10 @@ from transformers.utils import logging as transformers_logging
 
 from moco_rt import _C, Cascade, EarlyExitTextClassificationModel, LinearCondition, TierError
 from moco_rt.architectures import load_classifier
-from moco_rt.cascades.tier import Tier
+from moco_rt.cascades.tier import Tier, align_classes
+from moco_rt.certification.certificate import Certificate
 from moco_rt.inputs import prefetch
+from moco_rt.policies.fingerprints import run_identity
 
 INF = float("inf")
 
@@ -442,3 +445,32 @@ def test_real_models_answer_as_each_would_alone(shared_dir):
     found = Cascade(tiers, thresholds=[0.9]).predict(texts)
     assert_same_bits(found, oracle(tiers, [0.9], texts))
     assert 0.2 < (found.tier == 0).float().mean() < 0.95
+
+
+# What a certificate binds
+
+
+@pytest.fixture
+def certified(models, word_tokenizer):
+    """Two tiers, used for their ends alone, as `accelerate` leaves them."""
+    tiers = align_classes([Tier.of((copy.deepcopy(model), word_tokenizer)) for model in models[:2]])
+    tiers[0] = replace(tiers[0], thresholds=torch.tensor([0.9, 0.9]))
+    for tier in tiers:
+        made_for = run_identity(tier.model.model, word_tokenizer, tier.max_length)
+        tier.model.policy = tier.model.policy.without_exits(made_for)
+    return Cascade.of(tiers, Certificate(0.1, 0.05, 1000, 2, 1.0, 0.6, ()))
+
+
+def test_tiers_of_a_certified_cascade_keep_their_dtype(certified, one_line_error):
+    with one_line_error(ValueError, "the policy was made for a model with another dtype: float32 (got float64)"):
+        certified.to(torch.float64)
+    assert {tier.model.model.dtype for tier in certified.tiers} == {torch.float32}
+
+
+def test_a_certified_cascade_with_other_weights_is_not_saved(certified, tmp_path, one_line_error):
+    certified.save_pretrained(tmp_path)
+    with torch.no_grad():
+        certified.tiers[1].model.model.classifier.bias += 1
+    with one_line_error(ValueError, "the policy was made for a model with another weights"):
+        certified.save_pretrained(tmp_path)
+    assert Cascade.from_pretrained(tmp_path).certificate == certified.certificate

@@ -114,3 +114,18 @@ def test_promises_that_cannot_be_made_are_refused(cascade, one_line_error, argum
 def test_no_texts_are_refused(cascade, one_line_error):
     with one_line_error(ValueError, "texts must hold at least one text (got none)"):
         cascade.predict([], certify=0.9)
+
+
+def test_what_closes_meanwhile_changes_nothing(tiny_bert, word_tokenizer):
+    """A monitor of a tier's own model ends its exits at the first check; rows that were drawn knew them open."""
+    small, large = (EarlyExitTextClassificationModel(tiny_bert(2, seed=seed)) for seed in (2, 3))
+    small.add_rule(lambda x: x[:, 0] == x[:, 0], 1, "embeddings")
+    tiers = [(small, word_tokenizer), (large, word_tokenizer)]
+    expected = Cascade(tiers, thresholds=[0.9]).predict(TEXTS, certify=0.2)
+    assert not expected.certificate.in_full
+    small.monitor(rate=1.0, delta=0.9)
+    cascade = Cascade(tiers, thresholds=[0.9])
+    assert_same_bits(cascade.predict(TEXTS, certify=0.2), expected)
+    assert not small.policy.closed
+    cascade.predict(TEXTS)
+    assert small.policy.closed

@@ -86,7 +86,7 @@ def test_received_attention_is_the_sum_of_weights(lengths, heads, d, form):
 @pytest.mark.parametrize("keys", [(-1, 0), (64, 64), (3, 3), (100, 20)], ids=str)
 @pytest.mark.parametrize("int16", [False, True])
 def test_attention_is_received_from_queries_that_attend(int16, keys):
-    lengths = [5, 130, 33]
+    lengths = [5, 130, 33, 1100]
     qkv = random_qkv(lengths, 2, 32)
     found = _C.received_attention(qkv, starts(lengths), int16, *keys).double()
     torch.testing.assert_close(found, plainly_received(qkv.double(), lengths, *keys), rtol=5e-3, atol=5e-3)

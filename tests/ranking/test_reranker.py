@@ -221,8 +221,9 @@ def test_what_cannot_be_watched_is_refused(make, one_line_error):
 def test_the_policy_of_another_model_is_refused(make, tmp_path, one_line_error, tiny_bert):
     model = make()
     model.ranking = random_policy()
-    model.ranking.made_for.update(run_identity(tiny_bert(3, labels=1, seed=5), model.tokenizer, 32))
     model.save_pretrained(tmp_path)
+    made_for = run_identity(tiny_bert(3, labels=1, seed=5), model.tokenizer, 32)
+    replace(model.ranking, made_for=made_for).save(tmp_path)
     with one_line_error(ValueError, "was made for a model with another weights"):
         EarlyExitReranker.from_pretrained(tmp_path)
 
@@ -273,3 +274,16 @@ def test_the_given_model_of_one_with_a_policy_ranks_without_it(make):
     assert model.given.rank("good film", documents) == expected
     assert model.given.model is model.model
     assert model.runs_as_given
+
+
+def test_one_with_a_policy_stays_what_it_was_made_for(make, tmp_path, one_line_error):
+    model = make()
+    made_for = run_identity(model.model, model.tokenizer, 64)
+    model.ranking = replace(random_policy(), made_for=made_for)
+    with one_line_error(ValueError, "the ranking was made for a model with another dtype: float32 (got bfloat16)"):
+        model.to(torch.bfloat16)
+    assert model.model.dtype == torch.float32
+    with torch.no_grad():
+        model.model.classifier.bias += 1
+    with one_line_error(ValueError, "the ranking was made for a model with another weights"):
+        model.save_pretrained(tmp_path)

@@ -108,6 +108,26 @@ def test_a_model_with_exits_that_runs_as_it_was_given_is_given_without_them(give
     assert sum(process.rows for process in monitor.processes) == len(plain)  # those that left, not those of the other
 
 
+@pytest.mark.parametrize("backend", ["packed", "reference"])
+def test_who_shares_weights_moves_with_them(given, backend, one_line_error):
+    model = EarlyExitTextClassificationModel(copy.deepcopy(given.model), backend=backend)
+    model.add_rule(lambda x: x[:, 0] == x[:, 0], 1, "embeddings")
+    plain = model.given
+    other = {name: 2 * value for name, value in model.state_dict().items()}
+    plain.load_state_dict(other)
+    expected = logits_of(EarlyExitTextClassificationModel(model.model, backend=backend))
+    assert torch.equal(logits_of(plain), expected)
+    assert torch.equal(logits_of(model.given), expected)
+    model.load_state_dict({name: value / 2 for name, value in other.items()})
+    assert torch.equal(logits_of(plain), logits_of(EarlyExitTextClassificationModel(given.model, backend=backend)))
+    model.policy.made_for = {"dtype": "float32"}
+    with one_line_error(ValueError, "the policy was made for a model with another dtype: float32 (got float64)"):
+        plain.to(torch.float64)
+    again = pickle.loads(pickle.dumps(plain))
+    assert torch.equal(logits_of(again), logits_of(plain))
+    assert again.model is not plain.model
+
+
 def test_another_form_remembers_the_model_that_was_given(fast, given):
     assert fast.given is given
     assert given.given is given

@@ -162,3 +162,13 @@ def test_the_curve_falls_however_sharply_errors_end(rows, surest, steepness):
 def test_the_curve_of_one_score_is_the_share():
     wrong = np.arange(100) < 25
     np.testing.assert_allclose(wrong_curve(np.full(100, 0.75, np.float32), wrong), 0.25, atol=0.01)
+
+
+def test_a_row_without_numbers_on_either_side_is_left_out_of_the_temperature():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (500, 3)).astype(np.float32)
+    probs = np.exp(logits / 2)
+    probs /= probs.sum(axis=1, keepdims=True)
+    expected = fit_temperature(logits, probs)
+    logits, probs = np.vstack([logits, np.full((2, 3), 1.0)]), np.vstack([probs, np.full((2, 3), np.nan)])
+    assert fit_temperature(logits.astype(np.float32), probs) == expected == pytest.approx(2, rel=1e-3)

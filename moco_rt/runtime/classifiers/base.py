@@ -49,6 +49,9 @@ class EarlyExitClassifier(WithGiven, PipelineModel, BackedModule):
             from 0 on.
     """
 
+    #: Whether a certificate speaks of it that it does not hold itself, as a cascade's does of its tiers.
+    certified_elsewhere = False
+
     def __init__(self, model: Any, *, backend: str = "auto", dtype: Dtype | None = None):
         super().__init__(model, backend, dtype)
         self.sites: tuple[str, ...] = ()
@@ -60,6 +63,7 @@ class EarlyExitClassifier(WithGiven, PipelineModel, BackedModule):
         self.policy = Policy(self.sites, model.config.num_labels, getattr(model.config, "hidden_size", 0))
         self.search_report: SearchReport | None = None  # of the search for its policy
         self._given: list[Self | Source] = []
+        self._owner: list[Self] = []
         self._monitor: Monitor | None = None
         self._compiled: tuple[PolicyState, dict[str, CompiledExitPoint]] | None = None
 
@@ -130,7 +134,7 @@ class EarlyExitClassifier(WithGiven, PipelineModel, BackedModule):
 
     def _check_policy(self, own: Mapping[str, Any]) -> None:
         """Refuse exits or a certificate that were made for another model than is described."""
-        if self.policy.exits or self.policy.certificate is not None:
+        if self.policy.exits or self.policy.certificate is not None or self.certified_elsewhere:
             check_made_for(self.policy.made_for, own, "the policy")
 
     @property

@@ -19,7 +19,9 @@ class WithGiven:
 
     policy: Policy
     takes: str
-    _given: list[Any]  # at most one; in a list, lest torch takes it for a part of the module
+    # At most one each; in lists, lest torch takes them for parts of the module.
+    _given: list[Any]
+    _owner: list[Any]  # the model that this one shares its weights with
 
     @property
     def runs_as_given(self) -> bool:
@@ -48,6 +50,12 @@ class WithGiven:
         self._given = [model]
         self.policy.made_for["given"] = model_identity(model.model)  # type: ignore[attr-defined]
 
+    def unwatched(self) -> Self:
+        """Return the same model with the exits that it has now, whatever becomes of its own, and no monitor."""
+        plain = self._sharing_weights()
+        plain.policy.state = self.policy.state
+        return plain
+
     def _without_exits(self) -> Self:
         """Return the same model without exits and what watches them; itself, where there are none."""
         return self._sharing_weights() if self.policy.exits else self
@@ -57,8 +65,31 @@ class WithGiven:
         plain = type(self).__new__(type(self))
         plain.__dict__.update(self.__dict__)
         plain.policy = self.policy.without_exits(dict(self.policy.made_for))
-        plain.__dict__.update(_monitor=None, _compiled=None, search_report=None)
+        plain.__dict__.update(_monitor=None, _compiled=None, search_report=None, _owner=[self])
         return plain
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        """Move the weights by whom they belong to, who knows what they must stay."""
+        if not self._owner:
+            return super()._apply(*args, **kwargs)  # type: ignore[misc]
+        self._owner[0]._apply(*args, **kwargs)
+        return self
+
+    def _choose_backend(self) -> None:
+        """Choose for what the model is now, where weights are shared for both who share them."""
+        if not self._owner:
+            return super()._choose_backend()  # type: ignore[misc,no-any-return]
+        self._owner[0]._choose_backend()
+        return None
+
+    def _backend_as_it_must_be(self) -> Any:
+        """Return the backend, of shared weights that of their owner."""
+        holder: Any = super() if not self._owner else self._owner[0]
+        return holder._backend_as_it_must_be()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The state of a copy, which has weights of its own."""
+        return {**super().__getstate__(), "_owner": []}  # type: ignore[dict-item]
 
     def _load_given(self, source: Source) -> Self:
         if find_file(source, "config.json") is None:
