@@ -37,34 +37,31 @@ namespace {
 // Int8 weights as kernels trust them to be, whatever file they came from: see kMaxInt8Sum and kInt8Inputs.
 void check_int8(const Tensor& weight, int64_t inputs) {
   const Tensor packed = weight.contiguous();
-  const auto* const numbers = packed.data<int8_t>();
-  const int64_t groups = packed.size(0) * packed.size(1) / 2;  // of eight inputs, two words
-  const int64_t of_block = packed.size(1) / 2;
-  constexpr int64_t kWord = kBlock * kWordBytes;
-  for (int64_t group = 0; group < groups; ++group) {
-    const int8_t* const words[2] = {numbers + 2 * group * kWord, numbers + (2 * group + 1) * kWord};
-    int32_t most = 0, behind = 0;
-    for (int64_t output = 0; output < kBlock; ++output) {
-      for (int64_t half = 0; half < 2; ++half) {
-        int32_t above = 0, below = 0;
-        for (const int8_t* const word : words) {
-          for (int64_t i = 0; i < 2; ++i) {
-            const int32_t number = word[output * kWordBytes + 2 * half + i];
-            above += std::max(number, 0);
-            below -= std::min(number, 0);
-          }
-        }
-        most = std::max({most, above, below});
+  constexpr int64_t kWord = kBlock * kWordBytes;  // four inputs of a block of outputs
+  const int64_t of_block = packed.size(1) / 2;    // groups of eight inputs, two words
+  const auto* group = packed.data<int8_t>();
+  int32_t most = 0, behind = 0;
+  for (int64_t g = 0; g < packed.size(0) * of_block; ++g, group += 2 * kWord) {
+    // Inputs 0 and 1 of an output stand side by side, and 4 and 5 a word behind them.
+    for (int64_t i = 0; i < kWord; i += 2) {
+      const int32_t four[] = {group[i], group[i + 1], group[kWord + i], group[kWord + i + 1]};
+      int32_t above = 0, below = 0;
+      for (const int32_t number : four) {
+        above += std::max(number, 0);
+        below -= std::min(number, 0);
       }
-      for (int64_t i = inputs - group % of_block * kInt8Inputs; i < kInt8Inputs; ++i) {
-        behind |= i < 0 ? 0 : words[i / kWordBytes][output * kWordBytes + i % kWordBytes];
-      }
+      most = std::max(most, std::max(above, below));
     }
-    MOCO_CHECK_VALUE(most <= kMaxInt8Sum && behind == 0,
-                     "Encoder: int8 weights must be as Int8Linear packs them, of every four that are summed in 16 bits "
-                     "at most ",
-                     kMaxInt8Sum, " together, and zeros behind the last input (got others)");
+    if (g % of_block < of_block - 1) continue;
+    for (int64_t input = inputs - (of_block - 1) * kInt8Inputs; input < kInt8Inputs; ++input) {
+      const int8_t* const word = group + input / kWordBytes * kWord + input % kWordBytes;
+      for (int64_t output = 0; output < kBlock; ++output) behind |= word[output * kWordBytes];
+    }
   }
+  MOCO_CHECK_VALUE(most <= kMaxInt8Sum && behind == 0,
+                   "Encoder: int8 weights must be as Int8Linear packs them, of every four that are summed in 16 bits "
+                   "at most ",
+                   kMaxInt8Sum, " together, and zeros behind the last input (got others)");
 }
 
 }  // namespace

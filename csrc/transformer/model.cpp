@@ -91,8 +91,8 @@ void TransformerClassifier::check_ids(const PackedBatch& batch) const { embeddin
 void TransformerClassifier::embed(PackedBatch& batch) const {
   const Timed timed(ProfileSection::kExtension);
   const Embeddings& tables = embeddings();
-  tables.check(batch.ids());  // what is refused stays as it was
-  const Embeddings::Ids ids = tables.look_up(batch.cu_seqlens(), batch.release_ids());
+  const Embeddings::Ids ids = tables.look_up(batch.cu_seqlens(), batch.ids());
+  batch.release_ids();  // a batch that is refused keeps them
   const Tensor hidden = batch.allocate(D_, dtype_);
   with_dtype([&]<typename T>(T) { tables.run(ids, hidden.data<T>()); });
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,10 @@ def class_numbers(labels: Any, class_names: Sequence[str]) -> NDArray[np.int64]:
         TypeError: labels are not a sequence.
         ValueError: a label is neither, or there are several for one text; the message says where.
     """
-    names = list(class_names)
-    found = [_class_number(label, place, names) for place, label in enumerate(_as_list(labels))]
+    numbers: dict[str, list[int]] = {}
+    for number, name in enumerate(class_names):
+        numbers.setdefault(name, []).append(number)
+    found = [_class_number(label, place, numbers, class_names) for place, label in enumerate(_as_list(labels))]
     return np.array(found, dtype=np.int64)
 
 
@@ -42,14 +44,15 @@ def _as_list(labels: Any) -> list[Any]:
     return list(labels)
 
 
-def _class_number(label: Any, place: int, names: list[str]) -> int:
+def _class_number(label: Any, place: int, numbers: Mapping[str, list[int]], names: Sequence[str]) -> int:
     if isinstance(label, list | tuple | np.ndarray) and len(label) == 1:  # a row of a column (n, 1)
         label = label[0]
-    if isinstance(label, str) and names.count(label) == 1:
-        return names.index(label)
+    called = numbers.get(label, []) if isinstance(label, str) else []
+    if len(called) == 1:
+        return called[0]
     if isinstance(label, int | np.integer) and not isinstance(label, bool) and 0 <= label < len(names):
         return int(label)
-    if isinstance(label, str) and label in names:
+    if called:
         raise ValueError(
             f"labels must be class numbers: several classes are called {label!r} (got it at place {place})"
         )

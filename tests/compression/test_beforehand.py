@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 import pytest
 import torch
+from torch_defaults import float64_default
 
 from moco_rt import compress
 from moco_rt.compression import compress as compress_module
 from moco_rt.compression.beforehand import check_device, check_writable
 
 TEXTS = ["the good film was not bad", "a film", "bad bad but the film was good good good", "not the film"] * 5
-
-
-@contextmanager
-def float64_default():
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "gpu", "meta", 99], ids=str)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
+from torch_defaults import float64_default
 
 from moco_rt.architectures import SINGLE_LABEL
 from moco_rt.encoding import EncodedTexts
@@ -24,15 +24,6 @@ def distill(x, probs, **options):
     """Layers that learn probabilities."""
     with np.errstate(divide="ignore"):
         return distillation.distill(x, objective_for(SINGLE_LABEL, np.log(probs)), **options)
-
-
-@contextmanager
-def float64_default():
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(torch.float32)
 
 
 def teacher(rows, size=12, classes=3, seed=0, sharp=1.0):
