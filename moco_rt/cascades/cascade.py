@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ from moco_rt.runtime.classifiers.certified import predict_certified
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
 from moco_rt.runtime.outputs import CascadeOutput, Prediction
 from moco_rt.runtime.prediction import join_parts
+from moco_rt.runtime.weights import WeightsBefore
 
 #: Rows of a stream that are worth a run of a tier.
 _FULL = 64
@@ -122,6 +124,17 @@ class Cascade(PipelineModel, torch.nn.Module):
     def train(self, mode: bool = True) -> Cascade:  # noqa: ARG002
         """Stays in evaluation mode: it answers, it is not trained."""
         return super().train(False)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Cascade:
+        """Run by `.to`, `.half` and their like: where a tier refuses, all stay as they were."""
+        before = [(tier.model, WeightsBefore(tier.model.model)) for tier in self.tiers if tier.tokenizer is not None]
+        try:
+            super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        except BaseException:
+            for model, weights in before:
+                model.restore_weights(weights)
+            raise
+        return self
 
     def predict(
         self,

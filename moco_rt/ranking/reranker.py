@@ -80,7 +80,10 @@ class EarlyExitReranker(EarlyExitTextClassificationModel):
         candidates = make_candidates(query, documents, scores)
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k must be at least 1 (got {top_k})")
-        ranked = self.rank_candidates(candidates)
+        return self.in_order(self.rank_candidates(candidates), top_k)
+
+    def in_order(self, ranked: Ranked, top_k: int | None = None) -> list[dict[str, Any]]:
+        """List scored candidates as `rank` does: from the best to the worst."""
         # A candidate that left later lasted longer; equal ones keep their places.
         order = np.lexsort((-ranked.scores, -ranked.exits))[:top_k]
         estimates = [] if self.ranking is None else self.ranking.estimates

@@ -73,6 +73,11 @@ class BackedModule(torch.nn.Module):
             raise
         return self
 
+    def restore_weights(self, before: WeightsBefore) -> None:
+        """Run again on the weights that the model had before it moved."""
+        before.restore()
+        self._choose_backend()
+
     def _choose_backend(self) -> None:
         """Choose for what the model is now; one that began without exits stays so."""
         self._check_form()

@@ -239,9 +239,7 @@ def _rank_in_full(model: EarlyExitReranker, candidates: Candidates) -> list[dict
     """Rank as `EarlyExitReranker.rank` does where no candidate leaves."""
     assert model.ranking is not None
     encode = model.encoder(model.ranking.made_for.get("max_length"))
-    scores = model.ranking.nobody_leaves.run(model, encode, candidates).scores
-    order = np.argsort(-scores, kind="stable").tolist()
-    return [{"corpus_id": place, "score": float(scores[place]), "exit": None} for place in order]
+    return model.in_order(model.ranking.nobody_leaves.run(model, encode, candidates))
 
 
 @contextlib.contextmanager

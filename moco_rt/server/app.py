@@ -71,7 +71,15 @@ def make_app(served: Served, settings: Settings, state: SharedState | None = Non
         served.close()
 
     # Pages that show the interface load scripts from elsewhere: there are none.
-    app = FastAPI(title="moco_rt", version=moco_rt.__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
+    # A path with a slash too many is not found: the address to go to would have the host that the caller has named.
+    app = FastAPI(
+        title="moco_rt",
+        version=moco_rt.__version__,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+    )
     endpoints = Endpoints(served, settings, batcher, metrics)
     post: dict[str, Any] = {"methods": ["POST"], "responses": REFUSALS, "route_class_override": _Described}
     describe = app.router.add_api_route

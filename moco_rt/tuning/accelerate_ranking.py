@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from moco_rt.architectures import Ranking, load_tokenizer, unwrap
+from moco_rt.architectures.conversion import Dtype
 from moco_rt.cascades.tier import backend_to_keep
 from moco_rt.certification.certificate import GIVEN
 from moco_rt.certification.promises import Confident
@@ -24,7 +24,7 @@ from moco_rt.ranking.study import study_ranking
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
 from moco_rt.studies.splits import first_of_equals
 from moco_rt.tuning.quantize import quantize
-from moco_rt.tuning.variants import DtypeChoice, other_dtypes
+from moco_rt.tuning.variants import DtypeChoice, other_dtypes, try_form
 
 #: Shares of the distinct queries that teach estimates and that order the path; the rest certifies.
 _FIT, _ORDERING = 0.4, 0.2
@@ -32,8 +32,6 @@ _FIT, _ORDERING = 0.4, 0.2
 _FIT_OF_OTHERS = 0.65
 #: Distinct queries that each of the three jobs needs to make sense at all.
 _FEWEST = 30
-
-_log = logging.getLogger(__name__)
 
 
 def accelerate_ranking(
@@ -88,22 +86,18 @@ def forms_of(
     given: EarlyExitReranker, dtype: DtypeChoice | None, backend: str, pairs: Sequence[Any], max_length: int
 ) -> list[EarlyExitReranker]:
     """Return the model as it was given, and in the other forms that are tried."""
-    forms = [given]
-    for form in other_dtypes(given, dtype):
-        try:
-            if form == "int8":
-                model = quantize(given.model, pairs, tokenizer=given.tokenizer, max_length=max_length)
-            else:
-                model = given.model
-            fast = EarlyExitReranker(model, backend=backend, dtype=None if form == "int8" else form)
-        except ValueError as error:
-            if dtype != "auto":
-                raise
-            _log.info("%s is not tried: %s", form, error)
-            continue
-        fast.tokenizer = given.tokenizer
-        forms.append(fast)
-    return forms
+
+    def in_form(form: Dtype) -> EarlyExitReranker:
+        if form != "int8":
+            return EarlyExitReranker(given.model, backend=backend, dtype=form)
+        copy = quantize(given.model, pairs, tokenizer=given.tokenizer, max_length=max_length)
+        return EarlyExitReranker(copy, backend=backend)
+
+    made = [try_form(form, dtype, partial(in_form, form)) for form in other_dtypes(given, dtype)]
+    others = [model for model in made if model is not None]
+    for model in others:
+        model.tokenizer = given.tokenizer
+    return [given, *others]
 
 
 def split_queries(

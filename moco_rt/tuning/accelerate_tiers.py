@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,9 +22,7 @@ from moco_rt.tuning.batch_tokens import tune_batch_tokens
 from moco_rt.tuning.cascade_study import CascadeStudy, build_tiers, names_in_use, study_tiers
 from moco_rt.tuning.quantize import quantize, quantize_variant
 from moco_rt.tuning.search_report import describe_cascade_search
-from moco_rt.tuning.variants import DtypeChoice, other_dtypes
-
-_log = logging.getLogger(__name__)
+from moco_rt.tuning.variants import DtypeChoice, other_dtypes, try_form
 
 
 def prepare_tiers(tiers: Sequence[TierLike], max_length: int | None) -> list[Tier]:
@@ -126,22 +123,18 @@ def _in_form(tier: Tier, form: Dtype, dtype: DtypeChoice | None, split: Split, i
     if tier.tokenizer is None or form not in other_dtypes(tier.model, dtype):
         return tier
     model, backend, texts = tier.model.model, backend_to_keep(tier.model), split.texts[split.fit]
-    try:
+
+    def make() -> EarlyExitTextClassificationModel:
         if form != "int8":
-            fast = EarlyExitTextClassificationModel(model, backend=backend, dtype=form)
-        elif is_last:
+            return EarlyExitTextClassificationModel(model, backend=backend, dtype=form)
+        if is_last:
             copy = quantize(model, texts, tokenizer=tier.tokenizer, max_length=tier.max_length)
-            fast = EarlyExitTextClassificationModel(copy, backend=backend)
         else:  # its own answers are not those that count
             copy = quantize_variant(model, texts, tier.tokenizer, tier.max_length)
-            fast = EarlyExitTextClassificationModel(copy, backend=backend)
-    except ValueError as error:
-        if dtype != "auto":
-            raise
-        _log.info("a tier is not tried in %s: %s", form, error)
-        return tier
-    if dtype == "auto" and fast.backend != "packed":
-        _log.info("a tier is not tried in %s: no kernels of ours run it", form)
+        return EarlyExitTextClassificationModel(copy, backend=backend)
+
+    fast = try_form(form, dtype, make)
+    if fast is None:
         return tier
     fast.tokenizer = tier.tokenizer
     return replace(tier, model=fast)

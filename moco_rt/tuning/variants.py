@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -25,6 +26,8 @@ DtypeChoice = Dtype | Literal["auto"]
 
 #: What `compress` is asked for, in the order in which a name says it.
 _DIALS = ("width", "sparsity", "lengths", "epochs")
+
+_Model = TypeVar("_Model", bound=EarlyExitClassifier)
 
 _log = logging.getLogger(__name__)
 
@@ -108,20 +111,32 @@ def _other_forms(
     given: Given, own: EarlyExitClassifier, dtype: DtypeChoice | None, split: Split
 ) -> list[EarlyExitClassifier]:
     """Return a model in the dtypes that are tried besides its own."""
-    forms = []
-    for form in other_dtypes(own, dtype):
-        try:
-            model = given.form(own, form, split)
-        except ValueError as error:
-            if dtype != "auto":
-                raise
-            _log.info("%s is not tried: %s", form, error)
-            continue
-        if dtype == "auto" and model.backend != "packed":
-            _log.info("%s is not tried: no kernels of ours run it", form)
-            continue
-        forms.append(model)
-    return forms
+    made = [try_form(form, dtype, partial(given.form, own, form, split)) for form in other_dtypes(own, dtype)]
+    return [model for model in made if model is not None]
+
+
+def try_form(form: Dtype, dtype: DtypeChoice | None, make: Callable[[], _Model]) -> _Model | None:
+    """Make a model in another numeric form; None, and a line in the log, where all are tried and it is not worth it.
+
+    Args:
+        form: the one to try.
+        dtype: see `study_variants`.
+        make: returns the model in it.
+
+    Raises:
+        ValueError: it is the form that was asked for, and the model cannot be in it.
+    """
+    try:
+        model = make()
+    except ValueError as error:
+        if dtype != "auto":
+            raise
+        _log.info("%s is not tried: %s", form, error)
+        return None
+    if dtype == "auto" and model.backend != "packed":
+        _log.info("%s is not tried: no kernels of ours run it", form)
+        return None
+    return model
 
 
 def other_dtypes(model: EarlyExitClassifier, dtype: DtypeChoice | None) -> Sequence[Dtype]:

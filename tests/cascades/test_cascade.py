@@ -344,6 +344,18 @@ def test_moved_to_another_dtype_all_tiers_compute_in_it(tiny_bert, word_tokenize
     assert_same_bits(found, oracle(pairs, [0.8], make_texts(20)))
 
 
+def test_where_a_later_tier_refuses_a_dtype_all_stay_as_they_were(tiny_bert, word_tokenizer, one_line_error):
+    last = EarlyExitTextClassificationModel(tiny_bert(2, seed=2))
+    last.policy.made_for = run_identity(last.model, word_tokenizer, 16)
+    last.add_rule(LinearCondition(np.ones(32, np.float32), 0.0, 3.0, 0.01), 1, "encoder.0.attention")
+    cascade = Cascade([(tiny_bert(2, seed=1), word_tokenizer), (last, word_tokenizer)], thresholds=[0.8])
+    before = cascade.predict(make_texts(20))
+    with one_line_error(ValueError, "the policy was made for a model with another dtype: float32 (got bfloat16)"):
+        cascade.to(torch.bfloat16)
+    assert [(tier.model.dtype, tier.model.model.dtype) for tier in cascade.tiers] == [(torch.float32,) * 2] * 2
+    assert_same_bits(cascade.predict(make_texts(20)), before)
+
+
 def test_loaded_weights_are_those_of_all_tiers(tiny_bert, word_tokenizer):
     def make(seed):
         models = [tiny_bert(2, seed=seed), tiny_bert(3, seed=seed + 1)]

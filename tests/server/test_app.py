@@ -134,7 +134,7 @@ def test_a_path_that_is_almost_one_gets_no_answer(serve, folder, path):
     client = serve(folder, max_bytes=100)
     for length in (10, 1000):
         pieces = (part for part in (b'{"inputs": "good', b" " * length, b'"}'))
-        assert client.post(f"{client.base_url}{path}", content=pieces).status_code in (307, 404)
+        assert client.post(f"{client.base_url}{path}", content=pieces).status_code == 404
 
 
 @pytest.mark.parametrize("path", ["/predict", "/", "/rerank"])

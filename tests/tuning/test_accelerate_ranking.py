@@ -6,12 +6,13 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
 from moco_rt import EarlyExitReranker, Ranking, accelerate
 from moco_rt.inputs.tokenization import encode
 from moco_rt.ranking import study
 from moco_rt.ranking.candidates import make_candidates
-from moco_rt.tuning.accelerate_ranking import split_queries
+from moco_rt.tuning.accelerate_ranking import forms_of, split_queries
 
 WORDS = ["a", "the", "film", "good", "bad", "not", "was", "but"]
 
@@ -82,6 +83,17 @@ def test_forms_are_tried_against_the_given_models_answers(model, word_tokenizer,
     plain = EarlyExitReranker(model)
     plain.tokenizer = word_tokenizer
     assert given == plain.rank(*queries[0])
+
+
+def test_forms_that_no_kernels_run_are_tried_where_they_are_asked_for_alone(model, word_tokenizer):
+    given = EarlyExitReranker(model, backend="reference")
+    given.tokenizer = word_tokenizer
+    pairs = [(query, document) for query, documents in make_queries(4) for document in documents]
+    assert forms_of(given, "auto", "reference", pairs, 32) == [given]
+    assert [form.dtype for form in forms_of(given, "bfloat16", "reference", pairs, 32)] == [
+        torch.float32,
+        torch.bfloat16,
+    ]
 
 
 def test_queries_of_the_calibration_teach_nothing(model, word_tokenizer):
