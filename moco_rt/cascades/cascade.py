@@ -248,8 +248,12 @@ class Cascade(PipelineModel, torch.nn.Module):
         """From now on, run a random share of the rows answered early through the last tier too; close what errs.
 
         For what it takes see `CascadeMonitor`, which it returns: `processes` hold the evidence; saved with the cascade.
+        It goes on from what a monitor before it, such as one that was loaded, has seen.
         """
+        before = self.watched_by
         self.watched_by = CascadeMonitor(self.tiers, self.certificate, rate, on_alarm, delta=delta, seed=seed)
+        if before is not None:
+            self.watched_by.go_on_from(before)
         return self.watched_by
 
     def report(self) -> str:

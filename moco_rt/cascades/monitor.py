@@ -181,6 +181,13 @@ class CascadeMonitor:
         for process, rows, wrong in zip(self.processes, state["rows"], state["wrong"], strict=True):
             process.rows, process.wrong = rows, wrong
 
+    def go_on_from(self, before: CascadeMonitor) -> None:
+        """Take over what a monitor of the same tiers has seen, of the ways out that are still there."""
+        seen = dict(zip(before.ways, before.processes, strict=True))
+        for way, process in zip(self.ways, self.processes, strict=True):
+            if way in seen:
+                process.rows, process.wrong = seen[way].rows, seen[way].wrong
+
     def _check(self, state: Mapping[str, Any]) -> None:
         if len(state["rows"]) != len(self.ways):
             raise ValueError(f"state must be of {len(self.ways)} ways out (got {len(state['rows'])})")

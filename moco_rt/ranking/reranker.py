@@ -134,9 +134,12 @@ class EarlyExitReranker(EarlyExitTextClassificationModel):
         """From now on, rank a random share of the queries by the given model too; where they err all run to the end.
 
         For what it takes see `RankingMonitor`, which it returns: `process` holds the evidence; saved with the model.
+        It goes on from what a monitor before it, such as one that was loaded, has seen: an alarm stays raised.
         """
-        certificate = None if self.ranking is None else self.ranking.certificate
+        certificate, before = None if self.ranking is None else self.ranking.certificate, self.watched_by
         self.watched_by = RankingMonitor(certificate, rate, on_alarm, delta=delta, seed=seed)
+        if before is not None:
+            self.watched_by.restore(before.state())
         return self.watched_by
 
     def encoder(self, max_length: int | None) -> Callable[[Sequence[tuple[str, str]]], EncodedTexts]:
@@ -174,6 +177,7 @@ class EarlyExitReranker(EarlyExitTextClassificationModel):
         files = [find_file(source, name) for name in (JSON, TENSORS)]
         if files[0] is not None and files[1] is not None:
             self.ranking = RankingPolicy.load(files[0], files[1], model_identity(self.model), self.sites)
+            self.watched_by = None  # it has watched another policy
             seen = find_file(source, MONITOR)
             if seen is not None:
                 state = read_state(seen)

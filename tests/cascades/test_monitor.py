@@ -72,6 +72,7 @@ def test_streams_and_padded_batches_are_counted_too(cascade, word_tokenizer):
     monitor = cascade.monitor(rate=1.0)
     list(cascade.stream(texts))
     assert seen(monitor) == expected
+    cascade.watched_by = None  # begin anew
     monitor = cascade.monitor(rate=1.0)
     cascade(**word_tokenizer(texts, padding=True, return_tensors="pt"))
     assert seen(monitor) == expected
@@ -110,11 +111,25 @@ def test_evidence_of_several_processes_adds(cascade):
     for seed in (1, 2):
         cascade.predict(make_texts(100, seed=seed))
         states.append(json.loads(json.dumps(monitor.state())))
+        cascade.watched_by = None  # as in another process
         monitor = cascade.monitor(rate=1.0, delta=1e-9)
     for state in states:
         monitor.merge(state)
     total = [sum(state["rows"][way] for state in states) for way in range(2)]
     assert [rows for rows, _ in seen(monitor)] == total
+
+
+def test_a_new_monitor_goes_on_from_the_one_before(cascade, tmp_path):
+    first = cascade.monitor(rate=1.0, delta=1e-9)
+    cascade.predict(make_texts(100))
+    known = seen(first)
+    assert min(rows for rows, _ in known) > 0
+    assert seen(cascade.monitor(rate=0.5, delta=1e-9)) == known
+    cascade.save_pretrained(tmp_path)
+    assert seen(Cascade.from_pretrained(tmp_path).monitor(rate=0.1)) == known
+    condition = LinearCondition(torch.ones(32).numpy(), 0.0, 1.0, 0.01)
+    cascade.tiers[0].model.add_rule(condition, 1, "encoder.1.attention")  # a way out more
+    assert seen(cascade.monitor(rate=0.5)) == [known[0], (0, 0), known[1]]
 
 
 def test_merged_evidence_closes_too(cascade):

@@ -191,6 +191,25 @@ def test_too_much_evidence_lets_nobody_leave(make, tmp_path):
     assert EarlyExitReranker.from_pretrained(tmp_path).watched_by is None
 
 
+def test_a_new_monitor_goes_on_from_the_one_before_and_an_alarm_stays_raised(make, tmp_path):
+    model = make()
+    model.ranking = promised(margin=0.0)
+    model.monitor(rate=1.0).record(3, 40)
+    model.monitor(rate=0.5)
+    assert (model.watched_by.process.rows, model.watched_by.process.wrong) == (40, 3)
+    model.watched_by.record(90, 100)
+    assert model.monitor(rate=0.01).alarmed
+    assert {row["exit"] for row in model.rank("good film", make_documents(12))} == {None}
+    model.save_pretrained(tmp_path)
+    loaded = EarlyExitReranker.from_pretrained(tmp_path)
+    assert loaded.monitor(rate=0.01).alarmed
+    loaded.ranking = promised(margin=0.0)
+    loaded.watched_by = None
+    loaded.save_pretrained(tmp_path)
+    model.load_policy(tmp_path)  # another policy, which nothing has watched
+    assert model.watched_by is None
+
+
 def test_what_several_processes_have_seen_adds(make):
     model = make()
     model.ranking = promised()
@@ -201,6 +220,7 @@ def test_what_several_processes_have_seen_adds(make):
     assert not monitor.alarmed
     monitor.merge({"queries": 60, "wrong": 50})
     assert monitor.alarmed
+    model.watched_by = None  # as in another process
     many = model.monitor(rate=1.0)
     many.merge({"queries": 10_000, "wrong": 0})
     many.merge(monitor.state())
