@@ -14,7 +14,7 @@ from moco_rt.architectures.families.albert import Albert
 from moco_rt.architectures.families.bert import Bert
 from moco_rt.architectures.families.deberta import Deberta
 from moco_rt.architectures.families.deberta_v2 import DebertaV2
-from moco_rt.architectures.families.decoder import Decoder
+from moco_rt.architectures.families.decoder import Decoder, LayerTypesDecoder, WindowDecoder
 from moco_rt.architectures.families.distilbert import DistilBert
 from moco_rt.architectures.families.electra import Electra
 from moco_rt.architectures.families.eurobert import EuroBert
@@ -46,14 +46,14 @@ _FAMILIES: dict[str, tuple[str, Callable[[Any], Architecture]]] = {
     "GteForSequenceClassification": ("gte.modeling_gte", Gte),
     "LlamaForSequenceClassification": ("llama.modeling_llama", Decoder),
     "MPNetForSequenceClassification": ("mpnet.modeling_mpnet", MPNet),
-    "MistralForSequenceClassification": ("mistral.modeling_mistral", Decoder),
+    "MistralForSequenceClassification": ("mistral.modeling_mistral", WindowDecoder),
     "ModernBertForSequenceClassification": ("modernbert.modeling_modernbert", ModernBert),
     "NomicBertForSequenceClassification": ("nomic_bert.modeling_nomic_bert", NomicBert),
     "Phi3ForSequenceClassification": ("phi3.modeling_phi3", Phi3),
-    "Qwen2ForSequenceClassification": ("qwen2.modeling_qwen2", Decoder),
-    "Qwen3ForSequenceClassification": ("qwen3.modeling_qwen3", Decoder),
+    "Qwen2ForSequenceClassification": ("qwen2.modeling_qwen2", LayerTypesDecoder),
+    "Qwen3ForSequenceClassification": ("qwen3.modeling_qwen3", LayerTypesDecoder),
     "RobertaForSequenceClassification": ("roberta.modeling_roberta", Roberta),
-    "SmolLM3ForSequenceClassification": ("smollm3.modeling_smollm3", Decoder),
+    "SmolLM3ForSequenceClassification": ("smollm3.modeling_smollm3", LayerTypesDecoder),
     "ViTForImageClassification": ("vit.modeling_vit", ViT),
     "XLMRobertaForSequenceClassification": ("xlm_roberta.modeling_xlm_roberta", Roberta),
 }

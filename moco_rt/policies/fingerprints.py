@@ -22,6 +22,7 @@ _CONFIG = (
     "pad_token_id",
     "image_size",
     "is_decoder",
+    "is_causal",
     "lengths",
     # Attention
     "num_attention_heads",

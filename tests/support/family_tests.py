@@ -20,6 +20,7 @@ from families import (
     assert_rows_leave_alike,
     logits_of,
 )
+from huggingface_hub.errors import StrictDataclassError
 from parity import make_inputs
 
 from moco_rt import EarlyExitTextClassificationModel
@@ -28,6 +29,33 @@ from moco_rt.architectures.conversion import int8_copy
 
 SIZES = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 3, "intermediate_size": 48}
 SETTINGS = {"max_position_embeddings": 256, "num_labels": 3}
+
+#: What some families' configurations say, and those of others may say without meaning anything.
+SETTINGS_OF_SOME: Sequence[tuple[str, Any]] = (
+    ("sliding_window", 4),
+    ("use_sliding_window", True),
+    ("layer_types", ["full_attention"] * SIZES["num_hidden_layers"]),
+    ("layer_types", ["sliding_attention", "full_attention", "sliding_attention"]),
+    ("local_attention", 4),
+    ("is_causal", False),
+    ("is_causal", True),
+    ("use_bidirectional_attention", True),
+    ("attn_logit_softcapping", 1.0),
+    ("query_pre_attn_scalar", 3),
+    ("attention_multiplier", 3.0),
+    ("embedding_multiplier", 3.0),
+    ("residual_multiplier", 3.0),
+    ("no_rope_layers", [0, 1, 0]),
+    ("partial_rotary_factor", 0.5),
+    ("position_embedding_type", "relative_key"),
+    ("position_embedding_type", "none"),
+    ("relative_attention", True),
+    ("classifier_pooling", "mean"),
+    ("embedding_size", 16),
+    ("rope_theta", 7.0),
+    ("scale_embedding", True),
+    ("qk_norm", True),
+)
 
 both_forms = pytest.mark.parametrize("form", ["float32", "int8"])
 both_backends = pytest.mark.parametrize("backend", ["packed", "reference"])
@@ -123,6 +151,18 @@ class FamilyTests:
 
     def test_a_peek_is_what_attention_leaves_in_the_pooled_token(self, make_model, packed_dtype, config):
         assert_peeks_are_what_attention_leaves(make_model(packed_dtype, **config), self.inputs)
+
+    @pytest.mark.filterwarnings("ignore")
+    @pytest.mark.parametrize("setting", SETTINGS_OF_SOME, ids=lambda setting: "{}={}".format(*setting))
+    def test_a_setting_means_what_it_means_to_hugging_face(self, make_model, setting):
+        inputs = make_inputs([40, 3, 17], pairs=self.pairs)
+        try:
+            model = make_model(**dict([setting]))
+            expected = logits_of(model, inputs)
+        except (AttributeError, StrictDataclassError, TypeError):
+            return  # transformers has no such model
+        fast = EarlyExitTextClassificationModel(model)
+        torch.testing.assert_close(fast(**inputs).logits, expected, atol=1e-4, rtol=0)
 
     def test_modules_name_sites(self, make_model):
         assert self.paths.items() <= architecture_of(make_model()).module_paths.items()

@@ -17,9 +17,20 @@ _MASKS = {"full_attention": create_causal_mask, "sliding_attention": create_slid
 
 
 class Decoder(LlamaLike):
-    """A causal model: tokens attend to those before them, and the last one answers for its row."""
+    """A causal model: tokens attend to those before them, and the last one answers for its row.
+
+    Here all attend to all of those, whatever the configuration says of windows: Llama and Gemma do not read it.
+
+    Raises:
+        ValueError: tokens attend to those behind them, too.
+    """
 
     pooled_token = "last"
+
+    def __init__(self, model: Any):
+        if not getattr(model.config, "is_causal", True):
+            raise ValueError("config.is_causal must be True (got False)")
+        super().__init__(model)
 
     def real_tokens(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Move rows that are padded on the left to the left, and end each with the token that Hugging Face pools.
@@ -52,16 +63,26 @@ class Decoder(LlamaLike):
     def _head_spec(self) -> HeadSpec:
         return HeadSpec(output=affine(self._model.score), final_norm=self._final_norm())
 
-    def _layer_types(self) -> Sequence[str]:
-        config = self._model.config
-        everywhere = "full_attention" if getattr(config, "sliding_window", None) is None else "sliding_attention"
-        kinds: Sequence[str] | None = getattr(config, "layer_types", None)
-        if unknown := set(kinds or ()) - set(_MASKS):
-            raise ValueError(f"config.layer_types must be of {', '.join(_MASKS)} (got {', '.join(sorted(unknown))})")
-        return kinds or [everywhere] * self.num_layers
-
     def _mask(self, kind: str, attention_mask: Tensor, hidden: Tensor, positions: Tensor) -> Any:
         return _MASKS[kind](self._model.config, hidden, attention_mask, None, position_ids=positions)
 
     def _window(self, kind: str) -> tuple[int, int]:
         return (self._model.config.sliding_window - 1 if kind == "sliding_attention" else -1), 0
+
+
+class WindowDecoder(Decoder):
+    """A decoder all layers of which have the window of the configuration, if it says one: Mistral, Phi-3."""
+
+    def _layer_types(self) -> Sequence[str]:
+        has_window = self._model.config.sliding_window is not None
+        return ["sliding_attention" if has_window else "full_attention"] * self.num_layers
+
+
+class LayerTypesDecoder(Decoder):
+    """A decoder whose configuration says which layers have windows: Qwen, SmolLM3, Gemma 2 and 3."""
+
+    def _layer_types(self) -> Sequence[str]:
+        kinds: Sequence[str] = self._model.config.layer_types
+        if unknown := set(kinds) - set(_MASKS):
+            raise ValueError(f"config.layer_types must be of {', '.join(_MASKS)} (got {', '.join(sorted(unknown))})")
+        return kinds

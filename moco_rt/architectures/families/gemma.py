@@ -7,11 +7,11 @@ from typing import Any
 from torch import Tensor
 
 from moco_rt._C import SubLayerNorms
-from moco_rt.architectures.families.decoder import Decoder
+from moco_rt.architectures.families.decoder import LayerTypesDecoder
 from moco_rt.architectures.families.llama_like import rms_norm
 
 
-class Gemma2(Decoder):
+class Gemma2(LayerTypesDecoder):
     """Gemma 2: norms before and behind sub-layers, and a number of its own by which scores are scaled.
 
     Raises:

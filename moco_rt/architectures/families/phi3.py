@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from moco_rt.architectures.base import parts_of
-from moco_rt.architectures.families.decoder import Decoder
+from moco_rt.architectures.families.decoder import WindowDecoder
 
 if TYPE_CHECKING:
     from moco_rt._C import Affine, Int8Affine
 
 
-class Phi3(Decoder):
+class Phi3(WindowDecoder):
     """Phi-3: weights that read the same input lie in one layer."""
 
     def _weights(self, layer: Any) -> dict[str, Affine | Int8Affine]:
