@@ -29,6 +29,8 @@ _BATCH_TOKENS = 4096
 _FEWER = 4
 #: Runs of each forward at least and at most; between these, as many as fit into so many seconds.
 _FEWEST_RUNS, _MOST_RUNS, _SECONDS = 3, 20, 0.3
+#: Seconds that a row takes at least, wherever it leaves: beside other work, differences of timings may be nothing.
+_LEAST_SECONDS = 1e-7
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,12 @@ def measure_costs(
     return [
         Costs(
             lengths[order],
-            np.hstack([_ways(of_model[:, leaving] - scoring_each[:, kind[timed]], timed, off_ramps), of_model[:, :1]]),
+            np.maximum(
+                np.hstack(
+                    [_ways(of_model[:, leaving] - scoring_each[:, kind[timed]], timed, off_ramps), of_model[:, :1]]
+                ),
+                _LEAST_SECONDS,
+            ),
             scoring_each[:, kind],
             np.append(scoring_once[kind], max(fixed[0], 0)) / _BATCH_ROWS,
         )
@@ -175,8 +182,7 @@ def _ways(seconds: NDArray[np.float64], timed: Sequence[int], off_ramps: Sequenc
             columns.append(line[0] + line[1] * layer)
         else:
             columns.append(seconds[:, [sites[place] for place in timed].index(site)])
-    ways: NDArray[np.float64] = np.maximum(np.array(columns).T, 0).reshape(len(seconds), len(sites))
-    return ways
+    return np.array(columns).T.reshape(len(seconds), len(sites))
 
 
 def _next_site(off_ramp: AnyOffRamp, off_ramps: Sequence[AnyOffRamp]) -> int | None:

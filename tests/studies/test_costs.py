@@ -110,6 +110,15 @@ def test_rows_may_be_few_or_all_alike(tiny_bert, lengths):
     assert (of_rows >= 0).all()
 
 
+def test_every_row_takes_some_time_whatever_the_clock_says(tiny_bert, monkeypatch):
+    """As beside other work, where few rows may take as long as many, and a way less than it takes to be scored."""
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: 1.0)
+    model = EarlyExitTextClassificationModel(tiny_bert(LAYERS, labels=3))
+    off_ramps = [make_off_ramp("embeddings"), make_off_ramp("encoder.1.attention")]
+    costs = measure_costs([model], make_rows([5] * 64), off_ramps)[0]
+    assert (costs.seconds(np.array([5, 7]), [0, 1]) > 0).all()
+
+
 BATCH = 7.0
 REACH = {"tokens": 0.125, "embeddings": 1.0, "encoder.0.attention": 3.0, "encoder.1.attention": 6.0, None: 10.0}
 LOOK = {"ids": 0.0625, "cls": 0.25, "cls+mean": 0.5}
