@@ -28,6 +28,16 @@ _STALE = (
     *(CASCADE, "cascade.safetensors", "tier-*"),
     *("ranking.json", "ranking.safetensors", "ranking-monitor.json"),
     *("model*.safetensors", "model.safetensors.index.json"),
+    *("pytorch_model*.bin", "pytorch_model*.bin.index.json"),
+    *("adapter_config.json", "adapter_model.*"),
+)
+#: Files of a tokenizer or an image processor, by any of transformers' names: beside others' they are read, too.
+_PREPARATION = (
+    *("tokenizer.json", "tokenizer.*.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.*", "merges.txt", "bpe.codes", "tokenizer.model", "tiktoken.model", "prophetnet.tokenizer"),
+    *("spiece.model", "spm.model", "spm_char.model", "sentencepiece*.model"),
+    *("chat_template*", "additional_chat_templates"),
+    *("preprocessor_config.json", "processor_config.json"),
 )
 
 
@@ -47,8 +57,13 @@ class Checkpoint:
 
 
 def replacing(directory: str | Path) -> AbstractContextManager[Path]:
-    """A new folder whose files take the place of those of a model, or a cascade, see `replacing_folder`."""
-    return replacing_folder(directory, _STALE)
+    """A new folder whose files take the place of those of a model, or a cascade, see `replacing_folder`.
+
+    All files of a tokenizer or an image processor that are there go where a new one is written: what an older one left
+    would change its ids. Where none is written they stay, whosever they are: a model that carries none is saved beside
+    the tokenizer that its owner has put there.
+    """
+    return replacing_folder(directory, _STALE, _PREPARATION)
 
 
 def save(directory: Path, checkpoint: Checkpoint) -> None:

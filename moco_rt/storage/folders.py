@@ -30,7 +30,7 @@ _OLD = ".old"
 
 
 @contextmanager
-def replacing_folder(directory: str | Path, stale: Sequence[str] = ()) -> Iterator[Path]:
+def replacing_folder(directory: str | Path, stale: Sequence[str] = (), together: Sequence[str] = ()) -> Iterator[Path]:
     """A new folder whose files, once all are written, take the place of those in `directory`.
 
     Nothing is written over: what maps the old files, as a model that was loaded from there may, keeps them. Where
@@ -40,6 +40,7 @@ def replacing_folder(directory: str | Path, stale: Sequence[str] = ()) -> Iterat
     Args:
         directory: is made where it is missing; other files in it stay.
         stale: patterns of the names of old files that go where they are not among the new ones.
+        together: such patterns of files that belong together: they go only where some of the new ones are such.
 
     Raises:
         OSError: the disk is full, or cannot be written.
@@ -53,14 +54,20 @@ def replacing_folder(directory: str | Path, stale: Sequence[str] = ()) -> Iterat
         try:
             yield fresh
             names = sorted(path.name for path in fresh.iterdir())
-            going = {path.name for pattern in stale for path in directory.glob(pattern)} - {*names}
+            going = _matching(directory, stale)
+            if _matching(fresh, together):
+                going |= _matching(directory, together)
             (fresh / _OLD).mkdir()
-            (fresh / _LIST).write_text(json.dumps({"new": names, "going": sorted(going)}), encoding="utf-8")
+            (fresh / _LIST).write_text(json.dumps({"new": names, "going": sorted(going - {*names})}), encoding="utf-8")
             fresh.rename(directory / _SAVED)
         except BaseException:
             shutil.rmtree(fresh, ignore_errors=True)
             raise
     complete_replacing(directory)
+
+
+def _matching(directory: Path, patterns: Sequence[str]) -> set[str]:
+    return {path.name for pattern in patterns for path in directory.glob(pattern)}
 
 
 def complete_replacing(directory: Path) -> None:

@@ -298,6 +298,31 @@ def test_without_tokenizer_files_a_model_carries_none(tmp_path, tiny_bert):
     assert EarlyExitTextClassificationModel.from_pretrained(tmp_path).tokenizer is None
 
 
+@pytest.mark.parametrize("older", [{"cls_token": "[SEP]"}, {"unk_token": "<unk>", "cls_token": "<s>"}], ids=str)
+def test_files_of_an_older_tokenizer_go_where_a_model_brings_its_own(tmp_path, tiny_bert, word_tokenizer, older):
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps(older))
+    for name in ("added_tokens.json", "vocab.json", "preprocessor_config.json", "adapter_config.json"):
+        (tmp_path / name).write_text("{}")
+    for name in ("merges.txt", "tokenizer.model", "adapter_model.safetensors", "pytorch_model.bin", "notes.txt"):
+        (tmp_path / name).write_text("older")
+    saved = make_fast(tiny_bert)
+    saved.tokenizer = word_tokenizer
+    saved.policy.made_for["tokenizer"] = tokenizer_fingerprint(word_tokenizer)
+    saved.save_pretrained(tmp_path)
+    expected = {JSON, TENSORS, "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {*expected, "notes.txt"}
+    loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
+    texts = ["good film", "bad"]
+    assert torch.equal(loaded.predict(texts).probs, saved.predict(texts).probs)
+
+
+def test_a_tokenizer_that_its_owner_has_saved_stays_where_a_model_brings_none(tmp_path, tiny_bert, word_tokenizer):
+    word_tokenizer.save_pretrained(tmp_path)
+    make_fast(tiny_bert).save_pretrained(tmp_path)
+    loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
+    assert tokenizer_fingerprint(loaded.tokenizer) == tokenizer_fingerprint(word_tokenizer)
+
+
 def test_a_model_keeps_its_tokenizer_in_a_pickle(tiny_bert, word_tokenizer):
     fast = make_fast(tiny_bert)
     fast.tokenizer = word_tokenizer

@@ -63,6 +63,16 @@ def test_a_folder_gets_all_new_files_and_loses_the_stale_ones(tmp_path):
     assert (tmp_path / "same").read_text() == "new"
 
 
+@pytest.mark.parametrize(("new", "left"), [("words-a", ["words-a"]), ("other", ["other", "words-a", "words-b"])])
+def test_files_that_belong_together_go_where_some_of_them_are_new(tmp_path, new, left):
+    for name in ("words-a", "words-b", "stale"):
+        (tmp_path / name).write_text("old")
+    with replacing_folder(tmp_path, ("stale",), ("words-*",)) as fresh:
+        (fresh / new).write_text("new")
+    assert names(tmp_path) == left
+    assert (tmp_path / new).read_text() == "new"
+
+
 def test_where_writing_fails_the_old_folder_stays(tmp_path):
     (tmp_path / "file").write_text("old")
     with pytest.raises(OSError, match="full"), replacing_folder(tmp_path, ("file",)) as fresh:
