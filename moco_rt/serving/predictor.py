@@ -90,10 +90,15 @@ class Predictor:
 
         Raises:
             TypeError: a text is something else, or a column is one value, as of a row by itself.
-            ValueError: there is no column `text`, the second is not as long, or a text is not valid Unicode.
+            ValueError: there is no column `text`, the second is not as long, a text is not valid Unicode, or a column has
+                the name of one that is added: what stands in it would be lost.
         """
         answer, names = self._load()
         columns = dict(batch)
+        for name in names:
+            if name in columns:
+                rename = f"got one: rename it, such as to true_{name}"
+                raise ValueError(f"batch must have no column {name}, where the answer's goes ({rename})")
         texts = _texts_of(columns)
         rows: list[dict[str, Any]] = []
         for start in range(0, len(texts), _ROWS):

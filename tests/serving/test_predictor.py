@@ -130,6 +130,19 @@ def test_models_of_several_labels_give_lists(tiny_bert, word_tokenizer, tmp_path
         assert all(isinstance(each, list) for each in found["label"])
 
 
+@pytest.mark.parametrize("name", ["label", "prob", "exit"])
+@pytest.mark.parametrize("texts", [TEXTS, []], ids=["rows", "no rows"])
+def test_columns_that_are_called_as_an_answers_are_refused(folder, one_line_error, name, texts):
+    words = f"batch must have no column {name}, where the answer's goes (got one: rename it, such as to true_{name})"
+    with one_line_error(ValueError, words):
+        Predictor(folder)({"text": texts, name: np.arange(len(texts))})
+
+
+def test_columns_that_only_other_models_add_stay(folder):
+    found = Predictor(folder)({"text": TEXTS, "tier": [1, 2, 3], "score": [0.1, 0.2, 0.3]})
+    assert (found["tier"], found["score"]) == ([1, 2, 3], [0.1, 0.2, 0.3])
+
+
 def test_what_is_pickled_names_the_files_that_answer(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "copy")
     before = pickle.dumps(Predictor(tmp_path / "copy"))
