@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from moco_rt.inputs.class_numbers import ClassNames
 from moco_rt.inputs.text_files import Row
+from moco_rt.storage.reasons import shortened
 
 
 def true_classes(rows: Sequence[Row], config: Any) -> list[int] | None:
@@ -13,23 +15,25 @@ def true_classes(rows: Sequence[Row], config: Any) -> list[int] | None:
 
     Args:
         rows: rows whose labels are class numbers, or the model's own names of classes; in tables the numbers are text.
-        config: the model's configuration.
+        config: the model's configuration. Of its names those of `id2label` count, which predictions have, too:
+            `label2id` may lack, be transformers' default, or contradict them.
 
     Raises:
-        ValueError: a label is neither.
+        ValueError: a label is neither, or the name of several classes.
     """
     if any(row.label in (None, "") for row in rows):
         return None
-    return [_class_of(row, config) for row in rows]
+    names = ClassNames([str(name) for _, name in sorted(config.id2label.items())])
+    return [_class_of(row, names) for row in rows]
 
 
-def _class_of(row: Row, config: Any) -> int:
+def _class_of(row: Row, names: ClassNames) -> int:
     label = row.label
-    if isinstance(label, str):
-        if label in config.label2id:
-            return int(config.label2id[label])
-        label = int(label) if label.isdecimal() else label
-    if type(label) is int and label in config.id2label:
-        return label
-    known = ", ".join(f"{number} ({name})" for number, name in config.id2label.items())
-    raise ValueError(f"{row.place} must have a label of the model's, one of {known} (got {row.label!r})")
+    found = names.find_written(label) if isinstance(label, str) else names.find(label)
+    if len(found) == 1:
+        return found[0]
+    got = shortened(repr(label))
+    if found:
+        raise ValueError(f"{row.place} must have a class number: several classes are called {got} (got it)")
+    known = names.listed("{number} ({name})")
+    raise ValueError(f"{row.place} must have a label of the model's, one of {known} (got {got})")
