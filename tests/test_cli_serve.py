@@ -13,6 +13,7 @@ from server_samples import ServerProcess
 
 from moco_rt import cli
 from moco_rt.server import run
+from moco_rt.server.settings import Settings
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -22,6 +23,19 @@ def test_what_cannot_be_served_is_refused_in_one_line(tiny_folder, tmp_path, cap
     assert cli.main(["serve", str(tiny_folder), "--state", str(tmp_path / "state"), "--workers", "2"]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert said == "moco-rt: state needs a model whose policy has a certified path (got none)"
+
+
+@pytest.mark.parametrize("wait", ["inf", "1e13", "60001"])
+def test_waits_of_more_than_a_minute_are_refused(wait, tiny_folder, capsys):
+    assert cli.main(["serve", str(tiny_folder), "--max-wait-ms", wait]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == f"moco-rt: max_wait_ms must be from 0 to 60,000 (got {float(wait)})"
+
+
+@pytest.mark.parametrize("wait", [float("nan"), float("inf"), -1.0])
+def test_settings_refuse_waits_that_are_no_times(wait, one_line_error):
+    with one_line_error(ValueError, f"max_wait_ms must be from 0 to 60,000 (got {wait})"):
+        Settings("model", max_wait_ms=wait)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -44,6 +58,7 @@ SIGNALLED = """
 import signal, sys
 from moco_rt import cli
 from moco_rt.server import run
+from moco_rt.server.settings import Settings
 number, where, name, folder, workers = sys.argv[1:]
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 owner = getattr(run, where) if where else run

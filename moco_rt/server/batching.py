@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+_log = logging.getLogger(__name__)
 
 #: Turns n inputs into n results.
 Answer = Callable[[Sequence[Any]], Sequence[Any]]
@@ -119,13 +123,26 @@ class Batcher:
 
     def _work(self) -> None:
         while not (self._closed and not self._waiting):
-            if batch := self._take():
-                began = time.monotonic()
-                self._run(batch)
-                ended = time.monotonic()
-                with self._changed:
-                    self._expected = len(batch) + len(self._waiting)
-                    self._expected_by = ended + min(_RETURN_SHARE * (ended - began), _RETURN_SECONDS)
+            batch: list[Job] = []
+            try:
+                if batch := self._take():
+                    began = time.monotonic()
+                    self._run(batch)
+                    ended = time.monotonic()
+                    with self._changed:
+                        self._expected = len(batch) + len(self._waiting)
+                        self._expected_by = ended + min(_RETURN_SHARE * (ended - began), _RETURN_SECONDS)
+            except BaseException as error:  # without the thread all who ask would wait for ever
+                _log.exception("a batch failed")
+                self._fail(batch, error)
+
+    def _fail(self, batch: Sequence[Job], error: BaseException) -> None:
+        """Tell an error to the requests of a batch, and to all that wait."""
+        with self._changed:
+            jobs = [*batch, *self._waiting]
+            self._waiting.clear()
+            self._tokens = 0
+        _deliver(jobs, [_tellable(error)] * len(jobs))
 
     def _take(self) -> list[Job]:
         """Wait for requests, and take those that fit in a batch; empty: all have gone, or the batcher is closed."""
@@ -167,9 +184,7 @@ class Batcher:
                 for job in batch:
                     self._run([job])
             else:
-                # An event loop takes neither of the two that are renamed.
-                plain = isinstance(error, Exception) and not isinstance(error, StopIteration)
-                _deliver(batch, [error if plain else RuntimeError(f"{type(error).__name__}: {error}")])
+                _deliver(batch, [_tellable(error)])
             return
         took, start, parts = time.monotonic() - began, 0, []
         for job in batch:
@@ -179,18 +194,25 @@ class Batcher:
         _deliver(batch, parts)
 
 
+def _tellable(error: BaseException) -> Exception:
+    """Return an error that a future takes: an event loop takes neither of the two kinds that are renamed."""
+    plain = isinstance(error, Exception) and not isinstance(error, StopIteration)
+    return error if plain else RuntimeError(f"{type(error).__name__}: {error}")  # type: ignore[return-value]
+
+
 def _deliver(batch: Sequence[Job], results: Sequence[Sequence[Any] | BaseException]) -> None:
     """Give each request of a batch its results; every event loop is woken once."""
     of_loop: dict[asyncio.AbstractEventLoop, list[tuple[Job, Sequence[Any] | BaseException]]] = {}
     for job, result in zip(batch, results, strict=True):
         of_loop.setdefault(job.loop, []).append((job, result))
     for loop, pairs in of_loop.items():
-        loop.call_soon_threadsafe(_tell, pairs)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits there any more
+            loop.call_soon_threadsafe(_tell, pairs)
 
 
 def _tell(pairs: Sequence[tuple[Job, Sequence[Any] | BaseException]]) -> None:
     for job, result in pairs:
-        if job.future.cancelled():
+        if job.future.done():  # whoever asked has gone, or was answered before
             continue
         if isinstance(result, BaseException):
             job.future.set_exception(result)

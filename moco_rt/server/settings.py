@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
+#: Milliseconds that a batch waits for others, at most: who asks has given up by then.
+_LONGEST_WAIT = 60_000.0
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -15,7 +18,7 @@ class Settings:
         dtype: that a model computes in; None: its own.
         max_length: in tokens; None: what policy, model and tokenizer allow.
         threads: of each worker; None: as many as there are cores, or their share of several workers.
-        max_wait_ms: milliseconds that a batch waits for others.
+        max_wait_ms: milliseconds that a batch waits for others, up to a minute.
         max_batch_tokens: about how many tokens a batch has.
         max_concurrent_requests: open at once in a worker; those beyond are refused.
         max_client_batch_size: texts in a request.
@@ -24,6 +27,9 @@ class Settings:
         shadow: the file in which a policy's answers are recorded, while the full model gives them; None: it does not.
         monitor: the share of the rows that leave which the full model checks; None: what the model's directory says.
         state: the folder where workers meet, see `SharedState`; None: there is none.
+
+    Raises:
+        ValueError: max_wait_ms is negative, more than a minute, or no number.
     """
 
     model: str
@@ -39,6 +45,10 @@ class Settings:
     shadow: str | None = None
     monitor: float | None = None
     state: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_wait_ms <= _LONGEST_WAIT:
+            raise ValueError(f"max_wait_ms must be from 0 to {_LONGEST_WAIT:,.0f} (got {self.max_wait_ms})")
 
     def to_json(self) -> str:
         """Return them as text."""

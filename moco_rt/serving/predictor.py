@@ -90,8 +90,8 @@ class Predictor:
 
         Raises:
             TypeError: a text is something else, or a column is one value, as of a row by itself.
-            ValueError: there is no column `text`, the second is not as long, a text is not valid Unicode, or a column has
-                the name of one that is added: what stands in it would be lost.
+            ValueError: there is no column `text`, the second is not as long, a text is not valid Unicode, or a column
+                has the name of one that is added: what stands in it would be lost.
         """
         answer, names = self._load()
         columns = dict(batch)

@@ -150,6 +150,50 @@ def test_the_thread_outlives_what_is_no_exception():
     assert str(answers[1]) == "Panic: index out of bounds"
 
 
+def test_the_thread_outlives_an_error_of_its_own(caplog):
+    """No wait may be endless: it is refused by whatever makes a batcher, but who asks must be told all the same."""
+
+    async def ask():
+        batcher = Batcher(lambda inputs: inputs, max_tokens=99, max_wait=float("inf"))
+        asked = [asyncio.ensure_future(asyncio.wait_for(batcher.run([i], 1), 10)) for i in range(3)]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert batcher.alive
+        batcher._max_wait = 0.0
+        answers.append((await asyncio.wait_for(batcher.run([7], 1), 10))[1])
+        await asyncio.to_thread(batcher.close)
+        return answers
+
+    *failed, last = asyncio.run(ask())
+    assert [type(each) for each in failed] == [OverflowError] * 3
+    assert last == [7]
+    assert "a batch failed" in caplog.text
+
+
+def test_the_thread_outlives_no_answer_at_all_and_callers_whose_loop_is_closed():
+    go = threading.Event()
+
+    def answer(inputs):
+        go.wait(10)
+        return None if 1 in inputs else inputs
+
+    batcher = Batcher(answer, max_tokens=1, max_wait=0.0)
+
+    async def ask(number):
+        return (await asyncio.wait_for(batcher.run([number], 1), 10))[1]
+
+    async def leave():
+        asked = asyncio.ensure_future(batcher.run([0], 1))
+        await asyncio.sleep(0.05)
+        assert not asked.done()
+
+    asyncio.run(leave())
+    go.set()
+    with pytest.raises(TypeError):
+        asyncio.run(ask(1))
+    assert asyncio.run(ask(2)) == [2]
+    batcher.close()
+
+
 def test_a_closed_batcher_answers_what_it_took_and_takes_no_more():
     recorder = Recorder()
 
