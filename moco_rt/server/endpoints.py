@@ -31,8 +31,10 @@ class Endpoints:
         self._served, self._settings, self._batcher, self._metrics = served, settings, batcher, metrics
         config = served.model.config
         self._labels = served.labels
-        self._several = config.problem_type == "multi_label_classification" or config.num_labels == 1
         self._numbers = config.problem_type == "regression"
+        several = config.problem_type == "multi_label_classification" or config.num_labels == 1
+        #: What a pipeline of transformers may be told to apply here.
+        self._functions = ["none"] if self._numbers else ["sigmoid" if several else "softmax", "none"]
 
     async def predict(self, body: PredictRequest) -> Response:
         """Label texts and pairs: all classes with their probabilities, the most probable first."""
@@ -48,9 +50,9 @@ class Endpoints:
         texts: list[TextInput] = [body.inputs] if isinstance(body.inputs, str) else list(body.inputs)
         parameters = body.parameters
         wished = None if parameters is None else parameters.function_to_apply
-        usual = "sigmoid" if self._several else "softmax"
-        if wished not in (None, "none", usual):
-            raise RefusedError("Validation", f"function_to_apply must be {usual} or none (got {wished})")
+        if wished not in (None, *self._functions):
+            possible = " or ".join(self._functions)
+            raise RefusedError("Validation", f"function_to_apply must be {possible} (got {wished})")
         job, scores = await self._run(texts, "batch")
         top = None if parameters is None else parameters.top_k
         return self._answer(

@@ -66,6 +66,30 @@ def test_hugging_faces_client_works(serve, folder, model):
     assert len(client.text_classification(TEXTS[1], top_k=2)) == 2
 
 
+@pytest.mark.parametrize(
+    ("labels", "problem", "taken"),
+    [
+        (3, None, {"softmax", "none"}),
+        (3, "multi_label_classification", {"sigmoid", "none"}),
+        (1, None, {"sigmoid", "none"}),
+        (1, "regression", {"none"}),
+        (2, "regression", {"none"}),
+    ],
+)
+def test_functions_that_a_model_does_not_apply_are_refused(
+    serve, tiny_bert, word_tokenizer, tmp_path, labels, problem, taken
+):
+    tiny_bert(labels=labels, problem_type=problem).save_pretrained(tmp_path)
+    word_tokenizer.save_pretrained(tmp_path)
+    client = serve(tmp_path)
+    for function in ("softmax", "sigmoid", "none"):
+        answer = client.post("/", json={"inputs": "good", "parameters": {"function_to_apply": function}})
+        assert answer.status_code == (200 if function in taken else 422)
+        if function not in taken:
+            assert answer.json()["error"].endswith(f"(got {function})")
+    assert client.post("/", json={"inputs": "good", "parameters": {}}).status_code == 200
+
+
 def test_texts_are_ranked_by_a_model_with_one_label(serve, reranker_folder):
     client = serve(reranker_folder)
     model = EarlyExitReranker.from_pretrained(reranker_folder)
