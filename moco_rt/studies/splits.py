@@ -1,17 +1,29 @@
-"""Texts shared out between the three jobs of a search: fitting, ordering, calibration. Equal rows share one job."""
+"""Texts shared out between the three jobs of a search: fitting, ordering, calibration. Equal rows share one job.
+
+Tiers of a cascade may tell texts apart that the last tier, whose labels count, takes for one. Three relations follow:
+
+| relation | texts that are                              | what for                                               |
+|----------|---------------------------------------------|--------------------------------------------------------|
+| unit     | equal for the last tier                     | count once; one of them, drawn at random, is looked at |
+| copies   | equal for all tiers                         | get one answer: what holds of one holds of all         |
+| group    | equal for any tier, or linked by such texts | do one job                                             |
+
+For one model the three are the same.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from moco_rt.certification.selection import RowsInAll
-from moco_rt.encoding import Encoded
 
 #: Shares of the distinct rows that train off-ramps and that order the path; the rest certifies.
 _FIT, _ORDERING = 0.5, 0.15
@@ -30,7 +42,8 @@ class Split:
     `[:ordering_start]` train off-ramps, those up to `calibration_start` order the policies, the rest certify.
 
     Attributes:
-        texts: N texts, pairs or images; each stands for all texts with the same tokens, or images with the same pixels.
+        texts: N texts, pairs or images; each stands for all texts with the same tokens, or images with the same pixels,
+            of which it was drawn where tiers before the last tell them apart.
         rows: N rows, as the model whose labels count takes them.
         ordering_start: index of the first ordering row.
         calibration_start: index of the first calibration row.
@@ -59,6 +72,49 @@ class Split:
         return slice(self.calibration_start, len(self.rows))
 
 
+@dataclass(frozen=True)
+class Equals:
+    """Which of N texts are equal, for the model whose labels count and for tiers before it.
+
+    Attributes:
+        unit: (N,) int64, for each text the index of the first that is equal for the model whose labels count.
+        copies: (N,) int64 likewise, for all tiers.
+        group: (N,) int64 likewise, for any tier, or linked to it by such texts.
+    """
+
+    unit: NDArray[np.int64]
+    copies: NDArray[np.int64]
+    group: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, unit: NDArray[np.int64], others: Sequence[NDArray[np.int64]] = ()) -> Equals:
+        """Build it from the index of the first equal text: for the model whose labels count, and for each other tier.
+
+        Args:
+            unit: (N,) int64.
+            others: (N,) int64 each.
+        """
+        if len(unit) == 0 or not others:
+            return cls(unit, unit, unit)
+        _, start, same = np.unique(np.stack([unit, *others]), axis=1, return_index=True, return_inverse=True)
+        count = len(unit)
+        links = np.tile(np.arange(count), 1 + len(others)), np.concatenate([unit, *others])
+        graph = coo_array((np.ones(len(links[0]), np.int8), links), shape=(count, count))
+        number = connected_components(graph, directed=False)[1]
+        begins = np.full(count, count)
+        np.minimum.at(begins, number, np.arange(count))
+        return cls(unit, start[same.ravel()], begins[number])
+
+    def draw(self, among: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+        """Draw one of the texts of each unit, those at some places, and return it by its first copy, in units' order.
+
+        The first text of a unit would not do for all: what an earlier tier makes of texts may go by their order.
+        """
+        mixed = np.random.default_rng([seed, 1]).permutation(among)
+        drawn: NDArray[np.int64] = self.copies[mixed[np.unique(self.unit[mixed], return_index=True)[1]]]
+        return drawn
+
+
 def split_texts(
     texts: Sequence[Any],
     encode: Callable[[Sequence[Any]], Sequence[Any]],
@@ -68,12 +124,13 @@ def split_texts(
     seed: int = 0,
     find_equals: Callable[[Sequence[Any]], NDArray[np.int64]] | None = None,
     of: str = "text",
+    before: Sequence[Callable[[Sequence[Any]], Sequence[Any]]] = (),
 ) -> Split:
     """Share out texts, or images, in a random order.
 
-    Texts with equal tokens are one unit: they do one job, and the first of them stands for all. A certificate from
-    rows that off-ramps have learnt from, or that counts copies as if they were new, promises what nobody has seen.
-    Texts that also stand in `calibration` certify only, and the log says how many.
+    Texts with equal tokens are one unit: they do one job, and one of them stands for all. A certificate from rows that
+    off-ramps have learnt from, or that counts copies as if they were new, promises what nobody has seen. Texts that
+    also stand in `calibration` certify only, and the log says how many.
 
     Args:
         texts: texts or pairs.
@@ -83,6 +140,7 @@ def split_texts(
         seed: of the order.
         find_equals: returns for each row the index of the first that equals it, (n,) int64; None: `first_of_equals`.
         of: what is shared out, for errors.
+        before: what tiers before the last make of texts: rows with tokens, or texts.
 
     Raises:
         ValueError: there are too few distinct texts, or not as many labels as texts.
@@ -90,54 +148,85 @@ def split_texts(
     expected = len(texts if calibration is None else calibration)
     if labels is not None and len(labels) != expected:
         raise ValueError(f"labels must be one for each of the {expected} {of}s (got {len(labels)})")
-    # Calibration texts stand first: where others have the same tokens, the calibration text is the first of them.
+    # Calibration texts stand first: where others are in their group, a calibration text is the first of it.
     certifying = [] if calibration is None else list(calibration)
     everything = [*certifying, *texts]
     rows = encode(everything) if everything else []
-    first = (find_equals or first_of_equals)(rows)
-    distinct = np.flatnonzero(first == np.arange(len(rows)))
-    shuffled = distinct[np.searchsorted(distinct, len(certifying)) :]
-    shuffled = shuffled[np.random.default_rng(seed).permutation(len(shuffled))]
+    others = [first_of_equals(tier(everything)) for tier in before] if everything else []
+    equals = Equals.of((find_equals or first_of_equals)(rows), others)
+    free = np.flatnonzero(equals.group >= len(certifying))
+    places = _in_groups(equals.draw(free, seed), equals.group, seed)
+    groups = equals.group[places]
     if calibration is None:
-        fit, start = int(_FIT * len(shuffled)), int((_FIT + _ORDERING) * len(shuffled))
-        places = shuffled
+        fit, start = (_border(groups, int(share * len(places))) for share in (_FIT, _FIT + _ORDERING))
     else:
-        fit, start = int(_FIT_OF_OTHERS * len(shuffled)), len(shuffled)
-        places = np.concatenate([shuffled, distinct[: len(distinct) - len(shuffled)]])
-        if shared := int((first[len(certifying) :] < len(certifying)).sum()):
+        fit, start = _border(groups, int(_FIT_OF_OTHERS * len(places))), len(places)
+        places = np.concatenate([places, equals.draw(np.arange(len(certifying)), seed)])
+        if shared := len(texts) - len(free):
             _log.warning("%d %ss also stand in calibration: they certify, and are left out of the fitting", shared, of)
     if min(fit, start - fit, len(places) - start) < _FEWEST:
         raise ValueError(
             f"{of}s must leave at least {_FEWEST} distinct rows to fit, to search and to certify on "
             f"(got {fit}, {start - fit} and {len(places) - start})"
         )
-    place_of = np.full(len(rows), -1)
-    place_of[places[start:]] = np.arange(len(places) - start)
-    copies = place_of[first[:expected]]  # rows of `calibration` or, where there is none, of `texts`
-    in_all = RowsInAll(copies[copies >= 0], None if labels is None else labels[copies >= 0])
+    in_all = _in_all(equals.copies[:expected], places[start:], labels)  # of `calibration` or, without, of `texts`
     return Split([everything[i] for i in places], [rows[i] for i in places], fit, start, in_all)
 
 
-def first_of_equals(rows: Sequence[Encoded]) -> NDArray[np.int64]:
-    """Return for each tokenised row the index of the first row with the same tokens and token types: (n,) int64."""
-    seen: dict[tuple[tuple[str, bytes], ...], int] = {}
-    keys = (tuple((name, np.asarray(row[name], np.int64).tobytes()) for name in sorted(row)) for row in rows)
-    return np.array([seen.setdefault(key, place) for place, key in enumerate(keys)], dtype=np.int64)
+def _in_groups(places: NDArray[np.int64], group: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Return places in a random order of their groups, those of a group one after the other."""
+    known, number = np.unique(group[places], return_inverse=True)
+    position = np.argsort(np.random.default_rng(seed).permutation(len(known)))
+    return places[np.argsort(position[number], kind="stable")]
+
+
+def _border(groups: NDArray[np.int64], place: int) -> int:
+    """Return the first place from this one on at which a group begins."""
+    while 0 < place < len(groups) and groups[place] == groups[place - 1]:
+        place += 1
+    return place
+
+
+def _in_all(copies: NDArray[np.int64], places: NDArray[np.int64], labels: NDArray[np.int64] | None) -> RowsInAll:
+    """Return the rows that are copies of those at some places; of others nothing is known."""
+    place_of = np.full(int(max(copies.max(initial=-1), places.max(initial=-1))) + 1, -1)
+    place_of[places] = np.arange(len(places))
+    found = place_of[copies]
+    return RowsInAll(found[found >= 0], None if labels is None else labels[found >= 0])
+
+
+def first_of_equals(rows: Sequence[Any]) -> NDArray[np.int64]:
+    """Return for each row the index of the first that is equal: (n,) int64.
+
+    Args:
+        rows: tokenised, which are equal if tokens and token types are, or texts and pairs as they are.
+    """
+    seen: dict[Any, int] = {}
+    return np.array([seen.setdefault(_key(row), place) for place, row in enumerate(rows)], dtype=np.int64)
+
+
+def _key(row: Any) -> Any:
+    """Return what equal rows have in common."""
+    if isinstance(row, Mapping):
+        return tuple((name, np.asarray(row[name], np.int64).tobytes()) for name in sorted(row))
+    return row if isinstance(row, str) else tuple(row)
 
 
 def without_copies(
-    first: NDArray[np.int64], labels: NDArray[np.int64] | None = None
+    unit: NDArray[np.int64], labels: NDArray[np.int64] | None = None, others: Sequence[NDArray[np.int64]] = ()
 ) -> tuple[NDArray[np.int64], RowsInAll]:
-    """Return the places of distinct rows (n,) int64, and all rows as copies of these.
+    """Return the places of distinct rows (n,) int64, and all rows that are copies of these.
 
     Args:
-        first: (M,) for each row the index of the first that is equal.
+        unit: (M,) for each row the index of the first that is equal, for the model whose labels count.
         labels: (M,) true classes, or None.
+        others: (M,) each, the same for tiers before the last, see `Equals`.
 
     Raises:
         ValueError: there are more labels than rows, or fewer.
     """
-    if labels is not None and len(labels) != len(first):
-        raise ValueError(f"labels must be one for each of the {len(first)} inputs (got {len(labels)})")
-    distinct, copy_of = np.unique(first, return_inverse=True)
-    return distinct, RowsInAll(copy_of.astype(np.int64), labels)
+    if labels is not None and len(labels) != len(unit):
+        raise ValueError(f"labels must be one for each of the {len(unit)} inputs (got {len(labels)})")
+    equals = Equals.of(unit, others)
+    places = equals.draw(np.arange(len(unit)), seed=0)
+    return places, _in_all(equals.copies, places, labels)

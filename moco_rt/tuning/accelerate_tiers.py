@@ -19,7 +19,7 @@ from moco_rt.inputs.tokenization import length_limit
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
 from moco_rt.studies.splits import Split, split_texts
 from moco_rt.tuning.batch_tokens import tune_batch_tokens
-from moco_rt.tuning.cascade_study import CascadeStudy, build_tiers, names_in_use, study_tiers
+from moco_rt.tuning.cascade_study import CascadeStudy, build_tiers, names_in_use, other_tokens, study_tiers
 from moco_rt.tuning.quantize import quantize, quantize_variant
 from moco_rt.tuning.search_report import describe_cascade_search
 from moco_rt.tuning.variants import DtypeChoice, other_dtypes, try_form
@@ -48,6 +48,7 @@ def accelerate_tiers(
         calibration=None if calibration is None else list_texts(calibration, columns),
         labels=None if labels is None else class_numbers(labels, tiers[-1].class_names or ()),
         seed=seed,
+        before=[tier.encode for tier in other_tokens(tiers)],
     )
     return choose_cascade(study_tiers(tiers_in_forms(tiers, dtype, split), split, seed), split, promise, dtype)
 

@@ -119,6 +119,15 @@ def study_tiers(forms: Mapping[str, Sequence[Tier]], split: Split, seed: int) ->
     return found
 
 
+def other_tokens(tiers: Sequence[Tier]) -> list[Tier]:
+    """Return the tiers that may tell texts apart which the last takes for one: one of those that do it alike."""
+    found: list[Tier] = []
+    for tier in tiers[:-1]:
+        if not any(tier.tokenises_like(known) for known in [*found, tiers[-1]]):
+            found.append(tier)
+    return found
+
+
 def _ways(studied: Sequence[_Studied]) -> list[WayOut]:
     """Return all ways out of tiers, but the end of the last, which all rows reach that leave by no other."""
     ways = [WayOut(number, way) for number, tier in enumerate(studied) for way in [*tier.off_ramps, None]]

@@ -22,6 +22,7 @@ from moco_rt.runtime.outputs import Prediction
 from moco_rt.runtime.prediction import join_parts
 from moco_rt.statistics.bounds import upper_bound
 from moco_rt.studies.splits import first_of_equals, without_copies
+from moco_rt.tuning.cascade_study import other_tokens
 
 
 def recertify_cascade(
@@ -45,7 +46,8 @@ def recertify_cascade(
     names = last.class_names or ()
     texts = list_texts(inputs, columns)
     numbers = None if labels is None else class_numbers(labels, names)
-    places, in_all = without_copies(first_of_equals(last.encode(texts)), numbers)
+    unit, *others = (first_of_equals(tier.encode(texts)) for tier in (last, *other_tokens(cascade.tiers)))
+    places, in_all = without_copies(unit, numbers, others)
     rows = [texts[place] for place in places]
     given, ours = join_parts(parts_in_full(cascade, iter(rows))), join_parts(predict_parts(frozen(cascade), iter(rows)))
     assert given.labels is not None

@@ -9,7 +9,7 @@ import pytest
 
 from moco_rt.statistics.bounds import fixed_sequence
 from moco_rt.statistics.guarantee import Guarantee
-from moco_rt.studies.splits import first_of_equals, split_texts
+from moco_rt.studies.splits import Equals, first_of_equals, split_texts
 
 
 def tokenise(texts):
@@ -86,6 +86,57 @@ def test_too_few_distinct_rows_to_certify_are_refused(one_line_error):
 )
 def test_rows_are_equal_if_tokens_and_token_types_are(one, other, equal):
     assert first_of_equals([one, other]).tolist() == ([0, 0] if equal else [0, 1])
+
+
+# Tiers that tell texts apart which the last takes for one
+
+
+def as_they_are(texts):
+    """What a function takes."""
+    return list(texts)
+
+
+def short(texts):
+    """Two tokens of each text."""
+    return [{"input_ids": row["input_ids"][:2]} for row in tokenise(texts)]
+
+
+def test_of_texts_that_the_last_tier_takes_for_one_a_random_one_is_looked_at_and_counts_for_its_copies_alone():
+    spaced = [f" {number}" for number in range(400)]
+    texts = [*(str(number) for number in range(400)), *spaced, *spaced]
+    labels = np.repeat([0, 1, 1], 400)
+    split = split_texts(texts, tokenise, labels=labels, before=[as_they_are])
+    assert len(split.rows) == len({*keys(split.rows)}) == 400
+    assert sum(text in spaced for text in split.texts) == pytest.approx(400 * 2 / 3, rel=0.15)  # as often as it stands
+    certifying, in_all = split.texts[split.calibration], split.calibration_in_all
+    copies = [2 if text in spaced else 1 for text in certifying]
+    assert np.bincount(in_all.distinct).tolist() == copies
+    assert [int(certifying[place] in spaced) for place in in_all.distinct] == in_all.labels.tolist()
+    assert split_texts(texts, tokenise, before=[as_they_are]).texts == split.texts
+
+
+@pytest.mark.parametrize("calibration", [False, True])
+def test_texts_that_any_tier_takes_for_one_do_one_job(calibration):
+    texts = [f"{number % 130} {number % 7} {number}" for number in range(900)]  # two tokens stand up to 7 times
+    certifying = [f"{number} {number % 7} 1000" for number in range(100)] if calibration else None
+    split = split_texts(texts, tokenise, calibration=certifying, before=[short])
+    begun = [{key[:2] for key in job} for job in jobs(split)]
+    assert not begun[0] & begun[1] | begun[0] & begun[2] | begun[1] & begun[2]
+    assert len(split.rows) == (900 + 100 - 100 if calibration else 900)
+    if not calibration:
+        assert [len(job) for job in jobs(split)] == pytest.approx([450, 135, 315], abs=7)
+
+
+def test_texts_linked_by_several_tiers_are_one_group():
+    unit, first, second = np.array([0, 1, 2, 3, 3]), np.array([0, 0, 2, 3, 4]), np.array([0, 1, 1, 3, 4])
+    equals = Equals.of(unit, [first, second])
+    assert equals.group.tolist() == [0, 0, 0, 3, 3]
+    assert equals.copies.tolist() == [0, 1, 2, 3, 4]
+    assert Equals.of(unit).copies.tolist() == unit.tolist()
+
+
+def test_texts_and_pairs_are_equal_if_they_are_the_same():
+    assert first_of_equals(["a", "A", "a", ("a", "b"), ["a", "b"], ("b", "a")]).tolist() == [0, 1, 0, 3, 3, 5]
 
 
 # The guarantee

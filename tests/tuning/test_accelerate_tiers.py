@@ -204,9 +204,22 @@ def test_a_tier_that_never_agrees_is_left_out(large, tiny_bert, word_tokenizer, 
         cascade = accelerate([first, large], texts, agreement=0.95, dtype=None)
         assert [tier.model.model for tier in cascade.tiers] == [large[0]]
         assert set(cascade.predict(texts[:50]).tier.tolist()) == {0}
-        assert_certificate_is_what_it_does(
-            cascade, EarlyExitTextClassificationModel(large[0]), [texts[i] for i in calibration_places(large[1], texts)]
-        )
+        before = [] if callable(first) else [(word_tokenizer, 64)]  # to which many texts are one
+        rows = [texts[i] for i in calibration_places(large[1], texts, before=before)]
+        assert_certificate_is_what_it_does(cascade, EarlyExitTextClassificationModel(large[0]), rows)
+
+
+def test_a_tier_that_errs_where_the_last_sees_no_difference_is_left_out(large, texts):
+    says = answers_of(large)
+
+    def reads_case(given):
+        return says(given) * torch.tensor([-50.0 if text.isupper() else 50.0 for text in given])[:, None]
+
+    both = [text for text in texts if text != text.upper()]
+    both += [text.upper() for text in both]
+    cascade = accelerate([reads_case, large], both, agreement=0.9, dtype=None)
+    differ = cascade.predict(both).labels != cascade.given.predict(both, tokenizer=large[1]).labels
+    assert float(differ.float().mean()) <= 0.1
 
 
 def test_a_tier_alone_is_a_cascade(large, texts):

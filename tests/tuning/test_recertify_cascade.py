@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from tier_samples import count_words, make_texts
 
-from moco_rt import Cascade, recertify
+from moco_rt import Cascade, EarlyExitTextClassificationModel, recertify
 from moco_rt.certification.certificate import Certificate
 
 TEXTS = list(dict.fromkeys(make_texts(700)))
@@ -48,6 +49,23 @@ def test_copies_count_once(cascade):
     twice = recertify(cascade, [*TEXTS, *TEXTS]).new
     assert (twice.rows, twice.disagreements, twice.exits) == (once.rows, once.disagreements, once.exits)
     assert twice.rows_in_all == 2 * once.rows_in_all
+
+
+def test_texts_that_an_earlier_tier_tells_apart_are_no_copies(tiny_bert, word_tokenizer, one_line_error):
+    last = tiny_bert(2, seed=3)
+    model = EarlyExitTextClassificationModel(last)
+
+    def reads_spaces(texts):
+        logits = model.predict(texts, tokenizer=word_tokenizer).probs.log()
+        return logits * torch.tensor([-9.0 if text.startswith(" ") else 9.0 for text in texts])[:, None]
+
+    cascade = Cascade([reads_spaces, (last, word_tokenizer)], thresholds=[0.5])
+    cascade.certificate = Certificate(0.05, 0.05, 1000, 2, 1.0, 0.6, ())
+    texts = [text for text in TEXTS if text]
+    assert recertify(cascade, texts).new.disagreements == 0
+    cascade.certificate = Certificate(0.05, 0.05, 1000, 2, 1.0, 0.6, ())
+    with one_line_error(ValueError, "inputs must certify the cascade: "):
+        recertify(cascade, [*texts, *(" " + text for text in texts)])
 
 
 def test_true_classes_give_accuracies(cascade):
