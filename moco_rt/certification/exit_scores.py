@@ -123,6 +123,22 @@ def last_certified(exits_of_policies: Iterable[NDArray[np.int64]], scores: ExitS
     return fixed_sequence(disagreements, scores.rows, guarantee)
 
 
+def count_ways_out(
+    exits: NDArray[np.int64], differs: NDArray[np.bool_], places: Sequence[int], count: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count rows that left, and rows that left wrongly, by exit: two arrays (count,) int64.
+
+    Args:
+        exits: (n,) the exit of each row, an index in `places`; len(places): it runs to the end.
+        differs: (n,) whether its answer is wrong.
+        places: the number of each exit, below `count`.
+        count: how many exits there are to count by.
+    """
+    left = exits < len(places)
+    numbers = np.array(places, np.int64)[exits[left]]
+    return np.bincount(numbers, minlength=count), np.bincount(numbers[differs[left]], minlength=count)
+
+
 def count_exits(
     scores: ExitScores, thresholds: NDArray[np.float32], sites: Sequence[str], delta: float
 ) -> tuple[ExitCount, ...]:

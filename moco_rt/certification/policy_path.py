@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+#: What stands in place of the count of a policy that the rows have not tested.
+NOT_TESTED = -1
+
 
 @dataclass(frozen=True, eq=False)
 class PolicyPath:
@@ -20,11 +23,15 @@ class PolicyPath:
         variant: (P,) int64, place in `variants` of the one that a policy runs.
         thresholds: (P, E, G) float32 over the E exits of the variant that was chosen and their G groups; infinite in
             policies of other variants.
-        disagreements: (P,) int64, distinct calibration rows whose answer differs.
+        disagreements: (P,) int64, distinct calibration rows whose answer differs; `NOT_TESTED` in policies of other
+            variants where the rows are fresh ones, see `recertify`.
         seconds: (P,) float64, their mean seconds.
         rows: n, distinct calibration rows.
         certified: index of the last policy that fulfils the guarantee; all before it do as well.
         chosen: index of the policy that was taken.
+        fired: (P, E) int64, distinct calibration rows that left by each exit, none in policies of other variants; None:
+            they were not kept, as in files of earlier versions.
+        wrong: (P, E) int64, those of them whose answer differs; None likewise.
 
     Raises:
         ValueError: shapes do not fit together, or a place is none.
@@ -38,12 +45,17 @@ class PolicyPath:
     rows: int
     certified: int
     chosen: int
+    fired: NDArray[np.int64] | None = None
+    wrong: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         policies = len(self.seconds)
         shapes = [np.shape(each) for each in (self.variant, self.seconds, self.disagreements, self.thresholds)]
         if shapes[:3] != [(policies,)] * 3 or len(shapes[3]) != 3 or shapes[3][0] != policies:
             raise ValueError(f"PolicyPath: all must have shape (P,), thresholds (P, E, G) (got {shapes})")
+        counts = [np.shape(each) for each in (self.fired, self.wrong) if each is not None]
+        if counts and counts != [shapes[3][:2]] * 2:
+            raise ValueError(f"PolicyPath: fired and wrong must both have shape {shapes[3][:2]} (got {counts})")
         variants, last = np.unique(self.variant), policies - 1
         if variants.dtype.kind != "i" or not ((variants >= 0) & (variants < len(self.variants))).all():
             raise ValueError(f"PolicyPath: variant must be places in {len(self.variants)} variants (got {variants})")
@@ -65,6 +77,8 @@ class PolicyPath:
         policies = np.flatnonzero(self.variant == variant)
         if len(policies) == 0:
             return "another variant is faster with fewer other answers, whatever is asked for"
+        if (self.disagreements[policies] == NOT_TESTED).any():
+            return "not tested on the rows of this certificate"
         kept = policies[policies <= self.certified]
         if len(kept) == 0:
             first = int(policies[0])
@@ -77,5 +91,6 @@ class PolicyPath:
         return f"{1e3 * self.seconds[policy]:.3f} ms, same answers {agreement:.2%}"
 
     def operating_points(self) -> NDArray[np.float64]:
-        """Return mean seconds and share of differing rows of every policy: (P, 2) float64."""
-        return np.column_stack([self.seconds, self.disagreements / self.rows])
+        """Return mean seconds and share of differing rows of every policy that the rows have tested: (P, 2) float64."""
+        tested = self.disagreements != NOT_TESTED
+        return np.column_stack([self.seconds[tested], self.disagreements[tested] / self.rows])

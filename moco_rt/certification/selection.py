@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moco_rt.certification.certificate import GIVEN, Certificate
-from moco_rt.certification.exit_scores import ExitScores, count_exits
+from moco_rt.certification.exit_scores import ExitScores, count_exits, count_ways_out
 from moco_rt.certification.policy_path import PolicyPath
 from moco_rt.certification.policy_search import ExitsToSearch, PathPolicy, Timing, search
 from moco_rt.certification.promises import Outcomes, Promise
@@ -202,6 +202,7 @@ def select(variants: Sequence[ExitCandidates], promise: Promise, class_names: Se
     policy = policies[taken]
     own = [other for other in policies if other.variant == policy.variant]
     path_places = sorted({place for other in own for place in other.places})
+    counted = [_by_exit(path_places, other, run, policy.variant) for other, run in zip(policies, runs, strict=True)]
     path = PolicyPath(
         tuple(candidates.variant for candidates in variants),
         np.array([other.variant for other in policies]),
@@ -211,6 +212,8 @@ def select(variants: Sequence[ExitCandidates], promise: Promise, class_names: Se
         outcomes.differs.shape[1],
         certified,
         taken,
+        fired=np.array([fired for fired, _ in counted]),
+        wrong=np.array([wrong for _, wrong in counted]),
     )
     if taken == 0:
         _log.warning("the model is left as it is: nothing else kept the promise on the calibration rows and saved time")
@@ -227,6 +230,17 @@ def _among(
         for place, levels in zip(policy.places, policy.thresholds, strict=True):
             thresholds[path_places.index(place)] = levels
     return thresholds
+
+
+def _by_exit(
+    path_places: Sequence[int], policy: PathPolicy, run: CalibrationRun, variant: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count rows that left by each of the path's exits, and those that left wrongly: none if of another variant."""
+    if policy.variant != variant:
+        return np.zeros(len(path_places), np.int64), np.zeros(len(path_places), np.int64)
+    return count_ways_out(
+        run.exits, run.differs, [path_places.index(place) for place in policy.places], len(path_places)
+    )
 
 
 def trace(

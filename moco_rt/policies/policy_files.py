@@ -34,6 +34,8 @@ JSON, TENSORS = "policy.json", "policy.safetensors"
 _KNOWN = {"task": tuple(TASKS), "promise": ("confident", "per class", "accuracy")}
 #: Tensors of a certified path.
 _PATH_TENSORS = ("variant", "thresholds", "disagreements", "seconds")
+#: Tensors of a certified path that earlier files lack.
+_PATH_COUNTS = ("fired", "wrong")
 
 
 def save_policy(policy: Policy, directory: str | Path) -> None:
@@ -131,8 +133,9 @@ def _check_shapes(text: Mapping[str, Any], expected: Policy, name: str | Path) -
 
 def _describe_path(path: CertifiedPath, tensors: dict[str, NDArray[Any]]) -> dict[str, Any]:
     policies = path.policies
-    for name in _PATH_TENSORS:
-        tensors[f"path.{name}"] = np.ascontiguousarray(getattr(policies, name))
+    for name in (*_PATH_TENSORS, *_PATH_COUNTS):
+        if getattr(policies, name) is not None:
+            tensors[f"path.{name}"] = np.ascontiguousarray(getattr(policies, name))
     exits = [Exit.of(ramp, str(ramp.site)) for ramp in path.off_ramps]
     return {
         "exits": [_describe(exit, f"path.exits.{place}", tensors) for place, exit in enumerate(exits)],
@@ -147,6 +150,7 @@ def _path(about: Mapping[str, Any] | None, tensors: Mapping[str, NDArray[Any]]) 
     if about is None:
         return None
     stored: dict[str, Any] = {name: tensors[f"path.{name}"] for name in _PATH_TENSORS}
+    stored |= {name: tensors.get(f"path.{name}") for name in _PATH_COUNTS}
     named = {name: about[name] for name in ("variants", "rows", "certified", "chosen")}
     policies = PolicyPath(**stored, **typed_fields(PolicyPath, named))
     ramps = [_exit(exit, f"path.exits.{place}", tensors).condition for place, exit in enumerate(about["exits"])]

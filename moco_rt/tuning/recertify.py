@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from moco_rt.architectures import IMAGES
 from moco_rt.cascades.cascade import Cascade
-from moco_rt.certification.exit_scores import ExitScores, count_exits, join_rows
+from moco_rt.certification.exit_scores import ExitScores, count_exits, count_ways_out, join_rows
+from moco_rt.certification.policy_path import NOT_TESTED
 from moco_rt.certification.promises import Outcomes
 from moco_rt.certification.recertification import Recertification, check_rows, promise_of
 from moco_rt.certification.selection import RowsInAll
@@ -44,7 +45,8 @@ def recertify(
     certified as it is, or refused.
 
     Args:
-        model: what `accelerate` returned or `from_pretrained` loaded; its policy and certificate are changed.
+        model: what `accelerate` returned or `from_pretrained` loaded; its policy, with the counts along its path, and
+            certificate are changed.
         inputs: rows that neither the search nor the fine-tuning has seen, as for `accelerate`; equal ones are one unit.
         labels: true classes; with the promise "accuracy" they are needed.
         columns: see `accelerate`.
@@ -94,9 +96,47 @@ def recertify(
         disagreement_in_all=in_all.share(differs[taken]),
     )
     found = Recertification(policy.certificate, new, policy.step, steps[taken])
+    policy.path = _tested(path, scores, exits, differs, (steps[last], steps[taken]))
     policy.take_step(steps[taken])
     policy.certificate = new
     return found
+
+
+def _tested(
+    path: CertifiedPath,
+    scores: ExitScores,
+    exits: Sequence[NDArray[np.int64]],
+    differs: NDArray[np.bool_],
+    certified_and_chosen: tuple[int, int],
+) -> CertifiedPath:
+    """Return a path with the counts of fresh rows in place of those it had.
+
+    Args:
+        path: the path.
+        scores: those of the n rows by all exits of the path.
+        exits: by possible step the exit of each row, (n,).
+        differs: (steps, n) whether its answer is another than the given model's.
+        certified_and_chosen: indices on the path of the last policy that is certified, and of the one that is taken.
+    """
+    old, steps = path.policies, path.possible_steps()
+    disagreements = np.full(len(old.seconds), NOT_TESTED)
+    disagreements[0] = 0  # the path begins with the given model without exits, whatever the rows
+    disagreements[steps] = differs.sum(axis=1)
+    count = len(path.off_ramps)
+    fired, wrong = np.zeros((2, len(old.seconds), count), np.int64)
+    for step, of_step, wrongly in zip(steps, exits, differs, strict=True):
+        fired[step], wrong[step] = count_ways_out(of_step, wrongly, range(count), count)
+    certified, chosen = certified_and_chosen
+    policies = replace(
+        old,
+        disagreements=disagreements,
+        rows=scores.rows,
+        certified=certified,
+        chosen=chosen,
+        fired=fired,
+        wrong=wrong,
+    )
+    return replace(path, policies=policies)
 
 
 def _rows(

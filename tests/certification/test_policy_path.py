@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
-from moco_rt.certification.policy_path import PolicyPath
+from moco_rt.certification.policy_path import NOT_TESTED, PolicyPath
 from moco_rt.statistics.bounds import fixed_sequence
 from moco_rt.statistics.guarantee import Guarantee
 
@@ -48,3 +49,15 @@ def test_each_variant_is_said_to_be_taken_or_why_not():
     assert alone.compare_variants()[2] == (
         "bfloat16  another variant is faster with fewer other answers, whatever is asked for"
     )
+
+
+def test_what_rows_have_not_tested_is_said_to_be_so():
+    fresh = replace(PATH, disagreements=np.array([0, NOT_TESTED, 2, 3, NOT_TESTED]))
+    assert fresh.compare_variants()[0] == "as given  not tested on the rows of this certificate"
+    assert fresh.operating_points()[:, 1].tolist() == [0.0, 0.002, 0.003]
+
+
+@pytest.mark.parametrize("counts", [{"fired": np.zeros((5, 1), int)}, dict.fromkeys(("fired", "wrong"), np.zeros(5))])
+def test_counts_by_exit_must_fit_the_thresholds(counts, one_line_error):
+    with one_line_error(ValueError, "PolicyPath: fired and wrong must both have shape (5, 1)"):
+        replace(PATH, **counts)

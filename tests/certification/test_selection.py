@@ -121,6 +121,21 @@ def test_every_policy_of_the_chosen_variant_can_be_run_from_the_path():
         assert scores.disagrees(scores.exit_of_row(thresholds)).sum() == disagreements
 
 
+def test_the_path_counts_rows_by_step_and_exit():
+    variants = two_variants()
+    found = select(variants, 0.98)
+    path, chosen = found.path, variants[found.variant]
+    scores, _ = of_policy(chosen, found.path_places)
+    for step, thresholds in enumerate(path.thresholds):
+        exits = scores.exit_of_row(thresholds)
+        places = range(len(found.path_places))
+        assert path.fired[step].tolist() == [(exits == place).sum() for place in places]
+        if path.variant[step] == found.variant:
+            assert path.wrong[step].tolist() == [scores.disagrees(exits)[exits == place].sum() for place in places]
+    by_site = [sum(c.fired for c in found.certificate.exits if c.site == SITES[place]) for place in found.path_places]
+    assert path.fired[path.chosen].tolist() == by_site
+
+
 # What is chosen
 
 

@@ -267,6 +267,7 @@ def test_the_whole_certified_path_comes_back(tmp_path):
         values, expected = getattr(found.policies, name), getattr(path.policies, name)
         assert values.dtype == expected.dtype
         np.testing.assert_array_equal(values, expected)
+    assert (found.policies.fired, found.policies.wrong) == (None, None)  # as in files of earlier versions
     assert found.policies.variants == ("as given", "int8")
     assert (found.policies.rows, found.policies.certified, found.policies.chosen) == (700, 3, 2)
     assert [ramp.site for ramp in found.off_ramps] == [ATTENTION, OUTPUT]

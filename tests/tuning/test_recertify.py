@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from path_samples import CLASSES, STEPS, with_path
 
 from moco_rt import EarlyExitTextClassificationModel, recertify
 from moco_rt.certification.certificate import Certificate, ClassPromise
+from moco_rt.certification.policy_path import NOT_TESTED
 from moco_rt.statistics.bounds import fixed_sequence
 from moco_rt.statistics.guarantee import Guarantee
 
@@ -142,3 +145,66 @@ def test_too_few_rows_of_a_class_are_named(fast, one_line_error):
     fast.policy.certificate = Certificate(None, 0.05, 1000, 2, 1.0, 0.6, (), classes=classes, promise="per class")
     with one_line_error(ValueError, "inputs must have at least 29 distinct rows that the given model calls LABEL_1"):
         recertify(fast, make_texts(12))
+
+
+# The path
+
+
+def test_the_path_says_what_the_fresh_rows_say(fast):
+    """Steps behind the last that fresh rows certify are not certified any more, whatever the rows of before said."""
+    texts = make_texts(400)
+    policies = fast.policy.path.policies
+    fast.policy.path = replace(fast.policy.path, policies=replace(policies, certified=STEPS - 1))
+    differs, _ = differing(fast, texts)
+    fast.policy.certificate = replace(fast.policy.certificate, alpha=0.05)
+    last = fixed_sequence(differs.sum(axis=1), 400, Guarantee(0.05, 0.05))
+    assert 0 < last < STEPS - 1
+    found = recertify(fast, texts)
+    now = fast.policy.path.policies
+    assert (now.certified, now.chosen, now.rows) == (last, found.new_step, 400)
+    assert now.disagreements.tolist() == differs.sum(axis=1).tolist()
+    assert fast.policy.is_certified
+    for step in range(STEPS):
+        fast.policy.take_step(step)
+        assert fast.policy.is_certified == (step <= last)
+
+
+def test_a_faster_step_than_was_certified_before_is_certified_by_fresh_rows(fast):
+    fast.policy.certificate = Certificate(0.9, 0.05, 1000, 2, 1.0, 0.6, ())
+    assert fast.policy.path.policies.certified == 1
+    found = recertify(fast, make_texts(400))
+    assert found.new_step > 1
+    assert fast.policy.is_certified
+    assert "nothing is promised" not in fast.report()
+
+
+def test_exits_are_counted_at_every_step(fast):
+    texts = make_texts(400)
+    differs, _ = differing(fast, texts)
+    recertify(fast, texts)
+    now = fast.policy.path.policies
+    for step in range(STEPS):
+        fast.policy.take_step(step)
+        exit_rule = fast.predict(texts).exit_rule.numpy()
+        used = np.flatnonzero(~np.isposinf(now.thresholds[step]).all(axis=1))
+        assert now.fired[step, used].tolist() == [(exit_rule == place).sum() for place in range(len(used))]
+        assert now.wrong[step, used].tolist() == [differs[step, exit_rule == place].sum() for place in range(len(used))]
+        assert now.fired[step].sum() == (exit_rule >= 0).sum()
+
+
+def test_of_policies_of_other_variants_fresh_rows_say_nothing(fast):
+    policies = fast.policy.path.policies
+    policies.variant[-1] = 1
+    recertify(fast, make_texts(400))
+    assert fast.policy.path.policies.disagreements[-1] == NOT_TESTED
+    assert "other     not tested on the rows of this certificate" in fast.report()
+
+
+def test_the_path_is_saved_with_its_fresh_counts(fast, tmp_path):
+    recertify(fast, make_texts(400))
+    fast.save_pretrained(tmp_path)
+    now, loaded = fast.policy.path.policies, EarlyExitTextClassificationModel.from_pretrained(tmp_path).policy
+    assert loaded.is_certified
+    for name in ("disagreements", "fired", "wrong"):
+        np.testing.assert_array_equal(getattr(loaded.path.policies, name), getattr(now, name))
+    assert (loaded.path.policies.rows, loaded.path.policies.certified) == (now.rows, now.certified)
