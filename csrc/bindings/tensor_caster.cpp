@@ -65,6 +65,8 @@ py::object exported(py::handle object) {
   try {
     // Numbers whose sign torch keeps beside their memory.
     if (object.attr("is_neg")().cast<bool>()) return torch().to_dlpack(object.attr("resolve_neg")());
+    // A parameter's `.data` may be set while its memory is read here: a tensor beside it keeps that memory.
+    if (!py::type::handle_of(object).is(torch().tensor)) return torch().to_dlpack(object.attr("detach")());
     return torch().to_dlpack(object);
   } catch (const py::error_already_set&) {  // it has no memory that could be handed over
     refuse(object);

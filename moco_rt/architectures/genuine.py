@@ -7,6 +7,8 @@ another LayerNorm epsilon. The same holds, for fewer modules, where sub-modules 
 from __future__ import annotations
 
 import copy
+import itertools
+import operator
 import types
 from collections.abc import Collection, Iterator, Sized
 from pathlib import Path
@@ -83,46 +85,79 @@ def check_modules(model: Any, paths: Collection[str], may_have_hooks: Collection
 
 
 class Watch:
-    """Notices, within microseconds, that modules got hooks or attributes since it was made.
+    """Notices, within microseconds, that modules were changed since it was made.
 
     Args:
         modules: those to be watched.
+        config: the configuration of their model.
     """
 
-    def __init__(self, modules: Collection[torch.nn.Module]):
+    def __init__(self, modules: Collection[torch.nn.Module], config: Any):
         hooks = [hooks for module in modules for hooks in (module._forward_hooks, module._forward_pre_hooks)]
         self._empty = (*_HOOKS_OF_ALL_MODULES, *(each for each in hooks if not each))
         self._others: list[Sized] = [*(each for each in hooks if each), *(vars(module) for module in modules)]
         self._count = self._counted()
+        self._holders: list[dict[str, Any]] = []
+        for module in modules:
+            self._holders += filter(None, (module._modules, module._parameters, module._buffers))
+        self._held = self._now_held()
+        compared = [
+            (vars(module), name)
+            for module in modules
+            for name, value in vars(module).items()
+            if _is_compared(type(module), name, value)
+        ]
+        self._owners, self._names = [owner for owner, _ in compared], [name for _, name in compared]
+        self._config = vars(config)
+        self._settings = self._now_set()
 
     def sees_change(self) -> bool:
         """Tell whether there are more hooks than at first, or another number of attributes: `forward` may be one."""
         return any(self._empty) or self._counted() != self._count
 
+    def sees_other_parts(self) -> bool:
+        """Tell whether a module, a weight, an attribute that `check_genuine` compares or a setting was replaced."""
+        held = self._now_held()
+        if len(held) != len(self._held) or not all(map(operator.is_, held, self._held)):
+            return True
+        try:
+            return self._now_set() != self._settings
+        except KeyError:  # it was taken away
+            return True
+
     def _counted(self) -> int:
         return sum(map(len, self._others))
 
+    def _now_held(self) -> list[Any]:
+        return list(itertools.chain.from_iterable(map(dict.values, self._holders)))
+
+    def _now_set(self) -> tuple[list[Any], list[Any]]:
+        return list(map(operator.getitem, self._owners, self._names)), list(self._config.values())
+
 
 class WeightPlaces:
-    """The places of the large weights of a model: the kernels read some of them there, and keep their addresses.
+    """The places of the large weights of a model, and how often they were written.
 
-    To share a model with another process, pickled or by `share_memory`, moves its weights.
+    The kernels have copies of some and addresses of others. To share a model with another process, pickled or by
+    `share_memory`, moves its weights; training and `load_state_dict` write them.
 
     Args:
-        model: whose weights are packed for the kernels from here on.
+        model: whose weights are packed for the kernels after this.
     """
 
     def __init__(self, model: torch.nn.Module):
-        # Small ones are copied.
+        # Who writes small ones alone, in place, is not noticed: to ask all would take twice the time.
         self._weights = [weight for weight in (*model.parameters(), *model.buffers()) if weight.dim() > 1]
+        # Tensors that were made in inference mode do not count.
+        self._counting = [weight for weight in self._weights if not weight.is_inference()]
         self._places = self._current()
 
     def have_changed(self) -> bool:
-        """Tell whether any of them lies elsewhere by now."""
+        """Tell whether any of them lies elsewhere by now, or was written."""
         return self._current() != self._places
 
-    def _current(self) -> list[int]:
-        return [weight.data_ptr() for weight in self._weights]
+    def _current(self) -> tuple[list[int], list[int]]:
+        return [weight.data_ptr() for weight in self._weights], [weight._version for weight in self._counting]
 
 
 def _built_anew(model: Any) -> torch.nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -15,15 +16,17 @@ from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPo
 
 from moco_rt._C import PackedBatch, TransformerClassifier
 from moco_rt.architectures.base import Architecture
-from moco_rt.architectures.genuine import WeightPlaces, check_genuine
+from moco_rt.architectures.genuine import Watch, WeightPlaces, check_genuine
 from moco_rt.architectures.registry import adapter_of_base
+
+_log = logging.getLogger(__name__)
 
 
 def pack(model: Any) -> Any:
     """Return a model of the same class whose encoder runs on the packed kernels: without exits or a certificate.
 
     It answers as the model does, to rounding, with zeros in place of the states of padding, and shares its modules
-    with it; the kernels have a copy of the weights as they are now, and a new one after calls in training mode. Calls
+    with it; the kernels have a copy of the weights, and a new one after these were trained or loaded. Calls
     that the kernels do not cover (hidden states or attentions asked for, there or by the configuration, embeddings in
     place of ids, positions of one's own, rows not padded on the right, training mode of any part of the encoder) go to
     the model's own encoder.
@@ -42,7 +45,6 @@ def pack(model: Any) -> Any:
     if not isinstance(model, PreTrainedModel):
         raise TypeError(f"model must be a Hugging Face model (got {type(model).__name__})")
     base = model.base_model
-    check_genuine(_in_its_place(base)[1] if base is model else model)
     packed_base = _shallow_copy(base)
     packed_base.forward = _PackedForward(base)
     if base is model:
@@ -67,23 +69,31 @@ class _PackedForward:
     """
 
     def __init__(self, base: Any):
-        architecture = _headless_architecture_of(base)
+        self._base = base
+        self._pack()
+        self._is_covered = True
+
+    def _pack(self) -> None:
+        """Pack the weights as they are now.
+
+        Raises:
+            ValueError: the kernels do not cover the model.
+        """
+        base = self._base
+        # By their mode all go: of the base model itself the packed one is a copy, with a mode of its own.
+        self._shared = tuple(base.modules())[1:]
+        # Before the weights are packed: what another thread changes meanwhile is seen, too.
+        self._watch, self._places = Watch((base, *self._shared), base.config), WeightPlaces(base)
+        self._trained_since = False
+        adapter, around = _in_its_place(base)
+        check_genuine(around)
+        architecture = adapter(around)
         if architecture.pooled_token != "first":
             raise ValueError(f"model must be an encoder (got {type(base).__name__})")
         if base.device.type != "cpu":
             raise ValueError(f"the packed kernels need a model on the CPU (got {base.device})")
-        self._base = base
-        # By their mode all go: of the base model itself the packed one is a copy, with a mode of its own.
-        self._shared = tuple(base.modules())[1:]
-        self._architecture = architecture
-        self._pack_weights()
-        self._max_seqlen = architecture.max_seqlen
+        self._encoder: TransformerClassifier = architecture.encoder(base.dtype, classifier=False)
         self._pool = architecture.pool
-
-    def _pack_weights(self) -> None:
-        self._encoder: TransformerClassifier = self._architecture.encoder(self._base.dtype, classifier=False)
-        self._places = WeightPlaces(self._base)
-        self._trained_since = False
 
     def __call__(
         self,
@@ -95,7 +105,8 @@ class _PackedForward:
         """Return the hidden states (rows, S, D), pooled where the model pools, as the base model does."""
         in_training = any(part.training for part in self._shared)
         self._trained_since |= in_training
-        if input_ids is None or in_training or self._asks_for_more(others) or not _padded_on_the_right(attention_mask):
+        by_itself = in_training or self._asks_for_more(others) or not _padded_on_the_right(attention_mask)
+        if input_ids is None or by_itself or not self._covers_now():
             types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
             return self._base(input_ids, attention_mask=attention_mask, **types, **others)
         if attention_mask is None:
@@ -103,6 +114,18 @@ class _PackedForward:
         output = self._output(self._hidden(input_ids, attention_mask, token_type_ids))
         as_tuple = self._settings(others, "return_dict")["return_dict"] is False
         return output.to_tuple() if as_tuple else output
+
+    def _covers_now(self) -> bool:
+        """Pack anew what was changed since; False where the kernels do not cover the model any more."""
+        changed = self._trained_since or self._places.have_changed() or self._watch.sees_other_parts()
+        if changed or self._watch.sees_change():
+            try:
+                self._pack()
+                self._is_covered = True
+            except ValueError as reason:
+                _log.info("the model's own encoder runs from now on: %s", reason)
+                self._is_covered = False
+        return self._is_covered
 
     def _asks_for_more(self, others: Mapping[str, Any]) -> bool:
         """Tell whether a call, or the configuration where the call does not say, asks for more than the last states."""
@@ -127,8 +150,6 @@ class _PackedForward:
     @torch.no_grad()
     def _hidden(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """Hidden states (rows, S, D), zeros in the place of padding."""
-        if self._trained_since or self._places.have_changed():
-            self._pack_weights()
         batch = PackedBatch(attention_mask)
         batch.take_ids(input_ids, token_type_ids)
         self._encoder.embed(batch)
@@ -166,18 +187,8 @@ class _Headless(torch.nn.Module):
         return device
 
 
-def _headless_architecture_of(base: Any) -> Architecture:
-    """The adapter that drives a base model (`BertModel`, say), which it holds as its classifier would.
-
-    Raises:
-        ValueError: its family is not covered, or driving its parts would not compute what it computes.
-    """
-    adapter, around = _in_its_place(base)
-    return adapter(around)
-
-
 def _in_its_place(base: Any) -> tuple[Callable[[Any], Architecture], Any]:
-    """Return what drives the classifiers on a base model, and that model as one holds it, pooler or no pooler.
+    """Return what drives the classifiers on a base model, and that model held as one holds it, pooler or no pooler.
 
     Raises:
         ValueError: its family is not covered.

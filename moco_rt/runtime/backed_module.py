@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -44,6 +45,7 @@ class BackedModule(torch.nn.Module):
         self.model = to_dtype(model, dtype).eval()
         self.config = self.model.config
         self._asked_for = backend
+        self._changing = threading.RLock()  # a backend is not chosen while weights move
         self._backend = choose_backend(backend, self.model)
         self._stays_whole = self._backend.architecture is None
         self.max_seqlen = self._backend.max_seqlen
@@ -60,17 +62,18 @@ class BackedModule(torch.nn.Module):
         What cannot be done, because there is no such device, the backend that was asked for does not cover it, or exits
         or a certificate were made for another dtype, leaves everything as it was.
         """
-        before = WeightsBefore(self.model)
-        try:
-            super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
-            if before.have_moved():
-                self._check_form()  # before float16 becomes float32 again, with rounded weights
-                if (dtype := dtype_to_run_in(self.model)) is not None:
-                    self.model.to(dtype)
-                self._choose_backend()
-        except BaseException:
-            before.restore()
-            raise
+        with self._changing:
+            before = WeightsBefore(self.model)
+            try:
+                super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+                if before.have_moved():
+                    self._check_form()  # before float16 becomes float32 again, with rounded weights
+                    if (dtype := dtype_to_run_in(self.model)) is not None:
+                        self.model.to(dtype)
+                    self._choose_backend()
+            except BaseException:
+                before.restore()
+                raise
         return self
 
     def restore_weights(self, before: WeightsBefore) -> None:
@@ -91,11 +94,12 @@ class BackedModule(torch.nn.Module):
         """
 
     def __getstate__(self) -> dict[str, Any]:
-        """The state without what copies and pickles make anew: the compiled policy and the backend's weights."""
-        return {**self.__dict__, "_compiled": None, "_backend": None}
+        """The state without what copies and pickles make anew: the compiled policy, the backend's weights, the lock."""
+        return {**self.__dict__, "_compiled": None, "_backend": None, "_changing": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._changing = threading.RLock()
         self._choose_backend()
 
     @property
@@ -154,9 +158,13 @@ class BackedModule(torch.nn.Module):
 
     def _backend_as_it_must_be(self) -> Backend:
         """Return the backend, chosen anew where the model was changed in ways that it would not honour."""
-        if self._backend.is_outdated():
-            self._choose_backend()
-        return self._backend
+        backend = self._backend
+        if not backend.is_outdated():
+            return backend
+        with self._changing:
+            if self._backend.is_outdated():  # another thread may have been here
+                self._choose_backend()
+            return self._backend
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:

@@ -111,7 +111,7 @@ def test_a_configuration_that_was_edited_since_is_noticed(tiny_bert):
 @pytest.mark.parametrize("altered", [name for name in ALTERED if "hook" in name or "forward" in name])
 def test_a_watch_sees_hooks_and_replaced_methods(tiny_bert, altered):
     model = tiny_bert()
-    watch = Watch(tuple(model.modules()))
+    watch = Watch(tuple(model.modules()), model.config)
     assert not watch.sees_change()
     ALTERED[altered][0](model)
     assert watch.sees_change()
@@ -119,13 +119,13 @@ def test_a_watch_sees_hooks_and_replaced_methods(tiny_bert, altered):
 
 def test_recorders_that_transformers_leaves_behind_change_nothing(tiny_bert):
     model = tiny_bert()
-    watch = Watch(tuple(model.modules()))
+    watch = Watch(tuple(model.modules()), model.config)
     model(torch.ones(1, 4, dtype=torch.long), output_hidden_states=True, output_attentions=True)
     assert any(module._forward_hooks for module in model.modules())
     assert watch.sees_change()
     check_genuine(model)
     architecture_of(model)
-    watch = Watch(tuple(model.modules()))
+    watch = Watch(tuple(model.modules()), model.config)
     assert not watch.sees_change()
     model.classifier.register_forward_hook(lambda *_: None)
     assert watch.sees_change()

@@ -582,3 +582,22 @@ def test_tables_without_types_take_no_notice_of_them():
 def test_an_encoder_says_what_it_is(tiny_bert, packed_dtype):
     encoder = encoder_of(tiny_bert(layers=3, labels=5, dtype=packed_dtype))
     assert (encoder.num_layers, encoder.num_classes, encoder.dtype) == (3, 5, packed_dtype)
+
+
+def test_tables_stay_where_a_parameter_gets_other_memory(tiny_bert):
+    """As `.to` does, while another thread still runs on the old weights."""
+    model = tiny_bert(1, vocab_size=20_000)
+    encoder = architecture_of(model).encoder(torch.float32)
+
+    def embedded():
+        batch = PackedBatch(torch.ones(1, 3, dtype=torch.long))
+        batch.take_ids(torch.tensor([[100, 19_999, 7]]), None)
+        encoder.embed(batch)
+        return batch.hidden
+
+    before, words = embedded(), model.get_input_embeddings().weight
+    shape = words.shape
+    words.data = torch.zeros(1)
+    others = [torch.full(shape, 7.0) for _ in range(8)]  # which would lie where the table lay
+    assert torch.equal(embedded(), before)
+    assert len(others) == 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import pickle
@@ -11,7 +12,7 @@ from multiprocessing.reduction import ForkingPickler
 import numpy as np
 import pytest
 import torch
-from altered_models import ALTERED, layer, plus_one, zeros
+from altered_models import ALTERED, REWEIGHTED, layer, plus_one, zeros
 from parity import make_inputs
 from transformers import (
     BertForSequenceClassification,
@@ -122,7 +123,7 @@ def test_a_model_that_cannot_answer_says_so_in_one_line(tiny_bert, alter, words)
 # Changes since
 
 
-@pytest.mark.parametrize("altered", [name for name in ALTERED if "hook" in name or "forward" in name])
+@pytest.mark.parametrize("altered", ALTERED)
 def test_what_is_altered_later_is_honoured_at_the_next_call(tiny_bert, caplog, altered):
     alter, backend = ALTERED[altered]
     fast = EarlyExitTextClassificationModel(tiny_bert())
@@ -130,9 +131,57 @@ def test_what_is_altered_later_is_honoured_at_the_next_call(tiny_bert, caplog, a
     alter(fast.model)
     torch.testing.assert_close(fast(**INPUTS).logits, logits_of(fast.model), atol=1e-4, rtol=0)
     assert fast.backend == backend
-    assert [message.split(",")[0] for message in caplog.messages] == [f"backend: {backend}"]
-    if "encoder" not in altered:
+    said = [message.split(",")[0] for message in caplog.messages]
+    assert said == ([] if backend == "packed" else [f"backend: {backend}"])
+    if ("hook" in altered or "forward" in altered) and "encoder" not in altered:
         assert not torch.allclose(fast(**INPUTS).logits, before, atol=1e-3)
+
+
+@pytest.mark.parametrize("backend", ["packed", "reference"])
+@pytest.mark.parametrize("change", REWEIGHTED.values(), ids=REWEIGHTED.keys())
+def test_weights_that_are_changed_later_answer_from_the_next_call_on(tiny_bert, backend, change):
+    fast = EarlyExitTextClassificationModel(tiny_bert(), backend=backend)
+    before = fast(**INPUTS).logits
+    change(fast.model)
+    found = fast(**INPUTS).logits
+    torch.testing.assert_close(found, logits_of(fast.model), atol=1e-4, rtol=0)
+    assert fast.backend == backend
+    assert not torch.allclose(found, before, atol=1e-3)
+
+
+def test_layers_that_are_cut_off_later_are_not_run(tiny_bert):
+    fast = EarlyExitTextClassificationModel(tiny_bert(3))
+    fast.model.bert.encoder.layer = fast.model.bert.encoder.layer[:1]
+    torch.testing.assert_close(fast(**INPUTS).logits, logits_of(fast.model), atol=1e-4, rtol=0)
+
+
+def test_weights_that_were_made_in_inference_mode_are_taken(tiny_bert):
+    with torch.inference_mode():
+        model = copy.deepcopy(tiny_bert())
+    fast = EarlyExitTextClassificationModel(model)
+    torch.testing.assert_close(fast(**INPUTS).logits, logits_of(tiny_bert()), atol=1e-4, rtol=0)
+
+
+def test_threads_that_call_while_the_model_moves_leave_it_as_it_is(tiny_bert):
+    fast = EarlyExitTextClassificationModel(tiny_bert())
+    going = threading.Event()
+    going.set()
+
+    def call():
+        while going.is_set():
+            with contextlib.suppress(ValueError, RuntimeError):  # weights of two dtypes
+                fast(**INPUTS)
+
+    callers = [threading.Thread(target=call) for _ in range(2)]
+    for caller in callers:
+        caller.start()
+    for _ in range(20):
+        fast.to(torch.bfloat16).to(torch.float32)
+    going.clear()
+    for caller in callers:
+        caller.join()
+    assert fast.backend == "packed"
+    torch.testing.assert_close(fast(**INPUTS).logits, logits_of(fast.model), atol=1e-4, rtol=0)
 
 
 def test_a_hook_that_is_gone_again_leaves_the_fast_way(tiny_bert):

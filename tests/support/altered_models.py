@@ -85,3 +85,38 @@ ALTERED = {
     "another chance of dropout": (lambda m: set_many(m.dropout, p=0.7), "packed"),
     "an attribute of the caller's": (lambda m: set_many(m, note="mine"), "packed"),
 }
+
+
+def other_state(model):
+    generator = torch.Generator().manual_seed(7)
+    return {
+        name: tensor + torch.randn(tensor.shape, generator=generator) if tensor.is_floating_point() else tensor
+        for name, tensor in model.state_dict().items()
+    }
+
+
+def train_a_step(model):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    with torch.enable_grad():
+        model(torch.tensor([[5, 6, 7]]), labels=torch.tensor([1])).loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def linear():
+    torch.manual_seed(7)
+    return torch.nn.Linear(HIDDEN, 2)
+
+
+#: Weights that are changed -> how.
+REWEIGHTED = {
+    "loaded": lambda m: m.load_state_dict(other_state(m)),
+    "loaded in the place of the old": lambda m: m.load_state_dict(other_state(m), assign=True),
+    "a part is loaded": lambda m: m.bert.load_state_dict(other_state(m.bert)),
+    "trained": train_a_step,
+    "another classifier": lambda m: set_many(m, classifier=linear()),
+    "another classifier's weight": lambda m: set_many(m.classifier, weight=torch.nn.Parameter(linear().weight)),
+    "another classifier's bias": lambda m: set_many(m.classifier, bias=torch.nn.Parameter(torch.ones(2))),
+    "other embeddings": lambda m: m.set_input_embeddings(torch.nn.Embedding(100, HIDDEN)),
+    "a product of one number": lambda m: torch.nn.init.constant_(layer(m).output.dense.weight, 0.1),
+}
