@@ -91,11 +91,12 @@ class PackedBackend:
         self._real_tokens, self._pooled = architecture.real_tokens, architecture.pooled_token
         self.max_seqlen = architecture.max_seqlen
         self._model = model
+        # Before the weights are packed: what another thread changes meanwhile is seen, too.
+        self._watch = Watch(tuple(model.modules()), model.config)
+        self._places = WeightPlaces(model)
         self._encoder = architecture.encoder(model.dtype)
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("the packed backend runs on\n%s", describe_machine())
-        self._watch = Watch(tuple(model.modules()))
-        self._places = WeightPlaces(model)
         self._warm_up()
         if _log.isEnabledFor(logging.INFO) and (densities := self._densities()):
             _log.info("zeros are not multiplied: %s", densities)
@@ -104,9 +105,10 @@ class PackedBackend:
         """Run one row: what is laid out when it is first needed is there before the first row comes."""
         assert self.architecture is not None
         if (image_size := self.architecture.image_size) is not None:
-            self.run_images({}, torch.zeros(1, *image_size))
+            self.run_images({}, torch.zeros(1, *image_size, dtype=torch.float32, device=_CPU))
             return
-        self.run({}, ModelInputs(torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1, dtype=torch.long), None))
+        first_id = torch.zeros(1, 1, dtype=torch.long, device=_CPU)
+        self.run({}, ModelInputs(first_id, first_id + 1, None))
 
     def _densities(self) -> str:
         """Say which share of its weights each product multiplies, over all layers; empty where all multiply all."""
@@ -124,8 +126,8 @@ class PackedBackend:
         return self._encoder.dtype
 
     def is_outdated(self) -> bool:
-        """Tell whether a module got a hook or another method, or weights lie elsewhere."""
-        if self._places.have_changed():
+        """Tell whether a module got a hook or another method, was replaced or set, or weights were moved or written."""
+        if self._places.have_changed() or self._watch.sees_other_parts():
             return True
         if not self._watch.sees_change():
             return False
@@ -133,7 +135,7 @@ class PackedBackend:
             check_genuine(self._model)
         except ValueError:
             return True
-        self._watch = Watch(tuple(self._model.modules()))  # what was added changes nothing
+        self._watch = Watch(tuple(self._model.modules()), self._model.config)  # what was added changes nothing
         return False
 
     def run(self, exits: Mapping[str, ExitPoint], inputs: ModelInputs) -> Results:
@@ -166,7 +168,7 @@ class ReferenceBackend:
         self._driven = architecture
         self._model = model
         self._parts = tuple(model.modules())  # walking the tree anew for every batch is a tenth of a small one's time
-        self._watch = Watch([model.get_submodule(path) for path in architecture.passed_by])
+        self._watch = self._new_watch()
 
     @property
     def device(self) -> torch.device:
@@ -180,15 +182,20 @@ class ReferenceBackend:
         return dtype
 
     def is_outdated(self) -> bool:
-        """Tell whether a module that is passed by got a hook or another method."""
+        """Tell whether a module that is passed by got a hook or another method, was replaced or set."""
+        if self._watch.sees_other_parts():
+            return True
         if not self._watch.sees_change():
             return False
         try:
             self._driven = self.architecture = architecture_of(self._model)
         except ValueError:
             return True
-        self._watch = Watch([self._model.get_submodule(path) for path in self._driven.passed_by])
+        self._watch = self._new_watch()
         return False
+
+    def _new_watch(self) -> Watch:
+        return Watch([self._model.get_submodule(path) for path in self._driven.passed_by], self._model.config)
 
     def run(self, exits: Mapping[str, ExitPoint], inputs: ModelInputs) -> Results:
         """Run `reference.forward`."""
@@ -250,7 +257,7 @@ class WholeBackend:
     def run_images(self, exits: Mapping[str, ExitPoint], pixel_values: Tensor) -> Results:  # noqa: ARG002
         """Call the model's own forward: every image runs to the end."""
         _evaluate(self._model, self._model.modules())
-        batch = PackedBatch.of_lengths(torch.ones(len(pixel_values), dtype=torch.long))
+        batch = PackedBatch.of_lengths(torch.ones(len(pixel_values), dtype=torch.long, device=_CPU))
         return _of_all_rows(batch, self._forward.logits_of_images(pixel_values))
 
 
