@@ -17,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPo
 from moco_rt._C import PackedBatch, TransformerClassifier
 from moco_rt.architectures.base import Architecture
 from moco_rt.architectures.genuine import Watch, WeightPlaces, check_genuine
+from moco_rt.architectures.pipelines import not_traced
 from moco_rt.architectures.registry import adapter_of_base
 
 _log = logging.getLogger(__name__)
@@ -95,6 +96,7 @@ class _PackedForward:
         self._encoder: TransformerClassifier = architecture.encoder(base.dtype, classifier=False)
         self._pool = architecture.pool
 
+    @not_traced
     def __call__(
         self,
         input_ids: Tensor | None = None,

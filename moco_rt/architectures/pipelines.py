@@ -1,15 +1,41 @@
-"""Pipelines and models: how a pipeline recognises our classes, and how a model is taken out of what holds it."""
+"""What others do with models: pipelines recognise our classes, tracers and compilers leave their forwards alone."""
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
+import torch
 from torch.nn import Module
 from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
 )
+
+_Forward = TypeVar("_Forward", bound=Callable[..., Any])
+
+
+def not_traced(forward: _Forward) -> _Forward:
+    """Return a forward that `torch.compile` runs as it is, and that tracing and exporting refuse.
+
+    They would record the answers to one batch: the extension is no operator of torch's, and rows leave by what is
+    computed.
+
+    Raises:
+        RuntimeError: it is traced or exported.
+    """
+
+    @functools.wraps(forward)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        if torch.jit.is_tracing() or torch.compiler.is_exporting():  # type: ignore[attr-defined, no-untyped-call]
+            raise RuntimeError("the model must run in Python (got torch.jit.trace, or torch.export)")
+        if torch.compiler.is_dynamo_compiling():
+            return torch.compiler.disable(forward)(*args, **kwargs)
+        return forward(*args, **kwargs)
+
+    return cast("_Forward", called)
 
 
 def announce_to_pipelines(key: str, class_name: str, *, images: bool = False) -> None:

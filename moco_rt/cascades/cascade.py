@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from moco_rt.architectures.conversion import describe
-from moco_rt.architectures.pipelines import PipelineModel, announce_to_pipelines
+from moco_rt.architectures.pipelines import PipelineModel, announce_to_pipelines, not_traced
 from moco_rt.cascades import cascade_files
 from moco_rt.cascades.comparison import CascadeComparison, answer_parts
 from moco_rt.cascades.monitor import CascadeMonitor
@@ -218,6 +218,7 @@ class Cascade(PipelineModel, torch.nn.Module):
         pools = TierQueues(self.tiers, full_at, self.config.num_labels, on_error, row_names(self), self.watched_by)
         return stream_answers(pools, taken, min(max_wait_ms / 1e3, threading.TIMEOUT_MAX))
 
+    @not_traced
     @torch.no_grad()
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
@@ -291,7 +292,7 @@ class Cascade(PipelineModel, torch.nn.Module):
 
 def _threshold_of_class(threshold: float | Sequence[float], classes: int) -> Tensor:
     """Return (classes,) float32 thresholds from one number, or from one for each class."""
-    levels = torch.as_tensor(threshold, dtype=torch.float32)
+    levels = torch.as_tensor(threshold, dtype=torch.float32, device="cpu")
     if levels.shape not in ((), (classes,)) or levels.isnan().any():
         raise ValueError(f"a threshold must be a number, or one for each of {classes} classes (got {threshold})")
     return levels.expand(classes).clone()

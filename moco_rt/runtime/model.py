@@ -13,7 +13,7 @@ from torch import Tensor
 
 from moco_rt._C import Results
 from moco_rt.architectures import Source, find_tokenizer
-from moco_rt.architectures.pipelines import announce_to_pipelines
+from moco_rt.architectures.pipelines import announce_to_pipelines, not_traced
 from moco_rt.certification.these_rows import RowsWish
 from moco_rt.encoding import Encoded, EncodedTexts
 from moco_rt.inputs.batching import row_lengths
@@ -61,6 +61,7 @@ class EarlyExitTextClassificationModel(EarlyExitClassifier):
 
     tokenizer: Any = None
 
+    @not_traced
     def forward(
         self,
         input_ids: Tensor,

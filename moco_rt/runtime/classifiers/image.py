@@ -12,7 +12,7 @@ from torch import Tensor
 
 from moco_rt._C import Results
 from moco_rt.architectures import IMAGES, Source, find_image_processor
-from moco_rt.architectures.pipelines import announce_to_pipelines
+from moco_rt.architectures.pipelines import announce_to_pipelines, not_traced
 from moco_rt.certification.these_rows import RowsWish
 from moco_rt.inputs.images import Images, iter_images, list_images, process_images
 from moco_rt.runtime.checks import check_images
@@ -60,6 +60,7 @@ class EarlyExitImageClassificationModel(EarlyExitClassifier):
         architecture = self._backend.architecture
         return None if architecture is None else architecture.image_size
 
+    @not_traced
     def forward(self, pixel_values: Tensor) -> EarlyExitOutput:
         """Classify a batch of images, as an image processor prepares them.
 
