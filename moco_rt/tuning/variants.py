@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 import torch
 
 from moco_rt._C import can_multiply
-from moco_rt.architectures.conversion import Dtype
+from moco_rt.architectures.conversion import Dtype, to_dtype
 from moco_rt.certification.certificate import GIVEN
 from moco_rt.certification.selection import ExitCandidates
 from moco_rt.policies.fingerprints import numeric_form
@@ -68,8 +68,8 @@ def study_variants(
         Variants, first the model as it was given.
 
     Raises:
-        TypeError: one of the others is no classifier of texts, or of images, as the model is.
-        ValueError: one of them has other classes.
+        TypeError: one of the others is no classifier of texts, or of images, as the model is, or dtype is none.
+        ValueError: one of them has other classes, or a model cannot be in the dtype that was asked for.
     """
     smaller = [given.other(other) for other in others]
     own = _other_forms(given, given.model, dtype, split)
@@ -140,9 +140,17 @@ def try_form(form: Dtype, dtype: DtypeChoice | None, make: Callable[[], _Model])
 
 
 def other_dtypes(model: EarlyExitClassifier, dtype: DtypeChoice | None) -> Sequence[Dtype]:
-    """Return the dtypes to try besides a model's own."""
+    """Return the dtypes to try besides a model's own.
+
+    Raises:
+        TypeError: dtype is none.
+        ValueError: the model has int8 weights, and another dtype was asked for.
+    """
     own = numeric_form(model.model)
-    if dtype is None or is_int8(model.model):
+    if dtype is None:
+        return []
+    if is_int8(model.model):
+        to_dtype(model.model, None if dtype == "auto" else dtype)  # refuses another
         return []
     if dtype == "auto":
         if model.device.type != "cpu":

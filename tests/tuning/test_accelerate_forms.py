@@ -168,6 +168,16 @@ def test_a_model_in_int8_is_taken_as_it_is(trained, texts):
     assert_certificate_is_what_it_does(fast, model, trained[1], certified_texts(trained, texts))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", torch.float32])
+def test_int8_weights_are_refused_another_dtype(trained, texts, one_line_error, dtype):
+    options = {"tokenizer": trained[1], "agreement": 0.95, "dtype": dtype}
+    small = int8_copy(trained[0])
+    with one_line_error(ValueError, f"dtype must be int8, as the model's weights are (got {dtype})"):
+        accelerate(small, texts, **options)
+    with one_line_error(ValueError, f"dtype must be int8, as the model's weights are (got {dtype})"):
+        accelerate(trained[0], texts, variants=[small], **options)
+
+
 # A form that was asked for
 
 

@@ -116,3 +116,9 @@ def test_functions_and_int8_tiers_stand_in_every_form_as_they_are(small, large, 
     assert_about_the_given(cascade, large, texts)
     for tier in cascade.tiers[:-1]:
         assert tier.model is words or tier.model.model is tiny
+
+
+def test_an_int8_tier_is_refused_another_dtype(small, large, texts, one_line_error):
+    tiny = quantize(small[0], texts[:64], tokenizer=small[1])
+    with one_line_error(ValueError, "dtype must be int8, as the model's weights are (got float32)"):
+        accelerate([(tiny, small[1]), large], texts, agreement=0.93, dtype="float32")
