@@ -88,32 +88,33 @@ def make_candidates(query: Any, documents: Any, scores: Any = None) -> Candidate
     return Candidates(query, texts[1:], retrieved)
 
 
-def list_candidates(inputs: Iterable[Any]) -> list[Candidates]:
+def list_candidates(inputs: Iterable[Any], name: str = "inputs") -> list[Candidates]:
     """Read queries with their documents.
 
     Args:
         inputs: tuples `(query, documents)` or `(query, documents, scores)`; all have scores, or none has.
+        name: of the argument, for errors.
 
     Raises:
         TypeError: an item is something else.
         ValueError: there are none, one of them is not valid, or some have scores and some have not.
     """
     if isinstance(inputs, str | bytes | Mapping):
-        raise TypeError(f"inputs must be tuples of query and documents (got one {type(inputs).__name__})")
+        raise TypeError(f"{name} must be tuples of query and documents (got one {type(inputs).__name__})")
     found = []
     for place, item in enumerate(inputs):
         if not isinstance(item, tuple | list) or len(item) not in (2, 3):
             raise TypeError(
-                f"inputs must be tuples (query, documents) or (query, documents, scores) to rank by "
+                f"{name} must be tuples (query, documents) or (query, documents, scores) to rank by "
                 f"(got {type(item).__name__} at place {place})"
             )
         try:
             found.append(make_candidates(*item))
         except (TypeError, ValueError) as error:
-            raise type(error)(f"inputs[{place}]: {error}") from None
+            raise type(error)(f"{name}[{place}]: {error}") from None
     if not found:
-        raise ValueError("inputs must hold at least one query (got none)")
+        raise ValueError(f"{name} must hold at least one query (got none)")
     scored = sum(candidates.retrieved is not None for candidates in found)
     if scored not in (0, len(found)):
-        raise ValueError(f"inputs must have scores for all queries or for none (got {scored} of {len(found)})")
+        raise ValueError(f"{name} must have scores for all queries or for none (got {scored} of {len(found)})")
     return found

@@ -35,7 +35,9 @@ class RankingChoice:
     certificate: Certificate
 
 
-def select_margins(studies: Sequence[RankingStudy], names: Sequence[str], promise: Confident) -> RankingChoice:
+def select_margins(
+    studies: Sequence[RankingStudy], names: Sequence[str], promise: Confident, *, pinned: bool = False
+) -> RankingChoice:
     """Return the fastest policy that calibration queries certify.
 
     Each form has a path of its own, tested with exact binomial tests in a fixed sequence (Learn then Test,
@@ -47,14 +49,16 @@ def select_margins(studies: Sequence[RankingStudy], names: Sequence[str], promis
         studies: of all forms, the first as it was given.
         names: of the forms.
         promise: the share of queries, and the confidence.
+        pinned: one form was asked for, the last: the model as it was given is there to fall back on, without exits.
     """
     calibration = studies[0].calibration
     queries = len(calibration.scores.given)
-    each = replace(promise, guarantee=replace(promise.guarantee, delta=promise.delta / len(studies)))
+    searched = list(enumerate(studies))[-1 if pinned else 0 :]
+    each = replace(promise, guarantee=replace(promise.guarantee, delta=promise.delta / len(searched)))
     each = each.for_rows(Outcomes(np.zeros((1, queries), bool)), ())  # with its own part of delta
     form, margins = 0, np.full(len(studies[0].estimates), np.inf, np.float32)
     best = nothing = _run(calibration, margins)
-    for number, study in enumerate(studies):
+    for number, study in searched:
         path = search_margins(study.ordering)
         runs = [_run(study.calibration, policy.margins) for policy in path]
         certified = each.last(Outcomes(np.array([run.differs for run in runs])))

@@ -22,7 +22,7 @@ from moco_rt.ranking.policy import RankingPolicy
 from moco_rt.ranking.reranker import EarlyExitReranker
 from moco_rt.ranking.study import study_ranking
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
-from moco_rt.studies.splits import first_of_equals
+from moco_rt.studies.splits import Equals, first_of_equals
 from moco_rt.tuning.quantize import quantize
 from moco_rt.tuning.variants import DtypeChoice, other_dtypes, try_form
 
@@ -60,26 +60,39 @@ def accelerate_ranking(
 
     Raises:
         TypeError: inputs are not queries with documents.
-        ValueError: the model has not one label, or there are too few distinct queries.
+        ValueError: the model has not one label, there are too few distinct queries, or scores of the search are known
+            of `inputs` or of `calibration` alone.
     """
     backend = backend_to_keep(model) if isinstance(model, EarlyExitTextClassificationModel) else "auto"
     model, tokenizer = unwrap(model, tokenizer)
     given = EarlyExitReranker(model, backend=backend)
     given.tokenizer = load_tokenizer(model) if tokenizer is None else tokenizer
-    certifying = None if calibration is None else list_candidates(calibration)
+    learnt = list_candidates(inputs)
+    certifying = None if calibration is None else list_candidates(calibration, "calibration")
+    _check_scores(learnt, certifying)
     longest = length_limit(given.tokenizer, given.max_seqlen, max_length)
     encode_queries = partial(encode, given.tokenizer, max_length=longest)
-    queries = split_queries(list_candidates(inputs), certifying, encode_queries, seed)
+    queries = split_queries(learnt, certifying, encode_queries, seed)
     forms = forms_of(given, dtype, backend, [pair for one in queries[0] for pair in one.pairs], longest)
     names = [GIVEN, *(numeric_form(form.model) for form in forms[1:])]
     studies = study_ranking(forms, given.encoder(longest), queries, task.keep_top)
-    chosen = select_margins(studies, names, promise)
+    chosen = select_margins(studies, names, promise, pinned=dtype not in (None, "auto"))
     fast, estimates = forms[chosen.form], studies[chosen.form].estimates
     identity = run_identity(fast.model, given.tokenizer, longest)
     fast.ranking = RankingPolicy(task.keep_top, estimates, chosen.margins, chosen.certificate, identity)
     if fast is not given:
         fast.take_given(given)
     return fast
+
+
+def _check_scores(inputs: Sequence[Candidates], calibration: Sequence[Candidates] | None) -> None:
+    """Refuse queries of which one part has scores of the search, and the other has not."""
+    if calibration is None:
+        return
+    scored = [queries[0].retrieved is not None for queries in (inputs, calibration)]
+    if scored[0] != scored[1]:
+        alone = "inputs" if scored[0] else "calibration"
+        raise ValueError(f"inputs and calibration must both have scores, or neither (got scores in {alone} alone)")
 
 
 def forms_of(
@@ -106,13 +119,17 @@ def split_queries(
     encode: Callable[[Sequence[str]], Sequence[Encoded]],
     seed: int,
 ) -> tuple[list[Candidates], list[Candidates], list[Candidates]]:
-    """Share queries out between the three jobs; those with equal tokens are one unit, and the first stands for all."""
+    """Share queries out between the three jobs; of those with equal tokens one, with its documents, stands for all.
+
+    It is drawn at random: documents differ, and those of the first may be of another kind than those of the others.
+    """
     everything = [*(calibration or []), *queries]
     first = first_of_equals(encode([one.query for one in everything])) if everything else np.empty(0, np.int64)
-    distinct = [one for place, one in enumerate(everything) if first[place] == place]
-    known = int((first[: len(calibration or [])] == np.arange(len(calibration or []))).sum())
-    certifying, others = distinct[:known], distinct[known:]
-    shuffled = [others[place] for place in np.random.default_rng(seed).permutation(len(others))]
+    known = len(calibration or [])
+    equals = Equals(unit=first, copies=np.arange(len(first)), group=first)
+    certifying = [everything[place] for place in equals.draw(np.arange(known), seed)]
+    others = equals.draw(np.flatnonzero(first >= known), seed)
+    shuffled = [everything[place] for place in others[np.random.default_rng(seed).permutation(len(others))]]
     if calibration is None:
         fit, start = int(_FIT * len(shuffled)), int((_FIT + _ORDERING) * len(shuffled))
         certifying = shuffled[start:]

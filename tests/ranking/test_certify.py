@@ -76,6 +76,19 @@ def test_a_form_that_gives_other_first_candidates_stops_no_other():
     assert found.certificate.speedup > 1.2
 
 
+def test_a_form_that_was_asked_for_is_searched_alone_and_shares_delta_with_none():
+    given = study(0, 300, 400)
+    promise = Confident(Guarantee(0.1, 0.05))
+    alone = select_margins([given], ["as given"], promise)
+    both = select_margins([given, given], ["as given", "int8"], promise, pinned=True)
+    assert (both.form, both.certificate.variant) == (1, "int8")
+    assert both.margins.tolist() == alone.margins.tolist()
+    wrong = replace(given.calibration, scores=replace(given.calibration.scores, final=-given.calibration.scores.final))
+    left = select_margins([given, replace(given, calibration=wrong)], ["as given", "int8"], promise, pinned=True)
+    assert (left.form, left.certificate.variant, left.certificate.speedup) == (0, "as given", 1.0)
+    assert np.isposinf(left.margins).all()
+
+
 def test_the_certificate_counts_the_calibration_queries():
     found = study(0, 300, 400)
     chosen = select_margins([found], ["as given"], Confident(Guarantee(0.1, 0.05)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,6 +13,7 @@ from moco_rt import EarlyExitReranker, Ranking, accelerate
 from moco_rt.inputs.tokenization import encode
 from moco_rt.ranking import study
 from moco_rt.ranking.candidates import make_candidates
+from moco_rt.tuning import accelerate_ranking
 from moco_rt.tuning.accelerate_ranking import forms_of, split_queries
 
 WORDS = ["a", "the", "film", "good", "bad", "not", "was", "but"]
@@ -125,6 +127,55 @@ def test_queries_with_equal_tokens_do_one_job(word_tokenizer):
         {np.asarray(row["input_ids"]).tobytes() for row in encode_queries([q.query for q in job])} for job in jobs
     ]
     assert sum(map(len, tokens)) == len(set().union(*tokens)) == sum(map(len, jobs))
+
+
+def test_of_queries_with_equal_tokens_a_random_one_stands_for_all(word_tokenizer):
+    """Each stands there with a good list of documents first, and with a bad one twice."""
+    texts = [query for query, _ in make_queries(300)]
+    queries = [make_candidates(text, [document]) for document in ("good", "bad", "bad") for text in texts]
+    encode_queries = partial(encode, word_tokenizer, max_length=32)
+    learnt = [make_candidates(*query) for query in make_queries(100, seed=9)]
+    jobs = split_queries(queries, None, encode_queries, 0)
+    assert sum(map(len, jobs)) == len(texts)
+    for some in ([one for job in jobs for one in job], split_queries(learnt, queries, encode_queries, 0)[2]):
+        assert len(some) == len(texts)
+        assert np.mean([one.documents == ["bad"] for one in some]) == pytest.approx(2 / 3, abs=0.12)
+
+
+@pytest.mark.parametrize("scored", [False, True])
+def test_scores_in_one_part_of_the_queries_alone_are_refused_before_the_work(
+    model, word_tokenizer, one_line_error, monkeypatch, scored
+):
+    monkeypatch.setattr(accelerate_ranking, "study_ranking", lambda *_: pytest.fail("it began"))
+    queries, calibration = make_queries(150, scored=scored), make_queries(60, seed=3, scored=not scored)
+    alone = "inputs" if scored else "calibration"
+    with one_line_error(
+        ValueError, f"inputs and calibration must both have scores, or neither (got scores in {alone} alone)"
+    ):
+        accelerate(model, queries, tokenizer=word_tokenizer, task=Ranking(1), calibration=calibration)
+    with one_line_error(TypeError, "calibration must be tuples (query, documents)"):
+        accelerate(model, queries, tokenizer=word_tokenizer, task=Ranking(1), calibration=["a text"])
+
+
+def test_a_form_that_was_asked_for_runs_or_the_model_as_it_was_given(model, word_tokenizer, monkeypatch):
+    real = study.measure_costs
+    times = {"slower": 5.0, "faster": 0.2}
+    queries = make_queries(300)
+    for speed, factor in times.items():
+        monkeypatch.setattr(
+            study,
+            "measure_costs",
+            lambda models, *rest, factor=factor: [
+                replace(found, compute=found.compute * (factor if number else 1.0))
+                for number, found in enumerate(real(models, *rest))
+            ],
+        )
+        fast = accelerate(model, queries, tokenizer=word_tokenizer, task=Ranking(1), agreement=0.7, dtype="int8")
+        certificate = fast.ranking.certificate
+        assert certificate.variant == ("int8" if speed == "faster" else "as given")
+        left = [row["exit"] for query in queries[:50] for row in fast.rank(*query)]
+        if speed == "slower":
+            assert set(left) == {None}
 
 
 @pytest.mark.parametrize(
