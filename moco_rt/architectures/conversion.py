@@ -107,7 +107,7 @@ def int8_copy(model: Any, smooth: Mapping[str, Tensor] | None = None, keep: Coll
     }
     found = copy.deepcopy(model).to(torch.float32)
     for name, linear in linears.items():
-        smoothed_by = torch.ones(linear.in_features, dtype=torch.float32) if smooth is None else smooth[name]
+        smoothed_by = smooth[name] if smooth else torch.ones(linear.in_features, dtype=torch.float32, device="cpu")
         found.set_submodule(name, Int8Linear.of(linear, smoothed_by))
     found.config.quantization_config = Int8Config(list(linears))
     return found

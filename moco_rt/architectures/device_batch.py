@@ -61,7 +61,8 @@ class DeviceBatch:
         """Take hidden states: (rows, S, D) on the device."""
         rows, width, _ = padded.shape
         self._tokens = padded.flatten(0, 1)
-        self.on_cpu.unpad(torch.arange(rows * width, dtype=torch.float64).view(rows, width, 1))
+        places = torch.arange(rows * width, dtype=torch.float64, device="cpu")
+        self.on_cpu.unpad(places.view(rows, width, 1))
 
     def pad(self) -> Tensor:
         """Return hidden states (rows, max_seqlen, D) on the device, zeros behind each row."""

@@ -24,9 +24,9 @@ def answer_padded(
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
     check_inputs(input_ids, mask, token_type_ids, first.max_length, first.model.device)
     batch = (input_ids, mask, token_type_ids)
-    rows = torch.arange(len(input_ids))
-    logits = torch.empty(len(rows), cascade.config.num_labels)
-    exit_site, exit_rule, who = (torch.full((len(rows),), -1) for _ in range(3))
+    rows = torch.arange(len(input_ids), device="cpu")
+    logits = torch.empty(len(rows), cascade.config.num_labels, dtype=torch.float32, device="cpu")
+    exit_site, exit_rule, who = (torch.full((len(rows),), -1, device="cpu") for _ in range(3))
     for number, tier in enumerate(cascade.tiers):
         longest = int(mask[rows].sum(dim=1).max()) if number else mask.shape[1]
         answers = tier.decide(tier.model(*(None if x is None else x[rows, :longest] for x in batch)))

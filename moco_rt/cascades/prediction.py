@@ -45,7 +45,7 @@ class InOrder:
     def _take(self, count: int) -> Prediction:
         now, later = [], []
         for places, part in self._found:
-            mine = torch.tensor(places) < self._start + count
+            mine = torch.tensor(places, device="cpu") < self._start + count
             now.append(_rows(places, part, mine, self._start))
             later.append(_rows(places, part, ~mine, 0))
         self._found = [(places, part) for places, part in later if places]

@@ -178,7 +178,7 @@ class TierQueues:
         """Return the prediction of the rows that a tier settles."""
         mask = answers.settled
         probs = softmax(answers.logits[mask])
-        where = torch.full((len(probs),), tier)
+        where = torch.full((len(probs),), tier, device="cpu")
         return Prediction(
             probs.argmax(dim=1), probs, answers.exit_site[mask], answers.exit_rule[mask], where, names=self._names
         )
@@ -186,8 +186,8 @@ class TierQueues:
 
 def unanswered(rows: int, classes: int, names: RowNames | None = None) -> Prediction:
     """Make the prediction of rows that no tier answered: label, tier and exits -1, probabilities NaN."""
-    none = torch.full((rows,), -1)
-    probs = torch.full((rows, classes), torch.nan)
+    none = torch.full((rows,), -1, device="cpu")
+    probs = torch.full((rows, classes), torch.nan, dtype=torch.float32, device="cpu")
     return Prediction(none, probs, none.clone(), none.clone(), none.clone(), names=names)
 
 
@@ -201,7 +201,7 @@ def gather(found: Sequence[Finished], rows: int, classes: int) -> Prediction:
     """
     whole = unanswered(rows, classes, found[0][1].names if found else None)
     for places, part in found:
-        index = torch.tensor(places)
+        index = torch.tensor(places, device="cpu")
         for name in ("labels", "probs", "exit_site", "exit_rule", "tier"):
             getattr(whole, name)[index] = getattr(part, name)
     return whole

@@ -136,11 +136,11 @@ class Tier:
         assert self.order is not None, "align_classes comes first"
         with torch.no_grad():
             returned = self.model(list(rows))
-        logits = returned if isinstance(returned, Tensor) else torch.as_tensor(np.asarray(returned))
+        logits = returned if isinstance(returned, Tensor) else torch.as_tensor(np.asarray(returned), device="cpu")
         expected = (len(rows), len(self.order))
         if logits.shape != expected:
             raise ValueError(f"a tier must answer texts with logits of shape {expected} (got {tuple(logits.shape)})")
-        none = torch.full((len(rows),), -1)
+        none = torch.full((len(rows),), -1, device="cpu")
         return self.decide(EarlyExitOutput(logits.detach().float().cpu(), none, none))
 
     def decide(self, output: EarlyExitOutput) -> TierOutput:
@@ -176,7 +176,7 @@ def align_classes(tiers: Sequence[Tier]) -> list[Tier]:
                 f"tier {number} must have the last tier's classes, {', '.join(names)}, by its config.id2label "
                 f"(got {', '.join(own)})"
             )
-        aligned.append(replace(tier, order=torch.tensor([own.index(name) for name in names])))
+        aligned.append(replace(tier, order=torch.tensor([own.index(name) for name in names], device="cpu")))
     return aligned
 
 

@@ -67,7 +67,7 @@ def surprise(logits: Tensor, config: Any, generator: torch.Generator) -> Tensor:
     """
     said = logits.detach().float().cpu()
     if problem_type(config) == "regression":
-        drawn = said + torch.randn(said.shape, generator=generator)
+        drawn = said + torch.randn(said.shape, generator=generator, dtype=said.dtype, device=said.device)
         return mse_loss(logits, drawn.to(logits), reduction="sum") / 2
     if problem_type(config) == "multi_label_classification":
         drawn = torch.bernoulli(said.sigmoid(), generator=generator)

@@ -20,7 +20,7 @@ def check_device(device: torch.device | str) -> torch.device:
     """
     try:
         found = torch.device(device)
-        torch.zeros(1, device=found).cpu()
+        torch.zeros(1, dtype=torch.float32, device=found).cpu()
     except Exception as error:  # each device fails in a way of its own
         raise ValueError(
             f"device must be one that torch can use here, such as cpu (got {device}: {reason(error)})"
@@ -49,8 +49,9 @@ def check_writable(checkpoint: Path) -> None:
 
 @contextmanager
 def fit_to_learn(device: torch.device) -> Iterator[None]:
-    """Compute in full precision and with gradients, whichever mode of torch the caller is in."""
+    """Compute in full precision and with gradients, whichever mode or default of torch the caller has set."""
     with ExitStack() as modes:
+        modes.enter_context(torch.device("cpu"))  # where optimisers make their state
         modes.enter_context(torch.inference_mode(mode=False))
         modes.enter_context(torch.enable_grad())
         for kind in {"cpu", device.type}:

@@ -40,7 +40,7 @@ def narrow(model: Any, batches: Sequence[Batch], width: float, heads: int = 1) -
     """
     halves = sub_layers(model, heads, _NEURONS)
     if width == 1:
-        return _cut(model, halves, [torch.arange(half.units) for half in halves])
+        return _cut(model, halves, [torch.arange(half.units, device=model.device) for half in halves])
     budget = width * sum(half.units * half.unit_weights for half in halves)
     if sum(half.step * half.unit_weights for half in halves) > budget:
         some = "a head" if heads == 1 else f"{heads} heads, as few as the blocks divide,"
@@ -186,5 +186,6 @@ def smaller(model: Any, widths: Widths, lengths: Sequence[float] = ()) -> Compre
     base = copy.deepcopy(model.config)
     base.num_hidden_layers = len(widths.heads)  # some may have been taken away since the model was loaded
     config = CompressedConfig(base, widths.heads, widths.neurons, lengths, name_or_path=base.name_or_path)
-    made: CompressedForSequenceClassification = CompressedForSequenceClassification(config).to(model.dtype).eval()
+    with torch.device(model.device):
+        made: CompressedForSequenceClassification = CompressedForSequenceClassification(config).to(model.dtype).eval()
     return made

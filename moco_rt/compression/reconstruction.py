@@ -49,7 +49,7 @@ def order_removals(moments: Tensor, weight: Tensor, bias: Tensor, sub_layer: Sub
     w = torch.cat([weight, bias[:, None]], dim=1).double()
     size = float((w @ moments * w).sum())
     inverse = torch.linalg.inv(moments + _ridge(moments).diag())
-    alive = torch.ones(sub_layer.units, dtype=torch.bool)
+    alive = torch.ones(sub_layer.units, dtype=torch.bool, device=moments.device)
     groups: list[Tensor] = []
     errors, error = [0.0], 0.0
     while int(alive.sum()) > sub_layer.step:
@@ -84,7 +84,7 @@ def solve(moments: Tensor, products: Tensor, kept: Tensor, weight: Tensor) -> tu
     Returns:
         (D, k) and (D) float32.
     """
-    places = torch.cat([kept, torch.tensor([len(moments) - 1])])
+    places = torch.cat([kept, torch.tensor([len(moments) - 1], device=kept.device)])
     square = moments.double()[places][:, places]
     ridge = _ridge(square)
     target = products.double()[:, places]
@@ -96,7 +96,7 @@ def solve(moments: Tensor, products: Tensor, kept: Tensor, weight: Tensor) -> tu
 def _ridge(moments: Tensor) -> Tensor:
     """Return what is added to the diagonal: nothing for the input that is always 1."""
     size = float(moments.diagonal()[:-1].mean()) or 1.0  # where all inputs are 0 any will do
-    ridge = torch.full((len(moments),), _RIDGE * size, dtype=moments.dtype)
+    ridge = torch.full((len(moments),), _RIDGE * size, dtype=moments.dtype, device=moments.device)
     ridge[-1] = 0
     return ridge
 

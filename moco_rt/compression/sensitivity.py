@@ -42,7 +42,10 @@ def sensitivities(model: Any, batches: Sequence[Batch], seed: int) -> dict[str, 
         for path in paths
     ]
     generator = torch.Generator().manual_seed(seed)
-    sums = {path: torch.zeros(inner.get_submodule(path).out_features, device=model.device) for path in paths}
+    sums = {
+        path: torch.zeros(inner.get_submodule(path).out_features, dtype=torch.float32, device=model.device)
+        for path in paths
+    }
     try:
         with torch.enable_grad():
             for batch in batches:

@@ -39,7 +39,7 @@ class SubLayer:
 
     def inputs_of(self, units: Tensor) -> Tensor:
         """Return which inputs of the linear layer some units give: (units * unit,) int64."""
-        return (units[:, None] * self.unit + torch.arange(self.unit)).flatten()
+        return (units[:, None] * self.unit + torch.arange(self.unit, device=units.device)).flatten()
 
 
 def sub_layers(model: Any, heads: int, neurons: int) -> list[SubLayer]:

@@ -35,6 +35,13 @@ def train_classifier(
         >>> model, tokenizer = train_classifier([r.text for r in reviews], [r.label for r in reviews], seed=0)
     """
     tokenizer = _train_tokenizer(texts)
+    with torch.device("cpu"):  # whatever the caller's default is
+        return _train_on(tokenizer, texts, labels, seed), tokenizer
+
+
+def _train_on(
+    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], labels: Sequence[int], seed: int
+) -> PreTrainedModel:
     batches = _batches_by_length(tokenizer, texts, labels)
     random.Random(seed).shuffle(batches)
     with torch.random.fork_rng(devices=[]):
@@ -43,7 +50,8 @@ def train_classifier(
         model = _small_bert(tokenizer)
         _give_head_start(model, batches)
         _fit(model, batches)
-    return model.eval(), tokenizer
+    model.eval()
+    return model
 
 
 def _train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:

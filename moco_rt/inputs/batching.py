@@ -55,11 +55,11 @@ def pad(rows: Sequence[Encoded], device: torch.device | str = "cpu") -> dict[str
     """Pad rows on the right to (B, S) int64 tensors, S the length of the longest; adds their `attention_mask`."""
     encoded = EncodedTexts.of(rows)
     lengths = torch.from_numpy(encoded.lengths)
-    mask = torch.arange(int(lengths.max())) < lengths[:, None]
+    mask = torch.arange(int(lengths.max()), device="cpu") < lengths[:, None]
     inputs = {"attention_mask": mask.long().to(device)}
     for name, values in (("input_ids", encoded.ids), ("token_type_ids", encoded.types)):
         if values is not None:
-            padded = torch.zeros(mask.shape, dtype=torch.int64)
+            padded = torch.zeros(mask.shape, dtype=torch.int64, device="cpu")
             padded[mask] = torch.from_numpy(values).long()
             inputs[name] = padded.to(device)
     return inputs

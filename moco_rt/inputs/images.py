@@ -125,7 +125,8 @@ def process_images(processor: Any, images: Sequence[Any], channels: int | None) 
     """
     pictures = [open_image(image, channels) for image in images]
     try:
-        pixel_values = processor(images=pictures, return_tensors="pt")["pixel_values"]
+        with torch.device("cpu"):  # whatever the caller's default is
+            pixel_values = processor(images=pictures, return_tensors="pt")["pixel_values"]
     except Exception as error:  # of whatever kind the libraries raise, in many lines
         raise ValueError(f"image_processor must take the images (got {named_reason(error)})") from error
     if not isinstance(pixel_values, torch.Tensor) or pixel_values.ndim != 4 or len(pixel_values) != len(images):

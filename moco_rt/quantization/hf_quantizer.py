@@ -46,7 +46,7 @@ class Int8Quantizer(HfQuantizer):
     def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> Any:  # noqa: ARG002
         for name in self.quantization_config.modules:
             linear = model.get_submodule(name)
-            model.set_submodule(name, Int8Linear(linear.in_features, linear.out_features))
+            model.set_submodule(name, Int8Linear(linear.in_features, linear.out_features, linear.weight.device))
         return model
 
     def get_new_dtype(self, *args: Any, **kwargs: Any) -> None:

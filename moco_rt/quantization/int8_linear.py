@@ -31,6 +31,7 @@ class Int8Linear(torch.nn.Module):
     Args:
         inputs: number of input channels.
         outputs: number of output channels.
+        device: of its tensors; None: torch's default.
 
     Attributes:
         weight: (outputs / 16, inputs / 4, 16, 4) int8, outputs rounded up to a multiple of 16 and inputs to one of 8,
@@ -45,12 +46,12 @@ class Int8Linear(torch.nn.Module):
     scale: Tensor
     smooth: Tensor
 
-    def __init__(self, inputs: int, outputs: int):
+    def __init__(self, inputs: int, outputs: int, device: torch.device | None = None):
         super().__init__()
         blocks, words = -(-outputs // _BLOCK), -(-inputs // _GROUP) * _GROUP // _WORD
-        self.register_buffer("weight", torch.zeros(blocks, words, _BLOCK, _WORD, dtype=torch.int8))
+        self.register_buffer("weight", torch.zeros(blocks, words, _BLOCK, _WORD, dtype=torch.int8, device=device))
         for name, size in (("bias", outputs), ("scale", outputs), ("smooth", inputs)):
-            self.register_buffer(name, torch.zeros(size, dtype=torch.float32))
+            self.register_buffer(name, torch.zeros(size, dtype=torch.float32, device=device))
 
     @classmethod
     def of(cls, linear: torch.nn.Linear, smooth: Tensor) -> Int8Linear:
@@ -60,7 +61,7 @@ class Int8Linear(torch.nn.Module):
             linear: the layer; it is not changed.
             smooth: (inputs), positive: what inputs are divided by.
         """
-        layer = cls(linear.in_features, linear.out_features)
+        layer = cls(linear.in_features, linear.out_features, linear.weight.device)
         weight = linear.weight.detach().float() * smooth
         weight = torch.nn.functional.pad(weight, (0, -linear.in_features % _GROUP))
         layer.scale = _scales(weight)

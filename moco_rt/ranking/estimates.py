@@ -41,7 +41,7 @@ class ScoreEstimate:
 
     def compiled(self) -> CompiledOffRamp:
         """Return it as the extension computes it: with the same bits for a candidate in any batch."""
-        layer = torch.from_numpy(self.weight)[None], torch.zeros(1)
+        layer = torch.from_numpy(self.weight)[None], torch.zeros(1, dtype=torch.float32, device="cpu")
         return CompiledOffRamp([layer], score="max_prob", temperature=1.0)
 
 

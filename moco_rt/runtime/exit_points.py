@@ -86,7 +86,7 @@ class CompiledExitPoint:
                     log_odds=_flat(condition.log_odds),
                 )
                 continue
-            logits = torch.tensor(exit.logits(num_classes), dtype=torch.float32)
+            logits = torch.tensor(exit.logits(num_classes), dtype=torch.float32, device="cpu")
             if isinstance(condition, LinearCondition):
                 self._compiled.add_linear(
                     rule_id,

@@ -59,7 +59,7 @@ def forward_images(
         tokens: what every image has of them.
         pixel_values: (B, channels, height, width) floating point.
     """
-    batch = PackedBatch.of_lengths(torch.full((len(pixel_values),), tokens))
+    batch = PackedBatch.of_lengths(torch.full((len(pixel_values),), tokens, device="cpu"))
     encoder.embed_images(batch, pixel_values)
     return _from_embeddings(encoder, exits, batch, _results(encoder, batch))
 

@@ -120,8 +120,8 @@ def predict_rows(
         answer: classifies a batch, such as the model's `forward_packed`.
         told: is called with the number of rows after each batch.
     """
-    logits = torch.empty(len(rows), model.policy.num_classes, dtype=torch.float32)
-    exit_site, exit_rule = (torch.full((len(rows),), -1) for _ in range(2))
+    logits = torch.empty(len(rows), model.policy.num_classes, dtype=torch.float32, device="cpu")
+    exit_site, exit_rule = (torch.full((len(rows),), -1, device="cpu") for _ in range(2))
     for order, batch in packed_batches(rows):
         output = answer(batch)
         places = torch.from_numpy(order)

@@ -221,7 +221,7 @@ def _largest_inputs(model: Any, batches: Batches) -> dict[str, Tensor]:
     """Return the largest absolute value of each input channel over all tokens: (inputs,) by module path."""
     reference = class_for(model)(model, backend="reference")
     largest: dict[str, Tensor] = {}
-    mask = torch.empty(0)
+    mask = of_images = torch.tensor(True, device=model.device)
 
     def watch(name: str, x: Tensor) -> None:
         # DeBERTa's positions are not padded.
@@ -237,7 +237,7 @@ def _largest_inputs(model: Any, batches: Batches) -> dict[str, Tensor]:
     try:
         for batch in batches:
             # Every token of an image is real.
-            mask = batch["attention_mask"].bool() if "attention_mask" in batch else torch.tensor(True)
+            mask = batch["attention_mask"].bool() if "attention_mask" in batch else of_images
             reference(**batch)
     finally:
         for hook in hooks:

@@ -307,3 +307,20 @@ def test_docstrings_begin_with_a_verb_or_with_what_they_name(module):
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     docstrings = [ast.get_docstring(node) or "" for node in ast.walk(tree) if isinstance(node, documented)]
     assert [text.splitlines()[0] for text in docstrings if FRAGMENT.match(text)] == []
+
+
+#: What makes a tensor on torch's default device, which is the caller's own; and those that have its default dtype, too.
+FACTORIES = ("arange", "as_tensor", "asarray", "full", "randint", "randperm", "tensor")
+FLOAT_FACTORIES = ("empty", "eye", "linspace", "ones", "rand", "randn", "zeros")
+SAID = {f"torch.{name}": {"device"} for name in FACTORIES} | {
+    f"torch.{name}": {"device", "dtype"} for name in FLOAT_FACTORIES
+}
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - {"moco_rt.demo.classifier"}))  # which sets a default itself
+def test_new_tensors_say_where_they_lie_and_what_they_hold(module):
+    calls = [
+        node for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))) if isinstance(node, ast.Call)
+    ]
+    wanted = [(SAID.get(ast.unparse(call.func), set()), call) for call in calls]
+    assert [ast.unparse(call) for said, call in wanted if not said <= {word.arg for word in call.keywords}] == []

@@ -52,7 +52,8 @@ class Deberta(DebertaV2):
         attention = layer.attention.self
         size = attention.all_head_size
         weights = {name: linear_weights(linear) for name, linear in cls._named_linears(layer).items()}
-        places = torch.arange(3 * size).view(attention.num_attention_heads, 3, -1).transpose(0, 1).reshape(3, size)
+        places = torch.arange(3 * size, device=attention.q_bias.device)
+        places = places.view(attention.num_attention_heads, 3, -1).transpose(0, 1).reshape(3, size)
         biases = (attention.q_bias, torch.zeros_like(attention.q_bias), attention.v_bias)
         for name, own, bias in zip(("query", "key", "value"), places, biases, strict=True):
             if type(attention.in_proj) is Int8Linear:

@@ -92,7 +92,8 @@ class DebertaV2(BertLike):
     def _buckets(self) -> Tensor:
         """The bucket of every distance query - key, from the longest row's keys behind to those before a query."""
         encoder = self._base.encoder
-        buckets = encoder.get_rel_pos(torch.empty(1, self.max_seqlen, 0))[0]  # (queries, keys), of the same place 0
+        hidden = torch.empty(1, self.max_seqlen, 0, dtype=torch.float32, device=self.device)
+        buckets = encoder.get_rel_pos(hidden)[0]  # (queries, keys), of the same place 0
         span = encoder.rel_embeddings.num_embeddings // 2
         by_distance: Tensor = (torch.cat((buckets[0].flip(0), buckets[1:, 0])) + span).clamp(0, 2 * span - 1)
         return by_distance

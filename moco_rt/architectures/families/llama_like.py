@@ -69,7 +69,7 @@ class LlamaLike(Layered):
 
     def _embedding_spec(self) -> EmbeddingSpec:
         words = self._base.embed_tokens
-        scale = getattr(words, "embed_scale", torch.ones(1)).to(words.weight.dtype)
+        scale = getattr(words, "embed_scale", torch.ones(1, dtype=torch.float32, device="cpu")).to(words.weight.dtype)
         return EmbeddingSpec(words=words.weight, scale=float(scale))
 
     def _final_norm(self) -> NormSpec:

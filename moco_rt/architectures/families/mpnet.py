@@ -44,7 +44,7 @@ class MPNet(BertLike):
 
     @torch.no_grad()
     def _biases(self) -> Sequence[DistanceBias]:
-        positions = torch.empty(1, self.max_seqlen, 0, device=self.device)
+        positions = torch.empty(1, self.max_seqlen, 0, dtype=torch.float32, device=self.device)
         bias = self._base.encoder.compute_position_bias(positions)[0].float()  # (heads, queries, keys)
         before, behind = bias[:, :, 0].flip(1), bias[:, 0, 1:]  # keys before a query, or its own; keys behind it
         return [DistanceBias(torch.cat((before, behind), 1))] * self.num_layers

@@ -25,6 +25,7 @@ def rotary_tables(rotary: Any, positions: int, *kind: str) -> tuple[Tensor, Tens
     rope_type = rotary.rope_type[kind[0]] if kind else rotary.rope_type
     if rope_type in _CHANGING:
         raise ValueError(f"rotary positions must be the same in every batch (got rope_type {rope_type})")
-    tables: tuple[Tensor, Tensor] = rotary(torch.empty(0), torch.arange(positions)[None], *kind)
+    hidden = torch.empty(0, dtype=torch.float32, device="cpu")  # whose dtype and device the tables get
+    tables: tuple[Tensor, Tensor] = rotary(hidden, torch.arange(positions, device="cpu")[None], *kind)
     cos, sin = (table[0, :, : table.shape[2] // 2].contiguous() for table in tables)
     return cos, sin

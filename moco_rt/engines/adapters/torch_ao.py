@@ -26,9 +26,9 @@ class Engine(hugging_face.Engine):
         super().__init__(model_dir, folder, threads, "fp32")
         config = self.model.config
         # Two rows of three tokens: no size of which torch would make a constant.
-        example = {name: torch.ones(2, 3, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
+        example = {name: torch.ones(2, 3, dtype=torch.int64, device="cpu") for name in ("input_ids", "attention_mask")}
         if getattr(config, "type_vocab_size", 0):
-            example["token_type_ids"] = torch.zeros(2, 3, dtype=torch.int64)
+            example["token_type_ids"] = torch.zeros(2, 3, dtype=torch.int64, device="cpu")
         sizes = {0: Dim("rows", max=4096), 1: Dim("tokens", max=config.max_position_embeddings)}
         exported = torch.export.export(self.model, (), kwargs=example, dynamic_shapes=dict.fromkeys(example, sizes))
         quantizer = X86InductorQuantizer()

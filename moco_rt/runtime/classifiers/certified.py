@@ -60,7 +60,7 @@ class CertifiedRun:
             raise ValueError(f"inputs must be the {len(self.drawn):,} rows that were drawn from (got fewer)")
         if place < len(self.drawn):
             assert self.answers is not None
-            yield select(self.answers, torch.arange(int(self.drawn[:place].sum()), len(self.answers)))
+            yield select(self.answers, torch.arange(int(self.drawn[:place].sum()), len(self.answers), device="cpu"))
 
     def _with_drawn(self, others: Prediction, start: int, end: int) -> Prediction:
         """Put the drawn rows from `start` to `end` in their places between the others."""
@@ -68,7 +68,8 @@ class CertifiedRun:
         if self.answers is None or not drawn.any():
             return others
         before = int(self.drawn[:start].sum())
-        both = concatenate([select(self.answers, torch.arange(before, before + int(drawn.sum()))), others])
+        mine = torch.arange(before, before + int(drawn.sum()), device="cpu")
+        both = concatenate([select(self.answers, mine), others])
         places = np.argsort(np.concatenate([np.flatnonzero(drawn), np.flatnonzero(~drawn)]))
         return select(both, torch.from_numpy(places))
 
