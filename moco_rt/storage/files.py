@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,28 +20,58 @@ def replacing_file(file: Path) -> Iterator[Path]:
     for left in file.parent.glob(f".{file.name}.*.partial"):  # by a process that has ended
         with contextlib.suppress(OSError), locked(left):
             left.unlink()
-    fresh = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
+
+    def make() -> Path:
+        fresh = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.partial")
         fresh.touch()
-        with locked(fresh):
+        return fresh
+
+    with held(make) as fresh:
+        try:
             yield fresh
-        fresh.replace(file)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            fresh.unlink()
-        raise
+            fresh.replace(file)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                fresh.unlink()
+            raise
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def held(make: Callable[[], Path], *, wait: bool = False) -> Iterator[Path]:
+    """Make a file or a folder and hold it: no other process takes it for one that was left.
+
+    Args:
+        make: makes it, where it may be there already only if others are waited for.
+        wait: for another process that holds it, to let go.
+    """
+    with contextlib.ExitStack() as stack:
+        while True:
+            path = make()
+            with contextlib.suppress(BlockingIOError, FileNotFoundError):  # somebody removes it
+                descriptor = stack.enter_context(locked(path, wait=wait))
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    break
+            stack.close()
+        yield path
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = False) -> Iterator[int]:
     """Hold a file or a folder that no other process holds; a process that ends lets go of it.
 
+    Args:
+        path: is there.
+        wait: for another process that holds it, to let go.
+
     Raises:
-        BlockingIOError: another one holds it.
+        BlockingIOError: another one holds it, and is not waited for.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            yield descriptor
+        finally:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child of fork may have the descriptor, too
     finally:
         os.close(descriptor)

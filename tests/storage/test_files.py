@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -107,6 +109,51 @@ def test_folders_of_processes_that_ended_are_removed(tmp_path):
             (other / "other").touch()
         assert fresh.exists()
     assert names(tmp_path) == ["file", "other"]
+
+
+def test_of_two_that_save_into_a_folder_one_comes_after_the_other(tmp_path):
+    """The first has decided, and has not moved its files, when the second has written its own."""
+    with replacing_folder(tmp_path, ("both", "first", "second")) as fresh:
+        saved = tmp_path / ".saved"
+        (saved / ".old").mkdir(parents=True)
+        (saved / ".list.json").write_text(json.dumps({"new": ["both", "first"], "going": []}))
+        for name in ("both", "first"):
+            (saved / name).write_text("first")
+        for name in ("both", "second"):
+            (fresh / name).write_text("second")
+    assert names(tmp_path) == ["both", "second"]
+    assert {(tmp_path / name).read_text() for name in names(tmp_path)} == {"second"}
+
+
+#: Saves into a folder, and writes a file, again and again.
+SAVES = """
+import sys
+from pathlib import Path
+from moco_rt.storage import replacing_file, replacing_folder
+folder, name = Path(sys.argv[1]), sys.argv[2]
+for _ in range(100):
+    with replacing_folder(folder / "models", ("only-*",)) as fresh:
+        for file in ("both", f"only-{name}"):
+            (fresh / file).write_text(name)
+    with replacing_file(folder / "file") as fresh:
+        fresh.write_text(name)
+"""
+
+
+def test_no_process_loses_what_it_saves_where_others_do_the_same(tmp_path):
+    tasks = [subprocess.Popen([sys.executable, "-c", SAVES, str(tmp_path), name]) for name in "abc"]
+    assert [task.wait(120) for task in tasks] == [0, 0, 0]
+    last = (tmp_path / "models" / "both").read_text()
+    assert names(tmp_path / "models") == ["both", f"only-{last}"]
+    assert names(tmp_path) == ["file", "models"]
+
+
+def test_a_lock_that_a_process_that_ended_left_stops_nobody(tmp_path):
+    (tmp_path / ".saving-lock").touch()
+    for _ in range(2):
+        with replacing_folder(tmp_path) as fresh:
+            (fresh / "file").touch()
+        assert names(tmp_path) == ["file"]
 
 
 @pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "..", ".", "", "a/b"])
