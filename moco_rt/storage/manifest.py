@@ -67,12 +67,18 @@ def read_tensors(file: str | Path) -> dict[str, NDArray[Any]]:
     """Read all tensors of a safetensors file.
 
     Raises:
-        ValueError: the file is empty, cut off, or no safetensors file.
+        ValueError: the file is empty, cut off, or no safetensors file, or it holds numbers that NumPy has no dtype for,
+            such as bfloat16.
     """
     try:
         tensors: dict[str, NDArray[Any]] = load_file(file)
     except SafetensorError as error:
         raise ValueError(f"{file} must be a whole safetensors file (got {reason(error)})") from error
+    except (TypeError, AttributeError, KeyError) as error:  # in NumPy's words: it has no such dtype
+        raise ValueError(f"{file} must hold tensors of NumPy's dtypes (got {reason(error)})") from error
+    for name, tensor in tensors.items():
+        if tensor.dtype.kind not in "biufc":  # where another library has taught NumPy bfloat16
+            raise ValueError(f"{file} must hold tensors of NumPy's dtypes (got {tensor.dtype} of {shortened(name)})")
     return tensors
 
 

@@ -6,8 +6,11 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from safetensors import torch as torch_file
 from safetensors.numpy import save_file
 
+from moco_rt.storage import manifest
 from moco_rt.storage.manifest import read_manifest, read_tensors, whole
 
 
@@ -45,6 +48,21 @@ def test_tensors_that_are_cut_off_are_refused(tmp_path, one_line_error, kept):
     file.write_bytes(file.read_bytes()[:kept])
     with one_line_error(ValueError, f"{file} must be a whole safetensors file (got "):
         read_tensors(file)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
+def test_tensors_of_dtypes_that_numpy_has_not_are_refused(tmp_path, one_line_error, dtype):
+    file = tmp_path / "a.safetensors"
+    torch_file.save_file({"a": torch.zeros(3), "x": torch.zeros(3).to(dtype)}, file)
+    with one_line_error(ValueError, f"{file} must hold tensors of NumPy's dtypes (got "):
+        read_tensors(file)
+
+
+def test_tensors_of_dtypes_that_another_library_adds_are_refused(tmp_path, one_line_error, monkeypatch):
+    added = np.zeros(3, np.dtype("V2"))
+    monkeypatch.setattr(manifest, "load_file", lambda _: {"x": added})
+    with one_line_error(ValueError, f"{tmp_path} must hold tensors of NumPy's dtypes (got |V2 of x)"):
+        read_tensors(tmp_path)
 
 
 @pytest.mark.parametrize(
