@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 from moco_rt.storage.fields import rebuild
@@ -17,6 +18,24 @@ _SINGULAR = {"rows": "row", "queries": "query"}
 def percent(share: float) -> str:
     """Return a share as a percentage with as many decimals as it has: 0.999 is 99.9%, never 100%."""
     return f"{100 * share:.10g}%"
+
+
+def at_most(share: float) -> str:
+    """Return a share that is not exceeded as a percentage, rounded up: two decimals, of small ones two digits."""
+    return f"{_rounded_up(share):f}%"
+
+
+def all_but(share: float) -> str:
+    """Return what is left of 100% at least where a share is not exceeded, rounded down: 0.00004 leaves 99.9960%."""
+    return f"{100 - _rounded_up(share):f}%"
+
+
+def _rounded_up(share: float) -> Decimal:
+    exact = Decimal(f"{100 * share:.10g}")  # 1 - 0.95 is 5%, not more
+    if not -1 <= share <= 1:  # no share, from a file that was not written by us
+        return exact
+    decimals = min(max(2, 1 - exact.adjusted()), 10) if exact else 2
+    return exact.quantize(Decimal(1).scaleb(-decimals), ROUND_CEILING)
 
 
 @dataclass(frozen=True)
@@ -132,13 +151,19 @@ class Certificate:
         """Return the promise alone, in a line; of each class after the first in one more."""
         return "\n".join(self._promised())
 
+    def expected(self) -> str:
+        """Return the time of a row with and without exits in a line."""
+        form = "" if self.variant == GIVEN else f" in {self.variant}"
+        return (
+            f"expected {1e3 * self.seconds:.3f} ms a {_SINGULAR[self.units]}{form} "
+            f"instead of {1e3 * self.seconds_full:.3f}: {self.speedup:.2f}x"
+        )
+
     def table(self) -> str:
         """Return the promise, and the counts by exit and class, as aligned text."""
-        form = "" if self.variant == GIVEN else f" in {self.variant}"
         lines = [
             *self._promised(),
-            f"expected {1e3 * self.seconds:.3f} ms a {_SINGULAR[self.units]}{form} "
-            f"instead of {1e3 * self.seconds_full:.3f}: {self.speedup:.2f}x",
+            self.expected(),
         ]
         if self.accuracy is not None and self.accuracy_full is not None:
             lines.append(f"accuracy {self.accuracy:.2%}, without exits {self.accuracy_full:.2%}")
@@ -151,7 +176,7 @@ class Certificate:
         lines.append(f"{'exit':<{width}}{'class'[:classes]:>{classes}}{'left':>9}{'wrong':>7}{'at most wrong':>15}")
         lines += [
             f"{count.site:<{width}}{str(count.predicted_class)[:classes]:>{classes}}{count.fired / self.rows:>9.1%}"
-            f"{count.wrong:>7}{count.upper_bound:>15.2%}"
+            f"{count.wrong:>7}{at_most(count.upper_bound):>15}"
             for count in self.exits
         ]
         left = sum(count.fired for count in self.exits)
@@ -169,15 +194,15 @@ class Certificate:
         sure = f"with {percent(1 - self.delta)} confidence"
         if self.alpha is not None:
             return [
-                f"same {self.answer} as the full model for at least {1 - self.alpha:.2%} of {self.units}, {sure} "
+                f"same {self.answer} as the full model for at least {all_but(self.alpha)} of {self.units}, {sure} "
                 f"({self._counted()})"
             ]
         if self.max_drop is not None:
-            shown = f"; shown: {self.drop_bound:.2%}" if self.drop_bound is not None else ""
-            return [f"accuracy lower by at most {self.max_drop:.2%} of rows, {sure}{shown} ({self._counted()})"]
+            shown = f"; shown: {at_most(self.drop_bound)}" if self.drop_bound is not None else ""
+            return [f"accuracy lower by at most {at_most(self.max_drop)} of rows, {sure}{shown} ({self._counted()})"]
         return [f"of the rows to which the full model gives a class, {sure} ({self._counted()}):"] + [
             f"  class {promised.predicted_class}: "
-            + ("nothing promised" if promised.alpha is None else f"at least {1 - promised.alpha:.2%} keep it")
+            + ("nothing promised" if promised.alpha is None else f"at least {all_but(promised.alpha)} keep it")
             + f" ({promised.disagreements} of {promised.rows:,} differ)"
             for promised in self.classes
         ]
@@ -188,4 +213,4 @@ class Certificate:
         counted = f"{self.disagreements} of {self.rows:,} distinct calibration rows differ"
         if self.rows_in_all == self.rows:
             return counted
-        return f"{counted}; of all {self.rows_in_all:,}, copies included, {self.disagreement_in_all:.2%}"
+        return f"{counted}; of all {self.rows_in_all:,}, copies included, {at_most(self.disagreement_in_all)}"

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from moco_rt.certification.certificate import ClassPromise
+from moco_rt.certification.certificate import ClassPromise, all_but
 from moco_rt.statistics.accuracy_drop import drop_bound, drop_sequence
 from moco_rt.statistics.bounds import fixed_sequence, least_disagreement, rows_needed
 from moco_rt.statistics.guarantee import Guarantee
@@ -270,11 +270,11 @@ def what_can_be_certified(guarantee: Guarantee, rows: int) -> Guarantee:
         return guarantee
     weaker = replace(guarantee, max_disagreement=least_disagreement(rows, guarantee.delta))
     _log.warning(
-        "%d distinct calibration rows cannot certify an agreement of %.2f%%: that needs %d at least; certifying %.2f%%",
+        "%d distinct calibration rows cannot certify an agreement of %s: that needs %d at least; certifying %s",
         rows,
-        100 * guarantee.agreement,
+        all_but(guarantee.max_disagreement),
         needed,
-        100 * weaker.agreement,
+        all_but(weaker.max_disagreement),
     )
     return weaker
 

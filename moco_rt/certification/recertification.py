@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moco_rt.certification.certificate import Certificate
+from moco_rt.certification.certificate import Certificate, all_but
 from moco_rt.certification.promises import Accuracy, Confident, Outcomes, PerClass, Promise
 from moco_rt.statistics.bounds import rows_needed
 from moco_rt.statistics.guarantee import Guarantee
@@ -59,10 +59,8 @@ def check_rows(promise: Promise, outcomes: Outcomes, class_names: Sequence[str])
     if isinstance(promise, Confident):
         rows, needed = outcomes.differs.shape[1], rows_needed(promise.guarantee)
         if rows < needed:
-            raise ValueError(
-                f"inputs must have at least {needed} distinct rows to show {promise.guarantee.agreement:.2%} again "
-                f"(got {rows})"
-            )
+            share = all_but(promise.guarantee.max_disagreement)
+            raise ValueError(f"inputs must have at least {needed} distinct rows to show {share} again (got {rows})")
     if isinstance(promise, PerClass):
         assert outcomes.given is not None
         shares = np.array(promise.max_disagreement)

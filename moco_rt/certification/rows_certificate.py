@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from moco_rt.certification.certificate import percent
+from moco_rt.certification.certificate import at_most, percent
 from moco_rt.storage.fields import rebuild
 
 
@@ -64,6 +64,6 @@ class RowsCertificate:
             looked = f" ({drawn})" if self.drawn else ""
             return f"all {self.rows:,} rows were run in full by the model as it was given: no answer differs{looked}"
         return (
-            f"at most {self.differing:,} of {self.rows:,} answers ({self.bound:.2%}) are not those of the model as it "
-            f"was given, with {percent(self.confidence)} confidence: {drawn}"
+            f"at most {self.differing:,} of {self.rows:,} answers ({at_most(self.bound)}) are not those of the model "
+            f"as it was given, with {percent(self.confidence)} confidence: {drawn}"
         )

@@ -10,7 +10,7 @@ from rates import at_most
 
 from moco_rt.certification.exit_scores import ExitScores
 from moco_rt.certification.policy_search import ExitsToSearch, search
-from moco_rt.certification.promises import Accuracy, Confident, Outcomes, PerClass, make_promise
+from moco_rt.certification.promises import Accuracy, Confident, Outcomes, PerClass, make_promise, what_can_be_certified
 from moco_rt.statistics.guarantee import Guarantee
 from moco_rt.studies.costs import Costs
 
@@ -221,3 +221,8 @@ def test_what_is_promised_of_accuracy_is_broken_no_more_often_than_it_says(world
     labels = answers(promise)
     falls = (given == truth).mean() - (labels == truth).mean(axis=1)
     assert broken(promise, labels, given, truth, lambda place: falls[place] <= 0.01) <= at_most(0.05, DRAWS)
+
+
+def test_what_rows_can_show_is_rounded_towards_the_weaker_promise(caplog):
+    what_can_be_certified(Guarantee(0.001, 0.05), 530)  # which show 99.436%
+    assert "cannot certify an agreement of 99.90%: that needs 2995 at least; certifying 99.43%" in caplog.text

@@ -31,6 +31,7 @@ def test_it_says_in_one_sentence_what_holds():
         "at most 247 of 25,000 answers (0.99%) are not those of the model as it was given, with 95% confidence: "
         "3,000 rows were drawn at random and run in full, and 12 of them would have got another answer"
     )
+    assert "at most 3 of 100,000 answers (0.0030%) are" in str(replace(CERTIFICATE, rows=100_000, bound=3e-5))
     in_full = replace(CERTIFICATE, rows=40, drawn=0, disagreements=0, bound=0.0, step=None, in_full=True)
     everything = "all 40 rows were run in full by the model as it was given: no answer differs"
     assert str(in_full) == everything
