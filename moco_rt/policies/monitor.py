@@ -21,7 +21,7 @@ from torch import Tensor
 
 from moco_rt.architectures.tasks import Task
 from moco_rt.policies.policy import Policy
-from moco_rt.statistics.bounds import upper_bound
+from moco_rt.policies.promised import promised_error_rates
 from moco_rt.statistics.e_process import EProcess
 from moco_rt.storage.fields import rebuild
 from moco_rt.storage.manifest import read_json, whole
@@ -97,7 +97,8 @@ def check_rates(rate: float, delta: float) -> None:
 class Monitor:
     """The evidence against every exit of a policy; threads may share it.
 
-    Evidence is about the policy in use: after a step along the path it begins anew.
+    Evidence is about the policy in use and its certificate: after a step along the path, and when the model has been
+    certified again, it begins anew.
 
     Args:
         policy: the policy whose exits are watched.
@@ -134,8 +135,13 @@ class Monitor:
 
     def _begin(self) -> None:
         """Begin with no evidence against the exits in use."""
-        self.step = self._policy.step
+        self.step, self._certificate = self._policy.step, self._policy.certificate
         self.processes = [EProcess(level) for level in promised_error_rates(self._policy)]
+
+    def _follow(self) -> None:
+        """Begin anew where somebody has set another step, or certified the policy again."""
+        if self.step != self._policy.step or self._certificate != self._policy.certificate:
+            self._begin()
 
     @property
     def task(self) -> Task:
@@ -171,8 +177,7 @@ class Monitor:
         """Add wrong and all checked rows, by exit, and tell of every alarm."""
         for place, (wrong, rows) in counts.items():
             with self._counting:
-                if self.step != self._policy.step:  # somebody has set another step
-                    self._begin()
+                self._follow()
                 alarm = self._count(place, wrong, rows) if step == self.step else None
             if alarm is not None and self._on_alarm is not None:
                 self._on_alarm(alarm)
@@ -217,7 +222,9 @@ class Monitor:
 
     def state(self) -> dict[str, Any]:
         """Return the counts that a later monitor of the same policy goes on from: plain numbers, for JSON."""
-        counts = {"rows": [p.rows for p in self.processes], "wrong": [p.wrong for p in self.processes]}
+        with self._counting:
+            self._follow()
+            counts = {"rows": [p.rows for p in self.processes], "wrong": [p.wrong for p in self.processes]}
         return {"rate": self.rate, "delta": self.delta, "step": self.step, **counts}
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -250,18 +257,3 @@ def watch(monitor: Monitor, results: Results, run_full: Callable[[Tensor], Resul
     rows = torch.from_numpy(places)
     given, fast = (logits.to("cpu", torch.float32).numpy() for logits in (run_full(rows).logits, results.logits[rows]))
     monitor.record_checks(exit_rule[places], ~monitor.task.same(given, fast), step)
-
-
-def promised_error_rates(policy: Policy) -> list[float]:
-    """Return the error rate that each exit promises: from the certificate's counts, else the exit's own bound."""
-    certificate = policy.certificate
-    levels = []
-    exits = policy.exits
-    for exit in exits:
-        counts = [] if certificate is None else [count for count in certificate.exits if count.site == exit.site]
-        if certificate is None or not counts:
-            levels.append(exit.bound)
-            continue
-        each = 1 - certificate.delta / len(exits)
-        levels.append(upper_bound(sum(c.wrong for c in counts), sum(c.fired for c in counts), each))
-    return levels

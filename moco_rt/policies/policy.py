@@ -71,9 +71,24 @@ class CertifiedPath:
 
     def exits(self, step: int) -> tuple[Exit, ...]:
         """Return the exits of a policy, by its index on the path."""
-        ramps = zip(self.off_ramps, self.policies.thresholds[step], strict=True)
-        used = [(ramp, levels) for ramp, levels in ramps if not np.isposinf(levels).all()]
+        thresholds = self.policies.thresholds[step]
+        used = [(self.off_ramps[place], thresholds[place]) for place in self._used(step)]
         return tuple(Exit.of(replace(ramp, thresholds=levels), str(ramp.site)) for ramp, levels in used)
+
+    def counts(self, step: int) -> list[tuple[int, int]] | None:
+        """Return how many calibration rows left by each exit of a policy, and how many wrongly; None: it is not known.
+
+        Args:
+            step: the policy's index on the path; its exits are those that `exits` returns.
+        """
+        fired, wrong = self.policies.fired, self.policies.wrong
+        if fired is None or wrong is None:
+            return None
+        return [(int(fired[step, place]), int(wrong[step, place])) for place in self._used(step)]
+
+    def _used(self, step: int) -> list[int]:
+        """Return the places of the off-ramps that a policy uses."""
+        return [place for place, levels in enumerate(self.policies.thresholds[step]) if not np.isposinf(levels).all()]
 
 
 #: Held while a policy is changed; readers take its state, which never changes.
@@ -125,9 +140,18 @@ class Policy:
         self.hidden_size = hidden_size
         self.task = task
         self.state = PolicyState()
-        self.certificate: Certificate | None = None
+        self.certificate = None
         self.path: CertifiedPath | None = None
         self.made_for: dict[str, Any] = {}
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """The promise about the exits that were found; where there is no path, about those there are when it is set."""
+        return self._certificate
+
+    @certificate.setter
+    def certificate(self, certificate: Certificate | None) -> None:
+        self._certificate, self._certified = certificate, self.state
 
     @property
     def exits(self) -> tuple[Exit, ...]:
@@ -150,9 +174,16 @@ class Policy:
 
         Nor where a step behind the last that was certified is in use; steps before it keep the promise as well.
         """
-        if self.certificate is None or self.path is None:
-            return self.certificate is not None
+        if self.certificate is None:
+            return False
+        if self.path is None:
+            return self.state.exits == self._certified.exits and self.state.closed == self._certified.closed
         return self.step is not None and self.step <= self.path.policies.certified and not self.closed
+
+    @property
+    def has_stepped(self) -> bool:
+        """True where a certified step of the path is in use, but not the chosen one, which the certificate counts."""
+        return self.is_certified and self.path is not None and self.step != self.path.policies.chosen
 
     def take_step(self, step: int) -> None:
         """Put another policy of the certified path in place of the exits that there are.

@@ -61,6 +61,7 @@ def save_policy(policy: Policy, directory: str | Path) -> None:
         "closed": sorted(policy.closed),
         "step": policy.step,
         "certificate": None if policy.certificate is None else asdict(policy.certificate),
+        "certified": policy.is_certified,
         "path": None if policy.path is None else _describe_path(policy.path, tensors),
     }
     directory = Path(directory)
@@ -87,15 +88,19 @@ def load_policy(json_file: str | Path, tensors_file: str | Path, expected: Polic
         made_for = _made_for(text, expected, json_file)
         descriptions = list(enumerate(text["exits"]))
         closed, certificate = set(text["closed"]), Certificate.of(text["certificate"])
+        certified = text.get("certified", True) is not False  # earlier files do not say
         task = task_from(text.get("task", "single_label"))  # version 1 knew no other
     policy = Policy(expected.sites, expected.num_classes, expected.hidden_size, task)
+    policy.certificate = certificate  # of other exits than follow, unless it is said again
     with whole(tensors_file):
         for place, about in descriptions:
             policy.add(_exit(about, f"exits.{place}", tensors))
         policy.path = _path(text["path"], tensors) if text["version"] == VERSION else None
+    if certified:
+        policy.certificate = certificate
     policy.close(closed)
     policy.state = replace(policy.state, step=text.get("step"))
-    policy.made_for, policy.certificate = made_for, certificate
+    policy.made_for = made_for
     return policy
 
 

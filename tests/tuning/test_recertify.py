@@ -208,3 +208,16 @@ def test_the_path_is_saved_with_its_fresh_counts(fast, tmp_path):
     for name in ("disagreements", "fired", "wrong"):
         np.testing.assert_array_equal(getattr(loaded.path.policies, name), getattr(now, name))
     assert (loaded.path.policies.rows, loaded.path.policies.certified) == (now.rows, now.certified)
+
+
+def test_a_monitor_begins_anew_although_the_step_is_the_same(fast, tmp_path):
+    fast.policy.certificate = Certificate(0.2, 0.05, 1000, 2, 1.0, 0.6, ())
+    step = recertify(fast, make_texts(400)).new_step
+    monitor = fast.monitor(rate=1.0)
+    fast.predict(make_texts(50, seed=1))
+    assert sum(monitor.state()["rows"]) > 0
+    assert recertify(fast, make_texts(800, seed=2)).new_step == step
+    fast.save_pretrained(tmp_path)
+    loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
+    for model in (fast, loaded):
+        assert sum(model.monitor(rate=1.0).state()["rows"]) == 0

@@ -22,6 +22,7 @@ from moco_rt.policies.findings import SearchReport
 from moco_rt.policies.fingerprints import check_made_for, loading_identity, model_identity, numeric_form
 from moco_rt.policies.monitor import Alarm, Monitor, watch
 from moco_rt.policies.policy import Exit, Policy, PolicyState
+from moco_rt.policies.promised import describe_promise
 from moco_rt.quantization.hf_quantizer import is_int8
 from moco_rt.runtime import checkpoints
 from moco_rt.runtime.backed_module import BackedModule
@@ -155,12 +156,14 @@ class EarlyExitClassifier(WithGiven, PipelineModel, BackedModule):
         raise NotImplementedError
 
     def report(self) -> str:
-        """Return the layers in int8, the certificate as a table, the forms that were tried, where answers change."""
-        certificate, path, report = self.policy.certificate, self.policy.path, self.search_report
-        lines = [describe(self.model)] if is_int8(self.model) else []
-        if certificate is not None and not self.policy.is_certified:
-            lines.append("other exits are in use than were certified: nothing is promised of them, but of these:")
-        lines.append("no certificate" if certificate is None else certificate.table())
+        """Return the layers in int8, the certificate as a table, the forms that were tried, where answers change.
+
+        Where another certified step is in use than was chosen it has that step's own counts and time, and no table.
+        """
+        path, report = self.policy.path, self.search_report
+        lines = [*([describe(self.model)] if is_int8(self.model) else []), describe_promise(self.policy)]
+        if self.policy.has_stepped:  # what else there is to say is about the chosen step
+            return "\n".join(lines)
         lines += [] if path is None else path.policies.compare_variants()
         return "\n".join([*lines, *([] if report is None else report.remarks.splitlines())])
 
