@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from moco_rt.architectures.registry import check_classifier
 from moco_rt.storage.reasons import named_reason
@@ -20,7 +22,7 @@ _REFUSALS = (AttributeError, IndexError, TypeError)
 
 
 class OwnForward:
-    """A model of any family, as `transformers` calls it.
+    """A model of any family, as `transformers` calls it; a row is answered as it is alone, whatever its batch.
 
     Raises:
         TypeError: model is not a Hugging Face classifier of texts or images.
@@ -32,9 +34,10 @@ class OwnForward:
         self.num_classes: int = model.config.num_labels
         self.max_seqlen = _max_seqlen(model)
         # Padding changes what a model answers that looks for a row's last token by the id of padding, or that always
-        # reads the last place.
+        # reads the last place, or whose parts mix tokens without a mask.
         self._pad_id: int | None = getattr(model.config, "pad_token_id", None)
-        self._row_by_row = getattr(model.config, "summary_type", None) == "last"
+        self._reads_padding = getattr(model.config, "summary_type", None) == "last"
+        self._tried_width = 0  # up to which padding was seen to change nothing
 
     @property
     def device(self) -> torch.device:
@@ -52,15 +55,18 @@ class OwnForward:
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask.long()}
         if token_type_ids is not None and self._takes("token_type_ids"):
             inputs["token_type_ids"] = token_type_ids
-        if self._pad_id is not None and not self._row_by_row:
+        lengths = attention_mask.long().sum(dim=1)
+        if self._pad_id is None:  # without which several rows are refused
+            groups = list(torch.arange(len(lengths), device=lengths.device).split(1))
+        elif bool((lengths == input_ids.shape[1]).all()):
+            return self._called(inputs)
+        elif self._answers_padded_rows(inputs, lengths):
             inputs["input_ids"] = input_ids.masked_fill(attention_mask == 0, self._pad_id)
             return self._called(inputs)
-        lengths = attention_mask.long().sum(dim=1).tolist()
-        rows = [
-            {name: tensor[row : row + 1, :length] for name, tensor in inputs.items()}
-            for row, length in enumerate(lengths)
-        ]
-        return torch.cat([self._called(row) for row in rows])
+        else:
+            groups = [(lengths == length).nonzero()[:, 0] for length in lengths.unique()]
+        cut = [{name: tensor[rows, : int(lengths[rows[0]])] for name, tensor in inputs.items()} for rows in groups]
+        return torch.cat([self._called(rows) for rows in cut])[torch.cat(groups).argsort()]
 
     def logits_of_images(self, pixel_values: Tensor) -> Tensor:
         """Logits (rows, C) of images (rows, channels, height, width).
@@ -70,6 +76,49 @@ class OwnForward:
         """
         refusals = (*_REFUSALS, RuntimeError, ValueError)  # where it has no place for images of this size
         return self._called({"pixel_values": pixel_values.to(self._model.dtype)}, refusals)
+
+    def _answers_padded_rows(self, inputs: dict[str, Tensor], lengths: Tensor) -> bool:
+        """Tell whether padding changes nothing, as a row of this batch shows alone and padded to twice its width.
+
+        That is tried at the first batch with padding, and again at one that is wider than what was tried.
+        """
+        width = inputs["input_ids"].shape[1]
+        if not self._reads_padding and width > self._tried_width:
+            row, wide = int(lengths.argmin()), min(2 * width, self.max_seqlen)
+            alone = {name: tensor[row : row + 1, : int(lengths[row])] for name, tensor in inputs.items()}
+            fill = {"input_ids": self._pad_id}
+            padded = {name: pad(t, (0, wide - t.shape[1]), value=fill.get(name, 0)) for name, t in alone.items()}
+            try:
+                expected = self._seen(alone)
+            except Exception:  # the batch fails, too, and says why
+                return True
+            try:
+                found = self._seen(padded)
+                self._reads_padding = not all(map(_are_same, expected, found))
+            except Exception:  # models fail in ways of their own
+                self._reads_padding = True
+            self._tried_width = wide
+        return not self._reads_padding
+
+    def _seen(self, inputs: dict[str, Tensor]) -> list[Tensor]:
+        """Return what a row shows: (1, C) logits, and (S, D) hidden states where the model has a part that makes them.
+
+        Logits may be alike whatever is read: of a head that was not trained.
+        """
+        hidden: list[Tensor] = []
+
+        def keep(_module: Any, _inputs: Any, output: Any) -> None:
+            states = next(iter(output.values())) if isinstance(output, Mapping) else output[0]
+            if isinstance(states, Tensor) and states.ndim == 3 and states.shape[:2] == inputs["input_ids"].shape:
+                hidden[:] = [states[0]]
+
+        base = self._model.base_model
+        handles = [] if base is self._model else [base.register_forward_hook(keep)]
+        try:
+            return [self._called(inputs), *hidden]
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def _takes(self, name: str) -> bool:
         """Tell whether the forward takes an argument; one that takes any may hand it on to those of base classes."""
@@ -93,6 +142,12 @@ class OwnForward:
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(f"the model's own forward must return logits of shape {expected} (got {got})")
         return logits
+
+
+def _are_same(expected: Tensor, found: Tensor) -> bool:
+    """Tell whether the first vectors of `found` (any, D) are those expected (n, D), to rounding in their dtype."""
+    error = (found[: len(expected)] - expected).float().norm(dim=1)
+    return bool((error <= torch.finfo(expected.dtype).eps ** 0.5 * expected.float().norm(dim=1)).all())
 
 
 def _max_seqlen(model: Any) -> int:
