@@ -38,6 +38,7 @@ def narrow(model: Any, batches: Sequence[Batch], width: float, heads: int = 1) -
     Raises:
         ValueError: its layers cannot be made narrower, or not to this width.
     """
+    model = _with_own_layers(model)
     halves = sub_layers(model, heads, _NEURONS)
     if width == 1:
         return _cut(model, halves, [torch.arange(half.units, device=model.device) for half in halves])
@@ -49,6 +50,13 @@ def narrow(model: Any, batches: Sequence[Batch], width: float, heads: int = 1) -
     removed = _share_out(halves, removals, losses, budget)
     kept = [each.kept(count) for each, count in zip(removals, removed, strict=True)]
     return _cut(_rebuild(model, halves, kept, batches), halves, kept)
+
+
+def _with_own_layers(model: Any) -> Any:
+    """Return a copy of a model whose layers share no modules and no weights, as each is cut and solved by itself."""
+    found = smaller(model, Widths.of(model)).model
+    found.load_state_dict(model.state_dict())
+    return found
 
 
 def _measure(model: Any, halves: Sequence[SubLayer], batches: Sequence[Batch]) -> tuple[list[Removals], list[float]]:

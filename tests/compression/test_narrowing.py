@@ -60,3 +60,29 @@ def test_a_sub_layer_that_gives_nothing_goes_first(tiny_bert, word_tokenizer, go
     small = compress(model, TEXTS, tokenizer=word_tokenizer, width=0.7, sparsity=0.5, epochs=epochs)
     assert small.config.neurons[0] == 16
     assert_runs(small, word_tokenizer)
+
+
+def shared_module(model):
+    layers = model.bert.encoder.layer
+    layers[1] = layers[0]
+
+
+def shared_weights(model):
+    first, second = model.bert.encoder.layer[:2]
+    second.output.dense.weight = first.output.dense.weight
+    second.attention.output.dense.bias = first.attention.output.dense.bias
+
+
+@pytest.mark.parametrize("share", [shared_module, shared_weights])
+@pytest.mark.parametrize("dials", [{"width": 0.6}, {"width": 0.6, "sparsity": 0.5}, {"sparsity": 0.5}], ids=str)
+def test_layers_that_share_are_cut_each_by_itself(tiny_bert, word_tokenizer, share, dials):
+    shared, own = tiny_bert(3), tiny_bert(3)
+    share(shared)
+    own.load_state_dict(shared.state_dict())
+    before = {name: tensor.clone() for name, tensor in shared.state_dict().items()}
+    found, expected = (compress(each, TEXTS, tokenizer=word_tokenizer, epochs=0, **dials) for each in (shared, own))
+    assert found.describe() == expected.describe()
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(found.state_dict()[name], tensor), name
+    for name, tensor in before.items():
+        assert torch.equal(shared.state_dict()[name], tensor), name
