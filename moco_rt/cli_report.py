@@ -19,6 +19,7 @@ def report(
     from moco_rt.cascades.cascade import Cascade
     from moco_rt.cascades.cascade_files import is_cascade
     from moco_rt.policies.findings import SearchReport
+    from moco_rt.policies.promised import describe_promise
     from moco_rt.ranking.policy import JSON as RANKING
     from moco_rt.reports.page import report_page
     from moco_rt.runtime.checkpoints import FINDINGS
@@ -28,13 +29,18 @@ def report(
         raise ValueError(f"{model} must give labels for a page (got a reranker: its report() says what is promised)")
     file = model / FINDINGS
     if is_cascade(model):
-        certificate = Cascade.from_pretrained(model).certificate
+        cascade = Cascade.from_pretrained(model)
+        certificate, promised = cascade.certificate, "" if cascade.certificate is None else cascade.certificate.table()
     else:
-        certificate = class_of(model).from_pretrained(model).policy.certificate
+        policy = class_of(model).from_pretrained(model).policy
+        certificate, promised = policy.certificate, describe_promise(policy)
     if certificate is None or not file.exists():
-        raise ValueError(f"{model} must be a directory that accelerate wrote (it has no {FINDINGS})")
+        raise ValueError(
+            f"{model} must be a directory that accelerate wrote (it has no {FINDINGS}, as cascades that were certified "
+            "again have none)"
+        )
     out = out or model / "report.html"
-    out.write_text(report_page(model.resolve().name, certificate, SearchReport.load(file)), encoding="utf-8")
+    out.write_text(report_page(model.resolve().name, promised, SearchReport.load(file)), encoding="utf-8")
     print(out)
 
 

@@ -130,7 +130,7 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     assert model.policy.certificate is not None
     assert model.search_report is not None
-    page = report_page("moco-rt demo", model.policy.certificate, model.search_report)
+    page = report_page("moco-rt demo", model.policy.certificate.table(), model.search_report)
     (out / "report.html").write_text(page, encoding="utf-8")
     draw_exits(comparison, task.model.config.id2label).savefig(out / "exits.png", dpi=120)
     return comparison

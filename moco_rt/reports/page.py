@@ -11,20 +11,19 @@ from jinja2 import Template
 from matplotlib.figure import Figure
 
 from moco_rt.analysis.knn_graph import draw_knn_graph
-from moco_rt.certification.certificate import Certificate
 from moco_rt.policies.findings import SearchReport
 from moco_rt.reports.plots import draw_exits_by_length, draw_paths, draw_reliability
 
 _TEMPLATE = Path(__file__).with_name("page.html.jinja")
 
 
-def report_page(name: str, certificate: Certificate, findings: SearchReport) -> str:
+def report_page(name: str, promised: str, findings: SearchReport) -> str:
     """Render the page.
 
     Args:
         name: the model's name.
-        certificate: the certificate of its policy.
-        findings: the search that found the policy.
+        promised: what is promised of it, as text.
+        findings: the search that found its policy.
     """
     pictures = [
         (
@@ -54,7 +53,7 @@ def report_page(name: str, certificate: Certificate, findings: SearchReport) -> 
             ]
     template = Template(_TEMPLATE.read_text(encoding="utf-8"), autoescape=True, trim_blocks=True)
     shown = [{"text": text, "png": _png(figure)} for figure, text in pictures]
-    page: str = template.render(name=name, table=certificate.table(), remarks=findings.remarks, pictures=shown)
+    page: str = template.render(name=name, table=promised, remarks=findings.remarks, pictures=shown)
     return page
 
 

@@ -28,6 +28,7 @@ from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.classifiers.comparison import PathScorer
 from moco_rt.studies.splits import first_of_equals, without_copies
 from moco_rt.tuning.recertify_cascade import recertify_cascade
+from moco_rt.tuning.search_report import describe_fresh_rows
 
 
 def recertify(
@@ -45,8 +46,8 @@ def recertify(
     certified as it is, or refused.
 
     Args:
-        model: what `accelerate` returned or `from_pretrained` loaded; its policy, with the counts along its path, and
-            certificate are changed.
+        model: what `accelerate` returned or `from_pretrained` loaded; its policy, with the counts along its path, its
+            certificate and its search report are changed; a cascade has no report from then on.
         inputs: rows that neither the search nor the fine-tuning has seen, as for `accelerate`; equal ones are one unit.
         labels: true classes; with the promise "accuracy" they are needed.
         columns: see `accelerate`.
@@ -97,6 +98,8 @@ def recertify(
     )
     found = Recertification(policy.certificate, new, policy.step, steps[taken])
     policy.path = _tested(path, scores, exits, differs, (steps[last], steps[taken]))
+    lengths = model.lengths_of(rows)
+    model.search_report = describe_fresh_rows(policy.path, new, scores, lengths, model.class_names)
     policy.take_step(steps[taken])
     policy.certificate = new
     return found

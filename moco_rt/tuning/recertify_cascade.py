@@ -74,6 +74,7 @@ def recertify_cascade(
         disagreement_in_all=in_all.share(differs),
     )
     cascade.certificate = new
+    cascade.search_report = None  # it is about the rows of before
     return Recertification(old, new, None, None)
 
 

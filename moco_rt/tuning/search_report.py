@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moco_rt.certification.certificate import Certificate
 from moco_rt.certification.exit_scores import ExitScores
 from moco_rt.certification.selection import ExitCandidates, Selection, trace
 from moco_rt.policies.conditions import OffRamp
 from moco_rt.policies.findings import SAMPLE, SearchReport
+from moco_rt.policies.policy import CertifiedPath
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.studies.baselines import all_baselines
 from moco_rt.studies.leaving import compare_probabilities
@@ -38,9 +41,6 @@ def describe_search(
     scores = score_exits(off_ramps, rows, found.task)
     exits = scores.exit_of_row(chosen.thresholds)
     names = [str(model.config.id2label[c]) for c in range(model.policy.num_classes)]
-    labels, predicted = rows.labels, scores.group
-    if not found.task.has_labels:
-        names, labels, predicted = ["row"], np.zeros_like(labels), scores.wrong[:-1].astype(np.int64)
     # A bag of tokens reads no feature that could be drawn.
     last = next((off_ramp for off_ramp in reversed(off_ramps) if isinstance(off_ramp, OffRamp)), None)
     remarks = _worst_groups(rows.lengths, scores, exits, names)
@@ -49,7 +49,6 @@ def describe_search(
         remarks.append(str(compared))
     return SearchReport(
         sites=[str(off_ramp.site) for off_ramp in off_ramps],
-        class_names=names,
         seconds_full=certificate.seconds_full,
         paths={
             "search": chosen.path.operating_points(),
@@ -59,13 +58,55 @@ def describe_search(
         alpha=certificate.alpha,
         exits=exits,
         lengths=rows.lengths,
-        labels=labels,
-        predicted=predicted,
         scores=scores.score,
+        **_answers(scores, names),
         remarks="\n".join(remarks),
         variants={each.variant: each.point_without_exits() for each in variants},
         sample=np.empty((0, 1), np.float32) if last is None else rows.feature(str(last.site), last.feature)[:SAMPLE],
     )
+
+
+def describe_fresh_rows(
+    path: CertifiedPath,
+    certificate: Certificate,
+    scores: ExitScores,
+    lengths: NDArray[np.int64],
+    class_names: Sequence[str],
+) -> SearchReport:
+    """Describe what fresh rows say of a path that they have certified again: nothing was searched, nothing compared.
+
+    Args:
+        path: the path, with the counts of these rows.
+        certificate: theirs.
+        scores: those of the n rows by all exits of the path.
+        lengths: (n,) tokens.
+        class_names: of the model.
+    """
+    thresholds = path.policies.thresholds[path.policies.chosen]
+    used = [place for place, levels in enumerate(thresholds) if not np.isposinf(levels).all()]
+    scores = scores.at(used)
+    exits = scores.exit_of_row(thresholds[used])
+    return SearchReport(
+        sites=[str(path.off_ramps[place].site) for place in used],
+        seconds_full=certificate.seconds_full,
+        paths={"path, on fresh rows": path.policies.operating_points()},
+        chosen=np.array([certificate.seconds, certificate.disagreements / certificate.rows]),
+        alpha=certificate.alpha,
+        exits=exits,
+        lengths=lengths,
+        scores=scores.score,
+        **_answers(scores, class_names),
+        remarks="\n".join(_worst_groups(lengths, scores, exits, class_names)),
+        sample=np.empty((0, 1), np.float32),
+    )
+
+
+def _answers(scores: ExitScores, class_names: Sequence[str]) -> dict[str, Any]:
+    """Return the fields of a `SearchReport` that are about labels, or where there are none about right and wrong."""
+    if scores.given is None:
+        rows = np.zeros(scores.rows, np.int64)
+        return {"class_names": ["row"], "labels": rows, "predicted": scores.wrong[:-1].astype(np.int64)}
+    return {"class_names": class_names, "labels": scores.given, "predicted": scores.group}
 
 
 def describe_cascade_search(
@@ -85,16 +126,14 @@ def describe_cascade_search(
     assert scores.given is not None  # tiers choose one label
     return SearchReport(
         sites=sites,
-        class_names=class_names,
         seconds_full=certificate.seconds_full,
         paths={"search": chosen.path.operating_points()},
         chosen=np.array([certificate.seconds, certificate.disagreements / certificate.rows]),
         alpha=certificate.alpha,
         exits=exits,
         lengths=lengths,
-        labels=scores.given,
-        predicted=scores.group,
         scores=scores.score,
+        **_answers(scores, class_names),
         sample=np.empty((0, 1), np.float32),
         remarks="\n".join([*chosen.path.compare_variants(), *_worst_groups(lengths, scores, exits, class_names)]),
         variants={each.variant: each.point_without_exits() for each in forms},

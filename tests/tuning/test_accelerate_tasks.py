@@ -173,7 +173,7 @@ def test_the_report_has_a_page(found, tmp_path):
     report = SearchReport.load(tmp_path / "report.safetensors")
     assert list(report.paths) == ["search"]
     assert report.remarks == fast.search_report.remarks
-    page = report_page("a model", fast.policy.certificate, report)
+    page = report_page("a model", fast.policy.certificate.table(), report)
     assert f"same {fast.policy.certificate.answer} as" in page
 
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from path_samples import CLASSES, STEPS, with_path
+from path_samples import CLASSES, HIDDEN, STEPS, with_path
 
-from moco_rt import EarlyExitTextClassificationModel, recertify
+from moco_rt import EarlyExitTextClassificationModel, LinearCondition, cli, recertify
 from moco_rt.certification.certificate import Certificate, ClassPromise
 from moco_rt.certification.policy_path import NOT_TESTED
+from moco_rt.reports.page import report_page
 from moco_rt.statistics.bounds import fixed_sequence
 from moco_rt.statistics.guarantee import Guarantee
 
@@ -221,3 +222,45 @@ def test_a_monitor_begins_anew_although_the_step_is_the_same(fast, tmp_path):
     loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
     for model in (fast, loaded):
         assert sum(model.monitor(rate=1.0).state()["rows"]) == 0
+
+
+def test_the_report_is_about_the_fresh_rows(fast, tmp_path):
+    texts = make_texts(400)
+    fast.search_report = None
+    found = recertify(fast, texts)
+    report = fast.search_report
+    report.check()
+    prediction = fast.predict(texts)
+    differs, labels = differing(fast, texts)
+    assert report.chosen.tolist() == [found.new.seconds, differs[found.new_step].mean()]
+    assert report.sites == [exit.site for exit in fast.policy.exits]
+    assert ((report.exits < len(report.sites)) == (prediction.exit_site >= 0).numpy()).all()
+    assert (report.labels == labels.numpy()).all()
+    assert report.lengths.tolist() == [len(row) for row in fast.tokenizer(texts)["input_ids"]]
+    assert list(report.paths) == ["path, on fresh rows"]
+    assert report.paths["path, on fresh rows"][:, 1].tolist() == differs.mean(axis=1).tolist()
+    assert fast.report().endswith(report.remarks)
+    fast.save_pretrained(tmp_path)
+    loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path).search_report
+    assert report_page("model", "", loaded).count("<img") == 3
+
+
+def test_a_path_whose_chosen_policy_has_no_exits_has_a_report_too(fast):
+    fast.policy.path.policies.seconds[:] = np.arange(1.0, STEPS + 1)
+    assert recertify(fast, make_texts(400)).new_step == 0
+    fast.search_report.check()
+    assert report_page("model", "", fast.search_report).count("<img") == 1
+
+
+@pytest.mark.parametrize("change", ["a rule", "a step"])
+def test_the_page_speaks_of_the_exits_in_use(fast, tmp_path, change):
+    assert recertify(fast, make_texts(400)).new_step > 1
+    if change == "a rule":
+        fast.add_rule(LinearCondition(np.zeros(HIDDEN, np.float32), 1.0, 0.0, 0.05), 0, "embeddings")
+        said = "other exits are in use than were certified: nothing is promised of them"
+    else:
+        fast.policy.take_step(1)
+        said = "step 1 of the path is in use"
+    fast.save_pretrained(tmp_path)
+    assert cli.main(["report", str(tmp_path)]) == 0
+    assert said in (tmp_path / "report.html").read_text(encoding="utf-8")

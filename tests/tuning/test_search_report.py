@@ -41,7 +41,7 @@ def test_a_report_names_worst_groups_and_what_becomes_of_probabilities(tmp_path)
     assert of_probabilities[2].startswith("expected calibration error: ")
     assert fast.report().endswith(fast.search_report.remarks)
     fast.search_report.save(tmp_path / "report.safetensors")
-    page = report_page("a model", fast.policy.certificate, SearchReport.load(tmp_path / "report.safetensors"))
+    page = report_page("a model", fast.policy.certificate.table(), SearchReport.load(tmp_path / "report.safetensors"))
     assert lengths in page
     for exit in fast.policy.exits:
         assert exit.condition.log_odds.shape == (2, 2)
