@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from moco_rt.analysis.columns import PackedColumn
 from moco_rt.policies.conditions import LinearCondition, LinearRule, check_feature
+from moco_rt.statistics.arguments import check_share
 from moco_rt.statistics.bounds import allowed_errors, neyman_pearson_threshold, rows_needed, wrong_exit_bound
 from moco_rt.statistics.guarantee import Guarantee
 
@@ -135,9 +136,8 @@ class AnalyticsEngine:
             NoSufficientRuleError: at this max_error the rule would settle too few rows to be of use, or the rows
                 fitted on are all of one class.
         """
-        for name, value in (("max_error", max_error), ("confidence", confidence)):
-            if not 0 < value < 1:
-                raise ValueError(f"{name} must be inside (0, 1) (got {value})")
+        check_share("max_error", max_error)
+        check_share("confidence", confidence)
         # Copies of a row on both sides of the split, or counted as new ones, would promise what nobody has seen.
         distinct = _first_of_equals(self.features)
         features, is_class = self.features[distinct], self._is_class(target, class_value)[distinct]

@@ -18,9 +18,10 @@ from moco_rt.cascades.comparison import CascadeComparison, answer_parts
 from moco_rt.cascades.monitor import CascadeMonitor
 from moco_rt.cascades.padded import answer_padded
 from moco_rt.cascades.prediction import predict_parts, row_names
+from moco_rt.cascades.promised import WithPromise
 from moco_rt.cascades.queues import Finished, TierQueues
 from moco_rt.cascades.streaming import stream_answers
-from moco_rt.cascades.tier import Tier, TierLike, align_classes
+from moco_rt.cascades.tier import Tier, TierLike, align_classes, read_thresholds
 from moco_rt.certification.certificate import Certificate
 from moco_rt.certification.these_rows import RowsWish
 from moco_rt.inputs.texts import Texts, iter_texts, list_texts
@@ -39,7 +40,7 @@ _FULL = 64
 announce_to_pipelines("moco_rt_cascade", "Cascade")
 
 
-class Cascade(PipelineModel, torch.nn.Module):
+class Cascade(WithPromise, PipelineModel, torch.nn.Module):
     """Classifiers one after the other: a row is answered by the first that is sure enough, at the latest by the last.
 
     A tier is sure of a row that leaves by one of its own exits, or whose highest probability, at the tier's
@@ -57,7 +58,7 @@ class Cascade(PipelineModel, torch.nn.Module):
 
     Attributes:
         tiers: the tiers, see `Tier`.
-        certificate: the promise about all of them together; None: nothing is promised.
+        certificate: the promise about all of them together, see `is_certified`; None: nothing is promised.
         search_report: of the search for the certificate, for the page of `moco-rt report`; None: there was none.
         watched_by: the monitor that `monitor` has set; None: nothing watches it.
         config: the last tier's.
@@ -77,22 +78,17 @@ class Cascade(PipelineModel, torch.nn.Module):
     ):
         super().__init__()
         aligned = align_classes([Tier.of(tier, max_length) for tier in tiers])
-        if len(thresholds) != len(aligned) - 1:
-            raise ValueError(
-                f"thresholds must be one for each tier but the last, {len(aligned) - 1} (got {len(thresholds)})"
-            )
-        classes = len(aligned[-1].class_names or ())
-        levels = [_threshold_of_class(threshold, classes) for threshold in thresholds]
+        levels = read_thresholds(thresholds, len(aligned) - 1, len(aligned[-1].class_names or ()))
         self._set([*(replace(t, thresholds=level) for t, level in zip(aligned, levels, strict=False)), aligned[-1]])
 
     def _set(self, tiers: list[Tier], certificate: Certificate | None = None) -> None:
         self.tiers = align_classes(tiers)
+        self.watched_by: CascadeMonitor | None = None
         self.certificate = certificate
         for tier in tiers:
             if certificate is not None and tier.tokenizer is not None:
                 tier.model.certified_elsewhere = True  # it must stay what the certificate speaks of
         self.search_report: SearchReport | None = None
-        self.watched_by: CascadeMonitor | None = None
         self.models = torch.nn.ModuleList([tier.model for tier in tiers if isinstance(tier.model, torch.nn.Module)])
         self.config = tiers[-1].model.config
 
@@ -252,7 +248,10 @@ class Cascade(PipelineModel, torch.nn.Module):
         It goes on from what a monitor before it, such as one that was loaded, has seen.
         """
         before = self.watched_by
-        self.watched_by = CascadeMonitor(self.tiers, self.certificate, rate, on_alarm, delta=delta, seed=seed)
+        known = self.is_certified
+        self.watched_by = CascadeMonitor(
+            self.tiers, self.certificate, rate, on_alarm, delta=delta, seed=seed, is_certified=known
+        )
         if before is not None:
             self.watched_by.go_on_from(before)
         return self.watched_by
@@ -264,7 +263,7 @@ class Cascade(PipelineModel, torch.nn.Module):
             for number, tier in enumerate(self.tiers)
             if tier.tokenizer is not None and is_int8(tier.model.model)
         ]
-        lines.append("no certificate" if self.certificate is None else self.certificate.table())
+        lines.append(self.promised())
         if self.search_report is not None and self.search_report.remarks:
             lines.append(self.search_report.remarks)
         return "\n".join(lines)
@@ -275,7 +274,8 @@ class Cascade(PipelineModel, torch.nn.Module):
         Raises:
             ValueError: a tier is a function, or a rule of one a plain callable: they have no form on disk.
         """
-        cascade_files.save(directory, self.tiers, self.certificate, self.watched_by, self.search_report)
+        certified = self.is_certified
+        cascade_files.save(directory, self.tiers, self.certificate, self.watched_by, self.search_report, certified)
 
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> Cascade:
@@ -284,15 +284,9 @@ class Cascade(PipelineModel, torch.nn.Module):
         Raises:
             ValueError: the directory holds none, or one of another version.
         """
-        cascade = cls.of(*cascade_files.load(directory))
+        tiers, certificate, certified = cascade_files.load(directory)
+        cascade = cls.of(tiers, certificate)
+        cascade._certified = cascade._certified if certified else None
         cascade.search_report = cascade_files.load_report(directory)
-        cascade.watched_by = cascade_files.load_monitor(directory, cascade.tiers, cascade.certificate)
+        cascade.watched_by = cascade_files.load_monitor(directory, tiers, certificate, certified)
         return cascade
-
-
-def _threshold_of_class(threshold: float | Sequence[float], classes: int) -> Tensor:
-    """Return (classes,) float32 thresholds from one number, or from one for each class."""
-    levels = torch.as_tensor(threshold, dtype=torch.float32, device="cpu")
-    if levels.shape not in ((), (classes,)) or levels.isnan().any():
-        raise ValueError(f"a threshold must be a number, or one for each of {classes} classes (got {threshold})")
-    return levels.expand(classes).clone()

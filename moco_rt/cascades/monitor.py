@@ -15,6 +15,8 @@ from torch import Tensor
 from moco_rt.cascades.tier import Tier, TierOutput
 from moco_rt.certification.certificate import Certificate
 from moco_rt.policies.monitor import Alarm, check_rates
+from moco_rt.policies.promised import certified_places
+from moco_rt.statistics.arguments import whole_number
 from moco_rt.statistics.bounds import upper_bound
 from moco_rt.statistics.e_process import EProcess
 
@@ -56,6 +58,8 @@ class CascadeMonitor:
         on_alarm: called when a way out has been closed.
         delta: chance of a false alarm, ever, of any way out; None: that of the certificate.
         seed: of the choice of rows.
+        is_certified: whether the certificate is about the ways out in use; else exits that were added by hand are held
+            to their own bounds.
 
     Attributes:
         ways: the ways out.
@@ -74,6 +78,7 @@ class CascadeMonitor:
         *,
         delta: float | None = None,
         seed: int = 0,
+        is_certified: bool = True,
     ):
         if certificate is None:
             raise ValueError("cascade must have a certificate to be watched, which accelerate finds (it has none)")
@@ -81,19 +86,30 @@ class CascadeMonitor:
         check_rates(rate, delta)
         self.rate, self.delta = rate, delta
         self._tiers, self._on_alarm = tiers, on_alarm
-        self.ways = ways_out(tiers)
-        if not self.ways:
+        if not ways_out(tiers):
             raise ValueError("cascade must have a way out before the last tier's end to be watched (it has none)")
-        self.processes = [EProcess(self._promised(certificate, place)) for place in range(len(self.ways))]
-        self._random = np.random.default_rng(seed)
+        self._random = np.random.default_rng(whole_number("seed", seed))
         self._counting = threading.Lock()
+        self.begin(certificate, is_certified)
+
+    def begin(self, certificate: Certificate, is_certified: bool = True) -> None:
+        """Begin with no evidence against the ways out in use, by what a certificate counted."""
+        with self._counting:
+            self._certificate = certificate
+            self.ways = ways_out(self._tiers)
+            levels = [self._promised(certificate, place, is_certified) for place in range(len(self.ways))]
+            self.processes = [EProcess(level) for level in levels]
 
     def site(self, way: int) -> str:
         """Return the name of a way out, as the certificate calls it."""
         return self.ways[way].site(self._tiers)
 
-    def _promised(self, certificate: Certificate, way: int) -> float:
-        """Return the share of wrong rows that a way out has at most, by what the certificate counted."""
+    def _promised(self, certificate: Certificate, way: int, is_certified: bool) -> float:
+        """Return the share of wrong rows that a way out has at most, by what the certificate counted, or its bound."""
+        tier, place = self.ways[way]
+        exits = self._tiers[tier].model.policy.exits if place != _END else ()
+        if exits and place not in certified_places(exits, is_certified):
+            return min(_HIGHEST, float(exits[place].bound))
         counts = [count for count in certificate.exits if count.site == self.site(way)]
         wrong, fired = (sum(getattr(count, name) for count in counts) for name in ("wrong", "fired"))
         return min(_HIGHEST, upper_bound(wrong, fired, 1 - certificate.delta / len(self.ways))) if fired else _HIGHEST
@@ -106,6 +122,7 @@ class CascadeMonitor:
             answers: those to n rows.
             run_full: the last tier's logits for some of the rows, by their places, without exits.
         """
+        ways = self.ways
         way_of_row = self._way_of_row(number, answers)
         places = np.flatnonzero(way_of_row >= 0)
         with self._counting:
@@ -116,7 +133,8 @@ class CascadeMonitor:
         wrong = answers.logits[torch.from_numpy(places)].argmax(dim=1).numpy() != full
         for way in np.unique(way_of_row[places]).tolist():
             of_way = wrong[way_of_row[places] == way]
-            self._add(way, int(of_way.sum()), len(of_way))
+            if ways is self.ways:  # else the cascade has been certified again meanwhile
+                self._add(way, int(of_way.sum()), len(of_way))
 
     def _way_of_row(self, number: int, answers: TierOutput) -> NDArray[np.int64]:
         """Return the way out of each row that a tier has answered early, and -1 of all others: (n,) int64."""
@@ -182,7 +200,9 @@ class CascadeMonitor:
             process.rows, process.wrong = rows, wrong
 
     def go_on_from(self, before: CascadeMonitor) -> None:
-        """Take over what a monitor of the same tiers has seen, of the ways out that are still there."""
+        """Take over what a monitor of the same tiers and certificate has seen, of the ways out that are still there."""
+        if before._certificate != self._certificate:
+            return
         seen = dict(zip(before.ways, before.processes, strict=True))
         for way, process in zip(self.ways, self.processes, strict=True):
             if way in seen:

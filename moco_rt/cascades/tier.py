@@ -180,6 +180,31 @@ def align_classes(tiers: Sequence[Tier]) -> list[Tier]:
     return aligned
 
 
+def read_thresholds(given: Any, tiers: int, classes: int) -> list[Tensor]:
+    """Return (classes,) float32 thresholds for each of some tiers: from one number, or from one for each class.
+
+    Raises:
+        ValueError: they are not as many, or not numbers.
+    """
+    try:
+        listed = list(given)
+    except TypeError:
+        raise ValueError(f"thresholds must be a list, one for each tier but the last (got {given!r})") from None
+    if len(listed) != tiers:
+        raise ValueError(f"thresholds must be one for each tier but the last, {tiers} (got {len(listed)})")
+    return [_threshold_of_class(threshold, classes) for threshold in listed]
+
+
+def _threshold_of_class(threshold: Any, classes: int) -> Tensor:
+    try:
+        levels = torch.as_tensor(threshold, dtype=torch.float32, device="cpu")
+    except (TypeError, ValueError, RuntimeError):
+        levels = torch.tensor(torch.nan, device="cpu")
+    if levels.shape not in ((), (classes,)) or levels.isnan().any():
+        raise ValueError(f"a threshold must be a number, or one for each of {classes} classes (got {threshold!r})")
+    return levels.expand(classes).clone()
+
+
 def backend_to_keep(model: EarlyExitClassifier) -> str:
     """Return the backend to ask for where a model is built again: `reference` if it runs on it, else `auto`."""
     return "reference" if model.backend == "reference" else "auto"

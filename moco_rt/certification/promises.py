@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, Protocol
 
 import numpy as np
@@ -240,10 +241,10 @@ def make_promise(
     if name not in _PROMISES:
         raise ValueError(f"promise must be one of {', '.join(_PROMISES)} (got {name!r})")
     if name == Accuracy.name:
-        if agreement is not None or max_drop is None or not 0 < max_drop < 1:
+        if agreement is not None or not isinstance(max_drop, Real) or not 0 < max_drop < 1:
             raise ValueError(
                 "promise='accuracy' must be asked for with max_drop inside (0, 1), and no agreement "
-                f"(got max_drop={max_drop} and agreement={agreement})"
+                f"(got max_drop={max_drop!r} and agreement={agreement!r})"
             )
         return Accuracy(max_drop, Guarantee.of_agreement(0.5, confidence).delta, seed)
     if max_drop is not None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moco_rt.certification.rows_certificate import RowsCertificate
+from moco_rt.statistics.arguments import check_share, whole_number
 from moco_rt.statistics.finite_rows import allowed_found, finite_sequence, most_differing, rows_to_draw
 from moco_rt.statistics.guarantee import Guarantee
 
@@ -33,11 +34,9 @@ class RowsWish:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, share in (("certify", self.agreement), ("confidence", self.confidence)):
-            if not 0 < share < 1:
-                raise ValueError(f"{name} must be inside (0, 1) (got {share})")
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0 (got {self.seed})")
+        check_share("certify", self.agreement)
+        check_share("confidence", self.confidence)
+        whole_number("seed", self.seed)
 
     @property
     def guarantee(self) -> Guarantee:

@@ -22,6 +22,7 @@ from torch import Tensor
 from moco_rt.architectures.tasks import Task
 from moco_rt.policies.policy import Policy
 from moco_rt.policies.promised import promised_error_rates
+from moco_rt.statistics.arguments import check_share, whole_number
 from moco_rt.statistics.e_process import EProcess
 from moco_rt.storage.fields import rebuild
 from moco_rt.storage.manifest import read_json, whole
@@ -88,10 +89,8 @@ def check_counts(rows: Sequence[int], wrong: Sequence[int]) -> None:
 
 def check_rates(rate: float, delta: float) -> None:
     """Raise ValueError unless a monitor may check such a share of the rows, with such a chance of a false alarm."""
-    if not 0 < rate <= 1:
-        raise ValueError(f"rate must be inside (0, 1] (got {rate})")
-    if not 0 < delta < 1:
-        raise ValueError(f"delta must be inside (0, 1) (got {delta})")
+    check_share("rate", rate, one=True)
+    check_share("delta", delta)
 
 
 class Monitor:
@@ -129,7 +128,7 @@ class Monitor:
         self.delta = delta
         self._policy = policy
         self._on_alarm = on_alarm
-        self._random = np.random.default_rng(seed)
+        self._random = np.random.default_rng(whole_number("seed", seed))
         self._counting = threading.Lock()
         self._begin()
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from moco_rt.certification.certificate import Certificate
 from moco_rt.policies.monitor import Alarm, check_counts, check_rates
+from moco_rt.statistics.arguments import whole_number
 from moco_rt.statistics.bounds import upper_bound
 from moco_rt.statistics.e_process import EProcess
 from moco_rt.storage.fields import rebuild
@@ -83,8 +84,8 @@ class RankingMonitor:
         self.rate, self.delta = rate, delta
         self.process = EProcess(upper_bound(certificate.disagreements, certificate.rows, 1 - certificate.delta))
         self.alarmed = False
-        self._on_alarm = on_alarm
-        self._random = np.random.default_rng(seed)
+        self._certificate, self._on_alarm = certificate, on_alarm
+        self._random = np.random.default_rng(whole_number("seed", seed))
         self._counting = threading.Lock()
 
     def draws(self) -> bool:
@@ -120,6 +121,11 @@ class RankingMonitor:
         """Return the counts that a later monitor of the same policy goes on from: plain numbers, for JSON."""
         counts = {"queries": self.process.rows, "wrong": self.process.wrong, "alarmed": self.alarmed}
         return {"rate": self.rate, "delta": self.delta, **counts}
+
+    def go_on_from(self, before: RankingMonitor) -> None:
+        """Take over what a monitor of the same certificate has seen."""
+        if before._certificate == self._certificate:
+            self.restore(before.state())
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` returned."""

@@ -139,7 +139,7 @@ class EarlyExitReranker(EarlyExitTextClassificationModel):
         certificate, before = None if self.ranking is None else self.ranking.certificate, self.watched_by
         self.watched_by = RankingMonitor(certificate, rate, on_alarm, delta=delta, seed=seed)
         if before is not None:
-            self.watched_by.restore(before.state())
+            self.watched_by.go_on_from(before)
         return self.watched_by
 
     def encoder(self, max_length: int | None) -> Callable[[Sequence[tuple[str, str]]], EncodedTexts]:
@@ -159,10 +159,13 @@ class EarlyExitReranker(EarlyExitTextClassificationModel):
         return plain
 
     def report(self) -> str:
-        """Return the policy's certificate as a table."""
+        """Return the policy's certificate as a table, and whether the monitor has ended it."""
         if self.ranking is None or self.ranking.certificate is None:
             return "no certificate"
-        return self.ranking.certificate.table()
+        table = self.ranking.certificate.table()
+        if self.watched_by is not None and self.watched_by.alarmed:
+            return f"since the monitor's alarm all candidates run to the end, in the time that takes; before:\n{table}"
+        return table
 
     def _save_preparation(self, directory: Path) -> None:
         super()._save_preparation(directory)

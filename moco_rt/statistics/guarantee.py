@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from moco_rt.statistics.arguments import check_share
+
 
 @dataclass(frozen=True)
 class Guarantee:
@@ -23,9 +25,8 @@ class Guarantee:
     delta: float
 
     def __post_init__(self) -> None:
-        for name, share in (("max_disagreement", self.max_disagreement), ("delta", self.delta)):
-            if not 0 < share < 1:
-                raise ValueError(f"{name} must be inside (0, 1) (got {share})")
+        check_share("max_disagreement", self.max_disagreement)
+        check_share("delta", self.delta)
 
     @classmethod
     def of_agreement(cls, agreement: float, confidence: float) -> Guarantee:
@@ -34,9 +35,8 @@ class Guarantee:
         Raises:
             ValueError: a share is not inside (0, 1).
         """
-        for name, share in (("agreement", agreement), ("confidence", confidence)):
-            if not 0 < share < 1:
-                raise ValueError(f"{name} must be inside (0, 1) (got {share})")
+        check_share("agreement", agreement)
+        check_share("confidence", confidence)
         return cls(1 - agreement, 1 - confidence)
 
     @property

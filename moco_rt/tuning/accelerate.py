@@ -20,6 +20,7 @@ from moco_rt.ranking.reranker import EarlyExitReranker
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.classifiers.image import EarlyExitImageClassificationModel
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
+from moco_rt.statistics.arguments import seed_of
 from moco_rt.studies.leaving import with_log_odds
 from moco_rt.studies.study import Study
 from moco_rt.tuning.accelerate_ranking import accelerate_ranking
@@ -136,11 +137,15 @@ def accelerate(
 
     Raises:
         TypeError: model is not a classifier of texts or images, inputs is a single text or holds something else, or
-            labels are not a sequence.
+            labels are not a sequence, variants not a list, or task is none.
         ValueError: it is for another task, there are too few distinct texts, one is not valid
-            Unicode, a label is not a class of the model, a share is not inside (0, 1), or an argument belongs to
-            another promise.
+            Unicode, a label is not a class of the model, a share is not inside (0, 1), the seed is no whole number from
+            0 on, or an argument belongs to another promise.
     """
+    seed = seed_of(seed)
+    if isinstance(variants, str) or not isinstance(variants, Iterable):
+        raise TypeError(f"variants must be a list of models (got {type(variants).__name__})")
+    variants = list(variants)
     if isinstance(task, Ranking):
         unused = {
             "image_processor": image_processor,

@@ -307,9 +307,16 @@ def test_thresholds_of_another_number_are_refused(tiers_of, names, thresholds, o
         Cascade(tiers_of(names), thresholds=thresholds)
 
 
-@pytest.mark.parametrize("threshold", [float("nan"), [0.9, float("nan")], [0.9] * 3, [], [[0.9, 0.8]]], ids=str)
+def test_thresholds_that_are_no_list_are_refused(tiers_of, one_line_error):
+    with one_line_error(ValueError, "thresholds must be a list, one for each tier but the last (got 0.9)"):
+        Cascade(tiers_of("small large"), thresholds=0.9)
+
+
+@pytest.mark.parametrize(
+    "threshold", [float("nan"), [0.9, float("nan")], [0.9] * 3, [], [[0.9, 0.8]], None, "high", [0.9, "high"]], ids=str
+)
 def test_thresholds_that_are_not_by_class_are_refused(tiers_of, threshold, one_line_error):
-    words = f"a threshold must be a number, or one for each of 2 classes (got {threshold})"
+    words = f"a threshold must be a number, or one for each of 2 classes (got {threshold!r})"
     with one_line_error(ValueError, words):
         Cascade(tiers_of("small large"), thresholds=[threshold])
 

@@ -130,6 +130,8 @@ def test_a_new_monitor_goes_on_from_the_one_before(cascade, tmp_path):
     condition = LinearCondition(torch.ones(32).numpy(), 0.0, 1.0, 0.01)
     cascade.tiers[0].model.add_rule(condition, 1, "encoder.1.attention")  # a way out more
     assert seen(cascade.monitor(rate=0.5)) == [known[0], (0, 0), known[1]]
+    cascade.certificate = promise(**{EXIT: 300})  # on other rows
+    assert seen(cascade.monitor(rate=0.5)) == [(0, 0)] * 3
 
 
 def test_merged_evidence_closes_too(cascade):
@@ -168,6 +170,10 @@ def test_what_cannot_be_watched_is_refused(cascade, tiny_bert, word_tokenizer, o
         cascade.monitor(rate=0)
     with one_line_error(ValueError, "delta must be inside (0, 1) (got 1)"):
         cascade.monitor(delta=1)
+    with one_line_error(ValueError, "rate must be a number inside (0, 1] (got 'often')"):
+        cascade.monitor(rate="often")
+    with one_line_error(ValueError, "seed must be at least 0 (got -1)"):
+        cascade.monitor(seed=-1)
     with one_line_error(ValueError, "state must be of 2 ways out (got 1)"):
         cascade.monitor().merge({"rows": [1], "wrong": [0]})
     cascade.certificate = None

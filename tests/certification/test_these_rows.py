@@ -207,6 +207,9 @@ def test_a_bound_by_the_count_of_the_policy_that_was_chosen_would_be_too_low():
         ((1.0,), r"certify must be inside \(0, 1\) \(got 1.0\)"),
         ((0.0,), r"certify must be inside \(0, 1\) \(got 0.0\)"),
         ((0.99, 1.5), r"confidence must be inside \(0, 1\) \(got 1.5\)"),
+        (("most",), r"certify must be a number inside \(0, 1\) \(got 'most'\)"),
+        ((0.99, None), r"confidence must be a number inside \(0, 1\) \(got None\)"),
+        ((0.99, 0.95, 1.5), r"seed must be a whole number \(got 1.5\)"),
         ((0.99, 0.95, -1), r"seed must be at least 0 \(got -1\)"),
     ],
 )

@@ -203,7 +203,8 @@ def test_a_new_monitor_goes_on_from_the_one_before_and_an_alarm_stays_raised(mak
     model.save_pretrained(tmp_path)
     loaded = EarlyExitReranker.from_pretrained(tmp_path)
     assert loaded.monitor(rate=0.01).alarmed
-    loaded.ranking = promised(margin=0.0)
+    loaded.ranking = promised(margin=0.0, wrong=20)
+    assert not loaded.monitor().alarmed  # another certificate
     loaded.watched_by = None
     loaded.save_pretrained(tmp_path)
     model.load_policy(tmp_path)  # another policy, which nothing has watched
@@ -236,6 +237,8 @@ def test_what_cannot_be_watched_is_refused(make, one_line_error):
         model.monitor(rate=2)
     with one_line_error(ValueError, "delta must be inside (0, 1) (got 0)"):
         model.monitor(delta=0)
+    with one_line_error(ValueError, "seed must be a whole number (got 1.5)"):
+        model.monitor(seed=1.5)
 
 
 def test_the_policy_of_another_model_is_refused(make, tmp_path, one_line_error, tiny_bert):

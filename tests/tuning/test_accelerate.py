@@ -432,6 +432,31 @@ def test_a_share_out_of_range_is_refused(trained, texts, one_line_error, name, s
         accelerate(trained[0], texts, tokenizer=trained[1], **{name: share})
 
 
+@pytest.mark.parametrize(
+    ("options", "kind", "words"),
+    [
+        ({"agreement": "0.9"}, ValueError, "agreement must be a number inside (0, 1) (got '0.9')"),
+        ({"confidence": None}, ValueError, "confidence must be a number inside (0, 1) (got None)"),
+        ({"promise": "per class", "agreement": {"POSITIVE": None}}, ValueError, "agreement must be a number inside"),
+        ({"seed": -1}, ValueError, "seed must be at least 0 (got -1)"),
+        ({"seed": 1.5}, ValueError, "seed must be a whole number (got 1.5)"),
+        ({"seed": "a"}, ValueError, "seed must be a whole number (got 'a')"),
+        ({"task": "x"}, TypeError, "task must be SingleLabel(...), MultiLabel(...), Regression(...) or Ranking(...) ("),
+        ({"variants": None}, TypeError, "variants must be a list of models (got NoneType)"),
+        ({"variants": "a folder"}, TypeError, "variants must be a list of models (got str)"),
+    ],
+    ids=str,
+)
+def test_what_is_of_another_kind_is_refused_by_its_name(trained, texts, one_line_error, options, kind, words):
+    with one_line_error(kind, words):
+        accelerate(trained[0], texts, tokenizer=trained[1], **options)
+
+
+def test_a_model_in_place_of_a_list_of_variants_is_refused(trained, texts, one_line_error):
+    with one_line_error(TypeError, "variants must be a list of models (got BertForSequenceClassification)"):
+        accelerate(trained[0], texts, tokenizer=trained[1], variants=trained[0])
+
+
 def test_a_model_without_a_classifier_is_refused(trained, texts, one_line_error):
     with one_line_error(TypeError, "model must be a Hugging Face ...ForSequenceClassification (got BertModel)"):
         accelerate(trained[0].bert, texts, tokenizer=trained[1])

@@ -25,9 +25,14 @@ def task_of(config: Any, task: Task | None = None) -> Task:
             once those with at least probability 0.5.
 
     Raises:
+        TypeError: task is none.
         ValueError: the model is for another task, or none was asked for and it gives numbers.
     """
     if task is not None:
+        if not isinstance(task, Task):
+            raise TypeError(
+                f"task must be SingleLabel(...), MultiLabel(...), Regression(...) or Ranking(...) (got {task!r})"
+            )
         return task.for_model(config)
     if config.problem_type == "multi_label_classification":
         return MultiLabel()

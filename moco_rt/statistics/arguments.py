@@ -1,0 +1,58 @@
+"""Numbers that users pass, checked in one place: shares, and whole numbers such as seeds."""
+
+from __future__ import annotations
+
+import operator
+from numbers import Real
+from typing import Any
+
+from moco_rt.storage.reasons import shortened
+
+#: Seeds of torch are below it.
+_SEEDS = 2**64
+
+
+def check_share(name: str, share: Any, *, one: bool = False) -> None:
+    """Refuse what is no number inside (0, 1).
+
+    Args:
+        name: of the argument, for the error.
+        share: the number.
+        one: 1 is taken too.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    wanted = "inside (0, 1]" if one else "inside (0, 1)"
+    if not isinstance(share, Real):
+        raise ValueError(f"{name} must be a number {wanted} (got {shortened(repr(share))})")
+    number: Any = share  # `Real` has no order that mypy knows
+    if not (0 < number < 1 or (one and number == 1)):
+        raise ValueError(f"{name} must be {wanted} (got {shortened(share)})")
+
+
+def whole_number(name: str, given: Any) -> int:
+    """Return a whole number from 0 on, whichever library's it is.
+
+    Args:
+        name: of the argument, for the error.
+        given: the number.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        count = operator.index(given)
+    except TypeError:
+        raise ValueError(f"{name} must be a whole number (got {shortened(repr(given))})") from None
+    if count < 0:
+        raise ValueError(f"{name} must be at least 0 (got {shortened(count)})")
+    return count
+
+
+def seed_of(given: Any) -> int:
+    """Return a seed, as `whole_number` does; one that torch cannot take is refused, too."""
+    seed = whole_number("seed", given)
+    if seed >= _SEEDS:
+        raise ValueError(f"seed must be below 2**64 (got {shortened(seed)})")
+    return seed
