@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
-from moco_rt.storage.reasons import shortened
-
+#: Characters of what was got that an error shows.
+_MOST = 300
 #: Seeds of torch are below it.
 _SEEDS = 2**64
 
@@ -25,10 +26,10 @@ def check_share(name: str, share: Any, *, one: bool = False) -> None:
     """
     wanted = "inside (0, 1]" if one else "inside (0, 1)"
     if not isinstance(share, Real):
-        raise ValueError(f"{name} must be a number {wanted} (got {shortened(repr(share))})")
+        raise ValueError(f"{name} must be a number {wanted} (got {_shown(share)})")
     number: Any = share  # `Real` has no order that mypy knows
     if not (0 < number < 1 or (one and number == 1)):
-        raise ValueError(f"{name} must be {wanted} (got {shortened(share)})")
+        raise ValueError(f"{name} must be {wanted} (got {_shown(share, str)})")
 
 
 def whole_number(name: str, given: Any) -> int:
@@ -44,9 +45,9 @@ def whole_number(name: str, given: Any) -> int:
     try:
         count = operator.index(given)
     except TypeError:
-        raise ValueError(f"{name} must be a whole number (got {shortened(repr(given))})") from None
+        raise ValueError(f"{name} must be a whole number (got {_shown(given)})") from None
     if count < 0:
-        raise ValueError(f"{name} must be at least 0 (got {shortened(count)})")
+        raise ValueError(f"{name} must be at least 0 (got {count})")
     return count
 
 
@@ -54,5 +55,10 @@ def seed_of(given: Any) -> int:
     """Return a seed, as `whole_number` does; one that torch cannot take is refused, too."""
     seed = whole_number("seed", given)
     if seed >= _SEEDS:
-        raise ValueError(f"seed must be below 2**64 (got {shortened(seed)})")
+        raise ValueError(f"seed must be below 2**64 (got {seed})")
     return seed
+
+
+def _shown(given: Any, as_text: Callable[[Any], str] = repr) -> str:
+    """Return what was got in one line that can be read."""
+    return " ".join(as_text(given).split())[:_MOST]

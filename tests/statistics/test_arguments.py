@@ -32,6 +32,7 @@ def test_one_is_a_share_where_it_may_be(one_line_error):
         ("0.9", "rate must be a number inside (0, 1) (got '0.9')"),
         (None, "rate must be a number inside (0, 1) (got None)"),
         ([0.9], "rate must be a number inside (0, 1) (got [0.9])"),
+        (np.zeros((3, 3)), "rate must be a number inside (0, 1) (got array([[0., 0., 0.], [0., 0., 0.], [0., 0., 0.]]"),
     ],
 )
 def test_what_is_no_share_is_refused(share, words, one_line_error):
