@@ -32,13 +32,15 @@ def to_dtype(model: Any, dtype: Dtype | None) -> Any:
             the log says so.
 
     Raises:
-        TypeError: dtype is neither torch's, nor one of the names in `Dtype`.
+        TypeError: dtype is neither torch's for floating point, nor one of the names in `Dtype`.
         ValueError: the model has int8 weights, which cannot be made anything else, or a method of one of its modules
             was replaced, so that a copy may still run the original.
     """
     wanted = _BY_NAME.get(dtype, dtype) if isinstance(dtype, str) else dtype
     if not (wanted is None or wanted == "int8" or isinstance(wanted, torch.dtype)):
         raise TypeError(f"dtype must be a torch.dtype or one of int8, {', '.join(_BY_NAME)} (got {dtype!r})")
+    if isinstance(wanted, torch.dtype) and not wanted.is_floating_point:
+        raise TypeError(f'dtype must be floating point, or "int8" by its name (got {dtype})')
     if is_int8(model):
         if wanted not in (None, "int8"):
             raise ValueError(f"dtype must be int8, as the model's weights are (got {dtype})")

@@ -21,8 +21,8 @@ def answer_padded(
     first = cascade.tiers[0]
     if not all(tier.tokenises_like(first) and tier.tokenizer is not None for tier in cascade.tiers):
         raise ValueError("tiers must share one tokenizer to be given its tokens (got several: use predict)")
+    check_inputs(input_ids, attention_mask, token_type_ids, first.max_length, first.model.device)
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-    check_inputs(input_ids, mask, token_type_ids, first.max_length, first.model.device)
     batch = (input_ids, mask, token_type_ids)
     rows = torch.arange(len(input_ids), device="cpu")
     logits = torch.empty(len(rows), cascade.config.num_labels, dtype=torch.float32, device="cpu")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 from moco_rt.encoding import EncodedTexts
 from moco_rt.encoding.fast_texts import fast_texts
 from moco_rt.encoding.hugging_face import encode_as_given
 from moco_rt.inputs.texts import TextInput, lone_surrogate
-from moco_rt.inputs.tokenizer_identity import tokenizer_fingerprint
+from moco_rt.inputs.tokenizer_identity import check_is_tokenizer, tokenizer_fingerprint
 
 
 class TokenlessTextError(ValueError):
@@ -38,13 +39,19 @@ def length_limit(tokenizer: Any, max_seqlen: int, max_length: int | None) -> int
     """Return the number of tokens a text may have: the least of what model, tokenizer and max_length allow.
 
     Raises:
-        ValueError: max_length leaves no room for a text.
+        TypeError: tokenizer is none of Hugging Face's, or max_length is no whole number.
+        ValueError: one of the three leaves no room for a text.
     """
+    check_is_tokenizer(tokenizer)
+    if max_length is not None and (isinstance(max_length, bool) or not isinstance(max_length, Integral)):
+        raise TypeError(f"max_length must be a whole number (got {max_length!r})")
     specials: int = tokenizer.num_special_tokens_to_add()
-    if max_length is not None and max_length <= specials:
-        raise ValueError(f"max_length must be more than the {specials} special tokens (got {max_length})")
-    limit: int = min(max_seqlen, tokenizer.model_max_length, max_length or max_seqlen)
-    return limit
+    limits = {"max_length": max_length, "tokenizer.model_max_length": tokenizer.model_max_length}
+    limits = {name: limit for name, limit in limits.items() if limit is not None} | {"the model's length": max_seqlen}
+    for name, limit in limits.items():
+        if limit <= specials:
+            raise ValueError(f"{name} must be more than the {specials} special tokens (got {limit})")
+    return int(min(limits.values()))
 
 
 def encode(tokenizer: Any, texts: Sequence[TextInput], max_length: int) -> EncodedTexts:

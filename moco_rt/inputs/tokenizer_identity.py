@@ -25,6 +25,17 @@ _MODEL_SETTINGS = ("unk_token", "dropout", "max_input_chars_per_word", "continui
 _known: WeakKeyDictionary[Any, tuple[Any, dict[str, str]]] = WeakKeyDictionary()
 
 
+def check_is_tokenizer(tokenizer: Any) -> None:
+    """Refuse what is no tokenizer of Hugging Face's `transformers`, such as a name or one of the library `tokenizers`.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not all(hasattr(tokenizer, name) for name in ("num_special_tokens_to_add", "model_max_length")):
+        kind = f"{type(tokenizer).__module__}.{type(tokenizer).__qualname__}".removeprefix("builtins.")
+        raise TypeError(f"tokenizer must be one of Hugging Face's transformers (got {kind})")
+
+
 def tokenizer_fingerprint(tokenizer: Any) -> str:
     """Compute the sha256 over all of a tokenizer that decides about tokens.
 
@@ -81,6 +92,7 @@ def save_tokenizer(tokenizer: Any, directory: str | Path) -> None:
 
 def _remember(tokenizer: Any, kind: str, content: Callable[[], Any]) -> str:
     """Return the sha256 of the content, which is made anew only where the tokenizer looks different."""
+    check_is_tokenizer(tokenizer)
     now = _appearance(tokenizer)
     known = _known.get(tokenizer)
     if known is None or known[0] != now:

@@ -38,7 +38,7 @@ class ModelInputs(NamedTuple):
 
 def check_inputs(
     input_ids: Tensor,
-    attention_mask: Tensor,
+    attention_mask: Tensor | None,
     token_type_ids: Tensor | None,
     max_seqlen: int,
     device: torch.device,
@@ -46,11 +46,14 @@ def check_inputs(
     """Check dtype, shape and device of a batch. The content of the mask is checked when the batch is packed.
 
     Raises:
-        TypeError: wrong dtype.
-        ValueError: wrong shape or device, or no row.
+        TypeError: no tensor, or wrong dtype.
+        ValueError: wrong shape or device, no row, or a sparse or nested tensor.
     """
-    for name, tensor in (("input_ids", input_ids), ("token_type_ids", token_type_ids)):
-        if tensor is not None and tensor.dtype not in (torch.int64, torch.int32):
+    others = {"attention_mask": attention_mask, "token_type_ids": token_type_ids}
+    tensors = {"input_ids": input_ids} | {name: tensor for name, tensor in others.items() if tensor is not None}
+    for name, tensor in tensors.items():
+        _check_dense(name, tensor)
+        if name != "attention_mask" and tensor.dtype not in (torch.int64, torch.int32):
             raise TypeError(f"{name} must be int64 or int32 (got {tensor.dtype})")
     if input_ids.dim() != 2 or input_ids.numel() == 0:
         raise ValueError(
@@ -58,13 +61,7 @@ def check_inputs(
         )
     if input_ids.shape[1] > max_seqlen:
         raise ValueError(f"input_ids must have at most {max_seqlen} tokens (got {input_ids.shape[1]})")
-    for name, tensor in (
-        ("input_ids", input_ids),
-        ("attention_mask", attention_mask),
-        ("token_type_ids", token_type_ids),
-    ):
-        if tensor is None:
-            continue
+    for name, tensor in tensors.items():
         if tensor.shape != input_ids.shape:
             raise ValueError(
                 f"{name} must have shape {tuple(input_ids.shape)} like input_ids (got {tuple(tensor.shape)})"
@@ -83,14 +80,23 @@ def check_images(pixel_values: Tensor, image_size: tuple[int, int, int] | None, 
 
     Raises:
         TypeError: it is no tensor, or of another dtype.
-        ValueError: wrong shape or device, or no image.
+        ValueError: wrong shape or device, no image, or a sparse or nested tensor.
     """
     if not isinstance(pixel_values, Tensor) or not pixel_values.is_floating_point():
         got = pixel_values.dtype if isinstance(pixel_values, Tensor) else type(pixel_values).__name__
         raise TypeError(f"pixel_values must be a floating point tensor (got {got})")
+    _check_dense("pixel_values", pixel_values)
     shape = tuple(pixel_values.shape)
     if len(shape) != 4 or pixel_values.numel() == 0 or image_size not in (None, shape[1:]):
         wanted = "channels, height, width" if image_size is None else ", ".join(map(str, image_size))
         raise ValueError(f"pixel_values must have shape (rows, {wanted}) with at least one row (got {shape})")
     if pixel_values.device != device:
         raise ValueError(f"pixel_values must be on {device}, where the model is (got {pixel_values.device})")
+
+
+def _check_dense(name: str, tensor: object) -> None:
+    """Refuse what is no tensor, or is a sparse or nested one, by the name of the argument."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a tensor (got {type(tensor).__name__})")
+    if tensor.is_nested or tensor.layout != torch.strided:
+        raise ValueError(f"{name} must be dense (got {'nested' if tensor.is_nested else tensor.layout})")

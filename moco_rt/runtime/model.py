@@ -77,14 +77,14 @@ class EarlyExitTextClassificationModel(EarlyExitClassifier):
             token_type_ids: (B, S), segments of text pairs; None: all 0.
 
         Raises:
-            TypeError: wrong dtype.
+            TypeError: no tensor, or wrong dtype.
             ValueError: wrong shape or device, no row, a row without a real token, a mask that is not 0 and 1 or
                 not right-padded.
             IndexError: a token or its type that the model does not have.
         """
+        check_inputs(input_ids, attention_mask, token_type_ids, self.max_seqlen, self.device)
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        check_inputs(input_ids, attention_mask, token_type_ids, self.max_seqlen, self.device)
         inputs = ModelInputs(input_ids, attention_mask, token_type_ids)
         return self._answer(lambda exits: self.run(exits, *inputs), lambda rows: self.given.run({}, *inputs.take(rows)))
 

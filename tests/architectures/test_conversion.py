@@ -239,6 +239,12 @@ def test_other_dtypes_are_refused(model, one_line_error, dtype):
         EarlyExitTextClassificationModel(model, dtype=dtype)
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.long, torch.bool, torch.complex64], ids=str)
+def test_dtypes_that_are_no_floating_point_are_refused(model, one_line_error, dtype):
+    with one_line_error(TypeError, f'dtype must be floating point, or "int8" by its name (got {dtype})'):
+        EarlyExitTextClassificationModel(model, dtype=dtype)
+
+
 @torch.no_grad()
 def test_the_reference_backend_says_what_the_packed_one_must(int8, inputs):
     packed = EarlyExitTextClassificationModel(int8, backend="packed")

@@ -180,12 +180,25 @@ def test_a_model_in_training_mode_is_put_in_evaluation_mode(tiny_bert):
         ({"attention_mask": MASK * torch.tensor([[1], [0]])}, ValueError, "in every row (row 1 has none)"),
         ({"token_type_ids": MASK.bool()}, TypeError, "token_type_ids must be int64 or int32 (got torch.bool)"),
         ({"token_type_ids": MASK[:1]}, ValueError, "token_type_ids must have shape (2, 4)"),
+        ({"input_ids": IDS.tolist()}, TypeError, "input_ids must be a tensor (got list)"),
+        ({"input_ids": IDS.numpy()}, TypeError, "input_ids must be a tensor (got ndarray)"),
+        ({"input_ids": "good"}, TypeError, "input_ids must be a tensor (got str)"),
+        ({"input_ids": None}, TypeError, "input_ids must be a tensor (got NoneType)"),
+        ({"input_ids": IDS.to_sparse()}, ValueError, "input_ids must be dense (got torch.sparse_coo)"),
+        ({"attention_mask": MASK.tolist()}, TypeError, "attention_mask must be a tensor (got list)"),
+        ({"attention_mask": MASK.to_sparse()}, ValueError, "attention_mask must be dense (got torch.sparse_coo)"),
+        (
+            {"attention_mask": torch.nested.as_nested_tensor(list(MASK), layout=torch.jagged)},
+            ValueError,
+            "attention_mask must be dense (got nested)",
+        ),
+        ({"token_type_ids": MASK.tolist()}, TypeError, "token_type_ids must be a tensor (got list)"),
         ({"attention_mask": MASK.to("meta")}, ValueError, "must be on cpu, where the model is (got meta)"),
     ],
 )
 def test_bad_inputs_are_refused_in_one_line(fast, one_line_error, change, kind, words):
     inputs = {"input_ids": IDS, "attention_mask": MASK} | change
-    if inputs["input_ids"].shape != IDS.shape:
+    if getattr(inputs["input_ids"], "shape", None) != IDS.shape:
         inputs["attention_mask"] = None
     with one_line_error(kind, words):
         fast(**inputs)

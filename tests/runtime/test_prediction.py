@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ import torch
 
 from moco_rt import EarlyExitTextClassificationModel, LinearCondition
 from moco_rt.inputs import batching, prefetch
+from moco_rt.inputs.tokenizer_identity import tokenizer_fingerprint
 from moco_rt.runtime.outputs import Prediction, RowNames, concatenate, select
 from moco_rt.runtime.prediction import predict_parts
 
@@ -190,6 +192,33 @@ def test_no_texts_are_refused(make_fast, word_tokenizer, one_line_error, none):
 def test_a_max_length_without_room_for_a_text_is_refused(make_fast, word_tokenizer, one_line_error, max_length):
     with one_line_error(ValueError, f"max_length must be more than the 2 special tokens (got {max_length})"):
         make_fast("packed").predict(["good"], tokenizer=word_tokenizer, max_length=max_length)
+
+
+@pytest.mark.parametrize("max_length", ["7", 2.5, True], ids=str)
+def test_a_max_length_that_is_no_whole_number_is_refused(make_fast, word_tokenizer, one_line_error, max_length):
+    fast = make_fast("packed")
+    with one_line_error(TypeError, f"max_length must be a whole number (got {max_length!r})"):
+        fast.predict(["good"], tokenizer=word_tokenizer, max_length=max_length)
+    assert len(fast.predict(["good"], tokenizer=word_tokenizer, max_length=np.int64(7)).labels) == 1
+
+
+def test_a_tokenizer_that_leaves_no_room_for_a_text_is_refused(make_fast, word_tokenizer, one_line_error):
+    narrow = copy.deepcopy(word_tokenizer)
+    narrow.model_max_length = 1
+    with one_line_error(ValueError, "tokenizer.model_max_length must be more than the 2 special tokens (got 1)"):
+        make_fast("packed").predict(["good"], tokenizer=narrow)
+
+
+def test_what_is_no_tokenizer_is_refused(make_fast, word_tokenizer, one_line_error):
+    for other, kind in (
+        ("bert-base-uncased", "str"),
+        (str.split, "method_descriptor"),
+        (word_tokenizer.backend_tokenizer, "tokenizers.Tokenizer"),
+    ):
+        with one_line_error(TypeError, f"tokenizer must be one of Hugging Face's transformers (got {kind})"):
+            make_fast("packed").predict(["good"], tokenizer=other)
+        with one_line_error(TypeError, f"tokenizer must be one of Hugging Face's transformers (got {kind})"):
+            tokenizer_fingerprint(other)
 
 
 def test_short_work_says_nothing(make_fast, word_tokenizer, capfd):

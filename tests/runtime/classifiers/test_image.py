@@ -58,6 +58,7 @@ def test_pixels_may_have_another_floating_dtype(model, fast):
     ("pixels", "kind", "words"),
     [
         (torch.zeros(2, 3, 24, 24, dtype=torch.uint8), TypeError, "a floating point tensor (got torch.uint8)"),
+        (torch.zeros(1, 3, 24, 24).to_sparse(), ValueError, "dense (got torch.sparse_coo)"),
         ([[0.0]], TypeError, "a floating point tensor (got list)"),
         (torch.zeros(3, 24, 24), ValueError, "shape (rows, 3, 24, 24) with at least one row (got (3, 24, 24))"),
         (torch.zeros(0, 3, 24, 24), ValueError, "shape (rows, 3, 24, 24) with at least one row (got (0, 3, 24, 24))"),
@@ -69,7 +70,7 @@ def test_pixels_may_have_another_floating_dtype(model, fast):
 @pytest.mark.parametrize("backend", ["packed", "reference"])
 def test_wrong_pixels_are_refused_in_a_line(model, one_line_error, backend, pixels, kind, words):
     fast = EarlyExitImageClassificationModel(model, backend=backend)
-    with one_line_error(kind, f"pixel_values must {'be' if words[0] in 'ao' else 'have'} {words}"):
+    with one_line_error(kind, f"pixel_values must {'be' if words[0] in 'ado' else 'have'} {words}"):
         fast(pixels)
 
 
