@@ -119,7 +119,8 @@ def _levels(estimates: NDArray[np.float32], scores: RankScores) -> NDArray[np.fl
     if estimates.shape[1] <= scores.keep_top:
         return np.empty(0, np.float32)
     best = np.partition(estimates, -scores.keep_top, axis=1)[:, -scores.keep_top, None]
-    below = (best - estimates)[np.isfinite(estimates) & (estimates < best)]
+    there = np.isfinite(estimates) & (estimates < best)
+    below = np.broadcast_to(best, estimates.shape)[there] - estimates[there]
     if len(below) == 0:
         return np.empty(0, np.float32)
     levels: NDArray[np.float32] = np.quantile(below, np.linspace(1, 0, _LEVELS)).astype(np.float32)

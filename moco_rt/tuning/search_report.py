@@ -156,8 +156,9 @@ def _worst(what: str, names: Sequence[str], group: NDArray[np.int64], differs: N
     """Name the group of rows of which the largest share has another answer."""
     rows = np.bincount(group, minlength=len(names))
     changed = np.bincount(group, differs, minlength=len(names)).astype(int)
-    worst = int((changed / np.maximum(rows, 1)).argmax())
-    share = changed[worst] / max(1, rows[worst])
+    shares = np.where(rows > 0, changed / np.maximum(rows, 1), -1)  # a group without rows is none
+    worst = int(shares.argmax())
+    share = shares[worst]
     return f"{what} with the most other answers: {names[worst]}, {changed[worst]:,} of {rows[worst]:,} ({share:.2%})"
 
 

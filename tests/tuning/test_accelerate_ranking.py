@@ -98,6 +98,14 @@ def test_forms_that_no_kernels_run_are_tried_where_they_are_asked_for_alone(mode
     ]
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_queries_with_fewer_documents_than_are_kept_are_taken(model, word_tokenizer):
+    queries = [(query, documents[: 1 + place % 4]) for place, (query, documents) in enumerate(make_queries(200))]
+    fast = accelerate(model, queries, tokenizer=word_tokenizer, task=Ranking(2), agreement=0.8, dtype=None)
+    assert fast.ranking.certificate.rows == 80
+    assert [len(fast.rank(*query)) for query in queries[:4]] == [1, 2, 3, 4]
+
+
 def test_queries_of_the_calibration_teach_nothing(model, word_tokenizer):
     queries, calibration = make_queries(150), make_queries(60, seed=3)
     fast = accelerate(

@@ -24,6 +24,7 @@ def test_the_worst_group_is_the_one_with_the_largest_share():
     said = _worst("class", ["a", "b", "c"], group, differs)
     assert said == "class with the most other answers: c, 1 of 10 (10.00%)"
     assert _worst("class", ["a", "b"], np.zeros(3, int), np.zeros(3, bool)).endswith(": a, 0 of 3 (0.00%)")
+    assert _worst("class", ["a", "b"], np.ones(3, int), np.zeros(3, bool)).endswith(": b, 0 of 3 (0.00%)")
 
 
 def test_a_report_names_worst_groups_and_what_becomes_of_probabilities(tmp_path):
