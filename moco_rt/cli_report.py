@@ -30,7 +30,7 @@ def report(
     file = model / FINDINGS
     if is_cascade(model):
         cascade = Cascade.from_pretrained(model)
-        certificate, promised = cascade.certificate, "" if cascade.certificate is None else cascade.certificate.table()
+        certificate, promised = cascade.certificate, cascade.promised()
     else:
         policy = class_of(model).from_pretrained(model).policy
         certificate, promised = policy.certificate, describe_promise(policy)

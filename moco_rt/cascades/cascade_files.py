@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from moco_rt.architectures import load_tokenizer
 from moco_rt.cascades.monitor import CascadeMonitor
+from moco_rt.cascades.promised import seems_certified
 from moco_rt.cascades.tier import Tier, backend_to_keep
 from moco_rt.certification.certificate import Certificate
 from moco_rt.inputs.tokenizer_identity import save_tokenizer, set_tokenizer, tokenizer_fingerprint, tokenizer_settings
@@ -43,6 +44,7 @@ def save(
     certificate: Certificate | None,
     monitor: CascadeMonitor | None = None,
     report: SearchReport | None = None,
+    is_certified: bool = True,
 ) -> None:
     """Write tiers into a directory, which is made where it is missing, and what there is besides.
 
@@ -59,6 +61,7 @@ def save(
         "version": VERSION,
         "tiers": [_describe(tier) for tier in tiers],
         "certificate": None if certificate is None else asdict(certificate),
+        "certified": is_certified,
     }
     thresholds = {_name(number): tier.thresholds for number, tier in enumerate(tiers) if tier.thresholds is not None}
     with replacing(directory) as fresh:
@@ -73,8 +76,8 @@ def save(
         (fresh / CASCADE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
-def load(directory: str | Path) -> tuple[list[Tier], Certificate | None]:
-    """Read the tiers of a directory, and the promise about all of them.
+def load(directory: str | Path) -> tuple[list[Tier], Certificate | None, bool]:
+    """Read the tiers of a directory, the promise about all of them, and whether it is about their ways out.
 
     Raises:
         ValueError: the directory holds no cascade, one of another version, not all of it, or a tier of another model
@@ -93,7 +96,11 @@ def load(directory: str | Path) -> tuple[list[Tier], Certificate | None]:
         if levels is None and number < len(known) - 1:
             raise ValueError(f"{directory / TENSORS} must hold thresholds of tier {number} (they are missing)")
         tiers.append(_tier(directory, number, described, None if levels is None else torch.from_numpy(levels)))
-    return tiers, certificate
+    certified = about.get("certified", seems_certified(tiers, certificate))
+    with whole(directory / CASCADE):
+        if not isinstance(certified, bool):
+            raise TypeError("certified that is no boolean")
+    return tiers, certificate, certified
 
 
 def load_report(directory: str | Path) -> SearchReport | None:
@@ -103,7 +110,7 @@ def load_report(directory: str | Path) -> SearchReport | None:
 
 
 def load_monitor(
-    directory: str | Path, tiers: Sequence[Tier], certificate: Certificate | None
+    directory: str | Path, tiers: Sequence[Tier], certificate: Certificate | None, is_certified: bool
 ) -> CascadeMonitor | None:
     """Read what a monitor of a cascade has seen; None: there was none.
 
@@ -114,7 +121,7 @@ def load_monitor(
     if not file.exists():
         return None
     seen = read_state(file)
-    monitor = CascadeMonitor(tiers, certificate, seen["rate"], delta=seen["delta"])
+    monitor = CascadeMonitor(tiers, certificate, seen["rate"], delta=seen["delta"], is_certified=is_certified)
     monitor.restore(seen)
     return monitor
 

@@ -88,7 +88,9 @@ def load_policy(json_file: str | Path, tensors_file: str | Path, expected: Polic
         made_for = _made_for(text, expected, json_file)
         descriptions = list(enumerate(text["exits"]))
         closed, certificate = set(text["closed"]), Certificate.of(text["certificate"])
-        certified = text.get("certified", True) is not False  # earlier files do not say
+        certified = text.get("certified", True)  # earlier files do not say
+        if not isinstance(certified, bool):
+            raise TypeError("certified that is no boolean")
         task = task_from(text.get("task", "single_label"))  # version 1 knew no other
     policy = Policy(expected.sites, expected.num_classes, expected.hidden_size, task)
     policy.certificate = certificate  # of other exits than follow, unless it is said again
