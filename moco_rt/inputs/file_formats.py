@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import io
-import itertools
 import json
 import shutil
 import tempfile
@@ -16,13 +14,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from moco_rt.inputs.columns import SECOND_TEXTS, TEXT
-from moco_rt.inputs.json_array import array_items, not_an_object
+from moco_rt.inputs.readers.delimited import BATCH_ROWS, delimited_rows, rows_of
+from moco_rt.inputs.readers.json_array import array_items, not_an_object
 from moco_rt.storage.reasons import reason, shortened
-
-#: Bytes of a CSV file that are parsed at a time; one row must fit in. pyarrow reads up to 32 such blocks ahead.
-_BLOCK_BYTES = 1 << 22
-#: Rows of a table that become Python's objects at a time.
-_BATCH_ROWS = 1024
 
 
 class FileFormat(str, Enum):
@@ -176,90 +170,8 @@ def _json_records(stream: io.BufferedReader, name: str, columns: Columns) -> Ite
 
 
 def _delimited(stream: io.BufferedReader, name: str, columns: Columns, delimiter: str) -> Iterator[Record]:
-    tail = _Tail(stream, delimiter)
-    lines = (line + "\n" for line, _, _ in _lines(tail, name))
-    try:
-        header = next(csv.reader(lines, delimiter=delimiter), [])
-    except csv.Error as error:
-        raise ValueError(f"{name} must begin with a header (got: {error})") from None
-    if tail.in_quotes:
-        raise ValueError(f"{name} must close the quote in its header (got the end of the file)")
-    wanted = columns.among(header, name)
-    if not stream.peek(1):
-        return
-    import pyarrow
-    import pyarrow.csv
-
-    try:
-        batches = pyarrow.csv.open_csv(
-            tail,
-            # One thread: errors then say the row.
-            read_options=pyarrow.csv.ReadOptions(column_names=header, block_size=_BLOCK_BYTES, use_threads=False),
-            parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            convert_options=pyarrow.csv.ConvertOptions(
-                include_columns=wanted, column_types=dict.fromkeys(wanted, pyarrow.string())
-            ),
-        )
-        rows = _rows_of(batches)
-        before = next(rows, None)  # one row late: only at the end is it known whether the last one has ended
-        for number in itertools.count(1):
-            if before is None:
-                return
-            row = next(rows, None)
-            if row is None and tail.in_quotes:  # it holds all that stands behind its quote
-                raise ValueError(f"{name}, row {number} must close its quote (got the end of the file)")
-            yield Record(before, f"{name}, row {number}", row is not None or tail.last == b"\n")
-            before = row
-    except pyarrow.ArrowException as error:
-        if "straddling" in str(error):
-            got = "a longer one, or a quote that is not closed"
-            raise ValueError(f"{name} must have rows of at most {_BLOCK_BYTES:,} bytes (got {got})") from None
-        if tail.in_quotes and not stream.peek(1):  # of the columns that it should have the last row lacks some
-            raise ValueError(f"{name} must close its last quote (got the end of the file)") from None
-        raise ValueError(f"{name} must be a table in utf-8 (got: {reason(error)})") from None
-
-
-class _Tail:
-    """A stream of a table that knows what the bytes which were read from it so far end in.
-
-    As for pyarrow a quote opens a cell where one begins, and is a sign as any other elsewhere; two of them inside are
-    one.
-
-    Attributes:
-        last: the last byte.
-        in_quotes: True: a cell in quotes is open.
-    """
-
-    closed = False
-
-    def __init__(self, stream: BinaryIO, delimiter: str):
-        self._stream = stream
-        self._before_cells = delimiter.encode() + b"\r\n"
-        self._closed_at = -2  # the place of the last quote that closed a cell; -1 is the last byte before these
-        self.last = b""
-        self.in_quotes = False
-
-    def __iter__(self) -> Iterator[bytes]:
-        for line in self._stream:
-            self._follow(line)
-            yield line
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._stream.read(size)
-        self._follow(data)
-        return data
-
-    def _follow(self, data: bytes) -> None:
-        place = data.find(b'"')
-        while place >= 0:
-            if self.in_quotes:
-                self.in_quotes, self._closed_at = False, place
-            else:
-                before = data[place - 1 : place] or self.last
-                self.in_quotes = place == self._closed_at + 1 or before in self._before_cells
-            place = data.find(b'"', place + 1)
-        self._closed_at -= len(data)
-        self.last = data[-1:] or self.last
+    rows = delimited_rows(stream, name, delimiter, lambda header: columns.among(header, name))
+    return (Record(fields, place, finished) for fields, place, finished in rows)
 
 
 def _parquet_records(file: BinaryIO, name: str, columns: Columns) -> Iterator[Record]:
@@ -273,17 +185,11 @@ def _parquet_records(file: BinaryIO, name: str, columns: Columns) -> Iterator[Re
         try:
             table = pyarrow.parquet.ParquetFile(file)
             wanted = columns.among(table.schema_arrow.names, name)
-            batches = table.iter_batches(_BATCH_ROWS, columns=wanted)
-            for number, row in enumerate(_rows_of(batches), 1):
+            batches = table.iter_batches(BATCH_ROWS, columns=wanted)
+            for number, row in enumerate(rows_of(batches), 1):
                 yield Record(row, f"{name}, row {number}")
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise ValueError(f"{name} must be a whole Parquet file (got: {reason(error)})") from None
-
-
-def _rows_of(batches: Iterable[Any]) -> Iterator[dict[str, Any]]:
-    for batch in batches:
-        for start in range(0, batch.num_rows, _BATCH_ROWS):
-            yield from batch.slice(start, _BATCH_ROWS).to_pylist()
 
 
 _TEXT_READERS: Mapping[FileFormat, Callable[[io.BufferedReader, str, Columns], Iterator[Record]]] = {

@@ -134,7 +134,7 @@ MAY_IMPORT = {
     "matplotlib": ("analysis", "reports", "benchmark.result"),
     "igraph": ("analysis", "reports"),
     "pandas": ("analysis", "reports"),
-    "pyarrow": ("analysis", "inputs.file_formats"),
+    "pyarrow": ("analysis", "inputs.file_formats", "inputs.readers"),
     "fastapi": ("server",),
     "starlette": ("server",),
     "uvicorn": ("server",),

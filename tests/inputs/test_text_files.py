@@ -14,8 +14,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from moco_rt.inputs import file_formats, json_array
 from moco_rt.inputs.file_formats import Columns, FileFormat
+from moco_rt.inputs.readers import delimited, json_array
 from moco_rt.inputs.text_files import open_objects, open_rows, read_rows
 
 ROWS = [{"text": "a"}, {"text": "b", "text2": "c", "label": 1}, {"text": ""}]
@@ -233,19 +233,6 @@ def test_a_folder_is_refused_whatever_it_is_called(tmp_path, one_line_error):
                 pass
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 7])
-def test_quotes_are_followed_across_pieces(size):
-    for content in (b'a,"b ""c"" d', b'"a""', b'a,"b\n""', b'x"y,"'):
-        tail = file_formats._Tail(io.BytesIO(content), ",")
-        while tail.read(size):
-            pass
-        assert tail.in_quotes
-        tail = file_formats._Tail(io.BytesIO(content + b'"\nx"y,"a"b"c\n'), ",")
-        while tail.read(size):
-            pass
-        assert not tail.in_quotes
-
-
 def test_a_missing_file_is_refused_before_a_row_is_asked_for(tmp_path):
     with pytest.raises(FileNotFoundError), open_rows(tmp_path / "rows.jsonl"):
         pass
@@ -261,7 +248,7 @@ def test_pieces_of_an_array_do_not_show(tmp_path, monkeypatch, chunk):
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv", "rows.txt", "rows.jsonl.gz"])
 def test_memory_stays_flat_on_a_large_file(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(file_formats, "_BLOCK_BYTES", 1 << 16)  # some thirty of them are read ahead
+    monkeypatch.setattr(delimited, "_BLOCK_BYTES", 1 << 16)  # some thirty of them are read ahead
     text, count = "x" * 1000, 8_000
     line = {"jsonl": f'{{"text": "{text}"}}\n', "json": f'{{"text": "{text}"}},\n'}.get(name.split(".")[1], f"{text}\n")
     content = (line * count).encode()
