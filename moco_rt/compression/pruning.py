@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import astuple
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -113,13 +114,31 @@ def _share_out(costs: dict[str, Tensor], sparsity: float) -> dict[str, float]:
     Where a product keeps almost nothing, small errors are no longer what it is about, and costs say too little.
     """
     least = (1 - sparsity) * _LEAST_KEPT
-    spared = {path: each.kthvalue(max(1, round((1 - least) * each.numel()))).values for path, each in costs.items()}
-    all_costs = torch.cat([torch.where(each > spared[path], torch.inf, each) for path, each in costs.items()])
-    gone = round(sparsity * len(all_costs))
+    most = [max(1, round((1 - least) * each.numel())) for each in costs.values()]
+    capped = [_capped(each, count) for each, count in zip(costs.values(), most, strict=True)]
+    gone = min(round(sparsity * sum(map(len, capped))), sum(most))
     if gone == 0:
         return dict.fromkeys(costs, 0.0)
-    limit = all_costs.kthvalue(gone).values
-    return {path: float((each <= torch.minimum(limit, spared[path])).double().mean()) for path, each in costs.items()}
+    limit = torch.cat(capped).kthvalue(gone).values
+    below = [int((each < limit).sum()) for each in capped]
+    equal = [int((each == limit).sum()) for each in capped]
+    counts = [under + some for under, some in zip(below, _parts(gone - sum(below), equal), strict=True)]
+    return {path: count / costs[path].numel() for path, count in zip(costs, counts, strict=True)}
+
+
+def _capped(costs: Tensor, most: int) -> Tensor:
+    """Return costs of which only so many, the lowest, are finite; of equal ones the first."""
+    highest = costs.kthvalue(most).values
+    capped = torch.where(costs > highest, torch.inf, costs)
+    equal = (costs == highest).nonzero().flatten()
+    capped[equal[most - int((costs < highest).sum()) :]] = torch.inf
+    return capped
+
+
+def _parts(whole: int, sizes: Sequence[int]) -> list[int]:
+    """Return parts of a whole number in proportion to sizes, none of which is smaller than its part."""
+    ends = [whole * end // max(1, sum(sizes)) for end in accumulate(sizes, initial=0)]
+    return [end - start for start, end in pairwise(ends)]
 
 
 def _moments(walk: Walk, linears: Sequence[torch.nn.Linear]) -> list[Tensor]:
@@ -186,19 +205,24 @@ def _sweep(w: Tensor, upper: Tensor, kept: Tensor) -> Tensor:
 
 
 def _costs(w: Tensor, inverse: Tensor, weighed: Tensor, block: Block) -> Tensor:
-    """Return what is lost with each block, when the others make up for it: (outputs / block, inputs / block)."""
+    """Return what is lost with each block, when the others make up for it: (outputs / block, inputs / block).
+
+    It is -1 of blocks that are zero already: they go before those that cost nothing, and so stay zero.
+    """
     outputs, inputs = block
     places = torch.arange(w.shape[1], device=w.device).view(-1, inputs)
     between = torch.linalg.inv(inverse[places[:, :, None], places[:, None, :]])  # (blocks, inputs, inputs)
     by_block = w.view(w.shape[0], -1, inputs)
     costs = torch.einsum("obi,bij,obj->ob", by_block, between, by_block) * weighed[:, None]
-    return costs.view(-1, outputs, costs.shape[1]).sum(dim=1)
+    costs = costs.view(-1, outputs, costs.shape[1]).sum(dim=1)
+    zero = (by_block == 0).all(dim=2).view(-1, outputs, costs.shape[1]).all(dim=1)
+    return torch.where(zero, -1.0, costs)
 
 
 def _kept(costs: Tensor, sparsity: float, block: Block) -> Tensor:
     """Return which weights stay, those of the blocks that would cost most: (outputs, inputs) bool."""
     kept = torch.ones(costs.numel(), dtype=torch.bool, device=costs.device)
-    kept[costs.flatten().argsort()[: round(sparsity * costs.numel())]] = False
+    kept[costs.flatten().argsort(stable=True)[: round(sparsity * costs.numel())]] = False
     return kept.view(costs.shape).repeat_interleave(block[0], dim=0).repeat_interleave(block[1], dim=1)
 
 

@@ -74,6 +74,18 @@ def test_one_weight_is_made_up_for_as_least_squares_would():
     torch.testing.assert_close(found[0, place + 1 :] - weight[0, place + 1 :], expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("block", BLOCKS)
+def test_zeros_stay_also_beside_others_that_cost_nothing(block):
+    _, weight, moments = correlated()
+    weight[4:8, 8:16] = 0
+    weighed = torch.zeros(len(weight))  # no answer depends on any output
+    zeros = zero_blocks(weight, block)
+    for share in (int(zeros.sum()) / 2 / zeros.numel(), int(zeros.sum()) / zeros.numel(), 0.5):
+        found = zero_blocks(pruned(weight, moments, weighed, share, block), block)
+        assert found[zeros].all()
+        assert found.sum() == max(int(zeros.sum()), round(share * zeros.numel()))
+
+
 def test_zeros_stay_when_more_are_asked_for():
     _, weight, moments = correlated()
     first = pruned(weight, moments, torch.ones(len(weight)), 0.3, (1, 4))
@@ -174,3 +186,36 @@ def test_what_cannot_be_asked_for_is_said_in_one_line(taught, wrong, words, one_
     model, tokenizer, texts = taught
     with one_line_error(ValueError, words):
         compress(model, texts, tokenizer=tokenizer, **wrong)
+
+
+@pytest.mark.parametrize("cost", [0.0, 1.0, -1.0])
+@pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.9])
+def test_where_all_costs_are_equal_all_products_lose_as_many_blocks(cost, sparsity):
+    costs = {f"{size}": torch.full((size,), cost, dtype=torch.float64) for size in (256, 64, 256, 1000, 8)}
+    shares = _share_out(costs, sparsity)
+    assert sum(shares[path] * len(each) for path, each in costs.items()) == round(
+        sparsity * sum(map(len, costs.values()))
+    )
+    for path, share in shares.items():
+        assert abs(share - sparsity) < 1.5 / len(costs[path])
+
+
+def test_of_equal_costs_no_more_go_than_are_asked_for():
+    costs = {
+        "half": torch.cat([torch.zeros(50), torch.arange(1, 51)]).double(),
+        "none": torch.arange(1, 101).double(),
+        "all": torch.zeros(100).double(),
+    }
+    assert _share_out(costs, 0.3) == {"half": 0.34, "none": 0.0, "all": 0.56}
+    shares = _share_out(costs, 0.6)
+    assert sum(shares.values()) == pytest.approx(1.8)
+    assert shares["all"] == 0.9  # of each at least a tenth stays
+
+
+def test_of_a_model_whose_answers_are_certain_the_share_is_zero_that_is_asked_for(tiny_bert, word_tokenizer):
+    model = tiny_bert(labels=2)
+    with torch.no_grad():
+        model.classifier.weight.zero_()
+        model.classifier.bias.copy_(torch.tensor([200.0, -200.0]))
+    small = compress(model, ["the good film", "not bad"] * 20, tokenizer=word_tokenizer, sparsity=0.5, epochs=0)
+    assert share_of_zero_blocks(small, (1, 4)) == pytest.approx(0.5, abs=0.002)
