@@ -58,7 +58,8 @@ def benchmark(
 
     Raises:
         OSError: there is no such model.
-        ValueError: there are no texts, or too few for a policy, see `accelerate`; or minutes is not at least 0.
+        ValueError: there are no texts, or too few for a policy, see `accelerate`; minutes is not at least 0; or the
+            model does not choose one label of several.
         WorkerFailedError: the baseline fails.
     """
     if is_cascade(name):
@@ -74,8 +75,9 @@ def benchmark(
         folder = Path(made)
         ready = Path(name)
         if not (ready / "policy.json").exists():
-            say(f"accelerate: finds a policy on {len(find):,} texts")
             model, tokenizer = load_classifier(name)
+            check_single_label(model.config)
+            say(f"accelerate: finds a policy on {len(find):,} texts")
             accelerate(
                 model, find, tokenizer=tokenizer, agreement=agreement, max_length=max_length, seed=seed
             ).save_pretrained(ready := folder / "fast")

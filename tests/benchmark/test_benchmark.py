@@ -80,6 +80,19 @@ def test_what_cannot_be_measured_is_refused_first(folder, one_line_error):
             benchmark(str(folder), ["a film"], threads=1, minutes=minutes)
 
 
+@pytest.mark.parametrize("problem", ["multi_label_classification", "regression"])
+def test_a_model_that_chooses_no_label_is_refused_before_a_policy_is_looked_for(
+    tiny_bert, word_tokenizer, tmp_path, monkeypatch, one_line_error, problem
+):
+    monkeypatch.setattr(run_module, "accelerate", None)  # nobody asks
+    tiny_bert(labels=3, problem_type=problem).save_pretrained(tmp_path)
+    word_tokenizer.save_pretrained(tmp_path)
+    said = []
+    with one_line_error(ValueError, "model must choose one label of at least two"):
+        benchmark(str(tmp_path), ["a film"] * 10, threads=1, say=said.append)
+    assert said == []
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
