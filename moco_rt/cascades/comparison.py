@@ -40,7 +40,7 @@ class CascadeComparison:
         self._cascade, self._ours = cascade, frozen(cascade)
         self.policies: PoliciesToCompare | None = None
         self.found = np.zeros(1, np.int64)
-        known = cascade.certificate
+        known = cascade.certificate if cascade.is_certified else None
         if not ways_out(cascade.tiers) and cascade.tiers[-1].model.runs_as_given:
             return
         if known is None:

@@ -94,6 +94,13 @@ class Served:
         return None if isinstance(self.model, Cascade) else self.model.policy.step
 
     @property
+    def is_certified(self) -> bool:
+        """True where a certificate is about the exits in use, whatever it promises."""
+        if isinstance(self.model, EarlyExitReranker):
+            return self.model.ranking is not None and self.model.ranking.certificate is not None
+        return self.model.is_certified if isinstance(self.model, Cascade) else self.model.policy.is_certified
+
+    @property
     def evidence(self) -> Sequence[EProcess]:
         """The monitor's evidence against each exit, of a reranker against all; empty: nothing watches the model."""
         if isinstance(self.model, EarlyExitReranker):

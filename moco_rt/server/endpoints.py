@@ -101,6 +101,7 @@ class Endpoints:
             max_client_batch_size=settings.max_client_batch_size,
             version=moco_rt.__version__,
             policy_step=self._served.step,
+            certified=self._served.is_certified,
             shadow=self._served.shadowed,
         )
 

@@ -101,4 +101,5 @@ class Info(BaseModel):
     sha: str | None = None
     docker_label: str | None = None
     policy_step: int | None = Field(None, description="place on the certified path of the policy in use")
+    certified: bool = Field(False, description="whether a certificate is about the exits in use")
     shadow: bool = Field(False, description="answers are the full model's; the policy's are only recorded")

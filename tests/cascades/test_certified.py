@@ -76,6 +76,14 @@ def test_the_certificate_says_how_many_texts_to_draw(cascade):
     assert drawn[2] == 0  # it saves nothing
 
 
+def test_a_certificate_of_other_ways_out_says_nothing_of_how_many_texts_to_draw(cascade):
+    unknown = cascade.predict(TEXTS, certify=0.5).certificate.drawn
+    cascade.certificate = Certificate(0.1, 0.05, 2000, 0, seconds_full=1.0, seconds=1.0, exits=())  # it saves nothing
+    assert cascade.predict(TEXTS, certify=0.5).certificate.drawn == 0
+    cascade.tiers[0].thresholds.fill_(0.95)
+    assert cascade.predict(TEXTS, certify=0.5).certificate.drawn == unknown > 0
+
+
 def test_the_monitor_takes_no_part(cascade):
     cascade.certificate = Certificate(0.1, 0.05, 2000, 0, seconds_full=1.0, seconds=0.5, exits=())
     monitor = cascade.monitor(rate=1.0)

@@ -305,6 +305,13 @@ def test_the_file_says_what_the_policy_is_about(tmp_path, variant):
     }
 
 
+def test_what_is_no_truth_value_is_refused(tmp_path, one_line_error):
+    save_policy(empty(), tmp_path)
+    edit(tmp_path / JSON, certified="yes")
+    with one_line_error(ValueError, f"{tmp_path / JSON} must be whole (got certified that is no boolean)"):
+        load_policy(tmp_path / JSON, tmp_path / TENSORS, empty())
+
+
 @pytest.mark.parametrize("field", ["task", "promise"])
 def test_what_a_later_moco_rt_may_write_is_refused_by_name(tmp_path, one_line_error, field):
     save_policy(empty(), tmp_path)

@@ -182,11 +182,16 @@ def test_too_much_evidence_lets_nobody_leave(make, tmp_path):
     rows = model.rank("good film", make_documents(12))
     assert {row["exit"] for row in rows} == {None}
     assert rows == make().rank("good film", make_documents(12))
+    table = model.ranking.certificate.table()
+    ended = f"since the monitor's alarm all candidates run to the end, in the time that takes; before:\n{table}"
+    assert model.report() == ended
     model.save_pretrained(tmp_path)
     loaded = EarlyExitReranker.from_pretrained(tmp_path)
     assert loaded.watched_by.state() == model.watched_by.state()
     assert {row["exit"] for row in loaded.rank("good film", make_documents(12))} == {None}
+    assert loaded.report() == ended
     loaded.watched_by = None
+    assert loaded.report() == table
     loaded.save_pretrained(tmp_path)
     assert EarlyExitReranker.from_pretrained(tmp_path).watched_by is None
 

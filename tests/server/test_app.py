@@ -17,6 +17,7 @@ from huggingface_hub import InferenceClient
 from server_samples import metrics_of, running
 
 from moco_rt import EarlyExitReranker, EarlyExitTextClassificationModel
+from moco_rt.certification.certificate import Certificate
 from moco_rt.server.run import make_worker_app
 from moco_rt.server.settings import Settings
 from moco_rt.server.shared_state import SharedState
@@ -193,7 +194,16 @@ def test_info_says_what_runs(serve, folder):
     info = serve(folder, max_client_batch_size=7).get("/info").json()
     assert info["model_type"]["classifier"]["id2label"] == {"0": "bad", "1": "middling", "2": "höchst gut"}
     assert (info["model_dtype"], info["max_input_length"], info["max_client_batch_size"]) == ("float32", 64, 7)
-    assert (info["policy_step"], info["shadow"]) == (1, False)
+    assert (info["policy_step"], info["certified"], info["shadow"]) == (1, False, False)
+
+
+@pytest.mark.parametrize(("step", "certified"), [(1, True), (3, False)])
+def test_info_says_whether_the_exits_in_use_are_certified(serve, folder, tmp_path, step, certified):
+    fast = EarlyExitTextClassificationModel.from_pretrained(folder)
+    fast.policy.certificate = Certificate(0.1, 0.05, 1000, 2, 1.0, 0.6, ())
+    fast.policy.take_step(step)
+    fast.save_pretrained(tmp_path)
+    assert serve(tmp_path).get("/info").json()["certified"] == certified
 
 
 def test_many_clients_at_once_get_the_answers_they_would_get_alone(serve, folder, model):
