@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 #: Columns that are read where none are named: the text, and what makes a pair of it.
@@ -71,7 +72,7 @@ def read_row(row: Any, columns: tuple[str, ...] | None, place: int) -> Any:
         raise ValueError(
             f"texts must have {missing[0]!r} in every row: columns= names others (got {_listed(row)} at place {place})"
         )
-    return _text([row[name] for name in names], columns)
+    return _text([_known(row[name]) for name in names], columns)
 
 
 def _choose(known: Collection[Any], columns: tuple[str, ...] | None) -> tuple[str, ...]:
@@ -90,7 +91,15 @@ def _column(texts: Any, name: str) -> list[Any]:
     values = texts[name]
     if getattr(values, "ndim", 1) != 1:
         raise ValueError(f"texts must have one column {name!r} (got several)")
-    return list(values.to_pylist() if hasattr(values, "to_pylist") else values[:])
+    return [_known(value) for value in (values.to_pylist() if hasattr(values, "to_pylist") else values[:])]
+
+
+def _known(value: Any) -> Any:
+    """Return a value, or None where it is missing: pandas has NaN or NA in its place."""
+    if isinstance(value, str):
+        return value
+    missing = type(value).__name__ == "NAType" or (isinstance(value, Real) and value != value)
+    return None if missing else value
 
 
 def _listed(names: Collection[Any]) -> str:

@@ -71,9 +71,14 @@ def take_texts(
 
 def check_text(text: Any, place: int) -> None:
     """Raise TypeError unless text is one, or a pair of them."""
-    pair = isinstance(text, tuple | list) and len(text) == 2 and all(isinstance(part, str) for part in text)
-    if not (isinstance(text, str) or pair):
-        raise TypeError(f"texts must hold texts or pairs of texts (got {type(text).__name__} at place {place})")
+    if isinstance(text, str):
+        return
+    is_pair = isinstance(text, tuple | list) and len(text) == 2
+    parts = zip(text, (" as the first text", " as the second text"), strict=True) if is_pair else [(text, "")]
+    for part, which in parts:
+        if not isinstance(part, str):
+            got = f"{type(part).__name__}{which}"
+            raise TypeError(f"texts must hold texts or pairs of texts (got {got} at place {place})")
 
 
 def lone_surrogate(text: TextInput) -> str | None:

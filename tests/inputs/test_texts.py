@@ -61,6 +61,24 @@ TAKEN = {
     "rows of pairs": (PAIR_ROWS, None, PAIRS),
     "rows of pairs by their other name": ([{"text": a, "text_pair": b} for a, b in PAIRS], None, PAIRS),
     "rows with and without a second text": ([{"text": "a", "text2": None}, PAIR_ROWS[0]], None, ["a", PAIRS[0]]),
+    "rows of a frame": (
+        pd.DataFrame({"text": ["a", "b"], "text2": [None, "x"]}).to_dict("records"),
+        None,
+        ["a", ("b", "x")],
+    ),
+    **{
+        f"a frame with and without a second text, of {kind}": (
+            pd.DataFrame({"text": pd.Series(["a", "b"]), "text2": pd.Series([missing, "x"], dtype=kind)}),
+            None,
+            ["a", ("b", "x")],
+        )
+        for kind, missing in {None: None, "object": float("nan"), "string": None, "category": None}.items()
+    },
+    "a frame whose second texts are all missing": (
+        pd.DataFrame({"text": ["a"], "text2": np.array([np.nan], np.float32)}),
+        None,
+        ["a"],
+    ),
     "rows with named columns": (NAMED, ("premise", "hypothesis"), PAIRS),
     "rows with a named column": (NAMED, ["premise"], [one for one, _ in PAIRS]),
     "characters of any kind": (["a\0b", "\ufeff", "é😀", "\u202e"], None, ["a\0b", "\ufeff", "é😀", "\u202e"]),
@@ -151,7 +169,31 @@ REFUSED = {
         [{"text": "a", "text2": None}],
         ("text", "text2"),
         TypeError,
-        "texts must hold texts or pairs of texts (got tuple at place 0)",
+        "texts must hold texts or pairs of texts (got NoneType as the second text at place 0)",
+    ),
+    "a frame whose named second text is missing": (
+        pd.DataFrame({"text": ["a", "b"], "text2": ["x", None]}),
+        ("text", "text2"),
+        TypeError,
+        "texts must hold texts or pairs of texts (got NoneType as the second text at place 1)",
+    ),
+    "a frame whose text is missing": (
+        pd.DataFrame({"text": ["a", None], "text2": ["x", "y"]}),
+        None,
+        TypeError,
+        "texts must hold texts or pairs of texts (got NoneType as the first text at place 1)",
+    ),
+    "a number in a pair": (
+        ["a", ("a", 1.5)],
+        None,
+        TypeError,
+        "texts must hold texts or pairs of texts (got float as the second text at place 1)",
+    ),
+    "bytes in a pair": (
+        [[b"a", "b"]],
+        None,
+        TypeError,
+        "texts must hold texts or pairs of texts (got bytes as the first text at place 0)",
     ),
     "a data set without a text": (
         datasets.Dataset.from_dict({"sentence": TEXTS}),

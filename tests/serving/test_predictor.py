@@ -62,8 +62,10 @@ def test_pairs_lists_and_empty_batches(folder):
     assert {name: len(column) for name, column in empty.items()} == {"text": 0, "label": 0, "prob": 0, "exit": 0}
 
 
-def test_a_second_text_of_none_makes_a_single_text(folder):
-    found = Predictor(folder)({"text": TEXTS, "text2": np.array(["was good", None, None], dtype=object)})
+@pytest.mark.parametrize("missing", [None, float("nan"), pandas.NA], ids=repr)
+@pytest.mark.parametrize("make", [list, lambda texts: np.array(texts, dtype=object), pandas.Series])
+def test_a_second_text_of_none_makes_a_single_text(folder, make, missing):
+    found = Predictor(folder)({"text": TEXTS, "text2": make(["was good", missing, missing])})
     wanted = expected(folder, [(TEXTS[0], "was good"), *TEXTS[1:]])
     assert found["prob"].tolist() == np.float32([row["prob"] for row in wanted]).tolist()
 
