@@ -17,6 +17,7 @@ import os
 import socket
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,10 @@ class SharedState:
             raise ValueError(f"{file} must hold the number of a step (got {said[:40]!r})")
         if int(said) != self._agreed:
             self._policy.take_step(int(said))
-            _log.info("policy: step %s", said)
+            if self._policy.certificate is None or self._policy.is_certified:
+                _log.info("policy: step %s", said)
+            else:
+                _log.warning("policy: step %s, which the certificate is not about: nothing is promised of it", said)
         elif self._policy.step != self._agreed:
             _write(file, str(self._policy.step))
         self._agreed = self._policy.step
@@ -155,9 +159,10 @@ def judge(monitor: Monitor, policy: Any, states: Sequence[Mapping[str, Any]]) ->
 
 
 def _identity(policy: Any) -> str:
-    """Return a hash of a policy's path and of the model that it is for."""
+    """Return a hash of a policy's path, of its certificate, whose shares are watched, and of the model it is for."""
     said = hashlib.sha256(policy.path.policies.thresholds.tobytes())
-    said.update(json.dumps(policy.made_for, sort_keys=True, default=str).encode())
+    certificate = None if policy.certificate is None else asdict(policy.certificate)
+    said.update(json.dumps([policy.made_for, certificate], sort_keys=True, default=str).encode())
     return said.hexdigest()
 
 

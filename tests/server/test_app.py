@@ -373,6 +373,30 @@ def test_an_alarm_of_one_worker_is_everybodys(folder, tmp_path, written):
     assert [model.policy.step for model in models] == [3, 3]
 
 
+def test_evidence_of_before_a_new_certificate_does_not_count(folder, tmp_path):
+    models, states = workers(folder, tmp_path, 2)
+    later = EarlyExitTextClassificationModel.from_pretrained(folder)
+    later.policy.certificate = Certificate(0.1, 0.05, 1000, 2, 1.0, 0.6, ())
+    later.policy.take_step(4)
+    later.monitor(1.0)
+    for model, state in zip([*models, later], [*states, SharedState(tmp_path, later)], strict=True):
+        see(model, 4)  # all together would be too many
+        state.exchange()
+    assert later.policy.step == 4
+
+
+@pytest.mark.parametrize(("step", "said"), [(1, "policy: step 1"), (3, "policy: step 3, which the certificate is not")])
+def test_a_step_that_is_not_certified_is_said_to_be_none(folder, tmp_path, caplog, step, said):
+    models, states = workers(folder, tmp_path, 1)
+    models[0].policy.certificate = Certificate(0.1, 0.05, 1000, 2, 1.0, 0.6, ())
+    (tmp_path / "step").write_text(str(step))
+    with caplog.at_level("INFO", "moco_rt"):
+        states[0].exchange()
+    assert models[0].policy.step == step
+    assert caplog.messages[-1].startswith(said)
+    assert len(caplog.messages[-1]) == len(said) or step == 3
+
+
 def test_evidence_is_counted_once_and_of_this_policy_alone(folder, tmp_path):
     models, states = workers(folder, tmp_path, 1)
     see(models[0], 4)
