@@ -94,6 +94,18 @@ def check_images(pixel_values: Tensor, image_size: tuple[int, int, int] | None, 
         raise ValueError(f"pixel_values must be on {device}, where the model is (got {pixel_values.device})")
 
 
+def check_no_labels(labels: object) -> None:
+    """Refuse labels, such as a data set for `transformers.Trainer` has.
+
+    Raises:
+        ValueError: there are some.
+    """
+    if labels is not None:
+        raise ValueError(
+            f"labels must be left out: the model answers, and is not trained (got {type(labels).__name__})"
+        )
+
+
 def _check_dense(name: str, tensor: object) -> None:
     """Refuse what is no tensor, or is a sparse or nested one, by the name of the argument."""
     if not isinstance(tensor, Tensor):

@@ -19,7 +19,7 @@ from moco_rt.encoding import Encoded, EncodedTexts
 from moco_rt.inputs.batching import row_lengths
 from moco_rt.inputs.texts import TextInput, Texts, list_texts
 from moco_rt.inputs.tokenizer_identity import save_tokenizer
-from moco_rt.runtime.checks import ModelInputs, check_inputs
+from moco_rt.runtime.checks import ModelInputs, check_inputs, check_no_labels
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.classifiers.certified import predict_certified
 from moco_rt.runtime.classifiers.comparison import comparison_of
@@ -68,6 +68,7 @@ class EarlyExitTextClassificationModel(EarlyExitClassifier):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
+        labels: None = None,
     ) -> EarlyExitOutput:
         """Classify a padded batch.
 
@@ -75,13 +76,15 @@ class EarlyExitTextClassificationModel(EarlyExitClassifier):
             input_ids: (B, S) int64 or int32.
             attention_mask: (B, S), integer or bool, 1 on real tokens, padded on the right; None: all are real.
             token_type_ids: (B, S), segments of text pairs; None: all 0.
+            labels: None; the model answers, and is not trained.
 
         Raises:
             TypeError: no tensor, or wrong dtype.
-            ValueError: wrong shape or device, no row, a row without a real token, a mask that is not 0 and 1 or
-                not right-padded.
+            ValueError: there are labels, wrong shape or device, no row, a row without a real token, a mask that is not
+                0 and 1 or not right-padded.
             IndexError: a token or its type that the model does not have.
         """
+        check_no_labels(labels)
         check_inputs(input_ids, attention_mask, token_type_ids, self.max_seqlen, self.device)
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)

@@ -15,7 +15,7 @@ from moco_rt.architectures import IMAGES, Source, find_image_processor
 from moco_rt.architectures.pipelines import announce_to_pipelines, not_traced
 from moco_rt.certification.these_rows import RowsWish
 from moco_rt.inputs.images import Images, iter_images, list_images, process_images
-from moco_rt.runtime.checks import check_images
+from moco_rt.runtime.checks import check_images, check_no_labels
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.classifiers.certified import predict_certified
 from moco_rt.runtime.classifiers.comparison import comparison_of
@@ -61,17 +61,19 @@ class EarlyExitImageClassificationModel(EarlyExitClassifier):
         return None if architecture is None else architecture.image_size
 
     @not_traced
-    def forward(self, pixel_values: Tensor) -> EarlyExitOutput:
+    def forward(self, pixel_values: Tensor, labels: None = None) -> EarlyExitOutput:
         """Classify a batch of images, as an image processor prepares them.
 
         Args:
             pixel_values: (B, channels, height, width) in any floating dtype. Images of another size than the model's
                 are refused: its positions are not interpolated.
+            labels: None; the model answers, and is not trained.
 
         Raises:
             TypeError: wrong dtype.
-            ValueError: wrong shape or device, or no image.
+            ValueError: there are labels, wrong shape or device, or no image.
         """
+        check_no_labels(labels)
         check_images(pixel_values, self.image_size, self.device)
         return self._answer(
             lambda exits: self.run_images(exits, pixel_values),

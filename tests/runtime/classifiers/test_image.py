@@ -74,6 +74,11 @@ def test_wrong_pixels_are_refused_in_a_line(model, one_line_error, backend, pixe
         fast(pixels)
 
 
+def test_labels_are_refused(fast, model, one_line_error):
+    with one_line_error(ValueError, "labels must be left out: the model answers, and is not trained (got Tensor)"):
+        fast(make_pixels(model), labels=torch.zeros(21))
+
+
 def test_a_whole_model_refuses_what_its_forward_does_not_take(model, one_line_error):
     fast = EarlyExitImageClassificationModel(model, backend="whole")
     for size in ((3, 32, 32), (1, 24, 24)):
