@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Sequence
@@ -250,6 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: the arguments are not what they must be, with status 2.
     """
     logging.basicConfig(format="moco-rt: %(message)s")
+    _escape_what_cannot_be_said()
     command = typer.main.get_command(app)
     arguments = None if arguments is None else list(arguments)
     try:
@@ -263,6 +265,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if status == _INTERRUPTED:
         _complain("interrupted")
     return int(status)
+
+
+def _escape_what_cannot_be_said() -> None:
+    """Let standard output tell of files whatever they are called, as standard error does; labels go there as bytes."""
+    stream = sys.stdout
+    if isinstance(stream, io.TextIOWrapper) and (
+        stream.errors == "strict" or (stream.errors == "surrogateescape" and stream.encoding != "utf-8")
+    ):
+        stream.reconfigure(errors="backslashreplace")
 
 
 def _complain(message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -156,6 +157,53 @@ def test_predict_runs_any_classifier_into_any_file(saved, texts, tmp_path, capsy
     lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert {line["exit"] for line in lines} == {None}
     assert {line["label"] for line in lines} == {"NEGATIVE", "POSITIVE"}
+
+
+@pytest.fixture
+def standard_output(monkeypatch):
+    """`standard_output(encoding, errors)`: puts one of this kind in place, and returns what reads its bytes."""
+
+    def replace(encoding, errors="strict"):
+        stream = io.TextIOWrapper(io.BytesIO(), encoding, errors)
+        monkeypatch.setattr(sys, "stdout", stream)
+        return lambda: (stream.flush(), stream.buffer.getvalue())[1]
+
+    return replace
+
+
+@pytest.mark.parametrize(
+    ("encoding", "errors", "name", "said"),
+    [
+        ("ascii", "strict", "ünï", rb"\xfcn\xef"),
+        ("ascii", "surrogateescape", "ünï", rb"\xfcn\xef"),
+        ("latin-1", "strict", "ünï€", b"\xfcn\xef" + rb"\u20ac"),
+        ("ascii", "replace", "ünï", b"?n?"),
+        ("utf-8", "strict", "ünï", "ünï".encode()),
+        ("utf-8", "strict", os.fsdecode(b"caf\xe9"), rb"caf\udce9"),
+        ("utf-8", "surrogateescape", os.fsdecode(b"caf\xe9"), b"caf\xe9"),
+    ],
+)
+def test_files_of_any_name_are_told_of(saved, texts, tmp_path, standard_output, encoding, errors, name, said):
+    data = write(tmp_path / f"{name}.jsonl", texts[:3])
+    output = standard_output(encoding, errors)
+    assert cli.main(["predict", saved, str(data)]) == 0
+    assert output() == os.fsencode(tmp_path) + b"/" + said + b".jsonl.labels.jsonl: 3 lines\n"
+
+
+def test_labels_on_standard_output_are_utf_8_whatever_it_can_say(saved, texts, tmp_path, standard_output):
+    shutil.copytree(saved, tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text(encoding="utf-8"))
+    config |= {"id2label": {"0": "Überdruß", "1": "schön"}, "label2id": {"Überdruß": 0, "schön": 1}}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    data = write(tmp_path / "ünï.jsonl", texts[:9])
+    arguments = ["predict", str(tmp_path / "model"), str(data), "--out"]
+    output = standard_output("ascii")
+    assert cli.main([*arguments, str(tmp_path / "labels.jsonl")]) == 0
+    told = output()
+    assert cli.main([*arguments, "-"]) == 0
+    labels = output().removeprefix(told)
+    assert labels == (tmp_path / "labels.jsonl").read_bytes()
+    assert {json.loads(line)["label"] for line in labels.splitlines()} <= {"Überdruß", "schön"}
 
 
 def test_several_models_are_a_cascade(saved, data, texts, tmp_path, capsys):
