@@ -45,6 +45,12 @@ class OwnForward:
         device: torch.device = self._model.device
         return device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the model's weights."""
+        dtype: torch.dtype = self._model.dtype
+        return dtype
+
     def logits(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """Logits (rows, C) of padded inputs (rows, S).
 
@@ -142,6 +148,19 @@ class OwnForward:
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(f"the model's own forward must return logits of shape {expected} (got {got})")
         return logits
+
+
+def padded_on_the_right(
+    input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return inputs (rows, S) with the tokens of rows that are padded on the left moved to the left."""
+    real = attention_mask != 0
+    first = real.int().argmax(dim=1, keepdim=True)
+    if not bool(first.any()):
+        return input_ids, attention_mask, token_type_ids
+    places = (torch.arange(input_ids.shape[1], device=input_ids.device) + first) % input_ids.shape[1]
+    types = None if token_type_ids is None else token_type_ids.gather(1, places)
+    return input_ids.gather(1, places), attention_mask.gather(1, places), types
 
 
 def _are_same(expected: Tensor, found: Tensor) -> bool:

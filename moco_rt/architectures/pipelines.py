@@ -1,4 +1,4 @@
-"""Other libraries and our models: pipelines and trainers know them, tracers and compilers leave their forwards alone."""
+"""Other libraries and our models: pipelines and trainers know them, tracers and compilers leave them alone."""
 
 from __future__ import annotations
 

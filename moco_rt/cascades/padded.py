@@ -28,7 +28,7 @@ def answer_padded(
     logits = torch.empty(len(rows), cascade.config.num_labels, dtype=torch.float32, device="cpu")
     exit_site, exit_rule, who = (torch.full((len(rows),), -1, device="cpu") for _ in range(3))
     for number, tier in enumerate(cascade.tiers):
-        longest = int(mask[rows].sum(dim=1).max()) if number else mask.shape[1]
+        longest = int(mask[rows].nonzero()[:, 1].max()) + 1 if number else mask.shape[1]
         answers = tier.decide(tier.model(*(None if x is None else x[rows, :longest] for x in batch)))
         if cascade.watched_by is not None:
             cascade.watched_by.watch(number, answers, partial(_run_full, cascade, batch, rows))

@@ -12,7 +12,7 @@ from torch import Tensor
 from moco_rt._C import PackedBatch, Results
 from moco_rt.architectures import Architecture, architecture_of
 from moco_rt.architectures.genuine import Watch, WeightPlaces, check_genuine
-from moco_rt.architectures.own_forward import OwnForward
+from moco_rt.architectures.own_forward import OwnForward, padded_on_the_right
 from moco_rt.encoding import EncodedTexts
 from moco_rt.quantization.hf_quantizer import is_int8
 from moco_rt.runtime import packed, reference
@@ -107,8 +107,7 @@ class PackedBackend:
         if (image_size := self.architecture.image_size) is not None:
             self.run_images({}, torch.zeros(1, *image_size, dtype=torch.float32, device=_CPU))
             return
-        first_id = torch.zeros(1, 1, dtype=torch.long, device=_CPU)
-        self.run({}, ModelInputs(first_id, first_id + 1, None))
+        self.run({}, ModelInputs(ids := torch.zeros(1, 1, dtype=torch.long, device=_CPU), ids + 1, None))
 
     def _densities(self) -> str:
         """Say which share of its weights each product multiplies, over all layers; empty where all multiply all."""
@@ -178,8 +177,7 @@ class ReferenceBackend:
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the model's weights."""
-        dtype: torch.dtype = self._model.dtype
-        return dtype
+        return self._driven.dtype
 
     def is_outdated(self) -> bool:
         """Tell whether a module that is passed by got a hook or another method, was replaced or set."""
@@ -237,8 +235,7 @@ class WholeBackend:
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the model's weights."""
-        dtype: torch.dtype = self._model.dtype
-        return dtype
+        return self._forward.dtype
 
     def is_outdated(self) -> bool:
         """False: whatever the model does is honoured."""
@@ -247,8 +244,9 @@ class WholeBackend:
     def run(self, exits: Mapping[str, ExitPoint], inputs: ModelInputs) -> Results:  # noqa: ARG002
         """Call the model's own forward: every row runs to the end."""
         _evaluate(self._model, self._model.modules())
-        batch = PackedBatch(inputs.attention_mask)  # which refuses masks that are none
-        return _of_all_rows(batch, self._forward.logits(*inputs))
+        inputs = ModelInputs(*padded_on_the_right(*inputs))
+        PackedBatch(inputs.attention_mask)  # which refuses masks that are none
+        return _of_all_rows(self._forward.logits(*inputs))
 
     def run_packed(self, exits: Mapping[str, ExitPoint], rows: EncodedTexts) -> Results:
         """Pad the rows, and call the model's own forward."""
@@ -257,8 +255,7 @@ class WholeBackend:
     def run_images(self, exits: Mapping[str, ExitPoint], pixel_values: Tensor) -> Results:  # noqa: ARG002
         """Call the model's own forward: every image runs to the end."""
         _evaluate(self._model, self._model.modules())
-        batch = PackedBatch.of_lengths(torch.ones(len(pixel_values), dtype=torch.long, device=_CPU))
-        return _of_all_rows(batch, self._forward.logits_of_images(pixel_values))
+        return _of_all_rows(self._forward.logits_of_images(pixel_values))
 
 
 def choose_backend(asked_for: str, model: Any) -> Backend:
@@ -290,10 +287,10 @@ def choose_backend(asked_for: str, model: Any) -> Backend:
         return ReferenceBackend(model, architecture)
 
 
-def _of_all_rows(batch: PackedBatch, logits: Tensor) -> Results:
+def _of_all_rows(logits: Tensor) -> Results:
     """Return the results where every row ran to the end with these logits: (rows, C)."""
-    results = Results(batch.rows, logits.shape[1], dtype=logits.dtype)
-    results.write_last(batch, logits.cpu())
+    results = Results(*logits.shape, dtype=logits.dtype)
+    results.write_last(PackedBatch.of_lengths(torch.ones(len(logits), dtype=torch.long, device=_CPU)), logits.cpu())
     return results
 
 

@@ -8,9 +8,13 @@ from parity import make_inputs
 from transformers import (
     ConvBertForSequenceClassification,
     FNetForSequenceClassification,
+    GPT2ForSequenceClassification,
+    LlamaForSequenceClassification,
     MegatronBertForSequenceClassification,
     MobileBertForSequenceClassification,
     RemBertForSequenceClassification,
+    XLNetConfig,
+    XLNetForSequenceClassification,
     YosoForSequenceClassification,
 )
 
@@ -121,3 +125,45 @@ def test_a_token_that_the_model_does_not_have_is_still_refused_as_such(make):
         with pytest.raises(IndexError, match="out of range"):
             fast(**inputs)
     assert_rows_are_answered_as_alone(fast, make_inputs(LENGTHS))
+
+
+def xlnet(_):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        sizes = {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48, "vocab_size": 100, "pad_token_id": 0}
+        return XLNetForSequenceClassification(XLNetConfig(**sizes)).eval()
+
+
+#: Models whose tokenizers may pad on the left; whether Hugging Face answers rows so padded as it answers them alone.
+LEFT = {
+    "Llama": (lambda make: make(LlamaForSequenceClassification, num_key_value_heads=2), True),
+    "XLNet": (xlnet, True),
+    "GPT-2": (lambda make: make(GPT2ForSequenceClassification), False),
+    "RemBERT": (lambda make: make(RemBertForSequenceClassification), False),
+}
+
+
+@pytest.mark.parametrize("name", LEFT)
+@pytest.mark.parametrize("pairs", [False, True])
+@torch.no_grad()
+def test_rows_that_are_padded_on_the_left_are_answered_as_alone(make, name, pairs):
+    """Among a row that is padded on the right."""
+    make_model, as_alone = LEFT[name]
+    fast = EarlyExitTextClassificationModel(make_model(make), backend="whole")
+    right = make_inputs(LENGTHS, pairs=pairs)
+    left = {name: tensor.clone() for name, tensor in right.items()}
+    for row, length in enumerate(LENGTHS[:-1]):
+        for tensor in left.values():
+            tensor[row] = tensor[row].roll(tensor.shape[1] - length)
+    found = fast(**left)
+    assert torch.equal(found.logits, fast(**right).logits)
+    if as_alone and not pairs:
+        own = fast.model(**left).logits
+        torch.testing.assert_close(found.logits[:-1], own[:-1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("mask", [[1, 0, 1, 1], [0, 1, 0, 1], [0, 0, 0, 0]], ids=str)
+def test_masks_with_gaps_are_still_refused(make, mask):
+    fast = EarlyExitTextClassificationModel(make(RemBertForSequenceClassification), backend="whole")
+    with pytest.raises(ValueError, match="attention_mask must "):
+        fast(torch.ones(1, 4, dtype=torch.long), torch.tensor([mask]))

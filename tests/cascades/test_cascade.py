@@ -9,11 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from parity import make_inputs
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from tier_samples import assert_same_bits, count_words, make_texts, oracle
-from transformers import pipeline
+from transformers import LlamaForSequenceClassification, pipeline
 from transformers.utils import logging as transformers_logging
 
 from moco_rt import _C, Cascade, EarlyExitTextClassificationModel, LinearCondition, TierError
@@ -410,6 +411,25 @@ def test_forward_takes_ids_alone_and_segments(cascade_of):
     assert not torch.equal(whole.logits, output.logits)
     for row in range(20):
         assert torch.equal(cascade(ids[row : row + 1], None, segments[row : row + 1]).logits[0], whole.logits[row])
+
+
+@pytest.mark.parametrize("backend", ["packed", "whole"])
+def test_forward_takes_rows_that_decoders_pad_on_the_left(tiny_classifier, word_tokenizer, backend):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    models = [tiny_classifier(LlamaForSequenceClassification, seed, pad_token_id=0, **sizes) for seed in range(2)]
+    tiers = [(EarlyExitTextClassificationModel(model, backend=backend), word_tokenizer) for model in models]
+    cascade, tight = Cascade(tiers, thresholds=[0.6]), make_inputs([3, 12, 5, 7, 12, 4])
+    right = {name: torch.nn.functional.pad(tensor, (0, 4)) for name, tensor in tight.items()}
+    lengths = right["attention_mask"].sum(dim=1).tolist()
+    left = {
+        name: torch.stack([row.roll(16 - length) for row, length in zip(tensor, lengths, strict=True)])
+        for name, tensor in right.items()
+    }
+    assert left["attention_mask"][0].tolist() == [0] * 13 + [1] * 3
+    expected, found = cascade(**right), cascade(**left)
+    assert set(expected.tier.tolist()) == {0, 1}
+    torch.testing.assert_close(found.logits, expected.logits, atol=1e-6, rtol=0)
+    assert torch.equal(found.tier, expected.tier)
 
 
 def test_forward_needs_tokens_that_all_tiers_take(tiers_of, tiny_bert, word_tokenizer, one_line_error):
