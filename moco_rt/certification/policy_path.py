@@ -56,6 +56,10 @@ class PolicyPath:
         counts = [np.shape(each) for each in (self.fired, self.wrong) if each is not None]
         if counts and counts != [shapes[3][:2]] * 2:
             raise ValueError(f"PolicyPath: fired and wrong must both have shape {shapes[3][:2]} (got {counts})")
+        if self.fired is not None and self.wrong is not None:
+            kinds = {self.fired.dtype.kind, self.wrong.dtype.kind}
+            if kinds != {"i"} or not ((self.wrong >= 0) & (self.wrong <= self.fired) & (self.fired <= self.rows)).all():
+                raise ValueError(f"PolicyPath: fired and wrong must be counts of {self.rows} rows (got others)")
         variants, last = np.unique(self.variant), policies - 1
         if variants.dtype.kind != "i" or not ((variants >= 0) & (variants < len(self.variants))).all():
             raise ValueError(f"PolicyPath: variant must be places in {len(self.variants)} variants (got {variants})")

@@ -101,7 +101,8 @@ def load_policy(json_file: str | Path, tensors_file: str | Path, expected: Polic
     if certified:
         policy.certificate = certificate
     policy.close(closed)
-    policy.state = replace(policy.state, step=text.get("step"))
+    with whole(json_file):
+        policy.state = replace(policy.state, step=_step(text.get("step"), policy))
     policy.made_for = made_for
     return policy
 
@@ -151,6 +152,17 @@ def _describe_path(path: CertifiedPath, tensors: dict[str, NDArray[Any]]) -> dic
         "certified": policies.certified,
         "chosen": policies.chosen,
     }
+
+
+def _step(step: Any, policy: Policy) -> int | None:
+    """Check a step against the exits and the path; version 2 had steps of a path that is left behind."""
+    if not (step is None or type(step) is int):
+        raise TypeError("a step that is no integer")
+    if policy.path is None or step is None:
+        return step
+    if step not in policy.path.possible_steps() or len(policy.path.exits(step)) != len(policy.exits):
+        raise TypeError("a step that the path does not have, or other exits than its")
+    return step
 
 
 def _path(about: Mapping[str, Any] | None, tensors: Mapping[str, NDArray[Any]]) -> CertifiedPath | None:

@@ -61,3 +61,9 @@ def test_what_rows_have_not_tested_is_said_to_be_so():
 def test_counts_by_exit_must_fit_the_thresholds(counts, one_line_error):
     with one_line_error(ValueError, "PolicyPath: fired and wrong must both have shape (5, 1)"):
         replace(PATH, **counts)
+
+
+@pytest.mark.parametrize("few", [(0, 1), (-1, -1), (1001, 0), (5, -2), (2.0, 1.0)])
+def test_counts_by_exit_must_be_counts(few, one_line_error):
+    with one_line_error(ValueError, "PolicyPath: fired and wrong must be counts of 1000 rows"):
+        replace(PATH, fired=np.full((5, 1), few[0]), wrong=np.full((5, 1), few[1]))

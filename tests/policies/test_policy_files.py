@@ -312,6 +312,17 @@ def test_what_is_no_truth_value_is_refused(tmp_path, one_line_error):
         load_policy(tmp_path / JSON, tmp_path / TENSORS, empty())
 
 
+@pytest.mark.parametrize(("step", "said"), [([1], "no integer"), (True, "no integer"), (9, "the path"), (3, "exits")])
+def test_a_step_that_the_exits_are_not_of_is_refused(tmp_path, one_line_error, step, said):
+    policy = empty()
+    policy.path = certified_path()
+    policy.take_step(2)
+    save_policy(policy, tmp_path)
+    edit(tmp_path / JSON, step=step)
+    with one_line_error(ValueError, said):
+        load_policy(tmp_path / JSON, tmp_path / TENSORS, empty())
+
+
 @pytest.mark.parametrize("field", ["task", "promise"])
 def test_what_a_later_moco_rt_may_write_is_refused_by_name(tmp_path, one_line_error, field):
     save_policy(empty(), tmp_path)
