@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from moco_rt.certification.certificate import all_but
+
 #: What stands in place of the count of a policy that the rows have not tested.
 NOT_TESTED = -1
 
@@ -91,8 +93,8 @@ class PolicyPath:
         return f"{self._counted(fastest)}: {'taken' if fastest == self.chosen else 'slower'}"
 
     def _counted(self, policy: int) -> str:
-        agreement = 1 - self.disagreements[policy] / self.rows
-        return f"{1e3 * self.seconds[policy]:.3f} ms, same answers {agreement:.2%}"
+        same = all_but(float(self.disagreements[policy] / self.rows))
+        return f"{1e3 * self.seconds[policy]:.3f} ms, same answers {same}"
 
     def operating_points(self) -> NDArray[np.float64]:
         """Return mean seconds and share of differing rows of every policy that the rows have tested: (P, 2) float64."""

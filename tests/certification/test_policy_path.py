@@ -45,6 +45,8 @@ def test_each_variant_is_said_to_be_taken_or_why_not():
         "as given  4000.000 ms, same answers 99.90%: taken",
         "int8      3000.000 ms, same answers 99.80%: not certified, the first of its policies on the path",
     ]
+    many = replace(PATH, rows=100_000)  # of which one differs
+    assert many.compare_variants()[0] == "as given  4000.000 ms, same answers 99.9990%: slower"
     alone = replace(PATH, variants=("as given", "int8", "bfloat16"))
     assert alone.compare_variants()[2] == (
         "bfloat16  another variant is faster with fewer other answers, whatever is asked for"
