@@ -1,4 +1,4 @@
-"""Other libraries and our models: pipelines and trainers know them, tracers and compilers leave them alone."""
+"""Other libraries and our models: pipelines know them, tracers and compilers leave them alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch.nn import Module
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
@@ -58,53 +58,9 @@ class PipelineModel:
 
     input_modalities = "text"
 
-    @property
-    def config(self) -> Any:
-        """The model's configuration, which tells `transformers.Trainer` what in an output is no prediction."""
-        return _for_trainers(vars(self)["config"])
-
-    @config.setter
-    def config(self, config: Any) -> None:
-        vars(self)["config"] = config
-
     def can_generate(self) -> bool:
         """Answer that it does not write text."""
         return False
-
-
-def _for_trainers(config: Any) -> Any:
-    """Return a configuration with the same state, changed with it, of a class that names what is no prediction.
-
-    The model's own is left as it is: it is saved, and others hold it.
-    """
-    known = "exit_site" in getattr(config, "keys_to_ignore_at_inference", ())
-    if known or not isinstance(config, PreTrainedConfig):
-        return config
-    kind: Any = type(config)
-    view: Any = object.__new__(_kind_for_trainers(kind))
-    object.__setattr__(view, "__dict__", vars(config))
-    return view
-
-
-@functools.cache
-def _kind_for_trainers(kind: Any) -> Any:
-    """Return a class of configurations like another, whose copies and pickles are of that other one."""
-    ignored = [*getattr(kind, "keys_to_ignore_at_inference", ()), "exit_site", "exit_rule", "tier"]
-    members = {
-        "__init__": kind.__init__,  # else a new one is made
-        "__module__": kind.__module__,
-        "__qualname__": kind.__qualname__,
-        "__eq__": lambda config, other: isinstance(other, kind) and vars(config) == vars(other),
-        "__reduce_ex__": lambda config, _: (_with_state, (kind, vars(config))),
-        "keys_to_ignore_at_inference": ignored,
-    }
-    return type(kind.__name__, (kind,), members)
-
-
-def _with_state(kind: Any, state: dict[str, Any]) -> Any:
-    config = object.__new__(kind)
-    vars(config).update(state)
-    return config
 
 
 def unwrap(model: Any, tokenizer: Any = None, name: str = "tokenizer") -> tuple[Any, Any]:
