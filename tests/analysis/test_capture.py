@@ -402,7 +402,7 @@ def test_no_texts_are_refused(model, tokenizer, tmp_path, kind):
         (3, "int"),
         (b"w1", "bytes"),
         (("a", "b", "c"), "tuple"),
-        (("a", None), "tuple"),
+        (("a", None), "NoneType as the second text"),
         (set(), "set"),
     ],
 )
