@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -505,3 +506,10 @@ class TransformerClassifier:
 
     def classify(self, batch: PackedBatch) -> Tensor:
         """(rows, C) in the model's dtype; where `reads_one_token`, batch may have no other."""
+
+class HeldObjects:
+    """The values of dictionaries, by which it is seen, within microseconds, where others take their places."""
+
+    def __init__(self, dicts: Sequence[dict[str, Any]]) -> None: ...
+    def replaced(self) -> bool:
+        """Whether any of them is not the very object that it was, or there are more or fewer."""

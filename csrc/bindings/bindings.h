@@ -28,5 +28,6 @@ void bind_batch(pybind11::module_& m);
 void bind_exits(pybind11::module_& m);
 void bind_linear(pybind11::module_& m);
 void bind_transformer(pybind11::module_& m);
+void bind_watch(pybind11::module_& m);
 
 }  // namespace moco

@@ -53,4 +53,5 @@ PYBIND11_MODULE(_C, m) {
   moco::bind_exits(m);
   moco::bind_linear(m);
   moco::bind_transformer(m);
+  moco::bind_watch(m);
 }

@@ -7,8 +7,6 @@ another LayerNorm epsilon. The same holds, for fewer modules, where sub-modules 
 from __future__ import annotations
 
 import copy
-import itertools
-import operator
 import types
 from collections.abc import Collection, Iterator, Sized
 from pathlib import Path
@@ -18,6 +16,7 @@ import torch
 import transformers
 from torch.nn.modules import module as torch_modules
 
+from moco_rt._C import HeldObjects
 from moco_rt.quantization.int8_linear import Int8Linear
 from moco_rt.storage.reasons import named_reason
 
@@ -97,42 +96,21 @@ class Watch:
         self._empty = (*_HOOKS_OF_ALL_MODULES, *(each for each in hooks if not each))
         self._others: list[Sized] = [*(each for each in hooks if each), *(vars(module) for module in modules)]
         self._count = self._counted()
-        self._holders: list[dict[str, Any]] = []
+        parts: list[dict[str, Any]] = [vars(config)]
         for module in modules:
-            self._holders += filter(None, (module._modules, module._parameters, module._buffers))
-        self._held = self._now_held()
-        compared = [
-            (vars(module), name)
-            for module in modules
-            for name, value in vars(module).items()
-            if _is_compared(type(module), name, value)
-        ]
-        self._owners, self._names = [owner for owner, _ in compared], [name for _, name in compared]
-        self._config = vars(config)
-        self._settings = self._now_set()
+            parts += filter(None, (module._modules, module._parameters, module._buffers))
+        self._held = HeldObjects(parts)
 
     def sees_change(self) -> bool:
         """Tell whether there are more hooks than at first, or another number of attributes: `forward` may be one."""
         return any(self._empty) or self._counted() != self._count
 
     def sees_other_parts(self) -> bool:
-        """Tell whether a module, a weight, an attribute that `check_genuine` compares or a setting was replaced."""
-        held = self._now_held()
-        if len(held) != len(self._held) or not all(map(operator.is_, held, self._held)):
-            return True
-        try:
-            return self._now_set() != self._settings
-        except KeyError:  # it was taken away
-            return True
+        """Tell whether a module, a weight or a setting of the configuration was replaced."""
+        return self._held.replaced()
 
     def _counted(self) -> int:
         return sum(map(len, self._others))
-
-    def _now_held(self) -> list[Any]:
-        return list(itertools.chain.from_iterable(map(dict.values, self._holders)))
-
-    def _now_set(self) -> tuple[list[Any], list[Any]]:
-        return list(map(operator.getitem, self._owners, self._names)), list(self._config.values())
 
 
 class WeightPlaces:

@@ -36,10 +36,11 @@ class EarlyExitTextClassificationModel(EarlyExitClassifier):
     Args:
         model: a Hugging Face `...ForSequenceClassification`; it is put in evaluation mode.
         backend: `packed` runs on the extension's own kernels, on a CPU: in float32 and bfloat16 from a packed copy of
-            the weights, made anew where these are loaded, trained or replaced later (what is written through
-            `weight.data`, or into single biases, is not noticed), in int8 from the model's own; `reference` drives the
-            model's own modules; `whole` calls the model's own forward, without exits, whatever its family; `auto` takes
-            the first of them that computes what the model computes, and says in the log why where that is not `packed`.
+            the weights, in int8 from the model's own; `reference` drives the model's own modules; `whole` calls the
+            model's own forward, without exits, whatever its family; `auto` takes the first of them that computes what
+            the model computes, and says in the log why where that is not `packed`. It is chosen anew at the next call
+            where weights, modules or settings were loaded, trained or replaced since. Attributes of modules, and what
+            is written through `weight.data` or into biases alone, are not looked at again.
         dtype: computes in this dtype, on a converted copy where the model has another; `"int8"`: see `int8_copy`;
             None: as it is, but for float16 on a CPU and weights of several dtypes, which are computed in float32.
             A rule's bound speaks of the dtype it was found in: capture from `.model` to find rules.

@@ -190,7 +190,7 @@ class EarlyExitClassifier(WithGiven, PipelineModel, BackedModule):
         """Write model, what prepares its inputs, policy, what a monitor has seen and the report of the search.
 
         The files take the place of those that are there when all are written: the directory may be the one that the
-        model was loaded from.
+        model was loaded from. A tokenizer or image processor that lies there stays where the model carries none.
 
         Raises:
             ValueError: a rule is a plain callable, which has no form on disk, or the policy is of other weights.
