@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "bindings/bindings.h"
@@ -17,6 +18,16 @@ namespace {
 class HeldObjects {
  public:
   explicit HeldObjects(const std::vector<py::dict>& dicts) : dicts_(dicts.begin(), dicts.end()) {}
+
+  // For Python's garbage collector: a dictionary may hold what holds this.
+  int visit(visitproc visit, void* arg) const {
+    for (const Values& each : dicts_) {
+      Py_VISIT(each.dict.ptr());
+      for (const py::object& held : each.held) Py_VISIT(held.ptr());
+    }
+    return 0;
+  }
+  void clear() { const std::vector<Values> gone = std::exchange(dicts_, {}); }
 
   bool replaced() const {
     return std::any_of(dicts_.begin(), dicts_.end(), [](const Values& each) { return each.replaced(); });
@@ -44,11 +55,27 @@ class HeldObjects {
   std::vector<Values> dicts_;
 };
 
+int traverse(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  return py::detail::is_holder_constructed(self) ? py::cast<HeldObjects&>(py::handle(self)).visit(visit, arg) : 0;
+}
+
+int clear(PyObject* self) {
+  py::cast<HeldObjects&>(py::handle(self)).clear();
+  return 0;
+}
+
+void collect(PyHeapTypeObject* type) {
+  type->ht_type.tp_flags |= Py_TPFLAGS_HAVE_GC;
+  type->ht_type.tp_traverse = traverse;
+  type->ht_type.tp_clear = clear;
+}
+
 }  // namespace
 
 void bind_watch(py::module_& m) {
   // Not guarded: all of it is work on Python's objects, which needs the GIL.
-  py::class_<HeldObjects>(m, "HeldObjects")
+  py::class_<HeldObjects>(m, "HeldObjects", py::custom_type_setup(collect))
       .def(py::init<const std::vector<py::dict>&>(), py::arg("dicts"))
       .def("replaced", &HeldObjects::replaced);
 }

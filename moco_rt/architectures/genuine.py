@@ -37,6 +37,8 @@ _IN_PLACE_OF: dict[type, tuple[type, ...]] = {
     torch.nn.Dropout: (torch.nn.Identity,),
     torch.nn.Linear: (Int8Linear,),
 }
+#: Settings that saving a model writes.
+_SETTINGS_OF_FILES = {"architectures", "dtype", "_name_or_path", "transformers_version"}
 #: Ways to compute attention that all compute the same.
 _ATTENTIONS = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention")
 #: Where hooks come from that transformers sets itself, and leaves: they record outputs when a call asks for them.
@@ -89,17 +91,21 @@ class Watch:
     Args:
         modules: those to be watched.
         config: the configuration of their model.
+        driven: modules whose parts alone are watched: they are called as they are, hooks and all.
     """
 
-    def __init__(self, modules: Collection[torch.nn.Module], config: Any):
+    def __init__(self, modules: Collection[torch.nn.Module], config: Any, driven: Collection[torch.nn.Module] = ()):
         hooks = [hooks for module in modules for hooks in (module._forward_hooks, module._forward_pre_hooks)]
-        self._empty = (*_HOOKS_OF_ALL_MODULES, *(each for each in hooks if not each))
+        hooks += _HOOKS_OF_ALL_MODULES
+        self._empty = tuple(each for each in hooks if not each)
         self._others: list[Sized] = [*(each for each in hooks if each), *(vars(module) for module in modules)]
         self._count = self._counted()
-        parts: list[dict[str, Any]] = [vars(config)]
+        parts: list[dict[str, Any]] = [part._modules for part in driven if part._modules]
         for module in modules:
             parts += filter(None, (module._modules, module._parameters, module._buffers))
         self._held = HeldObjects(parts)
+        self._config = vars(config)
+        self._values, self._settings = self._now_set()
 
     def sees_change(self) -> bool:
         """Tell whether there are more hooks than at first, or another number of attributes: `forward` may be one."""
@@ -107,10 +113,21 @@ class Watch:
 
     def sees_other_parts(self) -> bool:
         """Tell whether a module, a weight or a setting of the configuration was replaced."""
-        return self._held.replaced()
+        if self._held.replaced():
+            return True
+        if list(self._config.values()) == self._values:
+            return False
+        before = self._settings
+        self._values, self._settings = self._now_set()
+        return self._settings != before
 
     def _counted(self) -> int:
         return sum(map(len, self._others))
+
+    def _now_set(self) -> tuple[list[Any], dict[str, Any]]:
+        """Return the values of the configuration, and by name those that answers may depend on."""
+        settings = {name: value for name, value in self._config.items() if name not in _SETTINGS_OF_FILES}
+        return list(self._config.values()), settings
 
 
 class WeightPlaces:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -112,10 +113,17 @@ class OwnForward:
         Logits may be alike whatever is read: of a head that was not trained.
         """
         hidden: list[Tensor] = []
+        mine = threading.get_ident()
 
         def keep(_module: Any, _inputs: Any, output: Any) -> None:
             states = next(iter(output.values())) if isinstance(output, Mapping) else output[0]
-            if isinstance(states, Tensor) and states.ndim == 3 and states.shape[:2] == inputs["input_ids"].shape:
+            others = threading.get_ident() != mine
+            if (
+                not others
+                and isinstance(states, Tensor)
+                and states.ndim == 3
+                and states.shape[:2] == inputs["input_ids"].shape
+            ):
                 hidden[:] = [states[0]]
 
         base = self._model.base_model

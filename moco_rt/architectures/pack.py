@@ -105,10 +105,12 @@ class _PackedForward:
         **others: Any,
     ) -> Any:
         """Return the hidden states (rows, S, D), pooled where the model pools, as the base model does."""
-        in_training = any(part.training for part in self._shared)
+        replaced = self._watch.sees_other_parts()
+        parts = tuple(self._base.modules())[1:] if replaced else self._shared
+        in_training = any(part.training for part in parts)
         self._trained_since |= in_training
         by_itself = in_training or self._asks_for_more(others) or not _padded_on_the_right(attention_mask)
-        if input_ids is None or by_itself or not self._covers_now():
+        if input_ids is None or by_itself or not self._covers_now(replaced):
             types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
             return self._base(input_ids, attention_mask=attention_mask, **types, **others)
         if attention_mask is None:
@@ -117,17 +119,27 @@ class _PackedForward:
         as_tuple = self._settings(others, "return_dict")["return_dict"] is False
         return output.to_tuple() if as_tuple else output
 
-    def _covers_now(self) -> bool:
+    def _covers_now(self, replaced: bool) -> bool:
         """Pack anew what was changed since; False where the kernels do not cover the model any more."""
-        changed = self._trained_since or self._places.have_changed() or self._watch.sees_other_parts()
-        if changed or self._watch.sees_change():
-            try:
-                self._pack()
-                self._is_covered = True
-            except ValueError as reason:
-                _log.info("the model's own encoder runs from now on: %s", reason)
-                self._is_covered = False
+        if replaced or self._trained_since or self._places.have_changed() or self._watch.sees_change():
+            self._try_to_pack()
         return self._is_covered
+
+    def _try_to_pack(self) -> None:
+        try:
+            self._pack()
+            self._is_covered = True
+        except ValueError as reason:
+            _log.info("the model's own encoder runs from now on: %s", reason)
+            self._is_covered = False
+
+    @classmethod
+    def again(cls, base: Any) -> _PackedForward:
+        """Make that of a copy, of a model which the kernels may not cover any more."""
+        forward = cls.__new__(cls)
+        forward._base = base
+        forward._try_to_pack()
+        return forward
 
     def _asks_for_more(self, others: Mapping[str, Any]) -> bool:
         """Tell whether a call, or the configuration where the call does not say, asks for more than the last states."""
@@ -141,7 +153,7 @@ class _PackedForward:
 
     def __reduce__(self) -> Any:
         """Copies and pickles pack the weights anew."""
-        return _PackedForward, (self._base,)
+        return _PackedForward.again, (self._base,)
 
     def _output(self, hidden: Tensor) -> Any:
         if not hasattr(self._base, "pooler"):

@@ -274,8 +274,9 @@ class Cascade(WithPromise, PipelineModel, torch.nn.Module):
         Raises:
             ValueError: a tier is a function, or a rule of one a plain callable: they have no form on disk.
         """
-        certified = self.is_certified
-        cascade_files.save(directory, self.tiers, self.certificate, self.watched_by, self.search_report, certified)
+        cascade_files.save(
+            directory, self.tiers, self.certificate, self.watched_by, self.search_report, lambda: self.is_certified
+        )
 
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> Cascade:

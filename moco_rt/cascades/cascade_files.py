@@ -6,7 +6,7 @@ Version 2 holds a fingerprint of each tier, so that a tier that was replaced is 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -44,11 +44,12 @@ def save(
     certificate: Certificate | None,
     monitor: CascadeMonitor | None = None,
     report: SearchReport | None = None,
-    is_certified: bool = True,
+    is_certified: Callable[[], bool] = lambda: True,
 ) -> None:
     """Write tiers into a directory, which is made where it is missing, and what there is besides.
 
-    The files take the place of those that are there when all are written.
+    The files take the place of those that are there when all are written. Whether the certificate is about the ways out
+    that were written is asked at the end: a monitor may have closed some meanwhile.
 
     Raises:
         ValueError: a tier is a function, or a rule of one a plain callable: they have no form on disk.
@@ -61,7 +62,6 @@ def save(
         "version": VERSION,
         "tiers": [_describe(tier) for tier in tiers],
         "certificate": None if certificate is None else asdict(certificate),
-        "certified": is_certified,
     }
     thresholds = {_name(number): tier.thresholds for number, tier in enumerate(tiers) if tier.thresholds is not None}
     with replacing(directory) as fresh:
@@ -73,6 +73,7 @@ def save(
             (fresh / MONITOR).write_text(json.dumps(monitor.state()) + "\n", encoding="utf-8")
         if report is not None:
             report.save(fresh / FINDINGS)
+        about["certified"] = is_certified()
         (fresh / CASCADE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 

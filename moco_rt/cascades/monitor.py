@@ -14,7 +14,7 @@ from torch import Tensor
 
 from moco_rt.cascades.tier import Tier, TierOutput
 from moco_rt.certification.certificate import Certificate
-from moco_rt.policies.monitor import Alarm, check_rates
+from moco_rt.policies.monitor import Alarm, WithLock, check_rates
 from moco_rt.policies.promised import certified_places
 from moco_rt.statistics.arguments import whole_number
 from moco_rt.statistics.bounds import upper_bound
@@ -45,7 +45,7 @@ class Way(NamedTuple):
         )
 
 
-class CascadeMonitor:
+class CascadeMonitor(WithLock):
     """The evidence against every way out of a cascade; threads may share it.
 
     Ways out are the exits inside tiers, and the ends of all tiers but the last, where rows stand that a tier is sure

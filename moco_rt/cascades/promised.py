@@ -63,9 +63,13 @@ class WithPromise:
 
     @certificate.setter
     def certificate(self, certificate: Certificate | None) -> None:
-        self._certificate, self._certified = certificate, WaysInUse.of(self.tiers)
+        self.certify(certificate, self.tiers)
+
+    def certify(self, certificate: Certificate | None, tiers: Sequence[Tier]) -> None:
+        """Take a certificate about the ways out of these tiers: others may be in use by now."""
+        self._certificate, self._certified = certificate, WaysInUse.of(tiers)
         if self.watched_by is not None and certificate is not None:
-            self.watched_by.begin(certificate)
+            self.watched_by.begin(certificate, self.is_certified)
 
     @property
     def is_certified(self) -> bool:

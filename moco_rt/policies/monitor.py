@@ -93,7 +93,21 @@ def check_rates(rate: float, delta: float) -> None:
     check_share("delta", delta)
 
 
-class Monitor:
+class WithLock:
+    """The base of monitors: they count under a lock, which copies and pickles make anew."""
+
+    _counting: threading.Lock
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The state without the lock."""
+        return {name: value for name, value in self.__dict__.items() if name != "_counting"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._counting = threading.Lock()
+
+
+class Monitor(WithLock):
     """The evidence against every exit of a policy; threads may share it.
 
     Evidence is about the policy in use and its certificate: after a step along the path, and when the model has been
@@ -146,14 +160,6 @@ class Monitor:
     def task(self) -> Task:
         """The policy's: what "the same answer" means."""
         return self._policy.task
-
-    def __getstate__(self) -> dict[str, Any]:
-        """The state without its lock, which a copy makes anew."""
-        return {name: value for name, value in self.__dict__.items() if name != "_counting"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._counting = threading.Lock()
 
     def sample_rows(self, exit_rule: NDArray[np.int64]) -> NDArray[np.int64]:
         """Draw the rows to check, and return their places. exit_rule: (rows,), -1 for those that did not leave."""
@@ -224,7 +230,7 @@ class Monitor:
         with self._counting:
             self._follow()
             counts = {"rows": [p.rows for p in self.processes], "wrong": [p.wrong for p in self.processes]}
-        return {"rate": self.rate, "delta": self.delta, "step": self.step, **counts}
+            return {"rate": self.rate, "delta": self.delta, "step": self.step, **counts}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` returned; of another step than the policy's nothing is taken.

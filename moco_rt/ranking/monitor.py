@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from moco_rt.certification.certificate import Certificate
-from moco_rt.policies.monitor import Alarm, check_counts, check_rates
+from moco_rt.policies.monitor import Alarm, WithLock, check_counts, check_rates
 from moco_rt.statistics.arguments import whole_number
 from moco_rt.statistics.bounds import upper_bound
 from moco_rt.statistics.e_process import EProcess
@@ -47,7 +47,7 @@ def read_state(file: Path) -> dict[str, Any]:
 _log = logging.getLogger(__name__)
 
 
-class RankingMonitor:
+class RankingMonitor(WithLock):
     """The evidence against a reranker's policy; threads may share it.
 
     The unit is the query. Which of its exits lost a candidate cannot be told of a set of first ones: too much evidence

@@ -164,8 +164,7 @@ class ReferenceBackend:
     def __init__(self, model: Any, architecture: Architecture):
         self.architecture: Architecture | None = architecture
         self.max_seqlen = architecture.max_seqlen
-        self._driven = architecture
-        self._model = model
+        self._driven, self._model = architecture, model
         self._parts = tuple(model.modules())  # walking the tree anew for every batch is a tenth of a small one's time
         self._watch = self._new_watch()
 
@@ -193,7 +192,8 @@ class ReferenceBackend:
         return False
 
     def _new_watch(self) -> Watch:
-        return Watch([self._model.get_submodule(path) for path in self._driven.passed_by], self._model.config)
+        passed_by = [self._model.get_submodule(path) for path in self._driven.passed_by]
+        return Watch(passed_by, self._model.config, self._parts)
 
     def run(self, exits: Mapping[str, ExitPoint], inputs: ModelInputs) -> Results:
         """Run `reference.forward`."""

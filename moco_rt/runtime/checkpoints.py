@@ -28,15 +28,28 @@ _STALE = (
     *(CASCADE, "cascade.safetensors", "tier-*"),
     *("ranking.json", "ranking.safetensors", "ranking-monitor.json"),
     *("model*.safetensors", "model.safetensors.index.json"),
-    *("pytorch_model*.bin", "pytorch_model*.bin.index.json"),
-    *("adapter_config.json", "adapter_model.*"),
 )
 #: Files of a tokenizer or an image processor, by any of transformers' names: beside others' they are read, too.
 _PREPARATION = (
-    *("tokenizer.json", "tokenizer.*.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.*", "merges.txt", "bpe.codes", "tokenizer.model", "tiktoken.model", "prophetnet.tokenizer"),
+    *(
+        "tokenizer.json",
+        "tokenizer.[0-9]*.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+    ),
+    *(
+        "vocab.txt",
+        "vocab.json",
+        "vocab.bpe",
+        "merges.txt",
+        "bpe.codes",
+        "tokenizer.model",
+        "tiktoken.model",
+        "prophetnet.tokenizer",
+    ),
     *("spiece.model", "spm.model", "spm_char.model", "sentencepiece*.model"),
-    *("chat_template*", "additional_chat_templates"),
+    *("chat_template.jinja", "chat_template.json", "additional_chat_templates"),
     *("preprocessor_config.json", "processor_config.json"),
 )
 
@@ -62,7 +75,12 @@ def replacing(directory: str | Path) -> AbstractContextManager[Path]:
     All files of a tokenizer or an image processor that are there go where a new one is written: what an older one left
     would change its ids. Where none is written they stay, whosever they are: a model that carries none is saved beside
     the tokenizer that its owner has put there.
+
+    Raises:
+        ValueError: an adapter lies there, which transformers would put into the model when it is loaded.
     """
+    if (adapter := Path(directory) / "adapter_config.json").exists():
+        raise ValueError(f"{directory} must hold no adapter, which would be put into the model (got {adapter.name})")
     return replacing_folder(directory, _STALE, _PREPARATION)
 
 

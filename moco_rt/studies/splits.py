@@ -1,14 +1,14 @@
 """Texts shared out between the three jobs of a search: fitting, ordering, calibration. Equal rows share one job.
 
-Tiers of a cascade may tell texts apart that the last tier, whose labels count, takes for one. Three relations follow:
+Tiers of a cascade may tell texts apart that the last tier, whose labels count, takes for one. Two relations follow:
 
-| relation | texts that are                              | what for                                               |
-|----------|---------------------------------------------|--------------------------------------------------------|
-| unit     | equal for the last tier                     | count once; one of them, drawn at random, is looked at |
-| copies   | equal for all tiers                         | get one answer: what holds of one holds of all         |
-| group    | equal for any tier, or linked by such texts | do one job                                             |
+| relation | texts that are           | what for                                               |
+|----------|--------------------------|--------------------------------------------------------|
+| unit     | equal for the last tier  | count once; one of them, drawn at random, is looked at |
+| copies   | equal for all tiers      | get one answer: what holds of one holds of all         |
 
-For one model the three are the same.
+For one model both are the same. Units that an earlier tier takes for one are shared out as any others: calibration must
+be a random draw of the units.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from moco_rt.certification.selection import RowsInAll
 
@@ -79,12 +77,10 @@ class Equals:
     Attributes:
         unit: (N,) int64, for each text the index of the first that is equal for the model whose labels count.
         copies: (N,) int64 likewise, for all tiers.
-        group: (N,) int64 likewise, for any tier, or linked to it by such texts.
     """
 
     unit: NDArray[np.int64]
     copies: NDArray[np.int64]
-    group: NDArray[np.int64]
 
     @classmethod
     def of(cls, unit: NDArray[np.int64], others: Sequence[NDArray[np.int64]] = ()) -> Equals:
@@ -95,15 +91,9 @@ class Equals:
             others: (N,) int64 each.
         """
         if len(unit) == 0 or not others:
-            return cls(unit, unit, unit)
+            return cls(unit, unit)
         _, start, same = np.unique(np.stack([unit, *others]), axis=1, return_index=True, return_inverse=True)
-        count = len(unit)
-        links = np.tile(np.arange(count), 1 + len(others)), np.concatenate([unit, *others])
-        graph = coo_array((np.ones(len(links[0]), np.int8), links), shape=(count, count))
-        number = connected_components(graph, directed=False)[1]
-        begins = np.full(count, count)
-        np.minimum.at(begins, number, np.arange(count))
-        return cls(unit, start[same.ravel()], begins[number])
+        return cls(unit, start[same.ravel()])
 
     def draw(self, among: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
         """Draw one of the texts of each unit, those at some places, and return it by its first copy, in units' order.
@@ -148,20 +138,21 @@ def split_texts(
     expected = len(texts if calibration is None else calibration)
     if labels is not None and len(labels) != expected:
         raise ValueError(f"labels must be one for each of the {expected} {of}s (got {len(labels)})")
-    # Calibration texts stand first: where others are in their group, a calibration text is the first of it.
+    # Calibration texts stand first: where others are in their unit, a calibration text is the first of it.
     certifying = [] if calibration is None else list(calibration)
     everything = [*certifying, *texts]
     rows = encode(everything) if everything else []
     others = [first_of_equals(tier(everything)) for tier in before] if everything else []
     equals = Equals.of((find_equals or first_of_equals)(rows), others)
-    free = np.flatnonzero(equals.group >= len(certifying))
-    places = _in_groups(equals.draw(free, seed), equals.group, seed)
-    groups = equals.group[places]
+    free = np.flatnonzero(equals.unit >= len(certifying))
+    shuffled = equals.draw(free, seed)
+    shuffled = shuffled[np.random.default_rng(seed).permutation(len(shuffled))]
     if calibration is None:
-        fit, start = (_border(groups, int(share * len(places))) for share in (_FIT, _FIT + _ORDERING))
+        fit, start = int(_FIT * len(shuffled)), int((_FIT + _ORDERING) * len(shuffled))
+        places = shuffled
     else:
-        fit, start = _border(groups, int(_FIT_OF_OTHERS * len(places))), len(places)
-        places = np.concatenate([places, equals.draw(np.arange(len(certifying)), seed)])
+        fit, start = int(_FIT_OF_OTHERS * len(shuffled)), len(shuffled)
+        places = np.concatenate([shuffled, equals.draw(np.arange(len(certifying)), seed)])
         if shared := len(texts) - len(free):
             _log.warning("%d %ss also stand in calibration: they certify, and are left out of the fitting", shared, of)
     if min(fit, start - fit, len(places) - start) < _FEWEST:
@@ -171,20 +162,6 @@ def split_texts(
         )
     in_all = _in_all(equals.copies[:expected], places[start:], labels)  # of `calibration` or, without, of `texts`
     return Split([everything[i] for i in places], [rows[i] for i in places], fit, start, in_all)
-
-
-def _in_groups(places: NDArray[np.int64], group: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Return places in a random order of their groups, those of a group one after the other."""
-    known, number = np.unique(group[places], return_inverse=True)
-    position = np.argsort(np.random.default_rng(seed).permutation(len(known)))
-    return places[np.argsort(position[number], kind="stable")]
-
-
-def _border(groups: NDArray[np.int64], place: int) -> int:
-    """Return the first place from this one on at which a group begins."""
-    while 0 < place < len(groups) and groups[place] == groups[place - 1]:
-        place += 1
-    return place
 
 
 def _in_all(copies: NDArray[np.int64], places: NDArray[np.int64], labels: NDArray[np.int64] | None) -> RowsInAll:

@@ -81,7 +81,7 @@ def accelerate(
 
     Texts that the tokenizer turns into equal tokens (for a cascade the last tier's) are one unit: they are used for
     one of the three jobs only, and count once in the certificate. Where tiers before the last tell them apart, one of
-    them is drawn at random, the others take no part; texts that any tier takes for one are used for the same job.
+    them is drawn at random, and the others take no part.
 
     Args:
         model: a Hugging Face `...ForSequenceClassification` or `...ForImageClassification`, or a pipeline or one of our

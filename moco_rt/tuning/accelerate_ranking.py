@@ -126,7 +126,7 @@ def split_queries(
     everything = [*(calibration or []), *queries]
     first = first_of_equals(encode([one.query for one in everything])) if everything else np.empty(0, np.int64)
     known = len(calibration or [])
-    equals = Equals(unit=first, copies=np.arange(len(first)), group=first)
+    equals = Equals(unit=first, copies=np.arange(len(first)))
     certifying = [everything[place] for place in equals.draw(np.arange(known), seed)]
     others = equals.draw(np.flatnonzero(first >= known), seed)
     shuffled = [everything[place] for place in others[np.random.default_rng(seed).permutation(len(others))]]

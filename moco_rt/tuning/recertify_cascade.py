@@ -51,10 +51,11 @@ def recertify_cascade(
     unit, *others = (first_of_equals(tier.encode(texts)) for tier in (last, *other_tokens(cascade.tiers)))
     places, in_all = without_copies(unit, numbers, others)
     rows = [texts[place] for place in places]
+    now = frozen(cascade)  # a monitor may close ways out meanwhile
     start = perf_counter()
     given = join_parts(parts_in_full(cascade, iter(rows)))
     halfway = perf_counter()
-    ours = join_parts(predict_parts(frozen(cascade), iter(rows)))
+    ours = join_parts(predict_parts(now, iter(rows)))
     faster = (halfway - start) / (perf_counter() - halfway)
     assert given.labels is not None
     assert ours.labels is not None
@@ -73,14 +74,14 @@ def recertify_cascade(
         **promise.stated(outcomes, 0),
         rows=len(rows),
         disagreements=int(differs.sum()),
-        seconds=old.seconds if cascade.is_certified else old.seconds_full / faster,
-        exits=_counts(cascade, ours, differs, promise.delta),
+        seconds=old.seconds if now.is_certified else old.seconds_full / faster,
+        exits=_counts(now, ours, differs, promise.delta),
         accuracy_full=in_all.accuracy(truth),
         accuracy=in_all.accuracy(found),
         rows_in_all=len(in_all.distinct),
         disagreement_in_all=in_all.share(differs),
     )
-    cascade.certificate = new
+    cascade.certify(new, now.tiers)
     cascade.search_report = None  # it is about the rows of before
     return Recertification(old, new, None, None)
 

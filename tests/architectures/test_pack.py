@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from parity import assert_within_twice_the_error, make_inputs
+from torch.nn.modules.module import register_module_forward_hook
 from transformers import (
     AlbertForTokenClassification,
     AlbertModel,
@@ -238,6 +239,31 @@ def test_the_model_stays_as_it_is_and_shares_its_modules(tiny_classifier):
     assert model.bert.forward.__func__ is forward
     assert packed.classifier is model.classifier
     assert packed.bert.embeddings is model.bert.embeddings
+
+
+def test_after_a_hook_of_all_modules_the_kernels_run_again(tiny_classifier, kernel_calls):
+    packed, inputs = moco_rt.pack(tiny_classifier(BertModel, **SIZES)), make_inputs([5, 3])
+    hook = register_module_forward_hook(lambda *_: None)
+    packed(**inputs)
+    hook.remove()
+    kernel_calls.clear()
+    packed(**inputs)
+    assert kernel_calls
+
+
+def test_after_a_part_is_put_back_the_kernels_run_again_and_a_copy_can_be_made_meanwhile(tiny_classifier, kernel_calls):
+    model = tiny_classifier(BertModel, **SIZES)
+    packed, inputs = moco_rt.pack(model), make_inputs([5, 3])
+    expected, part = packed(**inputs).last_hidden_state, model.encoder.layer[0].intermediate
+    own, part.intermediate_act_fn = part.intermediate_act_fn, torch.nn.Tanh()  # in training mode
+    found = packed(**inputs).last_hidden_state
+    assert not torch.allclose(found, expected, atol=1e-3)
+    copied = copy.deepcopy(packed)
+    torch.testing.assert_close(copied(**inputs).last_hidden_state[0], found[0], atol=1e-5, rtol=0)
+    part.intermediate_act_fn = own
+    kernel_calls.clear()
+    assert torch.equal(packed(**inputs).last_hidden_state, expected)
+    assert kernel_calls
 
 
 def test_it_can_be_copied_and_saved(tiny_classifier, tmp_path):

@@ -14,6 +14,7 @@ from tier_samples import make_texts
 from moco_rt import Cascade, EarlyExitTextClassificationModel, LinearCondition, recertify
 from moco_rt.certification.certificate import Certificate, ExitCount
 from moco_rt.statistics.bounds import upper_bound
+from moco_rt.tuning import recertify_cascade
 
 SITE = "encoder.0.attention"
 EXIT, END = f"tier 0 {SITE}", "tier 0 end"
@@ -138,3 +139,41 @@ def test_expected_seconds_are_those_of_the_search_only_of_the_ways_out_that_it_f
     new = recertify(cascade, list(dict.fromkeys(make_texts(400)))).new
     assert (new.seconds == 1e-9) == (change is None)
     assert new.speedup < 1e3 or change is None
+
+
+def test_what_a_monitor_closes_while_the_tiers_are_written_is_known_on_disk(cascade, tmp_path, monkeypatch):
+    last = cascade.tiers[1].model
+    own = last.save_pretrained
+
+    def save(directory):
+        own(directory)
+        shut(cascade)
+
+    monkeypatch.setattr(last, "save_pretrained", save)
+    cascade.save_pretrained(tmp_path)
+    loaded = Cascade.from_pretrained(tmp_path)
+    assert not loaded.is_certified
+
+
+def test_what_a_monitor_closes_while_fresh_rows_run_is_not_certified(cascade, monkeypatch):
+    own = recertify_cascade.join_parts
+
+    def join(parts):
+        shut(cascade)  # after the rows' ways out were taken
+        return own(parts)
+
+    monkeypatch.setattr(recertify_cascade, "join_parts", join)
+    new = recertify(cascade, list(dict.fromkeys(make_texts(400)))).new
+    assert "tier 0 end" in {count.site for count in new.exits}
+    assert not cascade.is_certified
+
+
+def test_a_watched_cascade_is_copied_with_what_its_monitor_has_seen(cascade):
+    cascade.monitor(rate=1.0).merge({"wrong": [0, 0], "rows": [5, 7]})
+    copied = copy.deepcopy(cascade)
+    assert [process.rows for process in copied.watched_by.processes] == [5, 7]
+    texts = list(dict.fromkeys(make_texts(50)))
+    assert torch.equal(copied.predict(texts).labels, cascade.predict(texts).labels)
+    assert [process.rows for process in copied.watched_by.processes] == [
+        process.rows for process in cascade.watched_by.processes
+    ]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import gc
 import logging
 import pickle
 import threading
+import weakref
 from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
@@ -157,6 +159,46 @@ def test_layers_that_are_cut_off_later_are_not_run(tiny_bert):
     fast = EarlyExitTextClassificationModel(tiny_bert(3))
     fast.model.bert.encoder.layer = fast.model.bert.encoder.layer[:1]
     torch.testing.assert_close(fast(**INPUTS).logits, logits_of(fast.model), atol=1e-4, rtol=0)
+
+
+def test_a_part_below_those_that_reference_calls_is_replaced_in_evaluation_mode(tiny_bert):
+    fast = EarlyExitTextClassificationModel(tiny_bert(), backend="reference")
+    before = fast(**INPUTS).logits
+    layer(fast.model).output.dropout = torch.nn.Dropout(0.5)
+    assert torch.equal(fast(**INPUTS).logits, before)
+
+
+def test_a_part_that_is_put_back_leaves_the_fast_way(tiny_bert):
+    fast = EarlyExitTextClassificationModel(tiny_bert())
+    before, part = fast(**INPUTS).logits, layer(fast.model).intermediate
+    own, part.intermediate_act_fn = part.intermediate_act_fn, torch.nn.Tanh()
+    fast(**INPUTS)
+    assert fast.backend == "reference"
+    part.intermediate_act_fn = own
+    assert torch.equal(fast(**INPUTS).logits, before)
+    assert fast.backend == "packed"
+
+
+@pytest.mark.parametrize("backend", ["packed", "reference"])
+def test_saving_the_model_changes_no_backend(tiny_bert, tmp_path, backend):
+    fast = EarlyExitTextClassificationModel(tiny_bert(), backend=backend)
+    chosen = fast._backend
+    fast.model.save_pretrained(tmp_path)
+    fast(**INPUTS)
+    assert fast._backend is chosen
+
+
+@pytest.mark.parametrize("backend", ["packed", "reference"])
+def test_a_model_that_holds_itself_is_freed(tiny_bert, backend):
+    model = tiny_bert()
+    fast = EarlyExitTextClassificationModel(model, backend=backend)
+    model.bert.owner = [fast]
+    fast(**INPUTS)
+    gone = weakref.ref(model)
+    del model, fast
+    gc.collect()
+    gc.collect()
+    assert gone() is None
 
 
 def test_weights_that_were_made_in_inference_mode_are_taken(tiny_bert):

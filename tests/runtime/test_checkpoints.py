@@ -301,19 +301,30 @@ def test_without_tokenizer_files_a_model_carries_none(tmp_path, tiny_bert):
 @pytest.mark.parametrize("older", [{"cls_token": "[SEP]"}, {"unk_token": "<unk>", "cls_token": "<s>"}], ids=str)
 def test_files_of_an_older_tokenizer_go_where_a_model_brings_its_own(tmp_path, tiny_bert, word_tokenizer, older):
     (tmp_path / "special_tokens_map.json").write_text(json.dumps(older))
-    for name in ("added_tokens.json", "vocab.json", "preprocessor_config.json", "adapter_config.json"):
+    for name in ("added_tokens.json", "vocab.json", "preprocessor_config.json"):
         (tmp_path / name).write_text("{}")
-    for name in ("merges.txt", "tokenizer.model", "adapter_model.safetensors", "pytorch_model.bin", "notes.txt"):
+    theirs = {"pytorch_model.bin", "notes.txt", "vocab.csv", "tokenizer.notes.json", "chat_template_notes.md"}
+    for name in ("merges.txt", "tokenizer.model", *theirs):
         (tmp_path / name).write_text("older")
     saved = make_fast(tiny_bert)
     saved.tokenizer = word_tokenizer
     saved.policy.made_for["tokenizer"] = tokenizer_fingerprint(word_tokenizer)
     saved.save_pretrained(tmp_path)
     expected = {JSON, TENSORS, "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
-    assert {path.name for path in tmp_path.iterdir()} == {*expected, "notes.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == {*expected, *theirs}
     loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
     texts = ["good film", "bad"]
     assert torch.equal(loaded.predict(texts).probs, saved.predict(texts).probs)
+
+
+def test_nothing_is_saved_beside_an_adapter(tmp_path, tiny_bert, one_line_error):
+    """It may be the only one there is, and would be put into the model."""
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with one_line_error(
+        ValueError, "must hold no adapter, which would be put into the model (got adapter_config.json)"
+    ):
+        make_fast(tiny_bert).save_pretrained(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter_config.json"]
 
 
 def test_a_tokenizer_that_its_owner_has_saved_stays_where_a_model_brings_none(tmp_path, tiny_bert, word_tokenizer):

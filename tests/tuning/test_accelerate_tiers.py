@@ -204,8 +204,7 @@ def test_a_tier_that_never_agrees_is_left_out(large, tiny_bert, word_tokenizer, 
         cascade = accelerate([first, large], texts, agreement=0.95, dtype=None)
         assert [tier.model.model for tier in cascade.tiers] == [large[0]]
         assert set(cascade.predict(texts[:50]).tier.tolist()) == {0}
-        before = [] if callable(first) else [(word_tokenizer, 64)]  # to which many texts are one
-        rows = [texts[i] for i in calibration_places(large[1], texts, before=before)]
+        rows = [texts[i] for i in calibration_places(large[1], texts)]
         assert_certificate_is_what_it_does(cascade, EarlyExitTextClassificationModel(large[0]), rows)
 
 
