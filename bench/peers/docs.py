@@ -15,6 +15,7 @@ from peers.report import ratio, readable
 STORED = RESULTS / "peers.json"
 #: Cells of models of one size from other families.
 FAMILIES = RESULTS / "families.json"
+FAMILIES_INT8 = RESULTS / "families-int8.json"
 #: Cells of a processor with AVX2 alone.
 AVX2 = RESULTS / "avx2.json"
 #: Cells of a model most of whose weights are zero, on the same processor.
@@ -83,7 +84,12 @@ def _lines(cell: dict) -> Iterator[str]:
 def tables() -> dict[str, str]:
     """Make the tables, by the names of their places on the page."""
     peers = json.loads(STORED.read_text(encoding="utf-8"))
-    whole = {"peers-families": FAMILIES, "peers-avx2": AVX2, "peers-sparse": SPARSE}
+    whole = {
+        "peers-families": FAMILIES,
+        "peers-families-int8": FAMILIES_INT8,
+        "peers-avx2": AVX2,
+        "peers-sparse": SPARSE,
+    }
     cells = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in whole.items()}
     return {"peers": table(peers, SHOWN), **{name: table(some, some) for name, some in cells.items()}}
 
