@@ -72,7 +72,7 @@ class CertifiedPath:
     def exits(self, step: int) -> tuple[Exit, ...]:
         """Return the exits of a policy, by its index on the path."""
         thresholds = self.policies.thresholds[step]
-        used = [(self.off_ramps[place], thresholds[place]) for place in self._used(step)]
+        used = [(self.off_ramps[place], thresholds[place]) for place in self.places_used(step)]
         return tuple(Exit.of(replace(ramp, thresholds=levels), str(ramp.site)) for ramp, levels in used)
 
     def counts(self, step: int) -> list[tuple[int, int]] | None:
@@ -84,9 +84,9 @@ class CertifiedPath:
         fired, wrong = self.policies.fired, self.policies.wrong
         if fired is None or wrong is None:
             return None
-        return [(int(fired[step, place]), int(wrong[step, place])) for place in self._used(step)]
+        return [(int(fired[step, place]), int(wrong[step, place])) for place in self.places_used(step)]
 
-    def _used(self, step: int) -> list[int]:
+    def places_used(self, step: int) -> list[int]:
         """Return the places of the off-ramps that a policy uses."""
         return [place for place, levels in enumerate(self.policies.thresholds[step]) if not np.isposinf(levels).all()]
 

@@ -82,23 +82,36 @@ def describe_fresh_rows(
         lengths: (n,) tokens.
         class_names: of the model.
     """
-    thresholds = path.policies.thresholds[path.policies.chosen]
-    used = [place for place, levels in enumerate(thresholds) if not np.isposinf(levels).all()]
+    chosen = path.policies.chosen
+    used = path.places_used(chosen)
     scores = scores.at(used)
-    exits = scores.exit_of_row(thresholds[used])
+    exits = scores.exit_of_row(path.policies.thresholds[chosen, used])
     return SearchReport(
         sites=[str(path.off_ramps[place].site) for place in used],
-        seconds_full=certificate.seconds_full,
         paths={"path, on fresh rows": path.policies.operating_points()},
-        chosen=np.array([certificate.seconds, certificate.disagreements / certificate.rows]),
-        alpha=certificate.alpha,
-        exits=exits,
-        lengths=lengths,
-        scores=scores.score,
-        **_answers(scores, class_names),
+        **_of_rows(certificate, scores, exits, lengths, class_names),
         remarks="\n".join(_worst_groups(lengths, scores, exits, class_names)),
-        sample=np.empty((0, 1), np.float32),
     )
+
+
+def _of_rows(
+    certificate: Certificate,
+    scores: ExitScores,
+    exits: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    class_names: Sequence[str],
+) -> dict[str, Any]:
+    """Return the fields of a `SearchReport` that its rows and their certificate say, without features of rows."""
+    return {
+        "seconds_full": certificate.seconds_full,
+        "chosen": np.array([certificate.seconds, certificate.disagreements / certificate.rows]),
+        "alpha": certificate.alpha,
+        "exits": exits,
+        "lengths": lengths,
+        "scores": scores.score,
+        "sample": np.empty((0, 1), np.float32),
+        **_answers(scores, class_names),
+    }
 
 
 def _answers(scores: ExitScores, class_names: Sequence[str]) -> dict[str, Any]:
@@ -126,15 +139,8 @@ def describe_cascade_search(
     assert scores.given is not None  # tiers choose one label
     return SearchReport(
         sites=sites,
-        seconds_full=certificate.seconds_full,
         paths={"search": chosen.path.operating_points()},
-        chosen=np.array([certificate.seconds, certificate.disagreements / certificate.rows]),
-        alpha=certificate.alpha,
-        exits=exits,
-        lengths=lengths,
-        scores=scores.score,
-        **_answers(scores, class_names),
-        sample=np.empty((0, 1), np.float32),
+        **_of_rows(certificate, scores, exits, lengths, class_names),
         remarks="\n".join([*chosen.path.compare_variants(), *_worst_groups(lengths, scores, exits, class_names)]),
         variants={each.variant: each.point_without_exits() for each in forms},
     )
