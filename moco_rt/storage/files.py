@@ -48,15 +48,13 @@ def held(make: Callable[[], Path], *, wait: bool = False) -> Iterator[Path]:
         while True:
             path = make()
             with contextlib.suppress(BlockingIOError, FileNotFoundError):  # somebody removes it
-                descriptor = stack.enter_context(locked(path, wait=wait))
-                if os.path.samestat(os.fstat(descriptor), path.stat()):
-                    break
-            stack.close()
+                stack.enter_context(locked(path, wait=wait))
+                break
         yield path
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool = False) -> Iterator[int]:
+def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold a file or a folder that no other process holds; a process that ends lets go of it.
 
     Args:
@@ -65,12 +63,15 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[int]:
 
     Raises:
         BlockingIOError: another one holds it, and is not waited for.
+        FileNotFoundError: it is gone, or another file has taken its place before it was held.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         try:
-            yield descriptor
+            if not os.path.samestat(os.fstat(descriptor), path.stat()):
+                raise FileNotFoundError(f"{path} must stay (got another file in its place)")
+            yield
         finally:
             fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child of fork may have the descriptor, too
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import sys
 import pytest
 
 from moco_rt.storage import complete_replacing, replacing_file, replacing_folder
+from moco_rt.storage.files import locked
 
 
 def names(folder):
@@ -130,6 +132,7 @@ SAVES = """
 import sys
 from pathlib import Path
 from moco_rt.storage import replacing_file, replacing_folder
+from moco_rt.storage.files import locked
 folder, name = Path(sys.argv[1]), sys.argv[2]
 for _ in range(100):
     with replacing_folder(folder / "models", ("only-*",)) as fresh:
@@ -146,6 +149,25 @@ def test_no_process_loses_what_it_saves_where_others_do_the_same(tmp_path):
     last = (tmp_path / "models" / "both").read_text()
     assert names(tmp_path / "models") == ["both", f"only-{last}"]
     assert names(tmp_path) == ["file", "models"]
+
+
+def test_a_file_that_took_the_place_of_one_to_be_held_is_not_taken_for_it(tmp_path, monkeypatch):
+    """Else who removes what others left would remove a lock that somebody holds."""
+    path, other, flock = tmp_path / "lock", tmp_path / "other", fcntl.flock
+
+    def replaced_first(descriptor, operation):
+        other.touch()
+        other.replace(path)
+        flock(descriptor, operation)
+
+    path.touch()
+    with monkeypatch.context() as patched:
+        patched.setattr(fcntl, "flock", replaced_first)
+        with pytest.raises(FileNotFoundError, match="another file in its place"), locked(path):
+            raise AssertionError("is never held")
+    assert path.exists()
+    with locked(path), pytest.raises(BlockingIOError), locked(path):
+        raise AssertionError("is held already")
 
 
 def test_a_lock_that_a_process_that_ended_left_stops_nobody(tmp_path):
