@@ -19,10 +19,12 @@ class WaysInUse:
     """The ways out of tiers at one moment.
 
     Attributes:
+        tiers: whose they are.
         states: by tier its policy's; None for a function.
         thresholds: by tier (C,) float32; None for the last.
     """
 
+    tiers: tuple[Tier, ...]
     states: tuple[PolicyState | None, ...]
     thresholds: tuple[Tensor | None, ...]
 
@@ -31,14 +33,16 @@ class WaysInUse:
         """Return those of tiers as they are now, whatever becomes of them."""
         policies = [getattr(tier.model, "policy", None) for tier in tiers]
         return cls(
+            tuple(tiers),
             tuple(None if policy is None else policy.state for policy in policies),
             tuple(None if tier.thresholds is None else tier.thresholds.clone() for tier in tiers),
         )
 
     def same_as(self, other: WaysInUse) -> bool:
-        """Return whether rows leave by the same exits, at the same thresholds."""
+        """Return whether rows leave the same models by the same exits, at the same thresholds."""
         return (
-            len(self.states) == len(other.states)
+            len(self.tiers) == len(other.tiers)
+            and all(map(_same_scores, self.tiers, other.tiers))
             and all(map(_same_exits, self.states, other.states))
             and all(map(_same_thresholds, self.thresholds, other.thresholds))
         )
@@ -73,7 +77,7 @@ class WithPromise:
 
     @property
     def is_certified(self) -> bool:
-        """True where the certificate is about the ways out in use: not where some were added or closed since."""
+        """True where the certificate is about the ways out in use: no tier was replaced, no exit added or closed."""
         known = self._certified
         return self.certificate is not None and known is not None and known.same_as(WaysInUse.of(self.tiers))
 
@@ -96,6 +100,13 @@ def seems_certified(tiers: Sequence[Tier], certificate: Certificate | None) -> b
         if (state is not None and state.closed) or (shut and f"tier {number} end" in counted):
             return False
     return True
+
+
+def _same_scores(one: Tier, other: Tier) -> bool:
+    """Return whether two tiers give a text the same scores: exits and thresholds apart."""
+    weights, others = (getattr(tier.model, "model", tier.model) for tier in (one, other))  # copies share them
+    same_model = weights is others and one.tokenizer is other.tokenizer
+    return same_model and (one.max_length, one.temperature) == (other.max_length, other.temperature)
 
 
 def _same_exits(one: PolicyState | None, other: PolicyState | None) -> bool:

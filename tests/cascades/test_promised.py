@@ -58,7 +58,20 @@ def alarm(cascade):
     monitor.merge({"wrong": [0, 1000], "rows": [0, 1000]})
 
 
-CHANGES = pytest.mark.parametrize("change", [add, close, shut, alarm])
+def replace_model(cascade):
+    """By a copy, whose exits are the same."""
+    cascade.tiers[0] = replace(cascade.tiers[0], model=copy.deepcopy(cascade.tiers[0].model))
+
+
+def heat(cascade):
+    cascade.tiers[0] = replace(cascade.tiers[0], temperature=2.0)
+
+
+def cut(cascade):
+    cascade.tiers[0] = replace(cascade.tiers[0], max_length=5)
+
+
+CHANGES = pytest.mark.parametrize("change", [add, close, shut, alarm, replace_model, heat, cut])
 
 
 def test_the_certificate_is_about_the_ways_out_there_are_when_it_is_set(cascade):
