@@ -91,7 +91,7 @@ def predict(model: str, folder: Path, out: Path, dtype: DtypeName | None, *, ove
 def _find_images_model(name: str) -> Source:
     """Return the place of a classifier of images, and refuse one of texts before transformers lists all it knows."""
     found = find_source(Source(name))
-    if not holds_images_model(name):
+    if not holds_images_model(found):
         raise ValueError(f"model must classify images where data is a folder (got {name})")
     return found
 

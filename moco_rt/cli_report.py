@@ -25,6 +25,8 @@ def report(
     from moco_rt.runtime.checkpoints import FINDINGS
     from moco_rt.runtime.classifiers.choice import class_of
 
+    if not model.is_dir():
+        raise OSError(f"model must be a directory that accelerate wrote (no folder {model})")
     if (model / RANKING).exists():
         raise ValueError(f"{model} must give labels for a page (got a reranker: its report() says what is promised)")
     file = model / FINDINGS

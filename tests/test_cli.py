@@ -241,6 +241,11 @@ def test_several_models_are_a_cascade(saved, data, texts, tmp_path, capsys):
         assert capsys.readouterr().out.startswith("before:\n")
 
 
+def test_a_page_about_what_is_not_there_is_refused(capsys, tmp_path):
+    words = f"model must be a directory that accelerate wrote (no folder {tmp_path / 'nothing'})"
+    assert_refused(capsys, ["report", str(tmp_path / "nothing")], words)
+
+
 def test_a_single_model_takes_the_place_of_a_cascade(saved, data, tmp_path):
     arguments = ["--data", str(data), "--agreement", "0.9", "--out", str(tmp_path)]
     assert cli.main(["accelerate", "--model", saved, saved, *arguments]) == 0

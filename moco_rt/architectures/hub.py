@@ -65,8 +65,12 @@ class Source:
         }
 
 
-def find_source(source: Source) -> Source:
-    """Check that a model lies at a source, and return the source; without network one that takes only downloaded files.
+def find_source(source: Source, file: str = _CONFIG) -> Source:
+    """Check that a source is there, and return it; without network one that takes only downloaded files.
+
+    Args:
+        source: a directory, or a name on the hub.
+        file: what the hub must hold under that name.
 
     Raises:
         OSError: it is neither a directory nor on the hub, or the hub does not give it; or the process that saved it has
@@ -78,21 +82,20 @@ def find_source(source: Source) -> Source:
         return source
     try:
         if not source.local_files_only:
-            get_hf_file_metadata(
-                hf_hub_url(name, _CONFIG, revision=source.revision), token=source.token, timeout=_PATIENCE
-            )
+            url = hf_hub_url(name, file, revision=source.revision)
+            get_hf_file_metadata(url, token=source.token, timeout=_PATIENCE)
             return source
     except GatedRepoError:
         raise OSError(f"{name} is gated: ask for access on its page, then give token= or log in") from None
     except RevisionNotFoundError:
         raise OSError(f"revision must be one of {name} (got {source.revision!r})") from None
     except EntryNotFoundError:
-        raise OSError(f"{name} must hold a model (it has no {_CONFIG})") from None
+        raise OSError(f"{name} must hold {file} (the hub has none)") from None
     except (RepositoryNotFoundError, HFValidationError):
         raise OSError(f"model must be a folder or a name on the hub (no folder {name}, and not on the hub)") from None
     except Exception:  # no network, in the words of whatever library asks the hub: what was downloaded before will do
         source = replace(source, local_files_only=True)
-    if not _is_downloaded(source):
+    if not _is_downloaded(source, file):
         raise OSError(
             f"model must be a folder or a name on the hub (no folder {name}, not downloaded before, hub not reached)"
         )
@@ -121,9 +124,9 @@ def load_model(source: str | Source, device_map: Any = None, *, images: bool = F
         return _unwrapped(model, found, device_map)
 
 
-def holds_images_model(name: str | Path) -> bool:
-    """Tell whether a directory, or a name on the hub, holds a classifier of images, by its configuration."""
-    file = find_file(name, _CONFIG)
+def holds_images_model(source: Source) -> bool:
+    """Tell whether a source that `find_source` returned holds a classifier of images, by its configuration."""
+    file = find_file(source, _CONFIG)
     if file is None:
         return False
     try:
@@ -133,14 +136,13 @@ def holds_images_model(name: str | Path) -> bool:
     return any("ForImageClassification" in str(each) for each in classes)
 
 
-def find_file(source: str | Path | Source, file: str) -> Path | None:
-    """Return the path of a file that lies with a model, in a directory or on the hub; None where there is none."""
-    found = source if isinstance(source, Source) else Source(str(source))
-    if Path(found.name).is_dir():
-        path = Path(found.name) / found.subfolder / file
+def find_file(source: Source, file: str) -> Path | None:
+    """Return the path of a file at a source that `find_source` returned; None where there is none."""
+    if Path(source.name).is_dir():
+        path = Path(source.name) / source.subfolder / file
         return path if path.is_file() else None
     try:
-        return Path(hf_hub_download(found.name, file, **found.options))
+        return Path(hf_hub_download(source.name, file, **source.options))
     except (EntryNotFoundError, LocalEntryNotFoundError):
         return None
 
@@ -217,8 +219,8 @@ def _broken_file(name: str) -> str:
     return f"every file of weights of {name}"
 
 
-def _is_downloaded(source: Source) -> bool:
+def _is_downloaded(source: Source, file: str) -> bool:
     try:
-        return isinstance(try_to_load_from_cache(source.name, _CONFIG, revision=source.revision), str)
+        return isinstance(try_to_load_from_cache(source.name, file, revision=source.revision), str)
     except HFValidationError:
         return False

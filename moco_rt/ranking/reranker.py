@@ -19,6 +19,7 @@ from moco_rt.ranking.candidates import Candidates, make_candidates
 from moco_rt.ranking.monitor import RankingMonitor, read_state
 from moco_rt.ranking.policy import JSON, MONITOR, TENSORS, RankingPolicy
 from moco_rt.ranking.ranked import Elimination, Ranked
+from moco_rt.runtime import checkpoints
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
 
 if TYPE_CHECKING:
@@ -175,7 +176,13 @@ class EarlyExitReranker(EarlyExitTextClassificationModel):
             (directory / MONITOR).write_text(json.dumps(self.watched_by.state()) + "\n", encoding="utf-8")
 
     def load_policy(self, source: str | Path | Source) -> None:
-        """Take a policy from a directory or by a name on the hub, if there is one; refuses one of another model."""
+        """Take a policy from a directory or by a name on the hub, if there is one; refuses one of another model.
+
+        Raises:
+            OSError: there is no such directory, and no policy of that name on the hub.
+            ValueError: the policy is not of this model.
+        """
+        source = checkpoints.policy_source(source)
         super().load_policy(source)
         files = [find_file(source, name) for name in (JSON, TENSORS)]
         if files[0] is not None and files[1] is not None:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from moco_rt.architectures import Source, find_file
+from moco_rt.architectures import Source, find_file, find_source
 from moco_rt.policies.findings import SearchReport
 from moco_rt.policies.monitor import Monitor, read_state
 from moco_rt.policies.policy import Policy
@@ -95,6 +95,18 @@ def save(directory: Path, checkpoint: Checkpoint) -> None:
         (directory / MONITOR).write_text(json.dumps(checkpoint.monitor.state()) + "\n", encoding="utf-8")
     if checkpoint.search_report is not None:
         checkpoint.search_report.save(directory / FINDINGS)
+
+
+def policy_source(source: str | Path | Source) -> Source:
+    """Return where a policy is to be taken from.
+
+    Args:
+        source: a directory, a name on the hub, or what `find_source` returned for a model.
+
+    Raises:
+        OSError: there is no such directory, and no policy of that name on the hub.
+    """
+    return source if isinstance(source, Source) else find_source(Source(str(source)), JSON)
 
 
 def has_policy(source: Source) -> bool:

@@ -33,7 +33,7 @@ def find_texts_model(name: str | Path) -> Source:
         ValueError: it classifies images.
     """
     found = find_source(Source(str(name)))
-    if holds_images_model(name):
+    if holds_images_model(found):
         raise ValueError(f"model must classify texts (got {name}, which takes a folder of images)")
     return found
 

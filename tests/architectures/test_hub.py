@@ -70,7 +70,7 @@ def test_the_revision_and_the_token_are_handed_on(answer, monkeypatch):
         (lambda: http(RepositoryNotFoundError), "(no folder some/model, and not on the hub)"),
         (lambda: http(GatedRepoError), "some/model is gated: ask for access on its page, then give token= or log in"),
         (lambda: http(RevisionNotFoundError), "revision must be one of some/model (got 'abc')"),
-        (lambda: EntryNotFoundError("none"), "some/model must hold a model (it has no config.json)"),
+        (lambda: EntryNotFoundError("none"), "some/model must hold config.json (the hub has none)"),
         (lambda: ConnectionError("no\nnetwork"), "(no folder some/model, not downloaded before, hub not reached)"),
         (lambda: RuntimeError("no network"), "(no folder some/model, not downloaded before, hub not reached)"),
     ],
@@ -87,6 +87,22 @@ def test_without_network_what_was_downloaded_before_will_do(answer, monkeypatch)
     answer(ConnectionError("no network"))
     monkeypatch.setattr(hub, "try_to_load_from_cache", lambda *_, **__: "/cache/config.json")
     assert find_source(Source("some/model")).local_files_only
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (lambda: EntryNotFoundError("none"), "some/model must hold policy.json (the hub has none)"),
+        (lambda: ConnectionError("no network"), "(no folder some/model, not downloaded before, hub not reached)"),
+    ],
+    ids=["no policy", "offline"],
+)
+def test_a_policy_that_is_not_there_is_refused_in_one_line(answer, one_line_error, tiny_bert, error, words):
+    asked = answer(error())
+    with one_line_error(OSError, words):
+        EarlyExitTextClassificationModel(tiny_bert(2)).load_policy("some/model")
+    ((url, _),) = asked
+    assert "/some/model/resolve/main/policy.json" in url
 
 
 def test_local_files_only_asks_nobody(answer, one_line_error):

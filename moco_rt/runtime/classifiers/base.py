@@ -249,8 +249,13 @@ class EarlyExitClassifier(WithGiven, PipelineModel, BackedModule):
         return model
 
     def load_policy(self, source: str | Path | Source) -> None:
-        """Take a policy from a directory or by a name on the hub, if there is one; refuses one of another model."""
-        source = source if isinstance(source, Source) else Source(str(source))
+        """Take a policy from a directory or by a name on the hub, if there is one; refuses one of another model.
+
+        Raises:
+            OSError: there is no such directory, and no policy of that name on the hub.
+            ValueError: the policy is not of this model, or not of this dtype.
+        """
+        source = checkpoints.policy_source(source)
         if not checkpoints.has_policy(source):
             return
         if not self.sites:
