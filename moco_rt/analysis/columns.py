@@ -48,7 +48,7 @@ class PackedColumn:
 
     Attributes:
         values: (T, D), any dtype but object; may be a memory map.
-        cu_seqlens: (rows + 1,), int64 (other integers are to_dtype); row i is `values[cu[i]:cu[i + 1]]`.
+        cu_seqlens: (rows + 1,), int64 (other integers are converted); row i is `values[cu[i]:cu[i + 1]]`.
         site: where it was captured, such as "encoder.0.output".
         feature: what was captured, such as "tokens".
 

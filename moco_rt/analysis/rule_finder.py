@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+#: The features that can be taken of an embedding of all tokens.
+_POOLED = ("cls", "mean", "flat")
 # Of the sum of magnitudes behind a typical score: some thirty roundings of float32.
 _GUARD = 2e-6
 
@@ -34,7 +36,7 @@ class AnalyticsEngine:
         array: (rows, size) features.
         targets: columns (rows,) of classes by name, usually `{"predictions": frame["predictions"]}`.
         site: where the features were taken; a column of an `MLFrame` brings it along.
-        feature: which they are, `cls`, `mean` or `flat`; likewise. `cls` where nothing says.
+        feature: which they are, `cls`, `mean`, `flat` or `cls+mean`; likewise. `cls` where nothing says.
         seed: of the split of the rows into a part to fit on and a part to choose thresholds on.
 
     Raises:
@@ -95,7 +97,8 @@ class AnalyticsEngine:
             seed: see `AnalyticsEngine`.
 
         Raises:
-            ValueError: `mean` of (rows, S, D), which does not say how many tokens are real.
+            ValueError: another feature of a row's tokens, or `mean` of (rows, S, D), which does not say how many tokens
+                are real.
         """
         site = getattr(embedding, "site", None)
         if isinstance(embedding, PackedColumn):
@@ -107,7 +110,7 @@ class AnalyticsEngine:
         if array.ndim != 3:
             raise ValueError(f"embedding must have shape (rows, S, D) or (rows, D) (got {array.shape})")
         feature = feature or "cls"
-        check_feature(feature)
+        _check_pooled(feature)
         if feature == "mean":
             raise ValueError("the feature mean must know which tokens are real: give a packed column (got an array)")
         pooled = array[:, 0] if feature == "cls" else array.reshape(len(array), -1)
@@ -252,8 +255,14 @@ def _first_of_equals(features: NDArray[np.float32]) -> NDArray[np.int64]:
     return np.array(list(seen.values()))
 
 
+def _check_pooled(feature: str) -> None:
+    """Raise ValueError unless a feature can be taken of one site's tokens: the mean in `cls+mean` is of other ones."""
+    if feature not in _POOLED:
+        raise ValueError(f"feature must be one of {', '.join(_POOLED)} (got {feature!r})")
+
+
 def _pool_packed(column: PackedColumn, feature: str) -> NDArray[np.float32]:
-    check_feature(feature)
+    _check_pooled(feature)
     if not column.lengths.all():
         raise ValueError(
             f"a packed column must have a token in every row (got none in {int((column.lengths == 0).sum())})"

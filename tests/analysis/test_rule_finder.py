@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -297,13 +298,24 @@ def test_mean_of_padded_tokens_is_refused():
         AnalyticsEngine.from_2d_embedding(np.zeros((2, 3, 4)), {}, feature="mean")
 
 
-@pytest.mark.parametrize(
-    "embedding",
-    [np.zeros((2, 3, 4)), np.zeros((2, 4)), PackedColumn(np.zeros((3, 4)), np.array([0, 1, 3]), SITE, "tokens")],
-)
-def test_unknown_features_are_refused(embedding):
+def test_unknown_features_are_refused():
     with refuses(ValueError, r"feature must be one of cls, mean, flat, cls\+mean \(got 'max'\)"):
-        AnalyticsEngine.from_2d_embedding(embedding, {}, feature="max")
+        AnalyticsEngine.from_2d_embedding(np.zeros((2, 4)), {}, feature="max")
+
+
+@pytest.mark.parametrize("feature", ["max", "cls+mean"])
+@pytest.mark.parametrize(
+    "embedding", [np.zeros((2, 2, 4)), PackedColumn(np.zeros((4, 4)), np.array([0, 2, 4]), SITE, "tokens")]
+)
+def test_features_that_no_embedding_of_tokens_has_are_refused(embedding, feature):
+    """`cls+mean` of two tokens a row has the size of `flat`, and another mean than of these tokens."""
+    with refuses(ValueError, rf"feature must be one of cls, mean, flat \(got '{re.escape(feature)}'\)"):
+        AnalyticsEngine.from_2d_embedding(embedding, {}, feature=feature)
+
+
+def test_cls_beside_the_mean_is_taken_as_it_is():
+    made = AnalyticsEngine.from_2d_embedding(np.zeros((2, 8)), {}, feature="cls+mean")
+    assert (made.features.shape, made.feature) == ((2, 8), "cls+mean")
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -0.1, 1.5, math.nan])
