@@ -84,15 +84,10 @@ class Study:
 
 
 def study_model(
-    model: EarlyExitClassifier,
-    split: Split,
-    *,
-    seed: int,
-    rows: Sequence[Any] | None = None,
-    teacher: NDArray[np.float32] | None = None,
+    model: EarlyExitClassifier, split: Split, *, seed: int, teacher: NDArray[np.float32] | None = None
 ) -> Study:
     """Study one model, see `study_forms`."""
-    return study_forms([model], split, seed=seed, rows=rows, teacher=teacher)[0]
+    return study_forms([model], split, seed=seed, teacher=teacher)[0]
 
 
 def study_forms(
