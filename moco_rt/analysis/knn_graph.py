@@ -22,8 +22,18 @@ NO_FORMULAS: Any = {"text.parse_math": False}
 
 
 @rc_context(NO_FORMULAS)
-def draw_knn_graph(features: NDArray[np.float32], classes: NDArray[Any], *, k: int, title: str, target: str) -> Figure:
-    """The k-nearest-neighbour graph of features (rows, size), laid out by its springs, coloured by class."""
+def draw_knn_graph(
+    features: NDArray[np.float32], classes: NDArray[Any], *, k: int, title: str, target: str | None
+) -> Figure:
+    """Draw the k-nearest-neighbour graph of features (rows, size), laid out by its springs, coloured by class.
+
+    Args:
+        features: of the rows.
+        classes: (rows,).
+        k: neighbours of each row.
+        title: of the picture.
+        target: what the classes are of, for the legend; None: there is none.
+    """
     edges = np.stack(kneighbors_graph(features, k).nonzero(), axis=1)
     graph = igraph.Graph(n=len(features), edges=edges.tolist()).simplify()
     # Springs from the plane of greatest variance: the same rows draw the same picture. A little noise, because
@@ -47,7 +57,8 @@ def draw_knn_graph(features: NDArray[np.float32], classes: NDArray[Any], *, k: i
         where = points[classes == value]
         axes.scatter(where[:, 0], where[:, 1], s=6, color=colour, linewidths=0, zorder=2)
         handles.append(Line2D([], [], marker="o", linestyle="", color=colour, label=f"{target}: {value}"))
-    axes.legend(handles=handles, frameon=False)
+    if target is not None:
+        axes.legend(handles=handles, frameon=False)
     axes.set_title(title)
     axes.set_axis_off()
     return figure

@@ -168,7 +168,8 @@ class Certificate:
         if self.accuracy is not None and self.accuracy_full is not None:
             lines.append(f"accuracy {self.accuracy:.2%}, without exits {self.accuracy_full:.2%}")
         if not self.exits:
-            return "\n".join([*lines, "no exits"])
+            unchanged = self.variant == GIVEN and self.disagreements == 0
+            return "\n".join([*lines, "no exits: the model as it was given runs" if unchanged else "no exits"])
         if self.units == "queries":
             return "\n".join([*lines, *self._candidates()])
         width = max(20, *(len(count.site) + 2 for count in self.exits))

@@ -6,13 +6,11 @@ import base64
 import io
 from pathlib import Path
 
-import numpy as np
 from jinja2 import Template
 from matplotlib.figure import Figure
 
-from moco_rt.analysis.knn_graph import draw_knn_graph
 from moco_rt.policies.findings import SearchReport
-from moco_rt.reports.plots import draw_exits_by_length, draw_paths, draw_reliability
+from moco_rt.reports.plots import draw_exits_by_length, draw_neighbours, draw_paths, draw_reliability
 
 _TEMPLATE = Path(__file__).with_name("page.html.jinja")
 
@@ -39,18 +37,8 @@ def report_page(name: str, promised: str, findings: SearchReport) -> str:
             (draw_reliability(findings), "How often an off-ramp is right, where it says it is this sure."),
         ]
         if len(findings.sample):  # there is none where rows leave by a bag of tokens alone
-            pictures += [
-                (
-                    draw_knn_graph(
-                        findings.sample,
-                        np.array(findings.class_names)[findings.labels[: len(findings.sample)]],
-                        k=15,
-                        title=f"{findings.sites[-1]}: 15 nearest neighbours",
-                        target="label",
-                    ),
-                    "Rows as the last off-ramp sees them; neighbours are connected.",
-                ),
-            ]
+            text = "Rows as the last off-ramp sees them; neighbours are connected."
+            pictures.append((draw_neighbours(findings), text))
     template = Template(_TEMPLATE.read_text(encoding="utf-8"), autoescape=True, trim_blocks=True)
     shown = [{"text": text, "png": _png(figure)} for figure, text in pictures]
     page: str = template.render(name=name, table=promised, remarks=findings.remarks, pictures=shown)

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from moco_rt.analysis.knn_graph import COLOURS, NO_FORMULAS
+from moco_rt.analysis.knn_graph import COLOURS, NO_FORMULAS, draw_knn_graph
 from moco_rt.policies.findings import SearchReport
 from moco_rt.reports.comparison import Comparison
 
@@ -74,7 +74,7 @@ def draw_paths(findings: SearchReport) -> Figure:
     full = 1e3 * findings.seconds_full
     axes.text(1.0, full, "without exits", transform=axes.get_yaxis_transform(), va="bottom", ha="right")
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("rows with another label than the full model's (%)")
+    axes.set_xlabel("rows with another answer than the full model's (%)")
     axes.set_ylabel("expected time of a row (ms)")
     axes.set_title("Agreement against time")
     axes.legend(frameon=False)
@@ -131,3 +131,15 @@ def draw_reliability(findings: SearchReport) -> Figure:
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def draw_neighbours(findings: SearchReport) -> Figure:
+    """Draw rows as the last off-ramp sees them, by the full model's label where it chooses one."""
+    sample = findings.sample
+    return draw_knn_graph(
+        sample,
+        np.array(findings.class_names)[findings.labels[: len(sample)]],
+        k=15,
+        title=f"{findings.sites[-1]}: 15 nearest neighbours",
+        target="label" if len(findings.class_names) > 1 else None,
+    )

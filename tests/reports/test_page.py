@@ -9,7 +9,7 @@ import pytest
 
 from moco_rt.policies.findings import SearchReport
 from moco_rt.reports.page import report_page
-from moco_rt.reports.plots import draw_paths
+from moco_rt.reports.plots import draw_neighbours, draw_paths
 
 
 def test_a_page_stands_alone_and_shows_names_as_they_are():
@@ -63,3 +63,22 @@ def test_the_forms_that_were_tried_stand_in_the_picture():
     )
     shown = [text.get_text() for text in draw_paths(findings).axes[0].get_legend().get_texts()]
     assert shown == ["search", "as given, without exits", "width 0.5 in int8, without exits"]
+
+
+@pytest.mark.parametrize(("names", "shown"), [(["no", "yes"], ["label: no", "label: yes"]), (["row"], None)])
+def test_answers_that_are_no_labels_are_called_answers(names, shown):
+    rng = np.random.default_rng(0)
+    findings = SimpleNamespace(
+        sites=["embeddings"],
+        class_names=names,
+        labels=np.arange(40) % len(names),
+        sample=rng.normal(size=(40, 4)).astype(np.float32),
+        alpha=0.01,
+        paths={"search": np.array([[2e-3, 0.0], [1e-3, 0.005]])},
+        chosen=np.array([1e-3, 0.005]),
+        seconds_full=2e-3,
+        variants={},
+    )
+    legend = draw_neighbours(findings).axes[0].get_legend()
+    assert (None if legend is None else [text.get_text() for text in legend.get_texts()]) == shown
+    assert draw_paths(findings).axes[0].get_xlabel() == "rows with another answer than the full model's (%)"
