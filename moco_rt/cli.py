@@ -1,4 +1,4 @@
-"""The command line: `moco-rt demo`, `accelerate`, `predict`, `recertify`, `report`, `info`, `bench`, `serve`."""
+"""The command line `moco-rt`: its commands `accelerate` and `predict`, and the others from the modules `cli_*`."""
 
 from __future__ import annotations
 
@@ -94,7 +94,10 @@ def accelerate(
     out: Annotated[Path, typer.Option(help="directory for model, tokenizer and policy")],
     calibration: Annotated[
         Path | None,
-        typer.Option(help="texts, or images, for the certificate alone (35% of --data)", show_default=False),
+        typer.Option(
+            help="texts, queries or images for the certificate alone (35% of --data, of queries 40%)",
+            show_default=False,
+        ),
     ] = None,
     threshold: Threshold = None,
     tolerance: Tolerance = None,
@@ -104,7 +107,7 @@ def accelerate(
     max_drop: MaxDrop = None,
     confidence: Confidence = 0.95,
     dtype: Annotated[
-        AutoDtypeName, typer.Option(help="to compute in; auto: whatever is fastest of what is certified")
+        AutoDtypeName, typer.Option(help="dtype to compute in; auto: whatever is fastest of what is certified")
     ] = AutoDtypeName.AUTO,
     variant: Annotated[
         list[str] | None,
@@ -115,7 +118,7 @@ def accelerate(
         typer.Option(help="a class that no text gets early; several times", show_default=False),
     ] = None,
     max_length: MaxLength = None,
-    seed: Annotated[int, typer.Option(help="of the split of the texts and of the off-ramps")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of the split of the texts and of the off-ramps")] = 0,
     kind: Format = None,
     text_column: TextColumn = None,
     text2_column: Text2Column = None,
@@ -182,7 +185,10 @@ def predict(
     *,
     out: Annotated[
         Path | None,
-        typer.Option(help=".jsonl, .csv or .tsv, each also .gz; - is standard output (the data's name.labels.jsonl)"),
+        typer.Option(
+            help="labels, in .jsonl, .ndjson, .csv or .tsv, each also .gz; - is standard output "
+            "(the data's name.labels.jsonl)"
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="start anew, whatever --out holds")] = False,
     certify: Certify = None,

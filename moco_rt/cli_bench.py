@@ -20,11 +20,11 @@ def bench(
     data: Annotated[Path, typer.Argument(help=f"{TEXTS}; thousands, not those it was fine-tuned on")],
     *,
     threads: Annotated[
-        int | None, typer.Option(help="of each engine (as many as there are cores)", min=1, show_default=False)
+        int | None, typer.Option(help="threads of each engine (as many as there are cores)", min=1, show_default=False)
     ] = None,
     agreement: Agreement = 0.99,
-    minutes: Annotated[float, typer.Option(help="that engines may label for, beside loading", min=0)] = 5.0,
-    price: Annotated[float, typer.Option(help="of a core for an hour", min=0)] = 0.05,
+    minutes: Annotated[float, typer.Option(help="minutes that engines may label for, beside loading", min=0)] = 5.0,
+    price: Annotated[float, typer.Option(help="price of a core for an hour", min=0)] = 0.05,
     out: Annotated[Path | None, typer.Option(help="a picture of the result, .png or .svg", show_default=False)] = None,
     max_length: MaxLength = None,
     kind: Format = None,

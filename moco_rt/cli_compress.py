@@ -39,7 +39,7 @@ def compress(
     epochs: Annotated[int, typer.Option(help="how often the smaller model sees the texts while it learns")] = 3,
     device: Annotated[str, typer.Option(help="where it learns: cpu, or cuda")] = "cpu",
     max_length: MaxLength = None,
-    seed: Annotated[int, typer.Option(help="of the order of texts")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of the order of texts")] = 0,
     kind: Format = None,
     text_column: TextColumn = None,
     text2_column: Text2Column = None,

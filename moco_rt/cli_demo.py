@@ -35,7 +35,7 @@ def demo(
     text_column: TextColumn = None,
     text2_column: Text2Column = None,
     label_column: LabelColumn = None,
-    out: Annotated[Path, typer.Option(help="for the pictures, and the model trained on the spot")] = Path(
+    out: Annotated[Path, typer.Option(help="folder for the pictures, and the model trained on the spot")] = Path(
         "demo-output"
     ),
 ) -> None:

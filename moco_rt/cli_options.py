@@ -57,16 +57,20 @@ class PromiseName(str, Enum):
 
 
 TEXTS = "texts: .jsonl, .json, .csv, .tsv, .parquet or .txt (a text a line), each also .gz"
-Format = Annotated[FileFormat | None, typer.Option("--format", help="of the texts, whatever their file's ending")]
-TextColumn = Annotated[str | None, typer.Option(help="the column, or key, of the text (text)")]
-Text2Column = Annotated[str | None, typer.Option(help="of the second text of a pair (text2 or text_pair)")]
-LabelColumn = Annotated[str | None, typer.Option(help="of the label (label)")]
-DtypeOption = Annotated[DtypeName | None, typer.Option(help="to compute in; the model's where none is given")]
-MaxLength = Annotated[int | None, typer.Option(help="in tokens; what the model allows where none is given")]
+Format = Annotated[
+    FileFormat | None, typer.Option("--format", help="format of the texts, whatever their file's ending")
+]
+TextColumn = Annotated[str | None, typer.Option(help="column, or key, of the text (text)")]
+Text2Column = Annotated[str | None, typer.Option(help="column, or key, of a pair's second text (text2 or text_pair)")]
+LabelColumn = Annotated[str | None, typer.Option(help="column, or key, of the label (label)")]
+DtypeOption = Annotated[DtypeName | None, typer.Option(help="dtype to compute in; the model's where none is given")]
+MaxLength = Annotated[
+    int | None, typer.Option(help="tokens at which texts are cut; what the model allows where none is given")
+]
 Agreement = Annotated[float, typer.Option(help="share of labels to keep")]
 PromiseOption = Annotated[
     PromiseName,
-    typer.Option(help="about all rows; about the rows of each class; or about accuracy, by the data's labels"),
+    typer.Option(help="promise about all rows; about the rows of each class; or about accuracy, by the data's labels"),
 ]
 PromisedAgreement = Annotated[
     str | None,
@@ -75,19 +79,20 @@ PromisedAgreement = Annotated[
 Threshold = Annotated[
     str | None,
     typer.Option(
-        help="of your own: keep on which side of it probabilities are; toxic=0.8,hate=0.6, or 0.4 of all labels where "
-        "several may hold",
+        help="threshold of your own: keep on which side of it probabilities are; toxic=0.8,hate=0.6, or 0.4 of all "
+        "labels where several may hold",
         show_default=False,
     ),
 ]
 Tolerance = Annotated[
     float | None,
-    typer.Option(help="of a model that gives numbers: what they may differ by, in its own units", show_default=False),
+    typer.Option(help="by how much numbers that a model gives may differ, in its own units", show_default=False),
 ]
 KeepTop = Annotated[
     int | None,
     typer.Option(
-        help="of a reranker, whose data are queries with documents: how many must stay the first", show_default=False
+        help="how many of a reranker's documents must stay the first; the data are queries with documents",
+        show_default=False,
     ),
 ]
 MaxDrop = Annotated[
@@ -100,7 +105,7 @@ Certify = Annotated[
         show_default=False,
     ),
 ]
-Confidence = Annotated[float, typer.Option(help="with which that must hold")]
+Confidence = Annotated[float, typer.Option(help="probability with which that must hold")]
 
 
 class SeveralModels(TyperCommand):

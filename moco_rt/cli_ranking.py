@@ -22,7 +22,10 @@ def rank(
     data: Annotated[Path, typer.Argument(help=f"{QUERIES}; - is standard input")],
     *,
     out: Annotated[
-        Path | None, typer.Option(help=".jsonl, also .gz; - is standard output (the data's name.ranked.jsonl)")
+        Path | None,
+        typer.Option(
+            help="ranked documents, in .jsonl or .ndjson, also .gz; - is standard output (the data's name.ranked.jsonl)"
+        ),
     ] = None,
     top_k: Annotated[int | None, typer.Option(help="how many to write of each query (all)", show_default=False)] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="start anew, whatever --out holds")] = False,

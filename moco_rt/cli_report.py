@@ -13,7 +13,7 @@ import typer
 def report(
     model: Annotated[Path, typer.Argument(help="directory that accelerate wrote")],
     *,
-    out: Annotated[Path | None, typer.Option(help="(report.html in the directory)")] = None,
+    out: Annotated[Path | None, typer.Option(help="the page to write (report.html in the directory)")] = None,
 ) -> None:
     """Write a page with pictures about what accelerate found."""
     from moco_rt.cascades.cascade import Cascade

@@ -19,15 +19,15 @@ def serve(
     model: Annotated[str, typer.Argument(help="what accelerate wrote, or any classifier")],
     *,
     host: Annotated[str, typer.Option(help="address to listen at; 0.0.0.0: all of the machine's")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: one that is free", min=0, max=65535)] = 8080,
+    port: Annotated[int, typer.Option(help="port to listen at; 0: one that is free", min=0, max=65535)] = 8080,
     max_wait_ms: Annotated[float, typer.Option(help="milliseconds that a batch waits for others", min=0)] = 0.0,
     max_batch_tokens: Annotated[int, typer.Option(help="tokens of a batch, about", min=1)] = 16_384,
-    max_concurrent_requests: Annotated[int, typer.Option(help="open at once; others get 429", min=1)] = 512,
+    max_concurrent_requests: Annotated[int, typer.Option(help="requests open at once; others get 429", min=1)] = 512,
     max_client_batch_size: Annotated[int, typer.Option(help="texts in a request", min=1)] = 32,
     payload_limit: Annotated[int, typer.Option(help="bytes of a request's body", min=1)] = 2_000_000,
     api_key: Annotated[
         str | None,
-        typer.Option(help="that callers must send as a bearer token", envvar="MOCO_RT_API_KEY", show_default=False),
+        typer.Option(help="key that callers must send as a bearer token", envvar="MOCO_RT_API_KEY", show_default=False),
     ] = None,
     shadow: Annotated[
         Path | None,
@@ -48,7 +48,8 @@ def serve(
     ] = None,
     workers: Annotated[int, typer.Option(help="processes that share the port", min=1)] = 1,
     threads: Annotated[
-        int | None, typer.Option(help="of each worker; all cores by default, shared out", min=1, show_default=False)
+        int | None,
+        typer.Option(help="threads of each worker; all cores by default, shared out", min=1, show_default=False),
     ] = None,
     dtype: DtypeOption = None,
     max_length: MaxLength = None,
