@@ -1,4 +1,4 @@
-"""A classifier with int8 weights, made from one in float32."""
+"""Conversion of a classifier to a dtype or to int8 weights, and the line that describes its numeric form."""
 
 from __future__ import annotations
 
@@ -119,8 +119,7 @@ def check_quantizable(model: Any) -> None:
     """Refuse a model that cannot run in int8, before anything is computed.
 
     Raises:
-        ValueError: its family is not covered, it is not what its class says, is not on the CPU or in int8 already, or
-            the processor does not multiply bytes.
+        ValueError: its family is not covered, it is not what its class says, is not on the CPU, or is in int8 already.
     """
     if model.device.type != "cpu":
         raise ValueError(f"model must be on the CPU to be quantised (got {model.device})")

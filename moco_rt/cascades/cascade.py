@@ -225,7 +225,8 @@ class Cascade(WithPromise, PipelineModel, torch.nn.Module):
 
         Args:
             input_ids: (B, S) int64 or int32.
-            attention_mask: (B, S), 1 on real tokens, padded on the right; None: all are real.
+            attention_mask: (B, S), 1 on real tokens, padded as all tiers take it, see
+                `EarlyExitTextClassificationModel.forward`; None: all are real.
             token_type_ids: (B, S), segments of text pairs; None: all 0.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Off-ramp predictions and scores per row, the exit each row takes, and which policy of a path is certified."""
+"""Scores of exits by row, the exit that each row takes, counts of rows by exit, and the last certified policy."""
 
 from __future__ import annotations
 

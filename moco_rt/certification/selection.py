@@ -177,8 +177,8 @@ class Selection:
 def select(variants: Sequence[ExitCandidates], promise: Promise, class_names: Sequence[str] = ()) -> Selection:
     """Search a path on the ordering rows, certify a policy of it on the calibration rows, and count its exits.
 
-    With too few rows for the promise it promises what they can show, and says in the log how many are needed. Where
-    nothing pays, or nothing can be certified, the model is left as it is, and the log says so.
+    With too few rows for the promise `Promise.for_rows` says what becomes of it. Where nothing pays, or nothing can be
+    certified, the model is left as it is, and the log says so.
 
     Args:
         variants: the exits to choose from, by variant; the first is the model that was given.

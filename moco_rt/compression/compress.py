@@ -106,7 +106,9 @@ def compress(
 
     Example:
         >>> small = moco_rt.compress(model, texts, width=0.5)
-        >>> fast = moco_rt.accelerate(model, texts, variants=[small], promise="accuracy", labels=labels)
+        >>> fast = moco_rt.accelerate(
+        ...     model, other_texts, variants=[small], promise="accuracy", max_drop=0.01, labels=labels_of_others
+        ... )
     """
     model, tokenizer = unwrap(model, tokenizer)
     check_classifier(model, TEXTS)

@@ -96,11 +96,11 @@ class LinearCondition:
     """Fires where `x @ weight + bias > threshold`; a score that is not finite never fires.
 
     Attributes:
-        weight: (size,) float32; size is D, or S * D for the feature `flat`.
+        weight: (size,) float32; size is D, of the feature `cls+mean` 2 * D, of `flat` S * D.
         bias: added to the product.
         threshold: what the score must exceed.
         bound: upper bound on P(label of the full model != the rule's class | the condition fires).
-        feature: the feature that the condition reads: `cls`, `mean` or `flat`.
+        feature: the feature that the condition reads: `cls`, `mean`, `flat` or `cls+mean`.
         site: the site that it was fitted at; None: not known.
 
     Raises:

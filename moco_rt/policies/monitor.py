@@ -38,15 +38,16 @@ MOST = 2**53
 
 @dataclass(frozen=True)
 class Alarm:
-    """An exit that errs more often than promised.
+    """An exit that errs more often than promised; of a cascade a way out, of a reranker all exits together.
 
     Attributes:
-        exit: its place in `policy.exits`, as they were.
-        site: where it stands.
-        rows: rows that left there and were checked.
+        exit: its place in `policy.exits`, as they were; of a cascade in `CascadeMonitor.ways`; of a reranker 0.
+        site: where it stands; of a cascade the way out's name in the certificate; of a reranker "all sites".
+        rows: rows that left there and were checked; of a reranker all checked queries.
         wrong: those of them whose answer is not that of the model as it was given.
-        level: the promised share of wrong rows.
-        step: index on the certified path of the policy that is in use from now on; None: the exit was closed.
+        level: the promised share of wrong rows, or queries.
+        step: index on the certified path of the policy that is in use from now on. None: the exit or way out was
+            closed; of a reranker nothing is closed, and all candidates run to the end.
     """
 
     exit: int

@@ -16,7 +16,8 @@ class ModelInputs(NamedTuple):
 
     Attributes:
         input_ids: (B, S) int64 or int32.
-        attention_mask: (B, S) integer or bool, 1 on real tokens, padded on the right.
+        attention_mask: (B, S) integer or bool, 1 on real tokens, padded on the right, or of decoders and models that
+            run whole on either side.
         token_type_ids: (B, S) int64 or int32, segments of text pairs; None: all 0.
     """
 

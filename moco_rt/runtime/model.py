@@ -75,14 +75,15 @@ class EarlyExitTextClassificationModel(EarlyExitClassifier):
 
         Args:
             input_ids: (B, S) int64 or int32.
-            attention_mask: (B, S), integer or bool, 1 on real tokens, padded on the right; None: all are real.
+            attention_mask: (B, S), integer or bool, 1 on real tokens, padded on the right, or of decoders and models
+                that run whole on either side; None: all are real.
             token_type_ids: (B, S), segments of text pairs; None: all 0.
             labels: None; the model answers, and is not trained.
 
         Raises:
             TypeError: no tensor, or wrong dtype.
             ValueError: there are labels, wrong shape or device, no row, a row without a real token, a mask that is not
-                0 and 1 or not right-padded.
+                0 and 1 or padded in another way.
             IndexError: a token or its type that the model does not have.
         """
         check_no_labels(labels)

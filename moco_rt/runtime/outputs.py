@@ -24,8 +24,6 @@ Answer = Callable[[Any], Any]
 class EarlyExitOutput(ModelOutput):
     """The output of a model's forward, by row of the batch.
 
-    `transformers.Trainer.predict(rows, ignore_keys=["exit_site", "exit_rule"])` returns the logits alone.
-
     Attributes:
         logits: (B, C). A row that left by an off-ramp has the off-ramp's log-probabilities; one that left by a rule
             those of 1 - the rule's bound for its class, the rest shared by the other classes.

@@ -65,7 +65,7 @@ class Batcher:
 
     Example:
         >>> batcher = Batcher(answer, max_tokens=16_384, max_wait=0)
-        >>> job = await batcher.run(["a fine film"], tokens=5)
+        >>> job, results = await batcher.run(["a fine film"], tokens=5)
     """
 
     def __init__(self, answer: Answer, *, max_tokens: int, max_wait: float):

@@ -1,7 +1,8 @@
 """The record beside a file of labels: what it is made with, and checkpoints up to which it stands.
 
-A line of JSON says what the labels are made with; each line after it is a checkpoint. Lines are only added, so that an
-interruption can cost no more than the last.
+A line of JSON says what the labels are made with; each line after it is a checkpoint. A run adds lines, so that an
+interruption can cost no more than the last. A run that goes on first cuts off the lines behind its checkpoint, one that
+starts anew all of them.
 """
 
 from __future__ import annotations

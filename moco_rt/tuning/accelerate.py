@@ -95,14 +95,14 @@ def accelerate(
         tokenizer: the model's; None: loaded from where the model came from. Tiers bring their own. What is returned
             carries it.
         image_processor: the same of a model that takes images.
-        task: what "the same answer" means; None: the same label, or where several labels may hold at once the same set,
-            see the next but one. `SingleLabel(threshold={"toxic": 0.83})`: of a model that chooses one label, the same
-            side of your own thresholds. `MultiLabel(threshold=...)`: the same set of labels whose probability is at
-            least a threshold, 0.5 or those of a dict by name. `Regression(tolerance=...)`: of a model that gives
-            numbers, or has one label, scores that differ by at most so much. `Ranking(keep_top=k)`: of a reranker, a
-            model with one label, the same first k of a query's candidates; `inputs`, and `calibration`, are then
-            tuples of a query and its documents, with the scores of the search as a third where they are known. But for
-            the same label, the promise is `"confident"`.
+        task: what "the same answer" means; None: the same label, or where several labels may hold at once the same set
+            of labels, as `MultiLabel()` says it. `SingleLabel(threshold={"toxic": 0.83})`: of a model that chooses one
+            label, the same side of your own thresholds. `MultiLabel(threshold=...)`: the same set of labels whose
+            probability is at least a threshold, 0.5 or those of a dict by name. `Regression(tolerance=...)`: of a model
+            that gives numbers, or has one label, scores that differ by at most so much. `Ranking(keep_top=k)`: of a
+            reranker, a model with one label, the same first k of a query's candidates; `inputs`, and `calibration`, are
+            then tuples of a query and its documents, with the scores of the search as a third where they are known. But
+            for the same label, the promise is `"confident"`.
         promise: what is promised. `"confident"`: of all rows, at least the share `agreement` keeps the label that the
             model as it was given gives. `"per class"`: the same of the rows of each class, whatever share of all rows
             it has. `"accuracy"`: the fast model is right on at most `max_drop` of all rows fewer than the given one,
@@ -116,8 +116,8 @@ def accelerate(
             own. Any other: that one, and where it cannot be certified the model as it was given, without exits.
             `"int8"` is the copy that `quantize` makes with the rows that off-ramps learn from.
         seed: of the split of the texts and of the off-ramps.
-        calibration: texts for the certificate alone; None: 35% of the distinct `inputs` are kept apart for it. Texts
-            that stand in both certify only.
+        calibration: texts for the certificate alone; None: 35% of the distinct `inputs`, of queries to rank 40%, are
+            kept apart for it. Texts that stand in both certify only.
         labels: true classes of the calibration texts, or of `inputs` where there are none: class numbers from 0, or the
             model's names of classes, in a list, array, tensor or series (taken by position). They add accuracies to
             the certificate, over all calibration texts with their copies; `"accuracy"` needs them.
@@ -132,8 +132,9 @@ def accelerate(
 
     Returns:
         The model with its policy; `.policy.certificate` says what is promised, of a cascade `.certificate`. With too
-        few distinct rows for the agreement that was asked for it promises what they can show, and says in the log how
-        many are needed; where nothing pays, or nothing can be certified, it is the model as it was given, and says so.
+        few distinct rows for the agreement that was asked for, the promise `"confident"` becomes the strictest that
+        they can show, and the log says how many are needed. Where nothing pays, or nothing can be certified, as other
+        promises with too few rows, it is the model as it was given, and the log says so.
 
     Raises:
         TypeError: model is not a classifier of texts or images, inputs is a single text or holds something else, or

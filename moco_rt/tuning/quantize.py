@@ -80,7 +80,7 @@ def quantize(
 
     Raises:
         TypeError: model is not a sequence classifier, or texts is a single text or holds something else.
-        ValueError: its family, or the processor, is not covered; there are no texts, or only one where answers are
+        ValueError: its family is not covered; there are no texts, or only one where answers are
             numbers; the tokenizer makes no token of a text.
     """
     if takes_images(unwrap(model)[0]):

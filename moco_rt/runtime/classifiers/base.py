@@ -50,7 +50,7 @@ class EarlyExitClassifier(WithGiven, PipelineModel, BackedModule):
             from 0 on.
     """
 
-    #: Whether a certificate speaks of it that it does not hold itself, as a cascade's does of its tiers.
+    #: True for a tier of a certified cascade: the certificate about its exits is the cascade's.
     certified_elsewhere = False
 
     def __init__(self, model: Any, *, backend: str = "auto", dtype: Dtype | None = None):
