@@ -115,7 +115,6 @@ MAY_IMPORT = {
     "moco_rt._C": (
         "architectures",
         "runtime",
-        "analysis.capture",
         "ranking",
         "studies.recording",
         "tuning.variants",
@@ -126,14 +125,13 @@ MAY_IMPORT = {
     ),
     "torch": (
         *(room for room in ROOMS if room not in ("statistics", "certification")),
-        "__init__",
         "cli_options",
         "fork",
     ),
-    "sklearn": ("analysis", "reports"),
+    "sklearn": ("analysis",),
     "matplotlib": ("analysis", "reports", "benchmark.result"),
-    "igraph": ("analysis", "reports"),
-    "pandas": ("analysis", "reports"),
+    "igraph": ("analysis",),
+    "pandas": ("analysis",),
     "pyarrow": ("analysis", "inputs.file_formats", "inputs.readers"),
     "fastapi": ("server",),
     "starlette": ("server",),
@@ -194,8 +192,35 @@ def test_modules_import_only_rooms_that_theirs_may(module):
     room = room_of(module)
     if room in ABOVE:
         return
-    foreign = {room_of(name) for name in own_imports(module)} - {room}
+    faces = {name for name in imports(module) if f"{name}.__init__" in MODULES} - {"moco_rt"}
+    foreign = {room_of(name) for name in own_imports(module) | faces} - {room}
     assert foreign <= set(ROOMS[room]), module
+
+
+def test_the_docs_say_which_rooms_may_import_which():
+    rows = re.findall(
+        r"^\| `(\w+)` \|.*\| ([^|]*) \|$", (ROOT / "docs" / "development.md").read_text("utf-8"), re.MULTILINE
+    )
+    above = []
+    for room, said in rows:
+        rest, all_above, but = said.partition("all above")
+        named = set((but.removeprefix(" but ") if all_above else rest).split(", ")) - {"", "nothing"}
+        assert named <= set(above), room
+        assert (set(above) - named if all_above else named) == set(ROOMS[room]), room
+        above.append(room)
+    assert above == list(ROOMS)
+
+
+def test_rooms_stand_in_the_list_for_contributors():
+    listed = (ROOT / "CONTRIBUTING.md").read_text("utf-8").partition("moco_rt/\n")[2].partition("csrc/")[0]
+    assert re.findall(r"^  (\w+)/", listed, re.MULTILINE) == list(ROOMS)
+
+
+@pytest.mark.parametrize("library", sorted(set(MAY_IMPORT) - {"torch"}))
+def test_no_place_for_a_library_is_idle(library):
+    users = [module for module in MODULES if any(f"{name}.".startswith(f"{library}.") for name in imports(module))]
+    idle = [place for place in MAY_IMPORT[library] if not any(allowed(module, (place,)) for module in users)]
+    assert idle == []
 
 
 def test_no_module_imports_in_a_circle():
