@@ -13,6 +13,7 @@ from moco_rt.architectures.compressed.layers import layer_parts
 from moco_rt.architectures.compressed.shortening import check_lengths
 from moco_rt.compression.pruning import BLOCKS, Block, check_block
 from moco_rt.compression.schedule import check_share, lengths_after
+from moco_rt.statistics.arguments import seed_of, whole_number
 from moco_rt.storage.reasons import shortened
 
 #: What `lengths` may be.
@@ -53,8 +54,8 @@ class Dials:
             sparsity=_number(sparsity),
             block=_block(block),
             lengths=_lengths(lengths, len(layer_parts(model))),
-            epochs=_count("epochs", epochs),
-            seed=_count("seed", seed),
+            epochs=whole_number("epochs", epochs),
+            seed=seed_of(seed),
         )
         if not 0 < dials.width <= 1:
             raise ValueError(f"width must be above 0 and at most 1 (got {shortened(width)})")
@@ -94,21 +95,6 @@ class Dials:
 def _number(given: Any) -> float:
     """Return a number, or NaN, which lies in no range, in place of anything else."""
     return float(given) if isinstance(given, Real) else math.nan
-
-
-def _count(name: str, given: Any) -> int:
-    """Return a whole number from 0 on.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    try:
-        count = operator.index(given)
-    except TypeError:
-        raise ValueError(f"{name} must be a whole number (got {shortened(repr(given))})") from None
-    if count < 0:
-        raise ValueError(f"{name} must be at least 0 (got {count})")
-    return count
 
 
 def _block(given: Any) -> Block:

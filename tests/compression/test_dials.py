@@ -85,6 +85,7 @@ def test_numbers_of_numpy_are_those_of_python(tiny_bert, word_tokenizer, tmp_pat
         ({"epochs": 1.5}, "epochs must be a whole number (got 1.5)"),
         ({"epochs": "3"}, "epochs must be a whole number (got '3')"),
         ({"seed": -1}, "seed must be at least 0 (got -1)"),
+        ({"seed": 2**64}, f"seed must be below 2**64 (got {2**64})"),
         ({"seed": None}, "seed must be a whole number (got None)"),
     ],
     ids=str,

@@ -46,7 +46,16 @@ ROOMS = {
         "storage",
     ),
     "analysis": ("architectures", "policies", "inputs", "encoding", "statistics", "quantization", "storage"),
-    "compression": ("runtime", "policies", "architectures", "inputs", "encoding", "quantization", "storage"),
+    "compression": (
+        "runtime",
+        "policies",
+        "architectures",
+        "inputs",
+        "encoding",
+        "statistics",
+        "quantization",
+        "storage",
+    ),
     "studies": ("runtime", "policies", "architectures", "inputs", "encoding", "certification", "statistics"),
     "ranking": (
         "studies",
