@@ -241,7 +241,7 @@ class Cascade(WithPromise, PipelineModel, torch.nn.Module):
         on_alarm: Callable[[Alarm], None] | None = None,
         *,
         delta: float | None = None,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> CascadeMonitor:
         """From now on, run a random share of the rows answered early through the last tier too; close what errs.
 

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from moco_rt.cascades.tier import Tier, TierOutput
 from moco_rt.certification.certificate import Certificate
-from moco_rt.policies.monitor import Alarm, WithLock, check_rates
+from moco_rt.policies.monitor import Alarm, WithLock, check_rates, drawing_by
 from moco_rt.policies.promised import certified_places
-from moco_rt.statistics.arguments import whole_number
 from moco_rt.statistics.bounds import upper_bound
 from moco_rt.statistics.e_process import EProcess
 
@@ -57,7 +56,7 @@ class CascadeMonitor(WithLock):
         rate: share of the rows that are answered early which are checked, inside (0, 1].
         on_alarm: called when a way out has been closed.
         delta: chance of a false alarm, ever, of any way out; None: that of the certificate.
-        seed: of the choice of rows.
+        seed: of the choice of rows; None: chance, so that no two processes draw alike.
         is_certified: whether the certificate is about the ways out in use; else exits that were added by hand are held
             to their own bounds.
 
@@ -77,7 +76,7 @@ class CascadeMonitor(WithLock):
         on_alarm: Callable[[Alarm], None] | None = None,
         *,
         delta: float | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         is_certified: bool = True,
     ):
         if certificate is None:
@@ -88,7 +87,7 @@ class CascadeMonitor(WithLock):
         self._tiers, self._on_alarm = tiers, on_alarm
         if not ways_out(tiers):
             raise ValueError("cascade must have a way out before the last tier's end to be watched (it has none)")
-        self._random = np.random.default_rng(whole_number("seed", seed))
+        self._random = drawing_by(seed)
         self._counting = threading.Lock()
         self.begin(certificate, is_certified)
 

@@ -94,6 +94,14 @@ def check_rates(rate: float, delta: float) -> None:
     check_share("delta", delta)
 
 
+def drawing_by(seed: int | None) -> np.random.Generator:
+    """Return what draws the rows to check, by a seed or, where that is None, by chance.
+
+    One seed for all processes would check the same places of their batches in each, and no others.
+    """
+    return np.random.default_rng(None if seed is None else whole_number("seed", seed))
+
+
 class WithLock:
     """The base of monitors: they count under a lock, which copies and pickles make anew."""
 
@@ -119,7 +127,7 @@ class Monitor(WithLock):
         rate: share of the rows that leave which are checked, inside (0, 1].
         on_alarm: called when the policy has become safer.
         delta: chance of a false alarm, ever, of any exit; None: that of the certificate, 0.05 without one.
-        seed: of the choice of rows.
+        seed: of the choice of rows; None: chance, so that no two processes draw alike.
 
     Raises:
         ValueError: rate or delta is out of range, or the policy has no exits.
@@ -132,7 +140,7 @@ class Monitor(WithLock):
         on_alarm: Callable[[Alarm], None] | None = None,
         *,
         delta: float | None = None,
-        seed: int = 0,
+        seed: int | None = None,
     ):
         if not policy.exits:
             raise ValueError("policy must have exits to watch (got none)")
@@ -143,7 +151,7 @@ class Monitor(WithLock):
         self.delta = delta
         self._policy = policy
         self._on_alarm = on_alarm
-        self._random = np.random.default_rng(whole_number("seed", seed))
+        self._random = drawing_by(seed)
         self._counting = threading.Lock()
         self._begin()
 

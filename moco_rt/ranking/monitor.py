@@ -9,11 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from moco_rt.certification.certificate import Certificate
-from moco_rt.policies.monitor import Alarm, WithLock, check_counts, check_rates
-from moco_rt.statistics.arguments import whole_number
+from moco_rt.policies.monitor import Alarm, WithLock, check_counts, check_rates, drawing_by
 from moco_rt.statistics.bounds import upper_bound
 from moco_rt.statistics.e_process import EProcess
 from moco_rt.storage.fields import rebuild
@@ -58,7 +55,7 @@ class RankingMonitor(WithLock):
         rate: share of the queries that are checked, inside (0, 1].
         on_alarm: called once, when the policy errs more often than promised.
         delta: chance of a false alarm, ever; None: that of the certificate.
-        seed: of the choice of queries.
+        seed: of the choice of queries; None: chance, so that no two processes draw alike.
 
     Attributes:
         process: the evidence; its rows are queries.
@@ -75,7 +72,7 @@ class RankingMonitor(WithLock):
         on_alarm: Callable[[Alarm], None] | None = None,
         *,
         delta: float | None = None,
-        seed: int = 0,
+        seed: int | None = None,
     ):
         if certificate is None:
             raise ValueError("reranker must have a certificate to be watched, which accelerate finds (it has none)")
@@ -85,7 +82,7 @@ class RankingMonitor(WithLock):
         self.process = EProcess(upper_bound(certificate.disagreements, certificate.rows, 1 - certificate.delta))
         self.alarmed = False
         self._certificate, self._on_alarm = certificate, on_alarm
-        self._random = np.random.default_rng(whole_number("seed", seed))
+        self._random = drawing_by(seed)
         self._counting = threading.Lock()
 
     def draws(self) -> bool:

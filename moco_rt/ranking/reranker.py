@@ -130,7 +130,7 @@ class EarlyExitReranker(EarlyExitTextClassificationModel):
         on_alarm: Callable[[Alarm], None] | None = None,
         *,
         delta: float | None = None,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> RankingMonitor:
         """From now on, rank a random share of the queries by the given model too; where they err all run to the end.
 

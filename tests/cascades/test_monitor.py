@@ -151,6 +151,9 @@ def test_it_lasts_on_disk(cascade, tmp_path):
     assert loaded.watched_by.state() == monitor.state()
     assert torch.isinf(loaded.tiers[0].thresholds).all()
     assert_same_bits(loaded.predict(make_texts(50)), cascade.predict(make_texts(50)))
+    again = Cascade.from_pretrained(tmp_path).watched_by
+    drawn = [one._random.random(10).tolist() for one in (loaded.watched_by, again)]
+    assert drawn[0] != drawn[1]  # other rows in every process
     loaded.watched_by = None
     loaded.save_pretrained(tmp_path)
     assert Cascade.from_pretrained(tmp_path).watched_by is None

@@ -108,7 +108,7 @@ def test_rows_that_ran_to_the_end_are_not_looked_at():
 
 @pytest.mark.parametrize("rate", [0.01, 0.3])
 def test_a_share_of_the_rows_is_looked_at(rate):
-    chosen = Monitor(make_policy(), rate=rate).sample_rows(np.zeros(100_000, int))
+    chosen = Monitor(make_policy(), rate=rate, seed=0).sample_rows(np.zeros(100_000, int))
     assert len(chosen) / 100_000 == pytest.approx(rate, abs=4 * math.sqrt(rate * (1 - rate) / 100_000))
     assert (np.diff(chosen) > 0).all()
 
@@ -119,6 +119,11 @@ def test_the_seed_chooses_the_rows():
     ]
     assert chosen[0] == chosen[1]
     assert chosen[0] != chosen[2]
+
+
+def test_without_a_seed_every_process_checks_other_rows():
+    chosen = [Monitor(make_policy(), rate=0.1).sample_rows(np.zeros(1000, int)).tolist() for _ in range(2)]
+    assert chosen[0] != chosen[1]
 
 
 # What it does
@@ -333,14 +338,14 @@ def test_exits_stay_open_on_texts_like_those_they_know_and_close_on_those_of_ano
     choose(fast, replace(found, costs=costs), Confident(Guarantee(0.02, 0.05)))
     assert fast.policy.exits
     reviews = read("imdb/test.jsonl", 20_000)
-    monitor = fast.monitor(rate=0.01, on_alarm=lambda alarm: pytest.fail(str(alarm)))
+    monitor = fast.monitor(rate=0.01, seed=0, on_alarm=lambda alarm: pytest.fail(str(alarm)))
     fast.predict([row["text"] for row in reviews], tokenizer=tokenizer, max_length=128)
     assert sum(process.rows for process in monitor.processes) > 100
 
     news = itertools.cycle(row["text"] for row in read("mrpc/train.jsonl", None))
     drifted = [row["text"] if row["label"] == 0 else next(news) for row in reviews[:4000]]
     alarms = []
-    fast.monitor(rate=0.2, on_alarm=alarms.append)
+    fast.monitor(rate=0.2, seed=0, on_alarm=alarms.append)
     fast.predict(drifted, tokenizer=tokenizer, max_length=128)
     assert alarms
     assert fast.policy.step == alarms[-1].step < fast.policy.path.policies.chosen

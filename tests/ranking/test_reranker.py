@@ -208,6 +208,8 @@ def test_a_new_monitor_goes_on_from_the_one_before_and_an_alarm_stays_raised(mak
     model.save_pretrained(tmp_path)
     loaded = EarlyExitReranker.from_pretrained(tmp_path)
     assert loaded.monitor(rate=0.01).alarmed
+    drawn = [[EarlyExitReranker.from_pretrained(tmp_path).monitor(0.5).draws() for _ in range(64)] for _ in range(2)]
+    assert drawn[0] != drawn[1]  # other queries in every process
     loaded.ranking = promised(margin=0.0, wrong=20)
     assert not loaded.monitor().alarmed  # another certificate
     loaded.watched_by = None

@@ -195,6 +195,15 @@ def test_a_monitor_goes_on_where_it_was(tmp_path, tiny_bert):
     assert state == monitor.state() == {"rate": 0.5, "delta": 0.05, "step": None, "rows": [9, 4], "wrong": [0, 0]}
 
 
+def test_a_loaded_monitor_draws_other_rows_each_time(tmp_path, tiny_bert):
+    saved = make_fast(tiny_bert)
+    saved.monitor(rate=0.1, seed=0)
+    saved.save_pretrained(tmp_path)
+    loaded = [EarlyExitTextClassificationModel.from_pretrained(tmp_path)._monitor for _ in range(2)]
+    drawn = [monitor.sample_rows(np.zeros(1000, int)).tolist() for monitor in loaded]
+    assert drawn[0] != drawn[1]
+
+
 def test_a_monitor_of_a_policy_that_has_no_exits_left_is_not_saved(tmp_path, tiny_bert):
     saved = make_fast(tiny_bert)
     saved.monitor(rate=0.5)

@@ -173,7 +173,7 @@ class EarlyExitClassifier(WithGiven, PipelineModel, BackedModule):
         on_alarm: Callable[[Alarm], None] | None = None,
         *,
         delta: float | None = None,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> Monitor:
         """From now on, run a random share of the rows that left through the given model too; step back where they err.
 
