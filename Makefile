@@ -7,6 +7,7 @@ VLLM := .venv-vllm
 DEEPSPARSE := .venv-deepsparse
 WHEEL := .venv-wheel
 OLDEST := .venv-oldest
+NEWEST := .venv-newest
 HARDEN := .venv-harden
 LIBRARIES := $(VENV)/.libraries
 INSTALLED := $(LIBRARIES) $(VENV)/.built
@@ -14,7 +15,7 @@ DOCS_INSTALLED := $(VENV)/.libraries-docs
 CPP := $(shell git ls-files 'csrc/*.cpp' 'csrc/*.h')
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard $(CPP))
 
-.PHONY: install demo test test-wheel test-oldest harden wheels lint format docs bench peers vllm deepsparse clean
+.PHONY: install demo test test-wheel test-oldest test-newest harden wheels lint format docs bench peers vllm deepsparse clean
 
 install: $(INSTALLED)
 
@@ -79,6 +80,19 @@ $(OLDEST)/.installed: $(SOURCES)
 	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/oldest.txt --group dev
 	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/oldest.txt --no-build-isolation \
 		-C build-dir=build/oldest --editable '.[analysis,fast-texts,images,serve]'
+	touch $@
+
+# With the newest versions that pip finds, as users have them who name none: a torch with gigabytes of CUDA among them.
+test-newest: $(NEWEST)/.installed
+	OMP_WAIT_POLICY=passive $(NEWEST)/bin/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+$(NEWEST)/.installed: $(SOURCES)
+	$(PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet "pip>=26.3"
+	$(NEWEST)/bin/python -m pip install --quiet torch
+	$(NEWEST)/bin/python -m pip install --quiet --group dev
+	$(NEWEST)/bin/python -m pip install --quiet --no-build-isolation -C build-dir=build/newest \
+		--editable '.[analysis,fast-texts,images,serve]'
 	touch $@
 
 # Two hours of attacks, see docs/hardening.md: the extension in a build with sanitizers, which have a venv of their own, then
