@@ -166,4 +166,4 @@ deepsparse:
 	$(DEEPSPARSE)/bin/python -m pip install --quiet --no-deps .
 
 clean:
-	rm -rf $(VENV) $(PEERS) $(VLLM) $(DEEPSPARSE) $(WHEEL) $(OLDEST) $(HARDEN) build site
+	rm -rf $(VENV) $(PEERS) $(VLLM) $(DEEPSPARSE) $(WHEEL) $(OLDEST) $(NEWEST) $(HARDEN) build site
