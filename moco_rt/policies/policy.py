@@ -205,14 +205,15 @@ class Policy:
     def safer_step(self) -> int | None:
         """Return the step to go back to where the one in use errs too often; None: there is no safer one.
 
-        It is the fastest that changed at most half as many answers of the calibration rows, and failing that the safest
-        of all: next to a policy of the path stands one that is hardly safer.
+        It is the fastest that changed at most half as many answers of the calibration rows, but fewer, and failing that
+        the safest of all: next to a policy of the path stands one that is hardly safer.
         """
         if self.path is None or self.step is None:
             return None
         counts = self.path.policies.disagreements
+        now = counts[self.step]
         safer = [step for step in self.path.possible_steps() if step < self.step]
-        enough = [step for step in safer if 2 * counts[step] <= counts[self.step]]
+        enough = [step for step in safer if 2 * counts[step] <= now and counts[step] < now]
         return max(enough) if enough else min(safer, default=None)
 
     def without_exits(self, made_for: dict[str, Any] | None = None) -> Policy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -109,6 +110,14 @@ def test_the_safer_step_changed_at_most_half_as_many_answers(step, expected):
     policy = make_policy()
     policy.take_step(step)
     assert policy.safer_step() == expected
+
+
+def test_where_calibration_rows_show_no_step_that_is_safer_it_is_the_safest_of_all():
+    policy = make_policy()
+    policy.path = replace(policy.path, policies=replace(policy.path.policies, disagreements=np.array([0, 0, 0, 0, 1])))
+    assert policy.safer_step() == 3
+    policy.take_step(3)
+    assert policy.safer_step() == 0
 
 
 def test_an_alarm_steps_back_says_so_and_begins_anew(caplog):
