@@ -139,8 +139,7 @@ class AnalyticsEngine:
             NoSufficientRuleError: at this max_error the rule would settle too few rows to be of use, or the rows
                 fitted on are all of one class.
         """
-        check_share("max_error", max_error)
-        check_share("confidence", confidence)
+        max_error, confidence = check_share("max_error", max_error), check_share("confidence", confidence)
         # Copies of a row on both sides of the split, or counted as new ones, would promise what nobody has seen.
         distinct = _first_of_equals(self.features)
         features, is_class = self.features[distinct], self._is_class(target, class_value)[distinct]

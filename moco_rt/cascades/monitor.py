@@ -82,8 +82,7 @@ class CascadeMonitor(WithLock):
         if certificate is None:
             raise ValueError("cascade must have a certificate to be watched, which accelerate finds (it has none)")
         delta = certificate.delta if delta is None else delta
-        check_rates(rate, delta)
-        self.rate, self.delta = rate, delta
+        self.rate, self.delta = check_rates(rate, delta)
         self._tiers, self._on_alarm = tiers, on_alarm
         if not ways_out(tiers):
             raise ValueError("cascade must have a way out before the last tier's end to be watched (it has none)")

@@ -246,7 +246,7 @@ def make_promise(
                 "promise='accuracy' must be asked for with max_drop inside (0, 1), and no agreement "
                 f"(got max_drop={max_drop!r} and agreement={agreement!r})"
             )
-        return Accuracy(max_drop, Guarantee.of_agreement(0.5, confidence).delta, seed)
+        return Accuracy(float(max_drop), Guarantee.of_agreement(0.5, confidence).delta, seed)
     if max_drop is not None:
         raise ValueError(f"max_drop must be None, but with promise='accuracy' (got {max_drop})")
     if isinstance(agreement, Mapping):

@@ -34,9 +34,9 @@ class RowsWish:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_share("certify", self.agreement)
-        check_share("confidence", self.confidence)
-        whole_number("seed", self.seed)
+        object.__setattr__(self, "agreement", check_share("certify", self.agreement))
+        object.__setattr__(self, "confidence", check_share("confidence", self.confidence))
+        object.__setattr__(self, "seed", whole_number("seed", self.seed))
 
     @property
     def guarantee(self) -> Guarantee:

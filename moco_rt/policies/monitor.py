@@ -88,10 +88,13 @@ def check_counts(rows: Sequence[int], wrong: Sequence[int]) -> None:
         raise TypeError("rows and wrong that are no counts")
 
 
-def check_rates(rate: float, delta: float) -> None:
-    """Raise ValueError unless a monitor may check such a share of the rows, with such a chance of a false alarm."""
-    check_share("rate", rate, one=True)
-    check_share("delta", delta)
+def check_rates(rate: float, delta: float) -> tuple[float, float]:
+    """Return the share of the rows that a monitor checks, and its chance of a false alarm, as Python's floats.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+    return check_share("rate", rate, one=True), check_share("delta", delta)
 
 
 def drawing_by(seed: int | None) -> np.random.Generator:
@@ -146,9 +149,7 @@ class Monitor(WithLock):
             raise ValueError("policy must have exits to watch (got none)")
         if delta is None:
             delta = 0.05 if policy.certificate is None else policy.certificate.delta
-        check_rates(rate, delta)
-        self.rate = rate
-        self.delta = delta
+        self.rate, self.delta = check_rates(rate, delta)
         self._policy = policy
         self._on_alarm = on_alarm
         self._random = drawing_by(seed)

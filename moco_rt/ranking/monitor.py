@@ -77,8 +77,7 @@ class RankingMonitor(WithLock):
         if certificate is None:
             raise ValueError("reranker must have a certificate to be watched, which accelerate finds (it has none)")
         delta = certificate.delta if delta is None else delta
-        check_rates(rate, delta)
-        self.rate, self.delta = rate, delta
+        self.rate, self.delta = check_rates(rate, delta)
         self.process = EProcess(upper_bound(certificate.disagreements, certificate.rows, 1 - certificate.delta))
         self.alarmed = False
         self._certificate, self._on_alarm = certificate, on_alarm

@@ -13,8 +13,8 @@ _MOST = 300
 _SEEDS = 2**64
 
 
-def check_share(name: str, share: Any, *, one: bool = False) -> None:
-    """Refuse what is no number inside (0, 1).
+def check_share(name: str, share: Any, *, one: bool = False) -> float:
+    """Return a share as Python's float, whichever library's number it is: files keep it.
 
     Args:
         name: of the argument, for the error.
@@ -22,14 +22,15 @@ def check_share(name: str, share: Any, *, one: bool = False) -> None:
         one: 1 is taken too.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: it is no number inside (0, 1).
     """
     wanted = "inside (0, 1]" if one else "inside (0, 1)"
     if not isinstance(share, Real):
         raise ValueError(f"{name} must be a number {wanted} (got {_shown(share)})")
-    number: Any = share  # `Real` has no order that mypy knows
+    number = float(share)
     if not (0 < number < 1 or (one and number == 1)):
         raise ValueError(f"{name} must be {wanted} (got {_shown(share, str)})")
+    return number
 
 
 def whole_number(name: str, given: Any) -> int:

@@ -25,8 +25,8 @@ class Guarantee:
     delta: float
 
     def __post_init__(self) -> None:
-        check_share("max_disagreement", self.max_disagreement)
-        check_share("delta", self.delta)
+        object.__setattr__(self, "max_disagreement", check_share("max_disagreement", self.max_disagreement))
+        object.__setattr__(self, "delta", check_share("delta", self.delta))
 
     @classmethod
     def of_agreement(cls, agreement: float, confidence: float) -> Guarantee:
@@ -35,9 +35,7 @@ class Guarantee:
         Raises:
             ValueError: a share is not inside (0, 1).
         """
-        check_share("agreement", agreement)
-        check_share("confidence", confidence)
-        return cls(1 - agreement, 1 - confidence)
+        return cls(1 - check_share("agreement", agreement), 1 - check_share("confidence", confidence))
 
     @property
     def agreement(self) -> float:

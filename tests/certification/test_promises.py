@@ -40,6 +40,7 @@ def test_one_agreement_is_asked_for_each_class_or_each_has_its_own():
 
 def test_accuracy_is_asked_for_by_a_drop():
     assert ask("accuracy", max_drop=0.02, confidence=0.9) == Accuracy(0.02, pytest.approx(0.1))
+    assert type(ask("accuracy", max_drop=np.float32(0.02)).max_drop) is float
 
 
 @pytest.mark.parametrize(

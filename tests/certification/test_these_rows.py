@@ -201,6 +201,12 @@ def test_a_bound_by_the_count_of_the_policy_that_was_chosen_would_be_too_low():
 # Refusals
 
 
+def test_wishes_keep_pythons_numbers_whichever_are_given():
+    wish = RowsWish(np.float32(0.5), np.float16(0.25), np.int64(3))
+    assert wish == RowsWish(0.5, 0.25, 3)
+    assert [type(each) for each in (wish.agreement, wish.confidence, wish.seed)] == [float, float, int]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

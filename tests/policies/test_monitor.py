@@ -180,7 +180,7 @@ def test_a_stream_that_drifts_raises_one():
 
 
 def test_a_later_monitor_goes_on_from_the_state():
-    first, second = Monitor(make_policy(2), rate=0.25), Monitor(make_policy(2), rate=0.25)
+    first, second = Monitor(make_policy(2), rate=np.float32(0.25)), Monitor(make_policy(2), rate=0.25)
     see(first, [True, False, False, True], exit=0)
     see(first, [False] * 7, exit=1)
     state = json.loads(json.dumps(first.state()))

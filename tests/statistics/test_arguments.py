@@ -13,7 +13,8 @@ from moco_rt.statistics.arguments import check_share, seed_of, whole_number
 
 @pytest.mark.parametrize("share", [0.5, np.float32(0.5), Fraction(1, 2), 1e-300])
 def test_shares_of_any_library_are_taken(share):
-    check_share("rate", share)
+    assert check_share("rate", share) == share
+    assert type(check_share("rate", share)) is float
 
 
 def test_one_is_a_share_where_it_may_be(one_line_error):
@@ -28,6 +29,7 @@ def test_one_is_a_share_where_it_may_be(one_line_error):
         (0, "rate must be inside (0, 1) (got 0)"),
         (1.0, "rate must be inside (0, 1) (got 1.0)"),
         (True, "rate must be inside (0, 1) (got True)"),
+        (Fraction(10**30 - 1, 10**30), "rate must be inside (0, 1) (got 999999999999999999999999999999/10000000000"),
         (float("nan"), "rate must be inside (0, 1) (got nan)"),
         ("0.9", "rate must be a number inside (0, 1) (got '0.9')"),
         (None, "rate must be a number inside (0, 1) (got None)"),
