@@ -128,7 +128,7 @@ def accelerate(
             and tokenizer; each is tried in the same dtypes, and taken where it is fastest of all that is certified.
             Texts that they have learnt from must not certify them: see `calibration`.
         never_early: names of classes that no row gets early: whoever writes texts to be taken for one of them must get
-            past the whole model.
+            past the whole model, so that no smaller one may run in its place.
 
     Returns:
         The model with its policy; `.policy.certificate` says what is promised, of a cascade `.certificate`. With too
@@ -180,6 +180,10 @@ def accelerate(
         tiers = prepare_tiers(model, max_length)
         wish = make_promise(promise, agreement, max_drop, confidence, tiers[-1].class_names or (), seed)
         return accelerate_tiers(tiers, inputs, calibration, labels, columns, wish, dtype, seed)
+    if variants and never_early:
+        raise ValueError(
+            f"variants must be empty with never_early: a smaller model gives all classes early (got {len(variants)})"
+        )
     given = as_given(model, tokenizer, image_processor, columns, max_length, task)
     task_of_model = given.model.policy.task
     if not task_of_model.has_labels and (promise != Confident.name or labels is not None):

@@ -67,5 +67,7 @@ def test_what_is_no_class_is_refused_before_any_work(trained, texts, one_line_er
         accelerate(model, texts, never_early="POSITIVE", **options)
     with one_line_error(ValueError, "by which rows leave in no class (got ['POSITIVE'])"):
         accelerate(model, texts, never_early=["POSITIVE"], task=SingleLabel(threshold={"POSITIVE": 0.8}), **options)
+    with one_line_error(ValueError, "variants must be empty with never_early: a smaller model gives all classes early"):
+        accelerate(model, texts, never_early=["POSITIVE"], variants=[model], **options)
     with one_line_error(ValueError, "never_early must be empty for tiers"):
         accelerate([(model, tokenizer)], texts, never_early=["POSITIVE"], agreement=0.95)
