@@ -14,6 +14,9 @@ from moco_rt.cli_options import DtypeOption, MaxLength
 
 # What it runs on is imported inside: help and completion must not wait for it.
 
+#: The variable that may hold the key.
+_KEY = "MOCO_RT_API_KEY"
+
 
 def serve(
     model: Annotated[str, typer.Argument(help="what accelerate wrote, or any classifier")],
@@ -27,7 +30,7 @@ def serve(
     payload_limit: Annotated[int, typer.Option(help="bytes of a request's body", min=1)] = 2_000_000,
     api_key: Annotated[
         str | None,
-        typer.Option(help="key that callers must send as a bearer token", envvar="MOCO_RT_API_KEY", show_default=False),
+        typer.Option(help="key that callers must send as a bearer token", envvar=_KEY, show_default=False),
     ] = None,
     shadow: Annotated[
         Path | None,
@@ -65,6 +68,8 @@ def serve(
     logging.getLogger("moco_rt").setLevel(logging.INFO)
     if threads is None and workers > 1:
         threads = max(1, len(os.sched_getaffinity(0)) // workers)
+    if api_key is None:
+        api_key = os.environ.get(_KEY)  # an empty one, which typer passes over, is refused
     settings = Settings(
         model=model,
         dtype=None if dtype is None else dtype.value,

@@ -38,6 +38,16 @@ def test_settings_refuse_waits_that_are_no_times(wait, one_line_error):
         Settings("model", max_wait_ms=wait)
 
 
+@pytest.mark.parametrize("key", ["", " "])
+def test_an_empty_key_is_refused_wherever_it_is_given(key, tiny_folder, monkeypatch, capsys):
+    words = f"moco-rt: api_key must not be empty (got {key!r})"
+    assert cli.main(["serve", str(tiny_folder), "--api-key", key]) == 2
+    assert capsys.readouterr().err.splitlines() == [words]
+    monkeypatch.setenv("MOCO_RT_API_KEY", key)
+    assert cli.main(["serve", str(tiny_folder)]) == 2
+    assert capsys.readouterr().err.splitlines() == [words]
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_an_address_that_cannot_be_had_is_refused_before_a_model_is_loaded(workers, monkeypatch, capsys, tiny_folder):
     def never(_):

@@ -29,7 +29,7 @@ class Settings:
         state: the folder where workers meet, see `SharedState`; None: there is none.
 
     Raises:
-        ValueError: max_wait_ms is negative, more than a minute, or no number.
+        ValueError: max_wait_ms is negative, more than a minute, or no number; or api_key is empty.
     """
 
     model: str
@@ -49,6 +49,8 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 <= self.max_wait_ms <= _LONGEST_WAIT:
             raise ValueError(f"max_wait_ms must be from 0 to {_LONGEST_WAIT:,.0f} (got {self.max_wait_ms})")
+        if self.api_key is not None and not self.api_key.strip():
+            raise ValueError(f"api_key must not be empty (got {self.api_key!r})")
 
     def to_json(self) -> str:
         """Return them as text."""
