@@ -48,7 +48,8 @@ class Columns:
 
     Attributes:
         text: the column of the text; None: `text`.
-        text2: the column of the second text of a pair; None: `text2` or `text_pair`, where there is one.
+        text2: the column of the second text of a pair; None: `text2` or `text_pair`, where there is one. An empty cell
+            of `.csv` and `.tsv` then holds no second text; in a column that was named it is an empty one.
         label: the column of the label; None: `label`, where there is one.
     """
 
@@ -171,7 +172,10 @@ def _json_records(stream: io.BufferedReader, name: str, columns: Columns) -> Ite
 
 def _delimited(stream: io.BufferedReader, name: str, columns: Columns, delimiter: str) -> Iterator[Record]:
     rows = delimited_rows(stream, name, delimiter, lambda header: columns.among(header, name))
-    return (Record(fields, place, finished) for fields, place, finished in rows)
+    for fields, place, finished in rows:
+        if columns.text2 is None:  # a row without a second text, in a table that has a column for it
+            fields |= {second: None for second in SECOND_TEXTS if fields.get(second) == ""}
+        yield Record(fields, place, finished)
 
 
 def _parquet_records(file: BinaryIO, name: str, columns: Columns) -> Iterator[Record]:

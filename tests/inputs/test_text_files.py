@@ -10,6 +10,7 @@ import sys
 import tracemalloc
 from pathlib import Path
 
+import pandas
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from moco_rt.inputs.file_formats import Columns, FileFormat
 from moco_rt.inputs.readers import delimited, json_array
 from moco_rt.inputs.text_files import open_objects, open_rows, read_rows
+from moco_rt.inputs.texts import list_texts
 
 ROWS = [{"text": "a"}, {"text": "b", "text2": "c", "label": 1}, {"text": ""}]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
@@ -40,7 +42,7 @@ def parquet(**columns):
     return file.getvalue()
 
 
-PAIRS = [("a film", "so, so"), ("NA", "x\ty"), ("two\nlines", "")]
+PAIRS = [("a film", "so, so"), ("NA", "x\ty"), "two\nlines"]
 #: What a file is called and holds; the texts that are read of it, or how it is refused.
 DOOR = {
     "JSON lines": ("rows.jsonl", LINES, ["a", ("b", "c"), ""]),
@@ -147,6 +149,15 @@ def test_files_are_read_or_refused_as_the_table_says(tmp_path, one_line_error, n
             read_rows(source)
     else:
         assert [row.text for row in read_rows(source)] == expected
+
+
+@pytest.mark.parametrize("second", ["text2", "text_pair"])
+def test_a_table_holds_the_same_texts_as_in_a_frame_of_pandas(second, tmp_path):
+    source = write(tmp_path / "rows.csv", f'text,{second}\na film,was good\ngood,\nbad,""\n"so, so", \n')
+    expected = [("a film", "was good"), "good", "bad", ("so, so", " ")]
+    assert [row.text for row in read_rows(source)] == list_texts(pandas.read_csv(source)) == expected
+    named = read_rows(source, columns=Columns(text2=second))
+    assert [row.text for row in named] == [("a film", "was good"), ("good", ""), ("bad", ""), ("so, so", " ")]
 
 
 def test_labels_and_places_are_read_as_they_stand(tmp_path):
