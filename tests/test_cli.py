@@ -148,6 +148,13 @@ def test_predict_certifies_the_rows_of_a_file(accelerated, texts, tmp_path, caps
     assert_refused(capsys, standard, "data must be a file, which is read more than once, to be certified (got -)")
 
 
+def test_predict_certifies_no_model_in_another_dtype_than_its_own(saved, data, tmp_path, capsys):
+    out = tmp_path / "labels.jsonl"
+    arguments = ["predict", str(saved), str(data), "--out", str(out), "--certify", "0.9", "--dtype", "bfloat16"]
+    assert_refused(capsys, arguments, "certify must be None where the model as it was given is not kept")
+    assert not out.exists()
+
+
 def test_predict_runs_any_classifier_into_any_file(saved, texts, tmp_path, capsys):
     data = tmp_path / "new.txt"
     data.write_text("\n".join(texts[:20]) + "\n", encoding="utf-8")

@@ -34,9 +34,13 @@ class CascadeComparison:
     Attributes:
         policies: what is known of the one policy; None: every row runs through the given model as it is.
         found: (1,) int64, drawn rows so far that differ.
+
+    Raises:
+        ValueError: the last tier's model was put into another dtype, and the one that was given is not kept.
     """
 
     def __init__(self, cascade: Any, wish: RowsWish):
+        cascade.tiers[-1].model.check_keeps_given()
         self._cascade, self._ours = cascade, frozen(cascade)
         self.policies: PoliciesToCompare | None = None
         self.found = np.zeros(1, np.int64)

@@ -14,6 +14,7 @@ from moco_rt._C import Results
 from moco_rt.architectures import TEXTS, check_classifier, check_label_names
 from moco_rt.architectures.conversion import Dtype, dtype_to_run_in, to_dtype
 from moco_rt.encoding import EncodedTexts
+from moco_rt.policies.fingerprints import numeric_form
 from moco_rt.runtime.backends import BACKENDS, Backend, choose_backend
 from moco_rt.runtime.checks import ModelInputs
 from moco_rt.runtime.exit_points import ExitPoint
@@ -43,6 +44,7 @@ class BackedModule(torch.nn.Module):
         check_classifier(model, self.takes)
         check_label_names(model.config)
         self.model = to_dtype(model, dtype).eval()
+        self._form_as_given = numeric_form(model if dtype is not None else self.model)
         self.config = self.model.config
         self._asked_for = backend
         self._changing = threading.RLock()  # a backend is not chosen while weights move

@@ -46,7 +46,7 @@ class CertifiedFile:
     on where another was interrupted draws the same rows, runs them anew, and comes to the same policy.
 
     Args:
-        compare: begins the comparison of the policies with the given model, see `comparison_of`.
+        comparison: of the policies with the given model, see `comparison_of`.
         wish: the promise.
         source: the texts.
         out: the labels.
@@ -61,14 +61,14 @@ class CertifiedFile:
 
     def __init__(
         self,
-        compare: Callable[[], Comparison],
+        comparison: Comparison,
         wish: RowsWish,
         source: Path,
         out: Path,
         open_source: Callable[[], AbstractContextManager[Iterator[Row]]],
         answer: Label,
     ):
-        self._compare, self._wish, self._source, self._out = compare, wish, source, out
+        self._comparison, self._wish, self._source, self._out = comparison, wish, source, out
         self._open_source, self._answer = open_source, answer
         if source == STANDARD or (source.exists() and not source.is_file()):
             raise ValueError(f"data must be a file, which is read more than once, to be certified (got {source})")
@@ -92,7 +92,7 @@ class CertifiedFile:
         if start == self._rows and certificate_of(self._out).exists():
             return
         remove_certificate(self._out)
-        run = certify(self._compare(), self._rows, self._texts, self._answer, self._wish)
+        run = certify(self._comparison, self._rows, self._texts, self._answer, self._wish)
         self._certificate = run.certificate
         yield from run.parts(texts, start)
 

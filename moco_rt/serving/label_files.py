@@ -6,7 +6,6 @@ import contextlib
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +86,8 @@ def predict_file(
         return predict_parts(model, texts, tokenizer, max_length, answer=by)
 
     if wish is not None:
-        compare = partial(CascadeComparison if isinstance(model, Cascade) else comparison_of, model, wish)
-        certified = CertifiedFile(compare, wish, source, out, lambda: open_rows(source, kind, columns), answer)
+        comparison = (CascadeComparison if isinstance(model, Cascade) else comparison_of)(model, wish)
+        certified = CertifiedFile(comparison, wish, source, out, lambda: open_rows(source, kind, columns), answer)
         with open_rows(source, kind, columns) as rows:
             counts = write_answers(
                 rows, source, out, labels, certified.label, lambda: certified.made_with(describe()), overwrite

@@ -119,6 +119,12 @@ def test_promises_that_cannot_be_made_are_refused(cascade, one_line_error, argum
         cascade.predict(["good"], **arguments)
 
 
+def test_a_last_tier_in_another_dtype_than_it_was_given_in_promises_nothing(tiny_bert, word_tokenizer, one_line_error):
+    last = EarlyExitTextClassificationModel(tiny_bert(2, seed=3), dtype="bfloat16")
+    with one_line_error(ValueError, "certify must be None where the model as it was given is not kept"):
+        Cascade([count_words, (last, word_tokenizer)], thresholds=[0.9]).predict(TEXTS, certify=0.9)
+
+
 def test_no_texts_are_refused(cascade, one_line_error):
     with one_line_error(ValueError, "texts must hold at least one text (got none)"):
         cascade.predict([], certify=0.9)

@@ -74,8 +74,10 @@ def comparison_of(model: Any, wish: RowsWish) -> Comparison:
         wish: the promise.
 
     Raises:
-        ValueError: its policy's task, what "the same answer" means, is another than the model's, as a reranker's is.
+        ValueError: its policy's task, what "the same answer" means, is another than the model's, as a reranker's is; or
+            it was put into another dtype, and the model as it was given is not kept.
     """
+    model.check_keeps_given()
     state, path = model.policy.state, model.policy.path
     along = path is not None and state.step is not None
     if not along and len(state.exits) == len(state.closed) and model.runs_as_given:

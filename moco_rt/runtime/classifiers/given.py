@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from moco_rt.architectures import IMAGES, Source, find_file, load_model
-from moco_rt.policies.fingerprints import check_made_for, model_identity
+from moco_rt.policies.fingerprints import check_made_for, model_identity, numeric_form
 from moco_rt.policies.policy import Policy
 from moco_rt.runtime import checkpoints
 
@@ -19,20 +19,37 @@ class WithGiven:
 
     policy: Policy
     takes: str
+    model: Any
+    _form_as_given: str
     # At most one each; in lists, lest torch takes them for parts of the module.
     _given: list[Any]
     _owner: list[Any]  # the model that this one shares its weights with
 
     @property
     def runs_as_given(self) -> bool:
-        """True where it is the model as it was given that runs, in no other form."""
-        return not self._given
+        """True where it is the model as it was given that runs, in no other form: nor in another dtype than its own."""
+        return not self._given and numeric_form(self.model) == self._form_as_given
+
+    def check_keeps_given(self) -> None:
+        """Refuse to promise answers of the model as it was given where that is kept nowhere.
+
+        Raises:
+            ValueError: the model was put into another dtype, other than by `accelerate`.
+        """
+        if not self._given and not self.runs_as_given:
+            got = f"got one in {numeric_form(self.model)}, made of one in {self._form_as_given}"
+            raise ValueError(
+                f"certify must be None where the model as it was given is not kept ({got}): "
+                "accelerate(..., dtype=...) keeps it"
+            )
 
     @property
     def given(self) -> Self:
         """The model as it was given, whose answers are promised, without exits.
 
-        Where another form of it runs, it is read from its folder when it is first asked for.
+        Where another form of it runs, it is read from its folder when it is first asked for. A model that was put into
+        another dtype other than by `accelerate` keeps no other: this is then itself, in that dtype, see
+        `runs_as_given`.
 
         Raises:
             OSError: the folder is not there any more.
@@ -48,7 +65,7 @@ class WithGiven:
     def take_given(self, model: Self) -> None:
         """Remember the model as it was given, another form of which this one is."""
         self._given = [model]
-        self.policy.made_for["given"] = model_identity(model.model)  # type: ignore[attr-defined]
+        self.policy.made_for["given"] = model_identity(model.model)
 
     def unwatched(self) -> Self:
         """Return the same model with the exits that it has now, whatever becomes of its own, and no monitor."""

@@ -295,6 +295,36 @@ def test_promises_that_cannot_be_made_are_refused(fast, one_line_error, argument
         fast.predict(["good"], **arguments)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "bfloat16"])
+def test_a_model_in_another_dtype_than_it_was_given_in_promises_nothing(
+    tiny_bert, word_tokenizer, one_line_error, dtype
+):
+    converted = by_hand(EarlyExitTextClassificationModel(tiny_bert(2, labels=CLASSES), dtype=dtype))
+    assert not converted.runs_as_given
+    got = f"got one in {dtype}, made of one in float32"
+    words = f"certify must be None where the model as it was given is not kept ({got}): accelerate(..., dtype=...)"
+    with one_line_error(ValueError, words):
+        converted.predict(["good"], tokenizer=word_tokenizer, certify=0.9)
+    monitor = converted.monitor(rate=1.0)  # of exits that were found in this dtype
+    converted.predict(make_texts(100), tokenizer=word_tokenizer)
+    assert monitor.processes[0].rows > 0
+
+
+def test_a_model_that_was_cast_promises_nothing(tiny_bert, word_tokenizer, one_line_error):
+    model = EarlyExitTextClassificationModel(tiny_bert(2, labels=CLASSES))
+    model.to(torch.bfloat16)
+    assert not model.runs_as_given
+    with one_line_error(ValueError, "certify must be None where the model as it was given is not kept"):
+        model.predict(["good"], tokenizer=word_tokenizer, certify=0.9)
+
+
+@pytest.mark.parametrize(("given", "dtype"), [(torch.float16, None), (torch.bfloat16, torch.bfloat16)])
+def test_a_dtype_that_is_the_models_own_keeps_it_as_it_was_given(tiny_bert, word_tokenizer, given, dtype):
+    model = EarlyExitTextClassificationModel(tiny_bert(2, labels=CLASSES).to(given), dtype=dtype)
+    assert model.runs_as_given
+    assert model.predict(["good"], tokenizer=word_tokenizer, certify=0.9).certificate.in_full
+
+
 def test_no_rows_are_refused(fast, tiny_classifier, one_line_error):
     with one_line_error(ValueError, "texts must hold at least one text (got none)"):
         fast.predict([], certify=0.9)
