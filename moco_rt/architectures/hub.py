@@ -112,13 +112,13 @@ def load_model(source: str | Source, device_map: Any = None, *, images: bool = F
 
     Raises:
         OSError: it is not there, see `find_source`.
-        ValueError: a file of weights is cut off, or is something else.
+        ValueError: a file of weights is cut off, or is something else, or the model needs code that lies with it.
     """
     found = find_source(Source(source)) if isinstance(source, str) else source
     options = found.options if device_map is None else {**found.options, "device_map": device_map}
     loader = AutoModelForImageClassification if images else AutoModelForSequenceClassification
-    with _whole_weights(found.name):
-        model, read = loader.from_pretrained(found.name, output_loading_info=True, **options)
+    with _whole_weights(found.name), _without_code_of_its_own(found.name):
+        model, read = loader.from_pretrained(found.name, output_loading_info=True, trust_remote_code=False, **options)
         if not any(_IMITATION in name for name in read["unexpected_keys"]):
             return model
         return _unwrapped(model, found, device_map)
@@ -166,7 +166,9 @@ def _unwrapped(model: Any, source: Source, device_map: Any) -> Any:
         for name, weight in _weights_in(file).items()
         if _IMITATION not in name and _OBSERVER not in name
     }
-    plain = type(model).from_pretrained(None, config=model.config, state_dict=weights, device_map=device_map)
+    plain = type(model).from_pretrained(
+        None, config=model.config, state_dict=weights, device_map=device_map, trust_remote_code=False
+    )
     plain.name_or_path = source.name
     return plain
 
@@ -207,6 +209,24 @@ def _whole_weights(name: str) -> Iterator[None]:
         yield
     except SafetensorError as error:
         raise ValueError(f"{_broken_file(name)} must be a whole safetensors file (got: {error})") from error
+
+
+@contextlib.contextmanager
+def _without_code_of_its_own(name: str) -> Iterator[None]:
+    """Turn transformers' error about a model that needs code of its own into one of one line.
+
+    Raises:
+        ValueError: the model needs code that lies with it, which is never run.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise ValueError(
+            f"{name} must need no code but transformers' own (got custom code, which is never run: "
+            "load the model with transformers yourself, and give it instead of its name)"
+        ) from error
 
 
 def _broken_file(name: str) -> str:

@@ -36,7 +36,7 @@ def find_image_processor(source: Source) -> Any:
     if find_file(source, _SETTINGS) is None:
         return None
     try:
-        return AutoImageProcessor.from_pretrained(source.name, **source.options)
+        return AutoImageProcessor.from_pretrained(source.name, trust_remote_code=False, **source.options)
     except Exception as error:  # of whatever kind the libraries raise, in many lines
         raise ValueError(
             f"the image processor in {source.name} must be readable (got {named_reason(error)})"

@@ -56,13 +56,13 @@ def read_tokenizer(source: Source) -> Any:
     """Load a tokenizer from a directory or by its name on the hub.
 
     Raises:
-        ValueError: its files are missing or cannot be read. (transformers makes a tokenizer that knows no word of
-            nothing at all, by which every text is unknown.)
+        ValueError: its files are missing or cannot be read, or it needs code that lies with it. (transformers makes a
+            tokenizer that knows no word of nothing at all, by which every text is unknown.)
     """
     there = _has_vocabulary(source)
     missing = f"{source.name} must hold the files of a tokenizer (got none of {', '.join(_VOCABULARIES)})"
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.name, **source.options)
+        tokenizer = AutoTokenizer.from_pretrained(source.name, trust_remote_code=False, **source.options)
     except OSError:
         raise
     except Exception as error:  # of whatever kind the libraries raise, in many lines

@@ -23,7 +23,7 @@ class TextSession:
         module, options = adapter(name)
         self.versions = versions(module)
         self._engine = module.Engine(model_dir, folder, threads, precision(name), **options)
-        self._tokenizer = AutoTokenizer.from_pretrained(model_dir)
+        self._tokenizer = AutoTokenizer.from_pretrained(model_dir, trust_remote_code=False)
         self._max_length, self._batch_rows = max_length, batch_rows
 
     def facts(self) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class FastTextSession:
         self.versions = {"moco_rt": moco_rt.__version__}
         self._model = moco_rt.EarlyExitTextClassificationModel.from_pretrained(folder, dtype=dtype)
         if tokenizer is not None:
-            self._model.tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+            self._model.tokenizer = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
         self._max_length = max_length
 
     def facts(self) -> dict[str, Any]:

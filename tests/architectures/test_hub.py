@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 from transformers import BertConfig, BertForSequenceClassification
 
 from moco_rt import EarlyExitTextClassificationModel
-from moco_rt.architectures import Source, find_file, find_source, hub
+from moco_rt.architectures import Source, find_file, find_source, find_tokenizer, hub
 from moco_rt.architectures.hub import load_model
+from moco_rt.architectures.image_processors import find_image_processor
 
 
 @pytest.fixture
@@ -207,3 +208,39 @@ def test_pickled_weights_of_others_are_left_to_transformers(tmp_path):
     torch.save(given.state_dict(), tmp_path / "pytorch_model.bin")
     loaded = load_model(str(tmp_path))
     assert torch.equal(loaded.classifier.weight, given.classifier.weight)
+
+
+@pytest.fixture
+def custom_code(tmp_path, tiny_bert):
+    """A model in a folder that names code of its own, which notes that it was run."""
+    tiny_bert(2).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    maps = {"AutoConfig": "own_code.Config", "AutoModelForSequenceClassification": "own_code.Model"}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "own", "auto_map": maps}))
+    (tmp_path / "own_code.py").write_text(f"open({str(tmp_path / 'was_run')!r}, 'w').close()")
+    return tmp_path
+
+
+def test_code_that_lies_with_a_model_is_never_run_and_nobody_is_asked(custom_code, monkeypatch, one_line_error):
+    """transformers asks on standard input, where texts may come from."""
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with one_line_error(ValueError, f"{custom_code} must need no code but transformers' own (got custom code, "):
+        load_model(str(custom_code))
+    assert not (custom_code / "was_run").exists()
+
+
+def test_code_that_lies_with_a_tokenizer_or_an_image_processor_is_never_run(
+    custom_code, monkeypatch, one_line_error, word_tokenizer
+):
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    word_tokenizer.save_pretrained(custom_code)
+    settings = json.loads((custom_code / "tokenizer_config.json").read_text())
+    settings |= {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own_code.Own", None]}}
+    (custom_code / "tokenizer_config.json").write_text(json.dumps(settings))
+    maps = {"AutoImageProcessor": "own_code.Own"}
+    (custom_code / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": "Own", "auto_map": maps}))
+    with one_line_error(ValueError, f"the tokenizer in {custom_code} must be readable (got ValueError: "):
+        find_tokenizer(Source(str(custom_code)))
+    with one_line_error(ValueError, f"the image processor in {custom_code} must be readable (got ValueError: "):
+        find_image_processor(Source(str(custom_code)))
+    assert not (custom_code / "was_run").exists()

@@ -358,3 +358,23 @@ def test_new_tensors_say_where_they_lie_and_what_they_hold(module):
     ]
     wanted = [(SAID.get(ast.unparse(call.func), set()), call) for call in calls]
     assert [ast.unparse(call) for said, call in wanted if not said <= {word.arg for word in call.keywords}] == []
+
+
+#: Classes of our own, whose `from_pretrained` ends at one of transformers'.
+OUR_LOADERS = re.compile(r"(moco_rt\.|\()?EarlyExit|Cascade$|class_of\(")
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_no_code_is_run_that_lies_with_a_model(module):
+    """Where transformers is not told, it asks on standard input, where texts may come from."""
+    calls = [
+        node for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))) if isinstance(node, ast.Call)
+    ]
+    loads = [
+        call
+        for call in calls
+        if isinstance(call.func, ast.Attribute)
+        and call.func.attr in ("from_pretrained", "from_config")
+        and not OUR_LOADERS.match(ast.unparse(call.func.value))
+    ]
+    assert [text for text in map(ast.unparse, loads) if "trust_remote_code=False" not in text] == []

@@ -91,7 +91,7 @@ class CompressedForSequenceClassification(PreTrainedModel):
 
     def __init__(self, config: CompressedConfig):
         super().__init__(config)
-        self.model = AutoModelForSequenceClassification.from_config(config.base_config)
+        self.model = AutoModelForSequenceClassification.from_config(config.base_config, trust_remote_code=False)
         resize(self.model, config.widths)
         self.post_init()  # type: ignore[no-untyped-call]
 

@@ -18,8 +18,9 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 def load(model_dir: Path, **options: Any) -> Any:
     """The model in a directory, of the class that its configuration names."""
-    config = transformers.AutoConfig.from_pretrained(model_dir)
-    return getattr(transformers, config.architectures[0]).from_pretrained(model_dir, **options).eval()
+    config = transformers.AutoConfig.from_pretrained(model_dir, trust_remote_code=False)
+    loader = getattr(transformers, config.architectures[0])
+    return loader.from_pretrained(model_dir, trust_remote_code=False, **options).eval()
 
 
 def load_fused(model_dir: Path, **options: Any) -> Any:

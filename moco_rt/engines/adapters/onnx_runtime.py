@@ -79,7 +79,7 @@ def _fuse(model_dir: Path, exported: Path, fused: str, *, separate: bool) -> Non
     from onnxruntime.transformers.fusion_options import FusionOptions
     from onnxruntime.transformers.optimizer import optimize_model
 
-    config = AutoConfig.from_pretrained(model_dir)
+    config = AutoConfig.from_pretrained(model_dir, trust_remote_code=False)
     options = FusionOptions(_BERT)
     options.use_multi_head_attention = separate
     optimized = optimize_model(
