@@ -157,12 +157,20 @@ def check_made_for(made_for: Mapping[str, Any], own: Mapping[str, Any], name: st
     Raises:
         ValueError: something that both describe differs.
     """
+    made_for, own = _with_problem_type(made_for), _with_problem_type(own)
     for field, value in made_for.items():
         found = own.get(field, value)
         if isinstance(value, Mapping) and isinstance(found, Mapping):
             check_made_for(value, found, name)
         elif found != value:
             raise ValueError(f"{name} was made for a model with another {field}: {value} (got {found})")
+
+
+def _with_problem_type(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return settings with the kind of problem that transformers infers, and sets, when it is first given labels."""
+    if config.get("problem_type", "") is not None or "classes" not in config:
+        return config
+    return {**config, "problem_type": "regression" if len(config["classes"]) == 1 else "single_label_classification"}
 
 
 def _config_identity(config: Any) -> dict[str, Any]:

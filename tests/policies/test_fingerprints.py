@@ -164,6 +164,31 @@ def test_a_setting_that_only_one_side_knows_is_not_compared(model):
     check_made_for({**identity, "config": {**identity["config"], "rope_theta": 1e4}}, identity, "the policy")
 
 
+@pytest.mark.parametrize("labels", [1, 2])
+def test_a_call_with_labels_changes_nothing_that_a_policy_is_bound_to(tiny_bert, tmp_path, labels):
+    """transformers notes in the configuration which kind of problem it has inferred from the labels."""
+    given = tiny_bert(labels=labels, problem_type=None)
+    before = model_identity(given)
+    fast = EarlyExitTextClassificationModel(given)
+    fast.policy.made_for |= before
+    fast.save_pretrained(tmp_path / "before")
+    rows = torch.tensor([[2, 5, 3]])
+    given(rows, labels=torch.zeros(1, dtype=torch.long if labels > 1 else torch.float))
+    assert given.config.problem_type is not None
+    check_made_for(before, model_identity(given), "the policy")
+    check_made_for(model_identity(given), before, "the policy")
+    fast.save_pretrained(tmp_path / "after")
+    fast.load_policy(tmp_path / "before")
+    EarlyExitTextClassificationModel.from_pretrained(tmp_path / "after")
+
+
+def test_a_call_with_labels_of_another_kind_makes_another_model(model, one_line_error):
+    other = copy.deepcopy(model)
+    other(torch.tensor([[2, 5, 3]]), labels=torch.tensor([[1.0, 1.0]]))
+    with one_line_error(ValueError, "another problem_type: single_label_classification (got multi"):
+        check_made_for(model_identity(model), model_identity(other), "the policy")
+
+
 def test_an_edited_config_is_refused_when_the_policy_is_loaded(tiny_bert, tmp_path, one_line_error):
     EarlyExitTextClassificationModel(tiny_bert()).save_pretrained(tmp_path)
     file = tmp_path / "config.json"
