@@ -15,7 +15,7 @@ from torch import Tensor
 from moco_rt.cascades.tier import Tier, TierOutput
 from moco_rt.certification.certificate import Certificate
 from moco_rt.policies.monitor import Alarm, WithLock, check_rates, drawing_by
-from moco_rt.policies.promised import certified_places
+from moco_rt.policies.promised import certified_places, identity_of
 from moco_rt.statistics.bounds import upper_bound
 from moco_rt.statistics.e_process import EProcess
 
@@ -171,29 +171,34 @@ class CascadeMonitor(WithLock):
         thresholds.fill_(torch.inf)
         return was_open
 
-    def merge(self, state: Mapping[str, Any]) -> None:
-        """Add what a monitor of the same cascade has seen in another process since it began: its `state`, once each.
+    def merge(self, *states: Mapping[str, Any]) -> None:
+        """Add what monitors of the same cascade have seen elsewhere since they began: each one's `state`, once.
+
+        The evidence is judged when all are added; what one has seen under another certificate is left out.
 
         Raises:
-            ValueError: the state is of another number of ways out.
+            ValueError: a state is of another number of ways out.
         """
-        self._check(state)
-        for way, (wrong, rows) in enumerate(zip(state["wrong"], state["rows"], strict=True)):
+        ours = [state for state in states if self._is_ours(state)]
+        for way in range(len(self.ways)):
+            wrong, rows = (sum(state[name][way] for state in ours) for name in ("wrong", "rows"))
             if rows:
                 self._add(way, wrong, rows)
 
     def state(self) -> dict[str, Any]:
-        """Return the counts that a later monitor of the same cascade goes on from: plain numbers, for JSON."""
-        counts = {"rows": [p.rows for p in self.processes], "wrong": [p.wrong for p in self.processes]}
-        return {"rate": self.rate, "delta": self.delta, **counts}
+        """Return the counts that a later monitor of the same cascade goes on from: plain numbers and text, for JSON."""
+        with self._counting:
+            counts = {"rows": [p.rows for p in self.processes], "wrong": [p.wrong for p in self.processes]}
+            return {"rate": self.rate, "delta": self.delta, **counts, "identity": identity_of(self._certificate)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned.
+        """Go on from what `state` returned; of another certificate nothing is taken.
 
         Raises:
             ValueError: the state is of another number of ways out.
         """
-        self._check(state)
+        if not self._is_ours(state):
+            return
         for process, rows, wrong in zip(self.processes, state["rows"], state["wrong"], strict=True):
             process.rows, process.wrong = rows, wrong
 
@@ -206,9 +211,13 @@ class CascadeMonitor(WithLock):
             if way in seen:
                 process.rows, process.wrong = seen[way].rows, seen[way].wrong
 
-    def _check(self, state: Mapping[str, Any]) -> None:
+    def _is_ours(self, state: Mapping[str, Any]) -> bool:
+        """Return whether a state is about this certificate, and refuse one of other ways out."""
+        if state.get("identity") not in (None, identity_of(self._certificate)):
+            return False
         if len(state["rows"]) != len(self.ways):
             raise ValueError(f"state must be of {len(self.ways)} ways out (got {len(state['rows'])})")
+        return True
 
 
 def ways_out(tiers: Sequence[Tier]) -> list[Way]:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from moco_rt.architectures.tasks import Task
 from moco_rt.policies.policy import Policy
-from moco_rt.policies.promised import promised_error_rates
+from moco_rt.policies.promised import identity_of, promised_error_rates
 from moco_rt.statistics.arguments import check_share, whole_number
 from moco_rt.statistics.e_process import EProcess
 from moco_rt.storage.fields import rebuild
@@ -60,13 +60,14 @@ class Alarm:
 
 @dataclass(frozen=True)
 class _Stored:
-    """A monitor in JSON; files of earlier versions lack delta and step."""
+    """A monitor in JSON; files of earlier versions lack delta, step and identity."""
 
     rate: float
     rows: Sequence[int]
     wrong: Sequence[int]
     delta: float | None = None
     step: int | None = None
+    identity: str | None = None
 
 
 def read_state(file: Path) -> dict[str, Any]:
@@ -217,38 +218,52 @@ class Monitor(WithLock):
             _log.warning("%s errs more often than promised (%d of %d rows): back to step %d", site, wrong, rows, step)
         return Alarm(place, site, rows, wrong, process.level, step)
 
-    def merge(self, state: Mapping[str, Any]) -> None:
-        """Add what a monitor of the same policy has seen in another process since it began: its `state`, once each.
+    def merge(self, *states: Mapping[str, Any]) -> None:
+        """Add what monitors of the same policy have seen in other processes since they began: each one's `state`, once.
 
-        A process that has stepped back further is followed; what one has seen of a policy that is not in use here any
-        more is left out.
+        The evidence is judged when all are added. A process that has stepped back further is followed; what one has
+        seen under another certificate, or of a policy that is not in use here any more, is left out.
 
         Raises:
-            ValueError: the state is of more exits than the policy has, or of a step that its path does not have.
+            ValueError: a state is of more exits than the policy has, or of a step that its path does not have.
         """
-        step = state.get("step")
-        if step is not None and self._policy.step is not None and step < self._policy.step:
-            self._policy.take_step(step)
-        if step != self._policy.step:
-            return
-        if len(state["rows"]) > len(self._policy.exits):
-            raise ValueError(f"state must be of {len(self._policy.exits)} exits at most (got {len(state['rows'])})")
-        self._add(dict(enumerate(zip(state["wrong"], state["rows"], strict=True))), step)
+        ours = [state for state in states if self._is_ours(state)]
+        with self._counting:
+            steps = [state["step"] for state in ours if state.get("step") is not None]
+            if steps and self._policy.step is not None and min(steps) < self._policy.step:
+                self._policy.take_step(min(steps))
+            self._follow()
+            step = self.step
+        counts: dict[int, tuple[int, int]] = {}
+        for state in ours:
+            if state.get("step") != step:
+                continue
+            if len(state["rows"]) > len(self._policy.exits):
+                raise ValueError(f"state must be of {len(self._policy.exits)} exits at most (got {len(state['rows'])})")
+            for place, (wrong, rows) in enumerate(zip(state["wrong"], state["rows"], strict=True)):
+                before = counts.get(place, (0, 0))
+                counts[place] = before[0] + wrong, before[1] + rows
+        self._add(counts, step)
+
+    def _is_ours(self, state: Mapping[str, Any]) -> bool:
+        """Return whether a state is about this policy's certificate; those of earlier versions do not say."""
+        return state.get("identity") in (None, identity_of(self._policy.certificate, self._policy.path))
 
     def state(self) -> dict[str, Any]:
-        """Return the counts that a later monitor of the same policy goes on from: plain numbers, for JSON."""
+        """Return the counts that a later monitor of the same policy goes on from: plain numbers and text, for JSON."""
         with self._counting:
             self._follow()
             counts = {"rows": [p.rows for p in self.processes], "wrong": [p.wrong for p in self.processes]}
-            return {"rate": self.rate, "delta": self.delta, "step": self.step, **counts}
+            identity = identity_of(self._certificate, self._policy.path)
+            return {"rate": self.rate, "delta": self.delta, "step": self.step, **counts, "identity": identity}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned; of another step than the policy's nothing is taken.
+        """Go on from what `state` returned; of another step or certificate than the policy's nothing is taken.
 
         Raises:
             ValueError: the state has more exits than the policy.
         """
-        if state.get("step", self.step) != self.step:
+        if state.get("step", self.step) != self.step or not self._is_ours(state):
             return
         if len(state["rows"]) > len(self.processes):
             raise ValueError(f"state must be of {len(self.processes)} exits at most (got {len(state['rows'])})")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+
+import numpy as np
 
 from moco_rt.certification.certificate import Certificate
-from moco_rt.policies.policy import Exit, Policy, PolicyState
+from moco_rt.policies.policy import CertifiedPath, Exit, Policy, PolicyState
 from moco_rt.statistics.bounds import upper_bound
 
 
@@ -32,6 +36,17 @@ def describe_promise(policy: Policy) -> str:
         in_use.expected(),
     ]
     return "\n".join(lines)
+
+
+def identity_of(certificate: Certificate | None, path: CertifiedPath | None = None) -> str:
+    """Return a hash of a promise, and of the path that it was looked for along: evidence is about these."""
+    policies = None if path is None else path.policies
+    ends = None if policies is None else [policies.certified, policies.chosen]
+    said = [None if certificate is None else asdict(certificate), ends]
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    if policies is not None:
+        digest.update(np.ascontiguousarray(policies.thresholds).tobytes())
+    return digest.hexdigest()
 
 
 def promised_error_rates(policy: Policy) -> list[float]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from moco_rt.certification.certificate import Certificate
 from moco_rt.policies.monitor import Alarm, WithLock, check_counts, check_rates, drawing_by
+from moco_rt.policies.promised import identity_of
 from moco_rt.statistics.bounds import upper_bound
 from moco_rt.statistics.e_process import EProcess
 from moco_rt.storage.fields import rebuild
@@ -19,13 +20,14 @@ from moco_rt.storage.manifest import read_json, whole
 
 @dataclass(frozen=True)
 class _Stored:
-    """A monitor in JSON."""
+    """A monitor in JSON; files of earlier versions lack the identity."""
 
     rate: float
     delta: float
     queries: int
     wrong: int
     alarmed: bool
+    identity: str | None = None
 
 
 def read_state(file: Path) -> dict[str, Any]:
@@ -105,18 +107,24 @@ class RankingMonitor(WithLock):
         if self._on_alarm is not None:
             self._on_alarm(alarm)
 
-    def merge(self, state: Mapping[str, Any]) -> None:
-        """Add what a monitor of the same policy has seen in another process since it began: its `state`, once each.
+    def merge(self, *states: Mapping[str, Any]) -> None:
+        """Add what monitors of the same policy have seen in other processes since they began: each one's `state`, once.
 
-        Where that one has raised the alarm, no candidate leaves here any more either.
+        The evidence is judged when all are added. Where one has raised the alarm, no candidate leaves here any more
+        either. What one has seen under another certificate is left out.
         """
-        self.record(state["wrong"], state["queries"])
-        self.alarmed |= bool(state.get("alarmed"))
+        ours = [state for state in states if self._is_ours(state)]
+        self.record(sum(state["wrong"] for state in ours), sum(state["queries"] for state in ours))
+        self.alarmed |= any(state.get("alarmed") for state in ours)
+
+    def _is_ours(self, state: Mapping[str, Any]) -> bool:
+        """Return whether a state is about this certificate; those of earlier versions do not say."""
+        return state.get("identity") in (None, identity_of(self._certificate))
 
     def state(self) -> dict[str, Any]:
-        """Return the counts that a later monitor of the same policy goes on from: plain numbers, for JSON."""
+        """Return the counts that a later monitor of the same policy goes on from: plain numbers and text, for JSON."""
         counts = {"queries": self.process.rows, "wrong": self.process.wrong, "alarmed": self.alarmed}
-        return {"rate": self.rate, "delta": self.delta, **counts}
+        return {"rate": self.rate, "delta": self.delta, **counts, "identity": identity_of(self._certificate)}
 
     def go_on_from(self, before: RankingMonitor) -> None:
         """Take over what a monitor of the same certificate has seen."""
@@ -124,5 +132,7 @@ class RankingMonitor(WithLock):
             self.restore(before.state())
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Go on from what `state` returned; of another certificate nothing is taken."""
+        if not self._is_ours(state):
+            return
         self.process.rows, self.process.wrong, self.alarmed = state["queries"], state["wrong"], state["alarmed"]

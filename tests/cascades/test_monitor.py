@@ -113,10 +113,13 @@ def test_evidence_of_several_processes_adds(cascade):
         states.append(json.loads(json.dumps(monitor.state())))
         cascade.watched_by = None  # as in another process
         monitor = cascade.monitor(rate=1.0, delta=1e-9)
-    for state in states:
-        monitor.merge(state)
+    monitor.merge(*states)
     total = [sum(state["rows"][way] for state in states) for way in range(2)]
     assert [rows for rows, _ in seen(monitor)] == total
+    cascade.certificate = promise(**{EXIT: 300})  # on other rows
+    for take in (monitor.merge, monitor.restore):
+        take(states[0])
+        assert seen(monitor) == [(0, 0)] * 2
 
 
 def test_a_new_monitor_goes_on_from_the_one_before(cascade, tmp_path):

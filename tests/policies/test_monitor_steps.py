@@ -186,6 +186,38 @@ def test_a_process_that_has_stepped_back_is_followed_and_one_that_has_not_is_lef
     assert (behind.step, [process.rows for process in behind.processes]) == (2, [50, 0])
 
 
+def test_states_are_judged_when_all_are_added():
+    """Of many processes one has more errors than it should, which says nothing: it is not judged by itself."""
+    unlucky, others = Monitor(make_policy(), 0.5, delta=1e-9), []
+    unlucky.record_checks(np.zeros(100, int), np.arange(100) < 12, 4)
+    for _ in range(9):
+        others.append(Monitor(make_policy(), 0.5))
+        others[-1].record_checks(np.zeros(100, int), np.arange(100) < 1, 4)
+    alone, together = Monitor(make_policy(), 0.5), Monitor(make_policy(), 0.5)
+    alone.merge(unlucky.state())
+    assert alone.step < 4
+    together.merge(*(process.state() for process in (unlucky, *others)))
+    assert (together.step, together.processes[0].rows, together.processes[0].wrong) == (4, 1000, 21)
+
+
+@pytest.mark.parametrize("step", [4, 1])
+def test_what_was_seen_under_another_certificate_is_left_out(step):
+    before, now = make_policy(), make_policy()
+    before.take_step(step)
+    seen, watcher = Monitor(before, 0.5), Monitor(now, 0.5)
+    seen.record_checks(np.zeros(100, int), np.zeros(100, bool), step)
+    now.certificate = Certificate(0.1, 0.05, 1000, 2, 1.0, 0.6, ())
+    watcher.merge(seen.state())
+    watcher.restore(seen.state())
+    assert (now.step, watcher.step, [process.rows for process in watcher.processes]) == (4, 4, [0, 0])
+
+
+def test_a_process_that_has_no_exits_left_is_followed():
+    watcher = Monitor(make_policy(), 0.5)
+    watcher.merge({"step": 0, "rows": [], "wrong": []})
+    assert (watcher.step, watcher.processes) == (0, [])
+
+
 def test_a_state_of_more_exits_is_refused(one_line_error):
     state = Monitor(make_policy(), 0.5).state() | {"rows": [1, 2, 3], "wrong": [0, 0, 0]}
     with one_line_error(ValueError, "state must be of 2 exits at most"):

@@ -228,6 +228,15 @@ def test_what_several_processes_have_seen_adds(make):
     assert not monitor.alarmed
     monitor.merge({"queries": 60, "wrong": 50})
     assert monitor.alarmed
+    many = model.monitor(rate=1.0, delta=1e-9)
+    many.restore({"queries": 0, "wrong": 0, "alarmed": False})
+    many.merge({"queries": 60, "wrong": 50}, {"queries": 10_000, "wrong": 0})
+    assert not many.alarmed  # judged when both are added
+    model.ranking = promised(wrong=20)
+    other = model.monitor(rate=1.0)
+    other.merge(monitor.state())
+    assert (other.process.rows, other.alarmed) == (0, False)  # of another certificate
+    model.ranking = promised()
     model.watched_by = None  # as in another process
     many = model.monitor(rate=1.0)
     many.merge({"queries": 10_000, "wrong": 0})
@@ -304,6 +313,25 @@ def test_the_given_model_of_one_with_a_policy_ranks_without_it(make):
     assert model.given.rank("good film", documents) == expected
     assert model.given.model is model.model
     assert model.runs_as_given
+
+
+def test_pairs_are_cut_where_the_ranking_cuts_them(make, word_tokenizer, tmp_path):
+    model = make()
+    model.ranking = replace(random_policy(margin=np.inf), made_for=run_identity(model.model, word_tokenizer, 8))
+    model.save_pretrained(tmp_path)
+    documents = make_documents(12)
+    pairs = [("good film", document) for document in documents]
+    ranked = {row["corpus_id"]: row["score"] for row in model.rank("good film", documents)}
+    expected = [ranked[place] for place in range(12)]
+    assert make().predict(pairs).scores.tolist() != pytest.approx(expected)
+    another = make()
+    another.ranking = model.ranking
+    another.take_given(make())
+    for found in (model, another, EarlyExitReranker.from_pretrained(tmp_path)):
+        assert found.predict(pairs).scores.tolist() == pytest.approx(expected, abs=1e-6)
+        assert found.given.predict(pairs).scores.tolist() == pytest.approx(expected, abs=1e-6)
+        of_given = found.given.rank("good film", documents)
+        assert {row["corpus_id"]: row["score"] for row in of_given} == pytest.approx(ranked, abs=1e-6)
 
 
 def test_one_with_a_policy_stays_what_it_was_made_for(make, tmp_path, one_line_error):
