@@ -17,6 +17,7 @@ import torch
 from moco_rt.cascades.cascade import Cascade
 from moco_rt.inputs.batching import packed_batches
 from moco_rt.inputs.texts import TextInput
+from moco_rt.inputs.tokenization import encode
 from moco_rt.quantization.hf_quantizer import is_int8
 from moco_rt.ranking.candidates import Candidates
 from moco_rt.ranking.reranker import EarlyExitReranker
@@ -49,6 +50,19 @@ class Scores:
     logits: list[float] | None
     exit: str | None
     step: int | None
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A text that is too long.
+
+    Attributes:
+        place: of the text in its request.
+        tokens: that it is cut to.
+    """
+
+    place: int
+    tokens: int
 
 
 class Served:
@@ -125,6 +139,26 @@ class Served:
         if isinstance(self.model, Cascade):
             return max(tier.max_length for tier in self.model.tiers)
         return longest_of(self.model, None, self._max_length)
+
+    @property
+    def truncation_sides(self) -> set[str]:
+        """The sides, `left` or `right`, that tokenizers cut texts at."""
+        return {tokenizer.truncation_side for tokenizer, _ in self._tokenizers}
+
+    def first_cut(self, texts: Sequence[TextInput]) -> Cut | None:
+        """Return the first text that any tokenizer cuts; None: all are whole. Any thread may ask."""
+        for tokenizer, tokens in self._tokenizers:
+            too_long = encode(tokenizer, texts, tokens + 1).lengths > tokens
+            if too_long.any():
+                return Cut(int(too_long.argmax()), tokens)
+        return None
+
+    @property
+    def _tokenizers(self) -> list[tuple[Any, int]]:
+        """The tokenizers that texts meet, and how many tokens each leaves of one."""
+        if isinstance(self.model, Cascade):
+            return [(tier.tokenizer, tier.max_length) for tier in self.model.tiers if tier.tokenizer is not None]
+        return [(self.model.tokenizer, self.max_length)]
 
     @property
     def ranks_early(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from moco_rt.server.batching import Batcher, Job
 from moco_rt.server.metrics import Metrics
 from moco_rt.server.refusals import RefusedError, as_refusal, json_response
 from moco_rt.server.settings import Settings
-from moco_rt.server.shapes import Info, PipelineRequest, PredictRequest, RerankRequest
+from moco_rt.server.shapes import Info, PipelineParameters, PipelineRequest, PredictRequest, RerankRequest, TextsRequest
 
 #: Characters of a token, about: batches are made before texts are tokenised.
 _CHARACTERS = 4
@@ -41,23 +42,24 @@ class Endpoints:
         batch = isinstance(body.inputs, list) and not isinstance(next(iter(body.inputs), []), str)
         given: Sequence[Any] = body.inputs if batch else [body.inputs]
         texts: list[TextInput] = [_text_or_pair(each) for each in given]
-        job, scores = await self._run(texts, "batch" if batch else "single")
+        job, scores = await self._run(body, texts, "batch" if batch else "single")
         said = [self._all_labels(each, raw=body.raw_scores) for each in scores]
         return self._answer(said if batch else said[0], job, scores[0].step)
 
     async def pipeline(self, body: PipelineRequest) -> Response:
         """Label texts as the pipelines of transformers do it, for Hugging Face's inference clients."""
         texts: list[TextInput] = [body.inputs] if isinstance(body.inputs, str) else list(body.inputs)
-        parameters = body.parameters
-        wished = None if parameters is None else parameters.function_to_apply
+        parameters = body.parameters or PipelineParameters()
+        wished = parameters.function_to_apply
         if wished not in (None, *self._functions):
             possible = " or ".join(self._functions)
             raise RefusedError("Validation", f"function_to_apply must be {possible} (got {wished})")
-        job, scores = await self._run(texts, "batch")
-        top = None if parameters is None else parameters.top_k
-        return self._answer(
-            [self._all_labels(each, raw=wished == "none")[:top] for each in scores], job, scores[0].step
-        )
+        if parameters.truncation is not None:
+            body = body.model_copy(update={"truncate": parameters.truncation})
+        job, scores = await self._run(body, texts, "batch")
+        raw = body.raw_scores or wished == "none"
+        said = [self._all_labels(each, raw=raw)[: parameters.top_k] for each in scores]
+        return self._answer(said, job, scores[0].step)
 
     async def rerank(self, body: RerankRequest) -> Response:
         """Rank texts by their relevance to a query, the most relevant first."""
@@ -66,9 +68,9 @@ class Endpoints:
         if body.scores is not None and len(body.scores) != (count := len(body.texts)):
             words = f"scores must be one number for each of the {count} texts (got {len(body.scores)})"
             raise RefusedError("Validation", words)
+        pairs: list[TextInput] = [(body.query, text) for text in body.texts]
         if self._served.ranks_early:
-            self._check(body.texts)
-            _check_unicode([body.query])
+            await self._check(body, pairs)
             scores_of_search = None if body.scores is None else np.asarray(body.scores, np.float32)
             candidates = Candidates(body.query, body.texts, scores_of_search)
             job, found = await self._take([candidates], _tokens(body.texts))
@@ -76,7 +78,7 @@ class Endpoints:
             ranked = [(each["corpus_id"], each["score"]) for each in found[0]]
             self._metrics.answered(job, "batch", time.monotonic() - job.arrived, [each["exit"] for each in found[0]])
         else:
-            job, scores = await self._run([(body.query, text) for text in body.texts], "batch")
+            job, scores = await self._run(body, pairs, "batch")
             logits = [(each.logits or each.values)[0] for each in scores]
             ranked = sorted(enumerate(logits), key=lambda pair: -pair[1])
         _check_finite([score for _, score in ranked])
@@ -115,20 +117,27 @@ class Endpoints:
         """Return counts for Prometheus."""
         return Response(self._metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    async def _run(self, texts: Sequence[TextInput], method: str) -> tuple[Job, Sequence[Scores]]:
+    async def _run(self, body: TextsRequest, texts: Sequence[TextInput], method: str) -> tuple[Job, Sequence[Scores]]:
         """Answer the texts of a request, and count it."""
-        self._check(texts)
+        await self._check(body, texts)
         job, scores = await self._take(texts, _tokens(texts))
         self._metrics.answered(job, method, time.monotonic() - job.arrived, [each.exit for each in scores])
         return job, scores
 
-    def _check(self, texts: Sequence[TextInput]) -> None:
-        """Refuse requests of no texts, of too many, and texts that no tokenizer takes."""
+    async def _check(self, body: TextsRequest, texts: Sequence[TextInput]) -> None:
+        """Refuse requests of no texts, of too many, texts that no tokenizer takes, and to cut them as asked for."""
         if not texts:
             raise RefusedError("Empty", "inputs must not be empty")
         if len(texts) > (most := self._settings.max_client_batch_size):
             raise RefusedError("Validation", f"a request may have at most {most} texts (got {len(texts)})", 413)
         _check_unicode(texts)
+        side = body.truncation_direction
+        if side is not None and (own := self._served.truncation_sides - {side.lower()}):
+            words = f"truncation_direction must be {own.pop()}, the side that the tokenizer cuts texts at (got {side})"
+            raise RefusedError("Validation", words)
+        if body.truncate is False and (cut := await asyncio.to_thread(self._served.first_cut, texts)):
+            words = f"texts must have at most {cut.tokens} tokens with truncate=false (got more at place {cut.place})"
+            raise RefusedError("Validation", words, 413)
 
     async def _take(self, inputs: Sequence[Any], tokens: int) -> tuple[Job, Sequence[Any]]:
         try:

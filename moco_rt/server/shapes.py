@@ -6,34 +6,40 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
-#: A text, or a pair in a list of two. A flat list of two strings is one pair; a batch is a list of lists.
-OneInput = StrictStr | Annotated[list[StrictStr], Field(min_length=2, max_length=2)]
-BatchInput = list[Annotated[list[StrictStr], Field(min_length=1, max_length=2)]]
+_Listed = Annotated[list[StrictStr], Field(min_length=1, max_length=2)]
+#: A text, alone or in a list, or a pair in a list of two. A flat list of two strings is one pair; a batch is a list of
+#: lists.
+OneInput = StrictStr | _Listed
+BatchInput = list[_Listed]
 _SMALL_EXAMPLE = "a gripping film"
 _LARGEST = 3.4e38  # of float32, about
 #: A number, but no string that says one.
 Number = Annotated[float, Field(strict=True, ge=-_LARGEST, le=_LARGEST, allow_inf_nan=False)]
 
 
-class _Request(BaseModel):
+class TextsRequest(BaseModel):
+    """A request about texts, and what becomes of long ones."""
+
     model_config = ConfigDict(extra="ignore")  # as text-embeddings-inference does it
 
     raw_scores: StrictBool = Field(False, description="logits in place of probabilities")
-    truncate: StrictBool | None = Field(None, description="texts are always cut to what the model takes")
+    truncate: StrictBool | None = Field(None, description="false: texts that the model would cut are refused")
     truncation_direction: Literal["left", "right", "Left", "Right"] | None = Field(
-        None, description="left to the tokenizer"
+        None, description="where texts are cut: the tokenizer's side; the other one is refused"
     )
 
 
-class PredictRequest(_Request):
+class PredictRequest(TextsRequest):
     """Texts to label."""
 
-    inputs: OneInput | BatchInput = Field(description="a text, a pair of texts, or a list of lists of one or two")
+    inputs: OneInput | BatchInput = Field(
+        description="a text, a list of one, a list of the two of a pair, or a list of such lists"
+    )
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": _SMALL_EXAMPLE}]})
 
 
-class RerankRequest(_Request):
+class RerankRequest(TextsRequest):
     """Texts to rank by a query."""
 
     query: StrictStr
@@ -47,13 +53,16 @@ class RerankRequest(_Request):
 
 
 class PipelineParameters(BaseModel):
-    """Parameters of a text classification, as Hugging Face's inference clients send them."""
+    """Parameters of a text classification, as Hugging Face's inference clients send them; there are no others."""
+
+    model_config = ConfigDict(extra="forbid")  # `max_length` and its like would change the answer
 
     top_k: Annotated[StrictInt, Field(ge=1)] | None = None
     function_to_apply: Literal["softmax", "sigmoid", "none"] | None = None
+    truncation: Annotated[StrictBool | None, Field(description="the same as truncate")] = None
 
 
-class PipelineRequest(BaseModel):
+class PipelineRequest(TextsRequest):
     """A text, or several, as Hugging Face's inference clients send them."""
 
     inputs: StrictStr | list[StrictStr]

@@ -165,6 +165,13 @@ def test_a_shadow_of_a_cascade_answers_by_the_last_tier(serve, cascade_folder, t
     assert [line["exit"] for line in lines] == ways_out(early)
 
 
+def test_no_tier_of_a_cascade_cuts_what_must_stay_whole(serve, cascade_folder):
+    client = serve(cascade_folder)
+    for words, status in ((62, 200), (63, 413)):
+        answer = client.post("/predict", json={"inputs": "good " * words, "truncate": False})
+        assert answer.status_code == status
+
+
 def test_what_warms_up_is_evidence_of_nothing(serve, folder, cascade_folder, tmp_path):
     for model in (folder, cascade_folder):
         client = serve(model, monitor=1.0, shadow=str(tmp_path / "shadow.jsonl"))

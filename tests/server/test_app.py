@@ -20,7 +20,7 @@ from moco_rt import EarlyExitReranker, EarlyExitTextClassificationModel
 from moco_rt.certification.certificate import Certificate
 from moco_rt.server.run import make_worker_app
 from moco_rt.server.settings import Settings
-from moco_rt.server.shared_state import SharedState
+from moco_rt.server.shared_state import SharedState, judge
 
 TEXTS = ["a good film", "the film was not good but not bad", "bad", "", "good " * 200]
 
@@ -51,6 +51,14 @@ def test_answers_are_the_models_in_the_shapes_of_text_embeddings_inference(serve
     np.testing.assert_allclose([raw[name] for name in names], expected.probs[0].log(), rtol=1e-5)
 
 
+def test_a_flat_list_of_one_string_is_one_text(serve, folder):
+    client = serve(folder)
+    alone, listed = (client.post("/predict", json={"inputs": inputs}) for inputs in ("a good film", ["a good film"]))
+    assert listed.json() == alone.json()
+    assert listed.status_code == 200
+    assert metrics_of(client)['te_request_success{method="single"}'] == 2
+
+
 def test_a_flat_list_of_two_strings_is_one_pair(serve, folder, model):
     client = serve(folder)
     pair = client.post("/predict", json={"inputs": ["a film", "not good"]}).json()
@@ -65,6 +73,53 @@ def test_hugging_faces_client_works(serve, folder, model):
     answer = client.text_classification(TEXTS[1])
     assert answer[0].label == model.class_names[int(model.predict(TEXTS[1:2]).labels)]
     assert len(client.text_classification(TEXTS[1], top_k=2)) == 2
+
+
+def test_logits_are_told_where_they_are_asked_for_at_the_pipelines_door_too(serve, folder):
+    client = serve(folder)
+    raw, none = {"raw_scores": True}, {"parameters": {"function_to_apply": "none"}}
+    answers = [client.post("/", json={"inputs": "good", **options}).json() for options in (raw, none, {})]
+    assert answers[0] == answers[1] != answers[2]
+
+
+#: Requests about two texts, of which the second may have 64 tokens here and has more.
+LONG = {
+    "/predict": {"inputs": [["a good film"], ["good " * 63]]},
+    "/": {"inputs": ["a good film", "good " * 63]},
+    "/rerank": {"query": "good", "texts": ["a good film", "good " * 61]},
+}
+
+
+@pytest.mark.parametrize("path", LONG)
+def test_texts_that_must_not_be_cut_are_refused_where_they_would_be(serve, folder, reranker_folder, path):
+    client, body = serve(reranker_folder if path == "/rerank" else folder), LONG[path]
+    assert client.post(path, json=body).status_code == client.post(path, json={**body, "truncate": True}).status_code
+    refused = client.post(path, json={**body, "truncate": False})
+    words = "texts must have at most 64 tokens with truncate=false (got more at place 1)"
+    assert (refused.status_code, refused.json()) == (413, {"error": words, "error_type": "Validation"})
+    shorter = json.loads(json.dumps(body).replace("good good", "good", 1))
+    assert client.post(path, json={**shorter, "truncate": False}).status_code == 200
+    assert client.post(path, json=body).status_code == 200
+
+
+@pytest.mark.parametrize("path", LONG)
+def test_texts_are_cut_at_the_tokenizers_side_alone(serve, folder, reranker_folder, path):
+    client, body = serve(reranker_folder if path == "/rerank" else folder), LONG[path]
+    assert (
+        client.post(path, json={**body, "truncation_direction": "Right"}).json() == client.post(path, json=body).json()
+    )
+    refused = client.post(path, json={**body, "truncation_direction": "Left"})
+    words = "truncation_direction must be right, the side that the tokenizer cuts texts at (got Left)"
+    assert (refused.status_code, refused.json()["error"]) == (422, words)
+
+
+def test_parameters_that_are_not_kept_are_refused(serve, folder):
+    client = serve(folder)
+    refused = client.post("/", json={"inputs": "good", "parameters": {"truncation": True, "max_length": 6}})
+    assert refused.status_code == 422
+    assert refused.json()["error"] == "parameters.max_length: Extra inputs are not permitted"
+    answers = [client.post("/", json={**LONG["/"], "parameters": {"truncation": cut}}) for cut in (True, None, False)]
+    assert [answer.status_code for answer in answers] == [200, 200, 413]
 
 
 @pytest.mark.parametrize(
@@ -361,6 +416,8 @@ def test_an_alarm_of_one_worker_is_everybodys(folder, tmp_path, written):
     for state in states:
         state.exchange()
     see(models[0], 30)
+    assert models[0].policy.step == 4  # it only counts
+    states[0].exchange()
     step = models[0].policy.step
     assert step < 4
     for _ in range(2):
@@ -371,6 +428,53 @@ def test_an_alarm_of_one_worker_is_everybodys(folder, tmp_path, written):
     for state in states:
         state.exchange()
     assert [model.policy.step for model in models] == [3, 3]
+
+
+def test_a_worker_that_has_seen_more_errors_than_all_together_is_no_alarm(folder, tmp_path):
+    models, states = workers(folder, tmp_path, 3)
+    for model, wrong in zip(models, (16, 0, 0), strict=True):
+        see(model, wrong, 300)
+    seen = [model._monitor.state() for model in models]
+    assert judge(models[0]._monitor, models[0].policy, seen[:1]).step < 4
+    assert judge(models[0]._monitor, models[0].policy, seen).step == 4
+    for _ in range(2):
+        for state in reversed(states):
+            state.exchange()
+    assert [model.policy.step for model in models] == [4, 4, 4]
+
+
+def test_where_the_folder_cannot_be_read_a_worker_judges_what_it_has_seen(folder, tmp_path):
+    models, states = workers(folder, tmp_path, 1)
+    (tmp_path / "monitor-x.json").write_text("[]")
+    see(models[0], 30)
+    states[0].try_to_exchange()
+    step = models[0].policy.step
+    assert step < 4
+    (tmp_path / "monitor-x.json").unlink()
+    states[0].exchange()
+    assert (tmp_path / "step").read_text().split()[0] == str(step)
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_step_of_another_certificate_does_not_count(folder, tmp_path, written):
+    if written:
+        (tmp_path / "step").write_text("3")  # by somebody, for the policy that is served then
+    models, states = workers(folder, tmp_path, 1)
+    states[0].exchange()
+    if not written:
+        models[0].policy.take_step(3)
+        states[0].exchange()
+    assert models[0].policy.step == 3
+    later, (state,) = workers(folder, tmp_path, 1, step=1)
+    later[0].policy.certificate = Certificate(0.1, 0.05, 1000, 2, 1.0, 0.6, ())
+    state = SharedState(tmp_path, later[0])
+    state.exchange()
+    assert later[0].policy.step == 1
+    (tmp_path / "step").write_text("2")
+    state.exchange()
+    assert later[0].policy.step == 2
+    states[0].exchange()
+    assert models[0].policy.step == 3
 
 
 def test_evidence_of_before_a_new_certificate_does_not_count(folder, tmp_path):
