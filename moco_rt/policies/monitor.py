@@ -133,6 +133,10 @@ class Monitor(WithLock):
         delta: chance of a false alarm, ever, of any exit; None: that of the certificate, 0.05 without one.
         seed: of the choice of rows; None: chance, so that no two processes draw alike.
 
+    Attributes:
+        judges: whether it makes the policy safer by itself; False: it counts for another one, which judges what
+            several have counted.
+
     Raises:
         ValueError: rate or delta is out of range, or the policy has no exits.
     """
@@ -151,6 +155,7 @@ class Monitor(WithLock):
         if delta is None:
             delta = 0.05 if policy.certificate is None else policy.certificate.delta
         self.rate, self.delta = check_rates(rate, delta)
+        self.judges = True
         self._policy = policy
         self._on_alarm = on_alarm
         self._random = drawing_by(seed)
@@ -205,7 +210,7 @@ class Monitor(WithLock):
         process = self.processes[place]
         process.update(wrong, rows)
         policy = self._policy.state
-        if place in policy.closed or process.evidence < len(policy.exits) / self.delta:
+        if not self.judges or place in policy.closed or process.evidence < len(policy.exits) / self.delta:
             return None
         step = self._policy.safer_step()
         site, wrong, rows = policy.exits[place].site, process.wrong, process.rows

@@ -1,8 +1,9 @@
 """A folder in which several workers meet: the policy's step for all of them, and what their monitors have seen.
 
 The file `step` holds the number of a step of the certified path. Whoever writes it (a person, a script, or a worker
-whose evidence asks for a safer one) sets it for all workers, so that one text gets one label from all. What monitors
-have seen before the step was written does not count any more.
+where the evidence asks for a safer one) sets it for all workers, so that one text gets one label from all. Workers add
+of which policy the number is, for a folder outlives policies: the step of another one is passed over. What monitors
+have seen before the step was written does not count any more. They only count: what all have seen together is judged.
 """
 
 from __future__ import annotations
@@ -10,18 +11,17 @@ from __future__ import annotations
 import asyncio
 import copy
 import fcntl
-import hashlib
 import json
 import logging
 import os
 import socket
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from moco_rt.policies.monitor import Monitor
+from moco_rt.policies.promised import identity_of
 from moco_rt.serving.loading import Answering
 from moco_rt.storage import replacing_file
 
@@ -53,7 +53,9 @@ class SharedState:
         self._monitor: Monitor | None = getattr(model, "_monitor", None)
         # What was seen before this process began stands with the model, and would be counted by every worker.
         self._before = None if self._monitor is None else self._monitor.state()
-        self._identity = _identity(policy)
+        if self._monitor is not None:
+            self._monitor.judges = False
+        self._identity = identity_of(policy.certificate, policy.path)
         self._own = folder / f"monitor-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.json"
         self._agreed = policy.step  # the step that this worker last took from the others, or gave them
         self._complaint = ""
@@ -73,6 +75,8 @@ class SharedState:
             if (complaint := f"{self._folder}: {error}") != self._complaint:
                 _log.warning("%s", complaint)
             self._complaint = complaint
+            if self._monitor is not None:  # what it has seen is not lost because the others cannot be asked
+                self._judge(self._monitor, [self._seen(self._monitor)])
 
     def exchange(self) -> None:
         """Agree with the others on a step, tell what the own monitor has seen, and judge by all together.
@@ -86,35 +90,42 @@ class SharedState:
             self._agree()
             if self._monitor is None:
                 return
-            _write(self._own, json.dumps({"identity": self._identity, **self._seen(self._monitor)}))
-            judged = judge(self._monitor, self._policy, self._all_states())
-            self._policy.close(judged.closed - self._policy.closed)
-            if judged.step is not None and judged.step != self._policy.step:
-                _log.warning("all workers together have seen too many wrong answers: step %d", judged.step)
-                self._policy.take_step(judged.step)
-                self._agree()
+            _write(self._own, json.dumps(self._seen(self._monitor)))
+            self._judge(self._monitor, self._all_states())
+            self._agree()
+
+    def _judge(self, monitor: Monitor, states: Sequence[Mapping[str, Any]]) -> None:
+        """Make the policy safer where monitors have seen too much together."""
+        judged = judge(monitor, self._policy, states)
+        self._policy.close(judged.closed - self._policy.closed)
+        if judged.step is not None and judged.step != self._policy.step:
+            _log.warning("all workers together have seen too many wrong answers: step %d", judged.step)
+            self._policy.take_step(judged.step)
 
     def _agree(self) -> None:
-        """Take the step that somebody has written, or write the one that the own monitor has gone back to."""
+        """Take the step that somebody has written, or write the one that this worker has gone back to."""
         file = self._folder / STEP
-        said = file.read_text(encoding="utf-8").strip() if file.exists() else str(self._agreed)
+        words = file.read_text(encoding="utf-8").split() if file.exists() else [str(self._agreed)]
+        said, *of_policy = words or [""]
         if not said.isdecimal():
             raise ValueError(f"{file} must hold the number of a step (got {said[:40]!r})")
-        if int(said) != self._agreed:
+        given = of_policy in ([], [self._identity]) and int(said) != self._agreed
+        if given:
             self._policy.take_step(int(said))
             if self._policy.certificate is None or self._policy.is_certified:
                 _log.info("policy: step %s", said)
             else:
                 _log.warning("policy: step %s, which the certificate is not about: nothing is promised of it", said)
-        elif self._policy.step != self._agreed:
-            _write(file, str(self._policy.step))
+        if (file.exists() and not of_policy) or (not given and self._policy.step != self._agreed):
+            _write(file, f"{self._policy.step} {self._identity}")
         self._agreed = self._policy.step
 
     def _seen(self, monitor: Monitor) -> dict[str, Any]:
         """Return a monitor's state without what was seen before this process began."""
         state = monitor.state()
         before = self._before
-        if before is None or before["step"] != state["step"] or sum(before["rows"]) > sum(state["rows"]):
+        same = before is not None and all(before[name] == state[name] for name in ("step", "identity"))
+        if before is None or not same or sum(before["rows"]) > sum(state["rows"]):
             self._before = None  # it began anew
             return state
         return {
@@ -152,18 +163,8 @@ def judge(monitor: Monitor, policy: Any, states: Sequence[Mapping[str, Any]]) ->
     if not policy.exits:
         return judged
     together = Monitor(judged, monitor.rate, delta=monitor.delta)
-    for state in states:
-        if state.get("step") == policy.step:
-            together.merge(state)
+    together.merge(*(state for state in states if state.get("step") == policy.step))
     return judged
-
-
-def _identity(policy: Any) -> str:
-    """Return a hash of a policy's path, of its certificate, whose shares are watched, and of the model it is for."""
-    said = hashlib.sha256(policy.path.policies.thresholds.tobytes())
-    certificate = None if policy.certificate is None else asdict(policy.certificate)
-    said.update(json.dumps([policy.made_for, certificate], sort_keys=True, default=str).encode())
-    return said.hexdigest()
 
 
 def _write(file: Path, text: str) -> None:
