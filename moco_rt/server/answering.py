@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,14 +22,12 @@ from moco_rt.ranking.reranker import EarlyExitReranker
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
 from moco_rt.runtime.outputs import EarlyExitOutput, Prediction
 from moco_rt.runtime.prediction import longest_of, predict_rows, tokeniser_of
-from moco_rt.serving.label_rows import plain
 from moco_rt.serving.loading import Answering, answer_at_once, answer_in_full
+from moco_rt.serving.shadow_file import ShadowFile
 
 if TYPE_CHECKING:
     from moco_rt.encoding import EncodedTexts
     from moco_rt.statistics.e_process import EProcess
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -89,13 +85,13 @@ class Served:
         several = model.config.problem_type == "multi_label_classification"
         self._answer = (_answer_with_logits if several else answer_at_once)(model, max_length)
         self._full: Callable[[Sequence[TextInput]], Prediction] | None = None
-        self._record: BinaryIO | None = None
+        self._shadow: ShadowFile | None = None
         if shadow is not None:
             kind = model.config.problem_type
             if model.config.num_labels == 1 or kind not in (None, "single_label_classification"):
                 raise ValueError(f"shadow needs a model that chooses one label of several (got {kind or 'one label'})")
             self._full = answer_in_full(model, max_length)
-            self._record = shadow.open("ab", buffering=0)
+            self._shadow = ShadowFile(shadow)
 
     @property
     def labels(self) -> list[str]:
@@ -195,7 +191,8 @@ class Served:
         exits = [self._exit(row) for row in found]
         if self._full is not None:
             full = self._full(texts)
-            self._compare(found, full, exits, step)
+            assert self._shadow is not None
+            self.disagreed += self._shadow.add(found, full, exits, step)
             found = full
         values = found.scores if found.probs is None else found.probs
         assert values is not None
@@ -211,33 +208,10 @@ class Served:
             return site
         return f"tier {row['tier']} {site or 'end'}"
 
-    def _compare(self, found: Prediction, full: Prediction, exits: Sequence[str | None], step: int | None) -> None:
-        """Record what the policy would have said, and where its rows would have left."""
-        assert self._record is not None
-        lines, disagreed = [], 0
-        for early, answered, site in zip(found, full, exits, strict=True):
-            same = early["label"] == answered["label"]
-            disagreed += not same
-            line = {
-                "label": answered["label"],
-                "prob": plain(answered["prob"]),
-                "policy_label": early["label"],
-                "policy_prob": plain(early["prob"]),
-                "exit": site,
-                "same": same,
-                "step": step,
-            }
-            lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-        try:
-            self._record.write("".join(lines).encode())  # at once: workers add to one file
-            self.disagreed += disagreed
-        except OSError as error:  # answers are the full model's, and do not wait for a disk
-            _log.warning("%s: %s", self._record.name, error)
-
     def close(self) -> None:
         """Close the shadow's file."""
-        if self._record is not None:
-            self._record.close()
+        if self._shadow is not None:
+            self._shadow.close()
 
 
 def raw_scores(scores: Scores) -> list[float]:
