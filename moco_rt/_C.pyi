@@ -513,3 +513,9 @@ class HeldObjects:
     def __init__(self, dicts: Sequence[dict[str, Any]]) -> None: ...
     def replaced(self) -> bool:
         """Whether any of them is not the very object that it was, or there are more or fewer."""
+
+def sizes_of(dicts: list[dict[Any, Any]]) -> bytes:
+    """How many each of these dictionaries holds, to be compared with a later answer."""
+
+def places_of(tensors: list[Tensor], counting: list[Tensor]) -> bytes:
+    """The addresses of tensors, and how often those that count it were written, to be compared with a later answer."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import types
-from collections.abc import Collection, Iterator, Sized
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 import transformers
 from torch.nn.modules import module as torch_modules
 
-from moco_rt._C import HeldObjects
+from moco_rt._C import HeldObjects, places_of, sizes_of
 from moco_rt.quantization.int8_linear import Int8Linear
 from moco_rt.storage.reasons import named_reason
 
@@ -96,10 +96,8 @@ class Watch:
 
     def __init__(self, modules: Collection[torch.nn.Module], config: Any, driven: Collection[torch.nn.Module] = ()):
         hooks = [hooks for module in modules for hooks in (module._forward_hooks, module._forward_pre_hooks)]
-        hooks += _HOOKS_OF_ALL_MODULES
-        self._empty = tuple(each for each in hooks if not each)
-        self._others: list[Sized] = [*(each for each in hooks if each), *(vars(module) for module in modules)]
-        self._count = self._counted()
+        self._growing: list[dict[Any, Any]] = [*hooks, *_HOOKS_OF_ALL_MODULES, *map(vars, modules)]
+        self._sizes = sizes_of(self._growing)
         parts: list[dict[str, Any]] = [part._modules for part in driven if part._modules]
         for module in modules:
             parts += filter(None, (module._modules, module._parameters, module._buffers))
@@ -109,7 +107,7 @@ class Watch:
 
     def sees_change(self) -> bool:
         """Tell whether there are more hooks than at first, or another number of attributes: `forward` may be one."""
-        return any(self._empty) or self._counted() != self._count
+        return sizes_of(self._growing) != self._sizes
 
     def sees_other_parts(self) -> bool:
         """Tell whether a module, a weight or a setting of the configuration was replaced."""
@@ -121,9 +119,6 @@ class Watch:
         self._values, self._settings = self._now_set()
         return self._settings != before
 
-    def _counted(self) -> int:
-        return sum(map(len, self._others))
-
     def _now_set(self) -> tuple[list[Any], dict[str, Any]]:
         """Return the values of the configuration, and by name those that answers may depend on."""
         settings = {name: value for name, value in self._config.items() if name not in _SETTINGS_OF_FILES}
@@ -131,7 +126,7 @@ class Watch:
 
 
 class WeightPlaces:
-    """The places of the large weights of a model, and how often they were written.
+    """The places of the large weights of a model, and how often all weights were written.
 
     The kernels have copies of some and addresses of others. To share a model with another process, pickled or by
     `share_memory`, moves its weights; training and `load_state_dict` write them.
@@ -141,18 +136,16 @@ class WeightPlaces:
     """
 
     def __init__(self, model: torch.nn.Module):
-        # Who writes small ones alone, in place, is not noticed: to ask all would take twice the time.
-        self._weights = [weight for weight in (*model.parameters(), *model.buffers()) if weight.dim() > 1]
+        weights = (*model.parameters(), *model.buffers())
+        # What moves weights moves them all: to ask the small ones, too, would take half the time again.
+        self._large = [weight for weight in weights if weight.dim() > 1]
         # Tensors that were made in inference mode do not count.
-        self._counting = [weight for weight in self._weights if not weight.is_inference()]
-        self._places = self._current()
+        self._counting = [weight for weight in weights if not weight.is_inference()]
+        self._places = places_of(self._large, self._counting)
 
     def have_changed(self) -> bool:
         """Tell whether any of them lies elsewhere by now, or was written."""
-        return self._current() != self._places
-
-    def _current(self) -> tuple[list[int], list[int]]:
-        return [weight.data_ptr() for weight in self._weights], [weight._version for weight in self._counting]
+        return places_of(self._large, self._counting) != self._places
 
 
 def _built_anew(model: Any) -> torch.nn.Module:

@@ -241,6 +241,17 @@ def test_the_model_stays_as_it_is_and_shares_its_modules(tiny_classifier):
     assert packed.bert.embeddings is model.bert.embeddings
 
 
+@torch.no_grad()
+def test_small_weights_that_are_written_count_from_the_next_call_on(tiny_classifier, kernel_calls):
+    model = tiny_classifier(BertModel, **SIZES)
+    packed, inputs = moco_rt.pack(model), make_inputs([5, 5])
+    packed(**inputs)
+    model.encoder.layer[2].output.LayerNorm.bias.add_(1.0)
+    found = packed(**inputs).last_hidden_state
+    torch.testing.assert_close(found, model(**inputs).last_hidden_state, atol=1e-4, rtol=0)
+    assert len(kernel_calls) == 2
+
+
 def test_after_a_hook_of_all_modules_the_kernels_run_again(tiny_classifier, kernel_calls):
     packed, inputs = moco_rt.pack(tiny_classifier(BertModel, **SIZES)), make_inputs([5, 3])
     hook = register_module_forward_hook(lambda *_: None)
