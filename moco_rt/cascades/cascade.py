@@ -110,11 +110,14 @@ class Cascade(WithPromise, PipelineModel, torch.nn.Module):
     def given(self) -> EarlyExitTextClassificationModel:
         """The last tier's model as it was given, without exits, whose answers are promised.
 
+        It cuts texts where the tier does.
+
         Raises:
             OSError: it runs in another form, was saved, and the folder is not there any more.
             ValueError: what lies there is another model.
         """
-        given: EarlyExitTextClassificationModel = self.tiers[-1].model.given
+        last = self.tiers[-1]
+        given: EarlyExitTextClassificationModel = last.model.given.cut_to(last.max_length)
         return given
 
     def train(self, mode: bool = True) -> Cascade:  # noqa: ARG002

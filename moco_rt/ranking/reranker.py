@@ -20,6 +20,7 @@ from moco_rt.ranking.monitor import RankingMonitor, read_state
 from moco_rt.ranking.policy import JSON, MONITOR, TENSORS, RankingPolicy
 from moco_rt.ranking.ranked import Elimination, Ranked
 from moco_rt.runtime import checkpoints
+from moco_rt.runtime.classifiers.given import preparation
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
 
 if TYPE_CHECKING:
@@ -106,16 +107,21 @@ class EarlyExitReranker(EarlyExitTextClassificationModel):
         own = 2 * self.policy.hidden_size
         return self.ranking is not None and any(len(estimate.weight) != own for estimate in self.ranking.estimates)
 
+    @property
+    def prepared_for(self) -> Mapping[str, Any]:
+        """What texts are prepared for: that of its ranking, where it has one."""
+        return super().prepared_for if self.ranking is None else preparation(self.ranking.made_for)
+
     def rank_candidates(self, candidates: Candidates) -> Ranked:
         """Score the candidates of a query, those leaving early that cannot be among its first ones."""
         policy, monitor = self.ranking, self.watched_by
+        encode = self.encoder(self.prepared_for.get("max_length"))
         if policy is None:
-            return _TO_THE_END.run(self, self.encoder(None), candidates)
+            return _TO_THE_END.run(self, encode, candidates)
         if self.reads_scores and candidates.retrieved is None:
             raise ValueError("scores must be given: the policy was found with those of the search (got None)")
         if not self.reads_scores:
             candidates = Candidates(candidates.query, candidates.documents)
-        encode = self.encoder(policy.made_for.get("max_length"))
         if monitor is not None and monitor.alarmed:
             return policy.nobody_leaves.run(self, encode, candidates)
         found = policy.elimination.run(self, encode, candidates)
@@ -147,8 +153,7 @@ class EarlyExitReranker(EarlyExitTextClassificationModel):
         """Return what tokenises pairs, truncated to at most so many tokens; None: what model and tokenizer allow."""
         if self.tokenizer is None:
             raise ValueError("tokenizer must be set on the model to rank texts (got None)")
-        if self.ranking is not None:
-            check_tokenizer(self.ranking.made_for, self.tokenizer)
+        check_tokenizer(self.prepared_for, self.tokenizer)
         longest = length_limit(self.tokenizer, self.max_seqlen, max_length)
         return lambda pairs: encode(self.tokenizer, pairs, longest)
 
@@ -156,6 +161,7 @@ class EarlyExitReranker(EarlyExitTextClassificationModel):
         if self.ranking is None:
             return self
         plain = self._sharing_weights()
+        self._share_preparation(plain)
         plain.ranking = plain.watched_by = None
         return plain
 

@@ -95,9 +95,9 @@ def longest_of(model: Any, tokenizer: Any, max_length: int | None) -> int:
     tokenizer = model.tokenizer if tokenizer is None else tokenizer
     if tokenizer is None:
         raise ValueError("tokenizer must be given where the model carries none (got None)")
-    made_for = model.policy.made_for
-    check_tokenizer(made_for, tokenizer)
-    return length_limit(tokenizer, model.max_seqlen, made_for.get("max_length") if max_length is None else max_length)
+    known = model.prepared_for
+    check_tokenizer(known, tokenizer)
+    return length_limit(tokenizer, model.max_seqlen, known.get("max_length") if max_length is None else max_length)
 
 
 def _parts(

@@ -19,12 +19,12 @@ from typing import Any, BinaryIO
 
 import moco_rt
 from moco_rt.cascades.cascade import Cascade
-from moco_rt.inputs.tokenization import length_limit
 from moco_rt.policies.fingerprints import image_run_identity, run_identity
 from moco_rt.policies.policy import Policy
 from moco_rt.policies.policy_files import save_policy
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
+from moco_rt.runtime.prediction import longest_of
 from moco_rt.serving.run_files import check_record, record_of
 from moco_rt.storage.fields import rebuild
 
@@ -138,8 +138,7 @@ def describe_run(
     """
     about = _describe_answers(model)
     if isinstance(model, EarlyExitTextClassificationModel):
-        longest = max_length or model.policy.made_for.get("max_length")
-        return {**about, **_describe_model(model, tokenizer, length_limit(tokenizer, model.max_seqlen, longest))}
+        return {**about, **_describe_model(model, tokenizer, longest_of(model, tokenizer, max_length))}
     for number, tier in enumerate(model.tiers):
         if tier.tokenizer is None:
             raise ValueError(f"tier {number} must be a model, for a later run to know it (got a function)")

@@ -82,6 +82,16 @@ class Broken:
 # Who answers
 
 
+def test_the_given_model_cuts_texts_where_the_last_tier_does(tiers_of):
+    texts, tiers = make_texts(50), tiers_of("small large")
+    cascade = Cascade(tiers, thresholds=[2.0], max_length=7)
+    expected = cascade.predict(texts).probs
+    given = cascade.given
+    assert torch.equal(given.predict(texts, tokenizer=tiers[-1][1]).probs, expected)
+    assert not torch.equal(Cascade(tiers, thresholds=[2.0]).predict(texts).probs, expected)
+    assert torch.equal(given.given.predict(texts, tokenizer=tiers[-1][1]).probs, expected)
+
+
 @pytest.mark.parametrize(
     ("names", "thresholds"),
     [

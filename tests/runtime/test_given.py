@@ -14,9 +14,9 @@ from image_samples import make_image_classifier, make_lit_pictures
 from parity import make_inputs
 from transformers import ViTForImageClassification, ViTImageProcessorPil
 
-from moco_rt import EarlyExitImageClassificationModel, EarlyExitTextClassificationModel
+from moco_rt import EarlyExitImageClassificationModel, EarlyExitTextClassificationModel, SingleLabel
 from moco_rt.policies.conditions import OffRamp
-from moco_rt.policies.fingerprints import fingerprint, model_identity
+from moco_rt.policies.fingerprints import fingerprint, model_identity, run_identity
 from moco_rt.policies.policy_files import JSON
 from moco_rt.runtime.classifiers import base
 from moco_rt.runtime.classifiers import given as given_module
@@ -305,6 +305,26 @@ def test_what_prepares_inputs_comes_back_with_it(fast, word_tokenizer, tmp_path)
     texts = ["a good film", "bad"]
     loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
     assert torch.equal(loaded.given.predict(texts).probs, fast.given.predict(texts).probs)
+
+
+def test_it_means_the_same_answer_and_cuts_texts_where_the_policy_does(given, word_tokenizer, tmp_path, one_line_error):
+    fast = EarlyExitTextClassificationModel(other_form(given.model))
+    fast.policy.task = SingleLabel(threshold={"LABEL_1": 0.9}).for_model(fast.config)
+    fast.policy.made_for |= run_identity(fast.model, word_tokenizer, 5)
+    fast.tokenizer = given.tokenizer = word_tokenizer
+    fast.take_given(given)
+    fast.save_pretrained(tmp_path)
+    texts = ["a good film was not bad but good", "bad", "the film was good but the good was not"]
+    plain = EarlyExitTextClassificationModel(given.model)
+    expected = plain.predict(texts, tokenizer=word_tokenizer, max_length=5).probs
+    assert not torch.equal(expected, plain.predict(texts, tokenizer=word_tokenizer).probs)
+    other = copy.deepcopy(word_tokenizer)
+    other.truncation_side = "left"
+    for found in (fast.given, load(tmp_path).given):
+        assert found.policy.task == fast.policy.task
+        assert torch.equal(found.predict(texts).probs, expected)
+        with one_line_error(ValueError, "tokenizer must be the one that the policy was found with"):
+            found.predict(texts, tokenizer=other)
 
 
 def test_a_folder_that_has_lost_it_says_so(fast, tmp_path, one_line_error):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,15 @@ from moco_rt.runtime import checkpoints
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+#: What a policy knows of how rows are prepared: see `run_identity` and `image_run_identity`.
+_PREPARATION = ("tokenizer", "max_length", "image_processor")
+
+
+def preparation(made_for: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of what a policy is made for that says how rows are prepared."""
+    return {name: value for name, value in made_for.items() if name in _PREPARATION}
 
 
 class WithGiven:
@@ -66,6 +76,25 @@ class WithGiven:
         """Remember the model as it was given, another form of which this one is."""
         self._given = [model]
         self.policy.made_for["given"] = model_identity(model.model)
+        self._share_preparation(model)
+
+    @property
+    def prepared_for(self) -> Mapping[str, Any]:
+        """What rows are prepared for: a fingerprint of what does it, and the tokens that texts are truncated to."""
+        return preparation(self.policy.made_for)
+
+    def _share_preparation(self, model: Self) -> None:
+        """Let another model mean the same by the same answer, and be asked about the same rows."""
+        model.policy.task = self.policy.task
+        model.policy.made_for |= self.prepared_for
+
+    def cut_to(self, max_length: int) -> Self:
+        """Return the same model without exits, which truncates texts to so many tokens; itself, where it does."""
+        if not self.policy.exits and self.policy.made_for.get("max_length") == max_length:
+            return self
+        plain = self._sharing_weights()
+        plain.policy.made_for["max_length"] = max_length
+        return plain
 
     def unwatched(self) -> Self:
         """Return the same model with the exits that it has now, whatever becomes of its own, and no monitor."""
@@ -114,6 +143,7 @@ class WithGiven:
         found: Any = type(self)(load_model(source, images=self.takes == IMAGES))  # type: ignore[call-arg]
         check_made_for(self.policy.made_for.get("given", {}), model_identity(found.model), "the policy")
         found._find_preparation(replace(source, subfolder=""))
+        self._share_preparation(found)
         model: Self = found
         return model
 
