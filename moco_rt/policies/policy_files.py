@@ -7,9 +7,10 @@ fingerprints were weaker: they are checked as they were made.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -39,11 +40,12 @@ _PATH_COUNTS = ("fired", "wrong")
 
 
 def save_policy(policy: Policy, directory: str | Path) -> None:
-    """Write a policy into a directory, which is made where it is missing.
+    """Write a policy as it is at this moment into a directory, which is made where it is missing.
 
     Raises:
         ValueError: one of its conditions is a plain callable, which has no form on disk.
     """
+    policy = copy.copy(policy)  # its state is replaced, never changed: what becomes of it meanwhile is not written
     tensors: dict[str, NDArray[Any]] = {}
     exits = [_describe(exit, f"exits.{place}", tensors) for place, exit in enumerate(policy.exits)]
     text = {
@@ -160,9 +162,20 @@ def _step(step: Any, policy: Policy) -> int | None:
         raise TypeError("a step that is no integer")
     if policy.path is None or step is None:
         return step
-    if step not in policy.path.possible_steps() or len(policy.path.exits(step)) != len(policy.exits):
+    if step not in policy.path.possible_steps() or not _same_exits(policy.path.exits(step), policy.exits):
         raise TypeError("a step that the path does not have, or other exits than its")
     return step
+
+
+def _same_exits(some: Sequence[Exit], others: Sequence[Exit]) -> bool:
+    """Return whether exits would be written as the same bits."""
+    tensors: tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]] = ({}, {})
+    one, other = (
+        [_describe(exit, f"exits.{place}", into) for place, exit in enumerate(exits)]
+        for exits, into in zip((some, others), tensors, strict=True)
+    )
+    same = one == other and tensors[0].keys() == tensors[1].keys()
+    return same and all(np.array_equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
 
 
 def _path(about: Mapping[str, Any] | None, tensors: Mapping[str, NDArray[Any]]) -> CertifiedPath | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -90,9 +91,12 @@ def save(directory: Path, checkpoint: Checkpoint) -> None:
     Raises:
         ValueError: a rule is a plain callable, which has no form on disk.
     """
-    save_policy(checkpoint.policy, directory)
-    if checkpoint.monitor is not None and checkpoint.policy.exits:  # it may have stepped back to where there are none
-        (directory / MONITOR).write_text(json.dumps(checkpoint.monitor.state()) + "\n", encoding="utf-8")
+    # An alarm may come meanwhile. Counts first: those of a step that the policy has left by now begin anew when loaded.
+    seen = None if checkpoint.monitor is None else checkpoint.monitor.state()
+    policy = copy.copy(checkpoint.policy)
+    save_policy(policy, directory)
+    if seen is not None and policy.exits:  # it may have stepped back to where there are none
+        (directory / MONITOR).write_text(json.dumps(seen) + "\n", encoding="utf-8")
     if checkpoint.search_report is not None:
         checkpoint.search_report.save(directory / FINDINGS)
 

@@ -19,6 +19,7 @@ from moco_rt import EarlyExitTextClassificationModel
 from moco_rt.architectures.sites import all_sites
 from moco_rt.certification.certificate import Certificate, ClassPromise, ExitCount
 from moco_rt.certification.policy_path import PolicyPath
+from moco_rt.policies import policy_files
 from moco_rt.policies.conditions import LinearCondition, OffRamp
 from moco_rt.policies.fingerprints import fingerprint
 from moco_rt.policies.policy import CertifiedPath, Exit, Policy
@@ -321,6 +322,32 @@ def test_a_step_that_the_exits_are_not_of_is_refused(tmp_path, one_line_error, s
     edit(tmp_path / JSON, step=step)
     with one_line_error(ValueError, said):
         load_policy(tmp_path / JSON, tmp_path / TENSORS, empty())
+
+
+def test_exits_other_than_those_of_their_step_are_refused(tmp_path, one_line_error):
+    policy = empty()
+    policy.path = certified_path()
+    policy.take_step(2)
+    save_policy(policy, tmp_path)
+    tensors = load_file(tmp_path / TENSORS)
+    save_file(tensors | {"exits.0.thresholds": tensors["exits.0.thresholds"] - 1}, tmp_path / TENSORS)
+    with one_line_error(ValueError, f"{tmp_path / JSON} must be whole (got a step that the path does not have, or"):
+        load_policy(tmp_path / JSON, tmp_path / TENSORS, empty())
+
+
+def test_a_step_that_is_taken_while_a_policy_is_written_is_not_mixed_with_the_one_before(tmp_path, monkeypatch):
+    policy = empty()
+    policy.path = certified_path()
+    policy.take_step(4)
+
+    def slowly(tensors, file):
+        policy.take_step(3)  # as an alarm does
+        save_file(tensors, file)
+
+    monkeypatch.setattr(policy_files, "save_file", slowly)
+    found = round_trip(policy, tmp_path)
+    assert (policy.step, found.step) == (3, 4)
+    assert_same_bits(found.exits[1].condition.thresholds, policy.path.exits(4)[1].condition.thresholds)
 
 
 @pytest.mark.parametrize("field", ["task", "promise"])

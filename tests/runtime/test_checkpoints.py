@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 import torch
 from parity import make_inputs
+from path_samples import with_path
+from safetensors.numpy import save_file
 from tokenizers import normalizers
 
 from moco_rt import EarlyExitTextClassificationModel, LinearCondition
 from moco_rt.certification.certificate import Certificate, ExitCount
 from moco_rt.inputs.tokenizer_identity import legacy_tokenizer_fingerprint, tokenizer_fingerprint
+from moco_rt.policies import policy_files
 from moco_rt.policies.conditions import OffRamp
 from moco_rt.policies.findings import SearchReport
 from moco_rt.policies.fingerprints import fingerprint, model_identity
@@ -204,6 +207,24 @@ def test_a_loaded_monitor_draws_other_rows_each_time(tmp_path, tiny_bert):
     loaded = [EarlyExitTextClassificationModel.from_pretrained(tmp_path)._monitor for _ in range(2)]
     drawn = [monitor.sample_rows(np.zeros(1000, int)).tolist() for monitor in loaded]
     assert drawn[0] != drawn[1]
+
+
+def test_an_alarm_while_a_model_is_saved_leaves_policy_and_counts_of_one_moment(tmp_path, tiny_bert, monkeypatch):
+    fast = with_path(EarlyExitTextClassificationModel(tiny_bert(2, labels=CLASSES)))
+    fast.policy.take_step(4)
+    monitor = fast.monitor(rate=1)
+    monitor.record_checks(np.zeros(10, int), np.zeros(10, bool), 4)
+
+    def slowly(tensors, file):
+        monitor.record_checks(np.zeros(500, int), np.ones(500, bool), 4)
+        save_file(tensors, file)
+
+    monkeypatch.setattr(policy_files, "save_file", slowly)
+    fast.save_pretrained(tmp_path)
+    assert fast.policy.step < 4
+    loaded = EarlyExitTextClassificationModel.from_pretrained(tmp_path)
+    state = loaded._monitor.state()
+    assert (loaded.policy.step, state["step"], state["rows"][0], state["wrong"][0]) == (4, 4, 10, 0)
 
 
 def test_a_monitor_of_a_policy_that_has_no_exits_left_is_not_saved(tmp_path, tiny_bert):
