@@ -42,8 +42,9 @@ def read_certificate(out: Path) -> RowsCertificate:
 class CertifiedFile:
     """The rows of a file as they were before the first was labelled, and the promise about them.
 
-    What is drawn depends on their number and the wish alone, and the answers on nothing but the rows: a run that goes
-    on where another was interrupted draws the same rows, runs them anew, and comes to the same policy.
+    What is drawn depends on their number, the wish and what is known of the policies, which the record names, and the
+    answers on nothing but the rows: a run that goes on where another was interrupted draws the same rows, runs them
+    anew, and comes to the same policy.
 
     Args:
         comparison: of the policies with the given model, see `comparison_of`.

@@ -149,7 +149,7 @@ def describe_run(
             "thresholds": thresholds,
         }
         about |= {f"tier {number} {name}": value for name, value in known.items()}
-    return about
+    return {**about, "certificate": _certificate_fingerprint(model)}
 
 
 def describe_image_run(model: EarlyExitClassifier, image_processor: Any) -> dict[str, Any]:
@@ -179,6 +179,13 @@ def _by_part(model: EarlyExitClassifier, identity: Mapping[str, Any]) -> dict[st
         for key, part in value.items()
     }
     return {name: value for name, value in about.items() if not isinstance(value, Mapping)} | parts
+
+
+def _certificate_fingerprint(cascade: Cascade) -> str | None:
+    """Sha256 of the certificate about a cascade's ways out, by which rows are drawn to be certified; None: of none."""
+    if cascade.certificate is None or not cascade.is_certified:
+        return None
+    return hashlib.sha256(json.dumps(asdict(cascade.certificate), sort_keys=True).encode()).hexdigest()
 
 
 def _policy_fingerprint(policy: Policy) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from path_samples import CLASSES, with_path
 
 from moco_rt import Cascade, EarlyExitTextClassificationModel
+from moco_rt.certification.certificate import Certificate
 from moco_rt.certification.these_rows import RowsWish
 from moco_rt.inputs import prefetch
 from moco_rt.serving.certified_file import read_certificate
@@ -279,6 +281,28 @@ def test_a_broken_line_is_refused_before_anything_is_labelled(run, source, out, 
     with one_line_error(ValueError, f"{source}:{ROWS + 1} must be a JSON object"):
         run(source, out)
     assert not out.exists()
+
+
+def test_a_cascade_with_another_certificate_goes_on_with_no_earlier_run(
+    tiny_bert, word_tokenizer, source, out, one_line_error
+):
+    """It would draw other rows, and might come to other answers for those that are left."""
+    tiers = [(tiny_bert(1, labels=CLASSES), word_tokenizer), (tiny_bert(2, labels=CLASSES), word_tokenizer)]
+    cascade = Cascade(tiers, thresholds=[0.34])
+    known = Certificate(0.5, 0.05, 2000, 100, seconds_full=1.0, seconds=0.5, exits=())
+    cascade.certificate = known
+    predict_file(cascade, None, source, out, wish=RowsWish(0.2))
+    before = everything(out)
+    for certificate in (replace(known, disagreements=300), None):
+        cascade.certificate = certificate
+        with one_line_error(ValueError, "made with another certificate"):
+            predict_file(cascade, None, source, out, wish=RowsWish(0.2))
+    cascade.certificate = known
+    assert predict_file(cascade, None, source, out, wish=RowsWish(0.2)) == (ROWS, ROWS)
+    assert everything(out) == before
+    cascade.tiers[0].thresholds.fill_(0.5)
+    with one_line_error(ValueError, "made with another tier 0 thresholds"):
+        predict_file(cascade, None, source, out, wish=RowsWish(0.2))
 
 
 def test_a_cascade_s_files_are_certified_too(tiny_bert, fast, word_tokenizer, source, out, texts, monkeypatch):
