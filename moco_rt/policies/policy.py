@@ -104,11 +104,14 @@ class PolicyState:
         closed: places in `exits` by which no row leaves any more.
         step: index on the certified path of the policy that these exits are; None: there is no path, or exits were
             added by hand since.
+        origin: index on it of the policy that the first of these exits are, though others may stand behind them; None:
+            there is no path.
     """
 
     exits: tuple[Exit, ...] = ()
     closed: frozenset[int] = frozenset()
     step: int | None = None
+    origin: int | None = None
 
     def at(self, site: str) -> list[tuple[int, Exit]]:
         """The open exits of a site with their places in `exits`, in their order: the first that fires wins."""
@@ -200,7 +203,7 @@ class Policy:
             raise ValueError(f"step must be one of {', '.join(map(str, possible))} (got {step})")
         exits = self.path.exits(step)
         with _CHANGING:
-            self.state = PolicyState(exits, step=step)
+            self.state = PolicyState(exits, step=step, origin=step)
 
     def safer_step(self) -> int | None:
         """Return the step to go back to where the one in use errs too often; None: there is no safer one.
@@ -251,13 +254,12 @@ class Policy:
         if not isinstance(exit.condition, BagOfTokens):
             self._check_feature(exit)
         with _CHANGING:
-            self.state = PolicyState((*self.state.exits, exit), self.state.closed)
+            self.state = replace(self.state, exits=(*self.state.exits, exit), step=None)
 
     def close(self, places: Iterable[int]) -> None:
         """Let no row leave any more by the exits at these places in `exits`."""
         with _CHANGING:
-            state = self.state
-            self.state = PolicyState(state.exits, state.closed | frozenset(places), state.step)
+            self.state = replace(self.state, closed=self.state.closed | frozenset(places))
 
     def at(self, site: str) -> list[tuple[int, Exit]]:
         """Return what `PolicyState.at` returns of the exits as they are now."""

@@ -62,6 +62,7 @@ def save_policy(policy: Policy, directory: str | Path) -> None:
         "exits": exits,
         "closed": sorted(policy.closed),
         "step": policy.step,
+        "origin": policy.state.origin,
         "certificate": None if policy.certificate is None else asdict(policy.certificate),
         "certified": policy.is_certified,
         "path": None if policy.path is None else _describe_path(policy.path, tensors),
@@ -104,7 +105,9 @@ def load_policy(json_file: str | Path, tensors_file: str | Path, expected: Polic
         policy.certificate = certificate
     policy.close(closed)
     with whole(json_file):
-        policy.state = replace(policy.state, step=_step(text.get("step"), policy))
+        step = _step(text.get("step"), policy)
+        origin = step if step is not None else _step(text.get("origin"), policy, first=True)
+        policy.state = replace(policy.state, step=step, origin=origin)
     policy.made_for = made_for
     return policy
 
@@ -156,15 +159,17 @@ def _describe_path(path: CertifiedPath, tensors: dict[str, NDArray[Any]]) -> dic
     }
 
 
-def _step(step: Any, policy: Policy) -> int | None:
-    """Check a step against the exits and the path; version 2 had steps of a path that is left behind."""
+def _step(step: Any, policy: Policy, first: bool = False) -> int | None:
+    """Check a step against the exits, or the first of them, and the path; version 2 had one that is left behind."""
     if not (step is None or type(step) is int):
         raise TypeError("a step that is no integer")
     if policy.path is None or step is None:
         return step
-    if step not in policy.path.possible_steps() or not _same_exits(policy.path.exits(step), policy.exits):
-        raise TypeError("a step that the path does not have, or other exits than its")
-    return step
+    if step in policy.path.possible_steps():
+        expected = policy.path.exits(step)
+        if _same_exits(expected, policy.exits[: len(expected)] if first else policy.exits):
+            return step
+    raise TypeError("a step that the path does not have, or other exits than its")
 
 
 def _same_exits(some: Sequence[Exit], others: Sequence[Exit]) -> bool:

@@ -65,13 +65,13 @@ def promised_error_rates(policy: Policy) -> list[float]:
 def _counts(policy: Policy, state: PolicyState, certificate: Certificate) -> list[tuple[int, int]]:
     """Return by exit how many calibration rows left, and how many wrongly, under the step in use where that is known.
 
-    Files of earlier versions know it of the chosen step alone.
+    Files of earlier versions know it of the chosen step alone. Of exits that were added by hand nothing was counted.
     """
     path = policy.path
-    of_step = None if path is None or state.step is None else path.counts(state.step)
-    if of_step is not None:
-        return of_step
+    of_step = None if path is None or state.origin is None else path.counts(state.origin)
     counts = [(0, 0)] * len(state.exits)
+    if of_step is not None:
+        return [*of_step, *counts[len(of_step) :]]
     for place in certified_places(state.exits, policy.is_certified):
         counted = [count for count in certificate.exits if count.site == state.exits[place].site]
         counts[place] = sum(count.fired for count in counted), sum(count.wrong for count in counted)

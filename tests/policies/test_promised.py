@@ -131,7 +131,24 @@ def test_a_rule_added_by_hand_is_held_to_its_own_bound_where_a_certified_exit_st
     sites = [exit.site for exit in fast.policy.exits]
     rates = promised_error_rates(fast.policy)
     assert rates[-1] == pytest.approx(0.07)
-    assert rates[sites.index("embeddings")] == upper_bound(40, 400, 1 - DELTA / len(sites))
+    fired, wrong = fast.policy.path.counts(3)[0]
+    assert rates[sites.index("embeddings")] == upper_bound(wrong, fired, 1 - DELTA / len(sites))
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_exits_of_another_step_than_the_chosen_one_are_held_to_its_counts_where_a_rule_was_added(fast, saved, tmp_path):
+    fast.policy.take_step(2)
+    counts = fast.policy.path.counts(2)
+    fast.add_rule(always_first(), 0, SITE)
+    fast.policy.close([len(counts)])
+    policy = fast.policy
+    if saved:
+        save_policy(policy, tmp_path)
+        policy = load_policy(tmp_path / JSON, tmp_path / TENSORS, policy.without_exits())
+    each = 1 - DELTA / (len(counts) + 1)
+    expected = [upper_bound(wrong, fired, each) for fired, wrong in counts]
+    assert promised_error_rates(policy) == pytest.approx([*expected, 0.07])
+    assert (policy.step, policy.is_certified, policy.closed) == (None, False, {len(counts)})
 
 
 # The evidence
