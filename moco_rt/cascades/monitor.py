@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from moco_rt.architectures import SINGLE_LABEL
 from moco_rt.cascades.tier import Tier, TierOutput
 from moco_rt.certification.certificate import Certificate
 from moco_rt.policies.monitor import Alarm, WithLock, check_rates, drawing_by
@@ -127,8 +128,8 @@ class CascadeMonitor(WithLock):
             places = places[self._random.random(len(places)) < self.rate]
         if len(places) == 0:
             return
-        full = run_full(places).float().cpu().argmax(dim=1).numpy()
-        wrong = answers.logits[torch.from_numpy(places)].argmax(dim=1).numpy() != full
+        full, ours = run_full(places), answers.logits[torch.from_numpy(places)]
+        wrong = ~SINGLE_LABEL.same(full.float().cpu().numpy(), ours.float().cpu().numpy())
         for way in np.unique(way_of_row[places]).tolist():
             of_way = wrong[way_of_row[places] == way]
             if ways is self.ways:  # else the cascade has been certified again meanwhile

@@ -42,6 +42,7 @@ class ExitScores:
         score: NDArray[np.float32],
         given: NDArray[np.int64],
         full: NDArray[np.int64] | None = None,
+        nan: NDArray[np.bool_] | None = None,
     ) -> ExitScores:
         """Build the scores of exits that settle one label of many.
 
@@ -50,9 +51,14 @@ class ExitScores:
             score: (E, n).
             given: (n,) labels of the given model.
             full: (n,) labels of the model that runs, to its end; None: those of the given model.
+            nan: (2, n) where logits of the given model, and of the one that runs, are NaN: labels are no answers there.
         """
         labels = np.vstack([predicted, given if full is None else full])
-        return cls(predicted, score, labels != given, labels, given)
+        wrong = labels != given
+        if nan is not None:
+            wrong[:-1] |= nan[0]
+            wrong[-1] |= nan[0] != nan[1]
+        return cls(predicted, score, wrong, labels, given)
 
     @classmethod
     def of_answers(cls, score: NDArray[np.float32], wrong: NDArray[np.bool_]) -> ExitScores:

@@ -168,7 +168,8 @@ def compare_answers(
             wrong.append(~task.same(given, logits.to(dtype).float().numpy()))
     both = np.concatenate(scores)
     if task.has_labels:
-        return ExitScores.of_labels(both[:, 1].astype(np.int64), both[:, 0], task.labels(given), task.labels(full))
+        predicted, nan = both[:, 1].astype(np.int64), np.array([np.isnan(each).any(axis=1) for each in (given, full)])
+        return ExitScores.of_labels(predicted, both[:, 0], task.labels(given), task.labels(full), nan)
     return ExitScores.of_answers(both[:, 0], np.array([*wrong, ~task.same(given, full)]))
 
 

@@ -137,7 +137,8 @@ def _ways(studied: Sequence[_Studied]) -> list[WayOut]:
 def _joined(tiers: Sequence[_Scored], truth: _Scored) -> ScoredRows:
     """Return the rows of one job scored by all ways out; truth: the last tier as it was given, whose end counts."""
     score, predicted = (np.concatenate([getattr(tier, name) for tier in tiers]) for name in ("score", "predicted"))
-    scores = ExitScores.of_labels(predicted[:-1], score[:-1], truth.predicted[-1], predicted[-1])
+    nan = np.isnan([truth.score[-1], score[-1]])
+    scores = ExitScores.of_labels(predicted[:-1], score[:-1], truth.predicted[-1], predicted[-1], nan)
     return ScoredRows(scores, np.array([tier.lengths for tier in tiers]))
 
 

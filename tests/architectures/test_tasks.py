@@ -37,6 +37,13 @@ def test_a_set_of_labels_is_the_same_where_all_stay_on_their_side():
     assert MultiLabel().same(given, found).tolist() == [True, False, True, True]
 
 
+@pytest.mark.parametrize("task", [SINGLE_LABEL, MultiLabel(), Flags({"a": None, "b": 0.9}), Regression(9.0)], ids=repr)
+def test_nan_is_the_same_as_nan_alone(task):
+    given = numbers([NAN, NAN], [2, -5], [NAN, NAN])
+    found = numbers([2, -5], [NAN, NAN], [NAN, NAN])
+    assert task.same(given, found).tolist() == [False, False, True]
+
+
 def test_labels_have_thresholds_of_their_own():
     task = MultiLabel({"c": 0.9, "a": 0.2}).for_model(MULTI)
     assert task == MultiLabel({"a": 0.2, "b": 0.5, "c": 0.9})

@@ -57,6 +57,13 @@ def test_a_score_that_is_no_number_never_leaves():
     assert said.exit_of_row(thresholds([-INF, -INF], [-INF, -INF])).tolist() == [2, 1]
 
 
+def test_no_exit_is_right_where_the_given_model_says_nan_and_an_end_is_where_it_does_too():
+    nan = np.array([[True, True, False, False], [True, False, True, False]])
+    zeros = np.zeros(4, np.int64)
+    said = ExitScores.of_labels(zeros[None], np.ones((1, 4), np.float32), zeros, zeros, nan)
+    assert said.wrong.tolist() == [[True, True, False, False], [False, True, True, False]]
+
+
 PREDICTED = [[0, 0, 0, 1], [0, 1, 0, 1], [0, 1, 1, 0], [0, 1, 0, 0]]  # by site, of four rows
 
 

@@ -63,6 +63,12 @@ class Task(ABC):
         return {"name": self.name, **vars(self)} if vars(self) else self.name
 
 
+def same_nan(given: NDArray[np.floating], logits: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Return where the logits of two models, (n, C) each, are NaN in the same places: NaN is nobody's answer."""
+    same: NDArray[np.bool_] = (np.isnan(given) == np.isnan(logits)).all(axis=1)
+    return same
+
+
 def check_thresholds(values: Any) -> None:
     """Raise ValueError unless all thresholds of classes are numbers inside (0, 1)."""
     for value in values:

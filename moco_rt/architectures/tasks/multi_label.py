@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from moco_rt.architectures.tasks.base import Task, check_thresholds, names_of_classes
+from moco_rt.architectures.tasks.base import Task, check_thresholds, names_of_classes, same_nan
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class MultiLabel(Task):
         return MultiLabel({name: threshold.get(name, 0.5) for name in names_of_classes(config, threshold)})
 
     def same(self, given: NDArray[np.floating], logits: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """Return where each label holds in both or in neither."""
-        same: NDArray[np.bool_] = (self._holds(given) == self._holds(logits)).all(axis=1)
+        """Return where each label holds in both or in neither; NaN must be so in both."""
+        same: NDArray[np.bool_] = (self._holds(given) == self._holds(logits)).all(axis=1) & same_nan(given, logits)
         return same
 
     def _holds(self, logits: NDArray[np.floating]) -> NDArray[np.bool_]:

@@ -14,7 +14,7 @@ from scipy.special import logsumexp
 from scipy.special import softmax as softmax_of
 from torch import Tensor
 
-from moco_rt.architectures.tasks.base import Task, check_thresholds, names_of_classes
+from moco_rt.architectures.tasks.base import Task, check_thresholds, names_of_classes, same_nan
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class SingleLabel(Task):
         return Flags({name: threshold.get(name) for name in names_of_classes(config, threshold)})
 
     def same(self, given: NDArray[np.floating], logits: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """Return where the highest logits are of the same class."""
-        same: NDArray[np.bool_] = self.labels(given) == self.labels(logits)
+        """Return where the highest logits are of the same class; NaN must be so in both."""
+        same: NDArray[np.bool_] = (self.labels(given) == self.labels(logits)) & same_nan(given, logits)
         return same
 
     def stored(self) -> str:
@@ -98,8 +98,8 @@ class Flags(Task):
         return self
 
     def same(self, given: NDArray[np.floating], logits: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """Return where each class that is compared is flagged in both or in neither."""
-        same: NDArray[np.bool_] = (self.flagged(given) == self.flagged(logits)).all(axis=1)
+        """Return where each class that is compared is flagged in both or in neither; NaN must be so in both."""
+        same: NDArray[np.bool_] = (self.flagged(given) == self.flagged(logits)).all(axis=1) & same_nan(given, logits)
         return same
 
     def flagged(self, logits: NDArray[np.floating]) -> NDArray[np.bool_]:
