@@ -46,7 +46,7 @@ def benchmark(
     Args:
         name: a classifier's folder, or its name on the hub; or what `accelerate` wrote, whose policy is then taken.
         texts: texts or pairs: thousands, not those that the model was fine-tuned on. Where the model has no policy, one
-            is found on 70% of them, and the others are measured.
+            is found on 70% of them, and the others are measured; none where the model runs as a whole, without exits.
         threads: of each engine.
         agreement: that the policy promises.
         max_length: in tokens; None: what model and tokenizer allow.
@@ -73,16 +73,25 @@ def benchmark(
     find, rest = ([texts[place] for place in places] for places in (order[:cut], order[cut:]))
     with tempfile.TemporaryDirectory(prefix="moco_rt-bench-") as made:
         folder = Path(made)
-        ready = Path(name)
-        if not (ready / "policy.json").exists():
+        policy: Path | None = Path(name)
+        if (Path(name) / "policy.json").exists():
+            fast = EarlyExitTextClassificationModel.from_pretrained(name)
+            check_single_label(fast.config)
+        else:
             model, tokenizer = load_classifier(name)
             check_single_label(model.config)
-            say(f"accelerate: finds a policy on {len(find):,} texts")
-            accelerate(
-                model, find, tokenizer=tokenizer, agreement=agreement, max_length=max_length, seed=seed
-            ).save_pretrained(ready := folder / "fast")
-        fast = EarlyExitTextClassificationModel.from_pretrained(ready)
-        check_single_label(fast.config)
+            fast = EarlyExitTextClassificationModel(model)
+            fast.tokenizer = tokenizer
+            if fast.backend == "whole":
+                policy = None
+                say(f"no engine with exits: {type(model).__name__} runs as a whole")
+            else:
+                say(f"accelerate: finds a policy on {len(find):,} texts")
+                policy = folder / "fast"
+                accelerate(
+                    fast, find, tokenizer=tokenizer, agreement=agreement, max_length=max_length, seed=seed
+                ).save_pretrained(policy)
+                fast = EarlyExitTextClassificationModel.from_pretrained(policy)
         given = folder / "given"
         fast.given.model.save_pretrained(given)
         fast.tokenizer.save_pretrained(given)
@@ -91,13 +100,15 @@ def benchmark(
         calibration = _batches(fast.tokenizer, find[:_CALIBRATION_ROWS], longest)
         del fast
         engines, missing = contestants()
-        task = Task(given, rest[:_MOST_ROWS], longest, threads, folder, calibration, ready)
+        if policy is not None:
+            engines = [*engines, WITH_EXITS]
+        task = Task(given, rest[:_MOST_ROWS], longest, threads, folder, calibration, policy)
         trial = baseline_seconds(task, _TRIAL_ROWS) / min(_TRIAL_ROWS, len(task.texts))
-        rows = _rows_within(60 * minutes, trial, len(task.texts), len(engines) + 1)
-        estimate = (rows * trial * TURNS + _OVERHEAD) * (len(engines) + 1) / 60
-        say(f"measures {len(engines) + 1} engines on {rows:,} texts, {TURNS} turns: at most {estimate:.0f} minutes")
-        task = Task(given, task.texts[:rows], longest, threads, folder, calibration, ready)
-        figures = measure(task, [*engines, WITH_EXITS], TURNS, say)
+        rows = _rows_within(60 * minutes, trial, len(task.texts), len(engines))
+        estimate = (rows * trial * TURNS + _OVERHEAD) * len(engines) / 60
+        say(f"measures {len(engines)} engines on {rows:,} texts, {TURNS} turns: at most {estimate:.0f} minutes")
+        task = Task(given, task.texts[:rows], longest, threads, folder, calibration, policy)
+        figures = measure(task, engines, TURNS, say)
     if figures[BASELINE].failed is not None:
         raise WorkerFailedError(f"{BASELINE}: {figures[BASELINE].failed}")
     return Result(figures, rows, threads, price, missing, promise)

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, FNetConfig, FNetForSequenceClassification
 
 from moco_rt import cli
 from moco_rt.benchmark import contestants as contestants_module
@@ -70,6 +70,28 @@ def test_every_engine_has_figures_on_texts_that_found_no_policy(folder, texts, t
     assert (asked[0][1]["threads"], asked[0][1]["agreement"]) == (3, 0.9)
     assert capsys.readouterr().out.startswith("engine ")
     assert (tmp_path / "result.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_model_that_runs_whole_is_measured_without_exits(word_tokenizer, tmp_path, monkeypatch):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 32, "max_position_embeddings": 32}
+    FNetForSequenceClassification(FNetConfig(vocab_size=len(word_tokenizer), **sizes)).save_pretrained(tmp_path)
+    word_tokenizer.save_pretrained(tmp_path)
+    asked = []
+
+    def measured(task, engines, turns, _):
+        asked.append((task.policy, engines))
+        return {engine: Figures([1.0] * turns, [1.0], np.zeros(len(task.texts), int)) for engine in engines}
+
+    monkeypatch.setattr(run_module, "accelerate", None)  # nobody asks
+    monkeypatch.setattr(run_module, "contestants", lambda: (["hf.fp32", "moco_rt.fp32"], {}))
+    monkeypatch.setattr(run_module, "baseline_seconds", lambda *_: 0.01)
+    monkeypatch.setattr(run_module, "measure", measured)
+    said = []
+    result = benchmark(str(tmp_path), ["a film"] * 20, threads=1, say=said.append)
+    assert asked == [(None, ["hf.fp32", "moco_rt.fp32"])]
+    assert said[0] == "no engine with exits: FNetForSequenceClassification runs as a whole"
+    assert said[1].startswith("measures 2 engines on 6 texts")
+    assert "with exits" not in result.table()
 
 
 def test_what_cannot_be_measured_is_refused_first(folder, one_line_error):
