@@ -47,7 +47,7 @@ class Alarm:
         wrong: those of them whose answer is not that of the model as it was given.
         level: the promised share of wrong rows, or queries.
         step: index on the certified path of the policy that is in use from now on. None: the exit or way out was
-            closed; of a reranker nothing is closed, and all candidates run to the end.
+            closed; of a reranker nothing is closed, and the model as it was given ranks.
     """
 
     exit: int

@@ -49,8 +49,8 @@ _log = logging.getLogger(__name__)
 class RankingMonitor(WithLock):
     """The evidence against a reranker's policy; threads may share it.
 
-    The unit is the query. Which of its exits lost a candidate cannot be told of a set of first ones: too much evidence
-    ends them all.
+    The unit is the query. Which of its exits lost a candidate, or whether the numeric form did, cannot be told of a set
+    of first ones: too much evidence ends them all, and the model as it was given ranks.
 
     Args:
         certificate: the promise.
@@ -61,7 +61,7 @@ class RankingMonitor(WithLock):
 
     Attributes:
         process: the evidence; its rows are queries.
-        alarmed: whether there was too much of it: no candidate may leave any more.
+        alarmed: whether there was too much of it: the model as it was given ranks, and no candidate leaves.
 
     Raises:
         ValueError: rate or delta is out of range, or there is no certificate.
@@ -100,7 +100,8 @@ class RankingMonitor(WithLock):
             self.alarmed = True
             alarm = Alarm(0, "all sites", self.process.rows, self.process.wrong, self.process.level)
         _log.warning(
-            "the first candidates differ more often than promised (%d of %d queries): all run to the end from now on",
+            "the first candidates differ more often than promised (%d of %d queries): the model as it was given "
+            "ranks from now on",
             alarm.wrong,
             alarm.rows,
         )

@@ -115,20 +115,33 @@ class EarlyExitReranker(EarlyExitTextClassificationModel):
     def rank_candidates(self, candidates: Candidates) -> Ranked:
         """Score the candidates of a query, those leaving early that cannot be among its first ones."""
         policy, monitor = self.ranking, self.watched_by
-        encode = self.encoder(self.prepared_for.get("max_length"))
         if policy is None:
-            return _TO_THE_END.run(self, encode, candidates)
+            return self.rank_to_the_end(candidates)
         if self.reads_scores and candidates.retrieved is None:
             raise ValueError("scores must be given: the policy was found with those of the search (got None)")
         if not self.reads_scores:
             candidates = Candidates(candidates.query, candidates.documents)
         if monitor is not None and monitor.alarmed:
-            return policy.nobody_leaves.run(self, encode, candidates)
+            return self.rank_to_the_end(candidates)
+        encode = self.encoder(self.prepared_for.get("max_length"))
         found = policy.elimination.run(self, encode, candidates)
         if monitor is not None and monitor.draws():
             given = _TO_THE_END.run(self.given, encode, candidates)
             monitor.record(int(found.differs(given.scores, policy.keep_top)))
         return found
+
+    def rank_to_the_end(self, candidates: Candidates) -> Ranked:
+        """Score the candidates of a query, none of which leaves; after an alarm by the model as it was given."""
+        ended = self.watched_by is not None and self.watched_by.alarmed
+        model = self.given if ended and not self.runs_as_given else self  # its numeric form may be what errs
+        run = _TO_THE_END if self.ranking is None else self.ranking.nobody_leaves
+        return run.run(model, self.encoder(self.prepared_for.get("max_length")), candidates)
+
+    @property
+    def is_certified(self) -> bool:
+        """True where a certificate is about what runs: not after an alarm of its monitor."""
+        promised = self.ranking is not None and self.ranking.certificate is not None
+        return promised and not (self.watched_by is not None and self.watched_by.alarmed)
 
     def monitor(  # type: ignore[override]  # its unit is the query
         self,
@@ -138,7 +151,7 @@ class EarlyExitReranker(EarlyExitTextClassificationModel):
         delta: float | None = None,
         seed: int | None = None,
     ) -> RankingMonitor:
-        """From now on, rank a random share of the queries by the given model too; where they err all run to the end.
+        """From now on, rank a random share of the queries by the given model too; where they err it ranks them all.
 
         For what it takes see `RankingMonitor`, which it returns: `process` holds the evidence; saved with the model.
         It goes on from what a monitor before it, such as one that was loaded, has seen: an alarm stays raised.
@@ -171,7 +184,7 @@ class EarlyExitReranker(EarlyExitTextClassificationModel):
             return "no certificate"
         table = self.ranking.certificate.table()
         if self.watched_by is not None and self.watched_by.alarmed:
-            return f"since the monitor's alarm all candidates run to the end, in the time that takes; before:\n{table}"
+            return f"since the monitor's alarm the model as it was given ranks, and nobody leaves; before:\n{table}"
         return table
 
     def _save_preparation(self, directory: Path) -> None:

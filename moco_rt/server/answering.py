@@ -105,10 +105,10 @@ class Served:
 
     @property
     def is_certified(self) -> bool:
-        """True where a certificate is about the exits in use, whatever it promises."""
-        if isinstance(self.model, EarlyExitReranker):
-            return self.model.ranking is not None and self.model.ranking.certificate is not None
-        return self.model.is_certified if isinstance(self.model, Cascade) else self.model.policy.is_certified
+        """True where a certificate is about the exits in use, and texts as they are cut here, whatever it promises."""
+        if isinstance(self.model, Cascade | EarlyExitReranker):
+            return self.model.is_certified
+        return self.model.policy.is_certified and self.max_length == longest_of(self.model, None, None)
 
     @property
     def evidence(self) -> Sequence[EProcess]:
@@ -180,7 +180,7 @@ class Served:
         model = self.model
         assert isinstance(model, EarlyExitReranker)
         if candidates.retrieved is None and model.reads_scores:
-            return _rank_in_full(model, candidates)
+            return model.in_order(model.rank_to_the_end(candidates))
         scores = None if candidates.retrieved is None else candidates.retrieved.tolist()
         return model.rank(candidates.query, candidates.documents, scores=scores)
 
@@ -248,13 +248,6 @@ def _answer_with_logits(model: Answering, max_length: int | None) -> Callable[[S
         return replace(found, scores=torch.cat(parts)[torch.from_numpy(np.argsort(order))])
 
     return answer
-
-
-def _rank_in_full(model: EarlyExitReranker, candidates: Candidates) -> list[dict[str, Any]]:
-    """Rank as `EarlyExitReranker.rank` does where no candidate leaves."""
-    assert model.ranking is not None
-    encode = model.encoder(model.ranking.made_for.get("max_length"))
-    return model.in_order(model.ranking.nobody_leaves.run(model, encode, candidates))
 
 
 @contextlib.contextmanager

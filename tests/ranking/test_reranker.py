@@ -183,8 +183,9 @@ def test_too_much_evidence_lets_nobody_leave(make, tmp_path):
     assert {row["exit"] for row in rows} == {None}
     assert rows == make().rank("good film", make_documents(12))
     table = model.ranking.certificate.table()
-    ended = f"since the monitor's alarm all candidates run to the end, in the time that takes; before:\n{table}"
+    ended = f"since the monitor's alarm the model as it was given ranks, and nobody leaves; before:\n{table}"
     assert model.report() == ended
+    assert not model.is_certified
     model.save_pretrained(tmp_path)
     loaded = EarlyExitReranker.from_pretrained(tmp_path)
     assert loaded.watched_by.state() == model.watched_by.state()
@@ -192,8 +193,24 @@ def test_too_much_evidence_lets_nobody_leave(make, tmp_path):
     assert loaded.report() == ended
     loaded.watched_by = None
     assert loaded.report() == table
+    assert loaded.is_certified
     loaded.save_pretrained(tmp_path)
     assert EarlyExitReranker.from_pretrained(tmp_path).watched_by is None
+
+
+def test_after_an_alarm_the_model_as_it_was_given_ranks_whose_form_cannot_err(make, tiny_bert):
+    """Not the exits but the numeric form may be what errs: to let nobody leave would not end it."""
+    given, fast = make(), EarlyExitReranker(tiny_bert(3, labels=1, seed=5))
+    fast.tokenizer = given.tokenizer
+    fast.take_given(given)
+    fast.ranking = promised(margin=1e3, wrong=0)
+    fast.monitor(rate=1.0)
+    documents = make_documents(12)
+    assert fast.is_certified
+    assert fast.rank("good film", documents) != given.rank("good film", documents)
+    fast.watched_by.record(50, 50)
+    assert fast.rank("good film", documents) == given.rank("good film", documents)
+    assert not fast.is_certified
 
 
 def test_a_new_monitor_goes_on_from_the_one_before_and_an_alarm_stays_raised(make, tmp_path):

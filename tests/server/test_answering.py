@@ -59,6 +59,14 @@ def test_scores_of_a_search_reach_the_policy_that_reads_them(serve, early_rerank
     assert said_of(found) == [(row["corpus_id"], row["score"]) for row in expected]
 
 
+def test_after_an_alarm_nothing_claims_the_certificate(early_reranker):
+    model = EarlyExitReranker.from_pretrained(early_reranker())
+    served, monitor = Served(model), model.monitor(rate=1.0)
+    assert served.is_certified
+    monitor.record(50, 50)
+    assert not served.is_certified
+
+
 def test_without_them_a_query_runs_to_the_end(serve, early_reranker):
     """Texts are cut to what the policy was found with all the same."""
     folder = early_reranker(features=4)

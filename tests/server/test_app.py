@@ -261,6 +261,16 @@ def test_info_says_whether_the_exits_in_use_are_certified(serve, folder, tmp_pat
     assert serve(tmp_path).get("/info").json()["certified"] == certified
 
 
+@pytest.mark.parametrize(("max_length", "certified"), [(None, True), (16, True), (20, False)])
+def test_info_says_that_texts_which_are_cut_elsewhere_are_not_certified(serve, folder, tmp_path, max_length, certified):
+    fast = EarlyExitTextClassificationModel.from_pretrained(folder)
+    fast.policy.certificate = Certificate(0.1, 0.05, 1000, 2, 1.0, 0.6, ())
+    fast.policy.made_for["max_length"] = 16
+    fast.save_pretrained(tmp_path)
+    info = serve(tmp_path, max_length=max_length).get("/info").json()
+    assert (info["certified"], info["max_input_length"]) == (certified, max_length or 16)
+
+
 def test_many_clients_at_once_get_the_answers_they_would_get_alone(serve, folder, model):
     client = serve(folder)
     texts = [" ".join(np.random.default_rng(i).choice(["a", "good", "film", "bad", "not"], 12)) for i in range(200)]
