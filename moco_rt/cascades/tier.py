@@ -113,9 +113,15 @@ class Tier:
         )
 
     def encode(self, texts: Sequence[TextInput]) -> Sequence[Any]:
-        """Return texts in the form that `answer` takes: tokenised; for a function the texts themselves."""
+        """Return texts in the form that `answer` takes: tokenised; for a function the texts themselves.
+
+        Raises:
+            ValueError: the tokenizer has been changed, and is not the one that the model's policy was found with; or
+                see `inputs.tokenization.encode`.
+        """
         if self.tokenizer is None:
             return list(texts)
+        check_tokenizer(self.model.policy.made_for, self.tokenizer)
         return encode(self.tokenizer, texts, self.max_length)
 
     def batches(self, rows: Sequence[Any]) -> Iterator[list[int]]:

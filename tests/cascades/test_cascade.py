@@ -516,6 +516,20 @@ def test_tiers_of_a_certified_cascade_keep_their_dtype(certified, one_line_error
     assert {tier.model.model.dtype for tier in certified.tiers} == {torch.float32}
 
 
+def test_a_certified_cascade_refuses_a_tokenizer_that_was_changed(certified, tmp_path):
+    certified.save_pretrained(tmp_path)
+    for cascade in (certified, Cascade.from_pretrained(tmp_path)):
+        tier = cascade.tiers[0]
+        cascade.tiers[0] = replace(tier, tokenizer=copy.deepcopy(tier.tokenizer))
+        for number in (1, 0):
+            cascade.tiers[number].tokenizer.truncation_side = "left"
+            with pytest.raises(
+                TierError, match=f"tier {number} failed: .*tokenizer must be the one that the policy was"
+            ):
+                cascade.predict(make_texts(50))
+        cascade.tiers[1].tokenizer.truncation_side = "right"
+
+
 def test_a_certified_cascade_with_other_weights_is_not_saved(certified, tmp_path, one_line_error):
     certified.save_pretrained(tmp_path)
     with torch.no_grad():
