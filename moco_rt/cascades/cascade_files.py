@@ -1,10 +1,12 @@
 """A cascade on disk: `cascade.json`, `cascade.safetensors` with the thresholds, and a folder for each tier.
 
-Version 2 holds a fingerprint of each tier, so that a tier that was replaced is refused; version 1 is still read.
+Version 2 holds a fingerprint of each tier, so that a tier that was replaced is refused, and one of its ways out: with
+others than were saved the cascade is not certified. Version 1 is still read.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -23,6 +25,8 @@ from moco_rt.inputs.tokenizer_identity import save_tokenizer, set_tokenizer, tok
 from moco_rt.policies.findings import SearchReport
 from moco_rt.policies.fingerprints import check_made_for, model_identity
 from moco_rt.policies.monitor import read_state
+from moco_rt.policies.policy_files import JSON as POLICY
+from moco_rt.policies.policy_files import TENSORS as POLICY_TENSORS
 from moco_rt.runtime.checkpoints import CASCADE, FINDINGS, MONITOR, replacing
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
 from moco_rt.storage import complete_replacing
@@ -57,10 +61,11 @@ def save(
     for number, tier in enumerate(tiers):
         if tier.tokenizer is None:
             raise ValueError(f"tier {number} must be a model to be saved (got a function)")
+    described = [_describe(tier) for tier in tiers]
     about = {
         "format": FORMAT,
         "version": VERSION,
-        "tiers": [_describe(tier) for tier in tiers],
+        "tiers": described,
         "certificate": None if certificate is None else asdict(certificate),
     }
     thresholds = {_name(number): tier.thresholds for number, tier in enumerate(tiers) if tier.thresholds is not None}
@@ -68,6 +73,7 @@ def save(
         for number, tier in enumerate(tiers):
             tier.model.save_pretrained(fresh / f"tier-{number}")
             save_tokenizer(tier.tokenizer, fresh / f"tier-{number}")
+            described[number]["ways_out"] = _ways_out_fingerprint(tier, fresh / f"tier-{number}")
         save_file(thresholds, fresh / TENSORS)
         if monitor is not None:
             (fresh / MONITOR).write_text(json.dumps(monitor.state()) + "\n", encoding="utf-8")
@@ -91,17 +97,19 @@ def load(directory: str | Path) -> tuple[list[Tier], Certificate | None, bool]:
     thresholds = read_tensors(directory / TENSORS)
     with whole(directory / CASCADE):
         known, certificate = list(about["tiers"]), Certificate.of(about["certificate"])
-    tiers = []
+    tiers, same_ways_out = [], []
     for number, described in enumerate(known):
         levels = thresholds.get(_name(number))
         if levels is None and number < len(known) - 1:
             raise ValueError(f"{directory / TENSORS} must hold thresholds of tier {number} (they are missing)")
         tiers.append(_tier(directory, number, described, None if levels is None else torch.from_numpy(levels)))
+        now = _ways_out_fingerprint(tiers[-1], directory / f"tier-{number}")
+        same_ways_out.append(described.get("ways_out", now) == now)  # earlier files do not say
     certified = about.get("certified", seems_certified(tiers, certificate))
     with whole(directory / CASCADE):
         if not isinstance(certified, bool):
             raise TypeError("certified that is no boolean")
-    return tiers, certificate, certified
+    return tiers, certificate, certified and all(same_ways_out)
 
 
 def load_report(directory: str | Path) -> SearchReport | None:
@@ -158,3 +166,12 @@ def _tier(directory: Path, number: int, described: Mapping[str, Any], thresholds
         check_made_for(described.get("made_of", {}), now, f"tier {number} of {directory}")
     tier = Tier.of((model, tokenizer), max_length)
     return replace(tier, temperature=temperature, thresholds=thresholds, batch_tokens=batch_tokens)
+
+
+def _ways_out_fingerprint(tier: Tier, folder: Path) -> str:
+    """Return sha256 over the exits of a tier as they lie in its folder, its thresholds and its temperature."""
+    digest = hashlib.sha256(f"{tier.temperature!r}".encode())
+    digest.update(b"" if tier.thresholds is None else tier.thresholds.numpy().tobytes())
+    for file in (folder / POLICY, folder / POLICY_TENSORS):
+        digest.update(file.read_bytes() if file.exists() else b"")
+    return digest.hexdigest()

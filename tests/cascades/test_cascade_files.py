@@ -7,6 +7,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from tier_samples import assert_same_bits, count_words, make_texts
@@ -139,6 +140,43 @@ def test_a_tier_that_was_replaced_is_refused(make, tiny_bert, tmp_path, one_line
     EarlyExitTextClassificationModel(tiny_bert(2, seed=9)).save_pretrained(tmp_path / "tier-1")
     with one_line_error(ValueError, f"tier 1 of {tmp_path} was made for a model with another weights: "):
         Cascade.from_pretrained(tmp_path)
+
+
+def test_a_tier_with_other_ways_out_is_not_certified(make, tmp_path):
+    cascade = make([0.7, 0.8])
+    cascade.certificate = CERTIFICATE
+    cascade.save_pretrained(tmp_path)
+    first = EarlyExitTextClassificationModel.from_pretrained(tmp_path / "tier-0")
+    first.save_pretrained(tmp_path / "tier-0")
+    assert Cascade.from_pretrained(tmp_path).is_certified  # nothing has changed
+    first.add_rule(LinearCondition(np.zeros(32), 1.0, 0.0, 0.1), 1, "embeddings")
+    first.save_pretrained(tmp_path / "tier-0")
+    loaded = Cascade.from_pretrained(tmp_path)
+    assert loaded.certificate == CERTIFICATE
+    assert not loaded.is_certified
+    loaded.save_pretrained(tmp_path)
+    assert not Cascade.from_pretrained(tmp_path).is_certified
+
+
+def test_another_temperature_or_threshold_is_not_certified_and_earlier_files_are_taken_at_their_word(make, tmp_path):
+    cascade = make([0.7, 0.8])
+    cascade.certificate = CERTIFICATE
+    cascade.save_pretrained(tmp_path / "saved")
+
+    def changed(change):
+        shutil.copytree(tmp_path / "saved", tmp_path / "changed", dirs_exist_ok=True)
+        file = tmp_path / "changed" / "cascade.json"
+        about = json.loads(file.read_text(encoding="utf-8"))
+        for tier in about["tiers"]:
+            change(tier)
+        file.write_text(json.dumps(about), encoding="utf-8")
+        return Cascade.from_pretrained(tmp_path / "changed")
+
+    assert not changed(lambda tier: tier.update(temperature=2.0)).is_certified
+    assert changed(lambda tier: tier.pop("ways_out")).is_certified
+    make([0.6, 0.8]).save_pretrained(tmp_path / "other")
+    shutil.copy(tmp_path / "other" / "cascade.safetensors", tmp_path / "saved")
+    assert not Cascade.from_pretrained(tmp_path / "saved").is_certified
 
 
 def test_a_tokenizer_that_was_replaced_is_refused(make, word_tokenizer, tmp_path, one_line_error):
