@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import shutil
@@ -40,6 +41,12 @@ ENDINGS = {
     ".parquet": FileFormat.PARQUET,
     ".txt": FileFormat.TXT,
 }
+
+
+#: Bytes at the beginning of a file that show its encoding, and the marks of those that are not taken; that of UTF-32
+#: begins with one of UTF-16, or stands here.
+_START = 64
+_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 
 
 @dataclass(frozen=True)
@@ -129,9 +136,13 @@ def read_records(file: BinaryIO, kind: FileFormat, name: str, columns: Columns) 
 
 
 def _check_encoding(stream: io.BufferedReader, name: str) -> None:
-    """Skip a byte order mark; refuse other encodings, which the first bytes betray."""
-    encoding = json.detect_encoding(stream.peek(4)[:4])
-    if not encoding.startswith("utf-8"):
+    """Skip a byte order mark; refuse other encodings, which the first bytes betray.
+
+    Where no mark stands in front, zeros that are at most a quarter of the bytes are characters of a text in UTF-8.
+    """
+    start = stream.peek(_START)[:_START]
+    encoding = json.detect_encoding(start[:4])
+    if not encoding.startswith("utf-8") and (start.startswith(_MARKS) or 4 * start.count(0) > len(start)):
         raise ValueError(f"{name} must be text in utf-8 (got {encoding})")
     if encoding == "utf-8-sig":
         stream.read(3)
@@ -149,7 +160,10 @@ def _lines(stream: Iterable[bytes], name: str) -> Iterator[tuple[str, str, bool]
 
 
 def _text_records(stream: io.BufferedReader, name: str, _: Columns) -> Iterator[Record]:
-    return (Record({"text": line}, place, finished) for line, place, finished in _lines(stream, name))
+    for number, (line, place, finished) in enumerate(_lines(stream, name)):
+        if number == 0 and not finished and "\r" in line[:-1]:
+            raise ValueError(f"{name} must have a line feed behind each text (got carriage returns alone)")
+        yield Record({"text": line}, place, finished)
 
 
 def _json_lines(stream: io.BufferedReader, name: str, _: Columns) -> Iterator[Record]:
