@@ -29,8 +29,9 @@ def pack(model: Any) -> Any:
     It answers as the model does, to rounding, with zeros in place of the states of padding, and shares its modules
     with it; the kernels have a copy of the weights, and a new one after these were trained or loaded. Calls
     that the kernels do not cover (hidden states or attentions asked for, there or by the configuration, embeddings in
-    place of ids, positions of one's own, rows not padded on the right, training mode of any part of the encoder) go to
-    the model's own encoder.
+    place of ids, positions of one's own, masks or types of another shape than the ids, rows not padded on the right,
+    masks of other values than 0 and 1, training mode of any part of the encoder) go to the model's own encoder. The
+    kernels have no gradients: `backward` through them is refused, where weights of the encoder require any.
 
     Args:
         model: `...ForTokenClassification`, `...ForQuestionAnswering`, or what `AutoModel` loads, of a covered family of
@@ -85,7 +86,7 @@ class _PackedForward:
         self._shared = tuple(base.modules())[1:]
         # Before the weights are packed: what another thread changes meanwhile is seen, too.
         self._watch, self._places = Watch((base, *self._shared), base.config), WeightPlaces(base)
-        self._trained_since = False
+        self._weights, self._trained_since = tuple(base.parameters()), False
         adapter, around = _in_its_place(base)
         check_genuine(around)
         architecture = adapter(around)
@@ -109,13 +110,15 @@ class _PackedForward:
         parts = tuple(self._base.modules())[1:] if replaced else self._shared
         in_training = any(part.training for part in parts)
         self._trained_since |= in_training
-        by_itself = in_training or self._asks_for_more(others) or not _padded_on_the_right(attention_mask)
-        if input_ids is None or by_itself or not self._covers_now(replaced):
+        by_itself = in_training or self._asks_for_more(others)
+        plain = input_ids is not None and _is_plain(input_ids, attention_mask, token_type_ids)
+        if input_ids is None or by_itself or not plain or not self._covers_now(replaced):
             types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
             return self._base(input_ids, attention_mask=attention_mask, **types, **others)
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        output = self._output(self._hidden(input_ids, attention_mask, token_type_ids))
+        hidden = self._without_gradients(self._hidden(input_ids, attention_mask, token_type_ids))
+        output = self._output(hidden)
         as_tuple = self._settings(others, "return_dict")["return_dict"] is False
         return output.to_tuple() if as_tuple else output
 
@@ -161,6 +164,13 @@ class _PackedForward:
         pooled = None if self._base.pooler is None else self._pool(hidden)
         return BaseModelOutputWithPooling(last_hidden_state=hidden, pooler_output=pooled)
 
+    def _without_gradients(self, hidden: Tensor) -> Tensor:
+        """Return hidden states that refuse `backward`, where that would have gone on to weights of the encoder."""
+        if not torch.is_grad_enabled():
+            return hidden
+        trained = next((weight for weight in self._weights if weight.requires_grad), None)
+        return hidden if trained is None else _WithoutGradients.apply(hidden, trained)  # type: ignore[no-untyped-call]
+
     @torch.no_grad()
     def _hidden(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """Hidden states (rows, S, D), zeros in the place of padding."""
@@ -174,13 +184,33 @@ class _PackedForward:
         return torch.nn.functional.pad(batch.pad(), (0, 0, 0, input_ids.shape[1] - batch.max_seqlen))
 
 
-def _padded_on_the_right(mask: Tensor | None) -> bool:
-    """Tell whether a mask of integers or bools says of every row that it begins with its real tokens."""
+class _WithoutGradients(torch.autograd.Function):
+    """Hands hidden states on as they are, and refuses gradients: those of the encoder would be left out, silently."""
+
+    @staticmethod
+    def forward(_: Any, hidden: Tensor, weight: Tensor) -> Tensor:  # noqa: ARG004
+        """Return the hidden states, which require gradients because the weight does."""
+        return hidden
+
+    @staticmethod
+    def backward(_: Any, *gradients: Any) -> Any:  # noqa: ARG004
+        """Refuse the gradients."""
+        raise RuntimeError(
+            "a packed encoder must be in training mode, or frozen by requires_grad_(False), where gradients are asked "
+            "for (got evaluation mode)"
+        )
+
+
+def _is_plain(ids: Tensor, mask: Tensor | None, types: Tensor | None) -> bool:
+    """Tell whether a mask says by 1 and 0 of every row that it begins with its real tokens, and shapes are the ids'."""
+    if ids.dim() != 2 or any(each is not None and each.shape != ids.shape for each in (mask, types)):
+        return False
     if mask is None:
         return True
-    if mask.dim() != 2 or mask.is_floating_point():
+    if mask.is_floating_point():
         return False
-    return bool(mask[:, 0].all()) and not bool((mask[:, 1:] > mask[:, :-1]).any())
+    falls = not bool((mask[:, 1:] > mask[:, :-1]).any())
+    return falls and bool((mask[:, 0] == 1).all()) and bool((mask[:, -1] >= 0).all())
 
 
 class _Headless(torch.nn.Module):

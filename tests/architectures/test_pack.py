@@ -155,6 +155,23 @@ def test_a_mask_of_floating_point_goes_to_the_model_itself(tiny_classifier):
     assert torch.equal(moco_rt.pack(model)(**inputs)[0], model(**inputs)[0])
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "special",
+    [
+        {"attention_mask": torch.ones(1, 5, dtype=torch.long)},
+        {"attention_mask": torch.full((3, 5), 2)},
+        {"token_type_ids": torch.ones(1, 5, dtype=torch.long)},
+    ],
+    ids=["mask of one row", "mask of 2", "types of one row"],
+)
+def test_what_transformers_takes_of_masks_and_types_goes_to_the_model_itself(tiny_classifier, kernel_calls, special):
+    model = tiny_classifier(BertModel, **SIZES)
+    inputs = make_inputs([5, 5, 5]) | special
+    assert torch.equal(moco_rt.pack(model)(**inputs)[0], model(**inputs)[0])
+    assert not kernel_calls
+
+
 @pytest.fixture
 def kernel_calls(monkeypatch):
     """A list that gets an entry for every call that the kernels answer."""
@@ -239,6 +256,17 @@ def test_the_model_stays_as_it_is_and_shares_its_modules(tiny_classifier):
     assert model.bert.forward.__func__ is forward
     assert packed.classifier is model.classifier
     assert packed.bert.embeddings is model.bert.embeddings
+
+
+def test_gradients_of_the_encoder_are_refused_in_evaluation_mode(tiny_classifier, one_line_error, kernel_calls):
+    packed = moco_rt.pack(tiny_classifier(BertForTokenClassification, **SIZES)).eval()
+    loss = packed(**make_inputs([5, 3])).logits.sum()
+    with one_line_error(RuntimeError, "must be in training mode, or frozen by requires_grad_(False), where gradients"):
+        loss.backward()
+    packed.bert.requires_grad_(False)
+    packed(**make_inputs([5, 3])).logits.sum().backward()
+    assert packed.classifier.weight.grad is not None
+    assert len(kernel_calls) == 2
 
 
 @torch.no_grad()
