@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -25,7 +26,9 @@ from torch import Tensor
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
+from moco_rt.architectures.registry import takes_images
 from moco_rt.storage import complete_replacing
+from moco_rt.storage.reasons import named_reason
 
 _CONFIG = "config.json"
 #: Files of weights, or an index of them: of those that are there transformers reads the first.
@@ -122,6 +125,23 @@ def load_model(source: str | Source, device_map: Any = None, *, images: bool = F
         if not any(_IMITATION in name for name in read["unexpected_keys"]):
             return model
         return _unwrapped(model, found, device_map)
+
+
+def built_as_loaded(model: Any) -> torch.nn.Module:
+    """Return the model that `load_model` would build for the weights of one that was saved, without weights.
+
+    Raises:
+        ValueError: none can be built from the configuration.
+    """
+    config = copy.deepcopy(model.config)
+    config.architectures = [type(model).__name__]  # as saving writes it
+    loader = AutoModelForImageClassification if takes_images(model) else AutoModelForSequenceClassification
+    try:
+        with torch.device("meta"):
+            built: torch.nn.Module = loader.from_config(config, trust_remote_code=False)
+    except Exception as error:  # of whatever kind its class raises
+        raise ValueError(f"model must be one that can be loaded again (got {named_reason(error)})") from error
+    return built
 
 
 def holds_images_model(source: Source) -> bool:

@@ -110,6 +110,11 @@ def architecture_of(model: Any) -> Architecture:
     return _adapter_of(type(model), _FAMILIES)(model)
 
 
+def is_covered(model: Any) -> bool:
+    """Tell whether a model's class is one of which `architecture_of` knows every part."""
+    return type(model) in _OURS or type(model).__name__ in _FAMILIES
+
+
 def covered_classes() -> list[str]:
     """Return the names of the classes that have exits, or run on the packed kernels."""
     return list(_FAMILIES)

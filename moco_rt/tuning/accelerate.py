@@ -19,6 +19,7 @@ from moco_rt.policies.policy import CertifiedPath
 from moco_rt.ranking.reranker import EarlyExitReranker
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.classifiers.image import EarlyExitImageClassificationModel
+from moco_rt.runtime.classifiers.saving import warn_where_it_cannot_be_saved
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
 from moco_rt.statistics.arguments import seed_of
 from moco_rt.studies.leaving import with_log_odds
@@ -185,6 +186,7 @@ def accelerate(
             f"variants must be empty with never_early: a smaller model gives all classes early (got {len(variants)})"
         )
     given = as_given(model, tokenizer, image_processor, columns, max_length, task)
+    warn_where_it_cannot_be_saved(given.model.model)
     task_of_model = given.model.policy.task
     if not task_of_model.has_labels and (promise != Confident.name or labels is not None):
         got = f"promise={promise!r}" if labels is None else "labels"

@@ -29,6 +29,7 @@ from moco_rt.runtime.backed_module import BackedModule
 from moco_rt.runtime.backends import WholeBackend
 from moco_rt.runtime.checkpoints import Checkpoint
 from moco_rt.runtime.classifiers.given import WithGiven
+from moco_rt.runtime.classifiers.saving import check_can_be_saved
 from moco_rt.runtime.exit_points import CompiledExitPoint, ExitPoint, compile_exits
 from moco_rt.runtime.outputs import EarlyExitOutput
 
@@ -193,8 +194,11 @@ class EarlyExitClassifier(WithGiven, PipelineModel, BackedModule):
         model was loaded from. A tokenizer or image processor that lies there stays where the model carries none.
 
         Raises:
-            ValueError: a rule is a plain callable, which has no form on disk, or the policy is of other weights.
+            ValueError: a rule is a plain callable, which has no form on disk, the policy is of other weights, or the
+                model would not be loaded as what it is, see `check_can_be_saved`.
         """
+        for model in (self.model, *([self.given.model] if self._given else [])):
+            check_can_be_saved(model)
         self._check_policy(own := model_identity(self.model))
         self.policy.made_for |= own
         if self._given:
