@@ -71,6 +71,8 @@ class Source:
 def find_source(source: Source, file: str = _CONFIG) -> Source:
     """Check that a source is there, and return it; without network one that takes only downloaded files.
 
+    The path of a directory becomes an absolute one: what lies there may be read after the process has gone elsewhere.
+
     Args:
         source: a directory, or a name on the hub.
         file: what the hub must hold under that name.
@@ -82,7 +84,7 @@ def find_source(source: Source, file: str = _CONFIG) -> Source:
     name = source.name
     if Path(name).is_dir():
         complete_replacing(Path(name))
-        return source
+        return source if Path(name).is_absolute() else replace(source, name=str(Path(name).absolute()))
     try:
         if not source.local_files_only:
             url = hf_hub_url(name, file, revision=source.revision)

@@ -47,6 +47,16 @@ def test_a_folder_is_found_without_asking_anybody(answer, tmp_path):
     assert asked == []
 
 
+def test_a_folder_is_found_again_from_another_folder(tiny_bert, tmp_path, monkeypatch):
+    tiny_bert(1).save_pretrained(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    source = find_source(Source("model"))
+    loaded = load_model(source)
+    monkeypatch.chdir("/")
+    assert find_file(source, "config.json") == tmp_path / "model" / "config.json"
+    assert loaded.name_or_path == str(tmp_path / "model")
+
+
 def test_the_revision_and_the_token_are_handed_on(answer, monkeypatch):
     asked = answer()
     downloaded = []
