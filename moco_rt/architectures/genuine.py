@@ -7,14 +7,17 @@ another LayerNorm epsilon. The same holds, for fewer modules, where sub-modules 
 from __future__ import annotations
 
 import copy
+import sys
 import types
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from torch.nn.modules import module as torch_modules
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from moco_rt._C import HeldObjects, places_of, sizes_of
 from moco_rt.quantization.int8_linear import Int8Linear
@@ -37,6 +40,8 @@ _IN_PLACE_OF: dict[type, tuple[type, ...]] = {
     torch.nn.Dropout: (torch.nn.Identity,),
     torch.nn.Linear: (Int8Linear,),
 }
+#: Buffers that are not trained, and what builds them.
+_CONSTANTS: dict[str, Callable[..., torch.Tensor]] = {"position_ids": torch.arange, "token_type_ids": torch.zeros}
 #: Settings that saving a model writes.
 _SETTINGS_OF_FILES = {"architectures", "dtype", "_name_or_path", "transformers_version"}
 #: Ways to compute attention that all compute the same.
@@ -55,10 +60,16 @@ def check_genuine(model: Any) -> None:
     Raises:
         ValueError: names the first such module, what must hold and what was got.
     """
+    for name, weight in (*model.named_parameters(), *model.named_buffers()):
+        if weight.layout is not torch.strided or weight.is_meta:
+            raise ValueError(f"{name} must be dense and in memory (got {weight.layout} on {weight.device})")
     check_modules(model, [path for path, _ in model.named_modules()])
     attention = getattr(model.config, "_attn_implementation", None)  # transformers has no public name for it
     if attention not in _ATTENTIONS:
         raise ValueError(f"model must use one of transformers' own attention functions (got {attention!r})")
+    for function in _attention_functions(model, attention or "eager"):
+        if not _is_a_librarys(function):
+            raise ValueError(f"the attention function {attention!r} must be transformers' own (got another)")
 
 
 def check_modules(model: Any, paths: Collection[str], may_have_hooks: Collection[str] = ()) -> None:
@@ -138,7 +149,7 @@ class WeightPlaces:
     def __init__(self, model: torch.nn.Module):
         weights = (*model.parameters(), *model.buffers())
         # What moves weights moves them all: to ask the small ones, too, would take half the time again.
-        self._large = [weight for weight in weights if weight.dim() > 1]
+        self._large = [weight for weight in weights if weight.dim() > 1 and weight.layout is torch.strided]
         # Tensors that were made in inference mode do not count.
         self._counting = [weight for weight in weights if not weight.is_inference()]
         self._places = places_of(self._large, self._counting)
@@ -198,6 +209,11 @@ def _check_alike(name: str, module: torch.nn.Module, expected: torch.nn.Module) 
         found = getattr(module, attribute, None)
         if found != value:
             raise ValueError(f"{name}.{attribute} must be {value}, as its model's configuration says (got {found})")
+    for buffer, made in _CONSTANTS.items():
+        if (held := module._buffers.get(buffer)) is None:
+            continue
+        if not bool((held == made(held.shape[-1], device=held.device)).all()):
+            raise ValueError(f"{name}.{buffer} must be what its class builds (got other numbers)")
 
 
 def _parts(module: torch.nn.Module) -> set[str]:
@@ -220,9 +236,22 @@ def _replaced_methods(module: torch.nn.Module) -> Iterator[str]:
     for name in {"forward", "__call__", *vars(kind)}:
         function = getattr(kind, name, None)
         while isinstance(function, types.FunctionType):
-            if not function.__code__.co_filename.startswith(_LIBRARIES):
+            if not _is_a_librarys(function):
                 yield name
             function = getattr(function, "__wrapped__", None)
+
+
+def _attention_functions(model: Any, name: str) -> Iterator[Any]:
+    """Functions that attend, and that make the mask, where a model's configuration has this name for them."""
+    if name == "eager":
+        # Not all modules of transformers have one: some attend without a function.
+        yield from filter(None, [getattr(sys.modules.get(type(model).__module__), "eager_attention_forward", None)])
+    yield from (each[name] for each in (ALL_ATTENTION_FUNCTIONS, ALL_MASK_ATTENTION_FUNCTIONS) if name in each)
+
+
+def _is_a_librarys(function: Any) -> bool:
+    code = getattr(function, "__code__", None)
+    return code is not None and code.co_filename.startswith(_LIBRARIES)
 
 
 def _name_of(kind: type) -> str:

@@ -82,6 +82,7 @@ def check_classifier(model: Any, *of: str) -> None:
 
     Raises:
         TypeError: the model is something else.
+        ValueError: it has weights that are not in memory, as after `accelerate.disk_offload`.
     """
     kinds = of or (TEXTS, IMAGES)
     names = [kind.__name__ for kind in type(model).__mro__]
@@ -89,6 +90,9 @@ def check_classifier(model: Any, *of: str) -> None:
     if not isinstance(model, PreTrainedModel) or not any(kind in name for kind in kinds for name in names):
         wanted = " or ".join(f"...{kind}" for kind in kinds)
         raise TypeError(f"model must be a Hugging Face {wanted} (got {names[0]})")
+    for name, weight in model.named_parameters():
+        if weight.is_meta:
+            raise ValueError(f"{name} must be in memory (got a weight on the device meta)")
 
 
 def takes_images(model: Any) -> bool:

@@ -10,10 +10,13 @@ import transformers
 from altered_models import ALTERED, layer
 from transformers import (
     AttentionInterface,
+    AttentionMaskInterface,
     DistilBertForSequenceClassification,
 )
+from transformers.models.bert import modeling_bert
 from transformers.models.bert.modeling_bert import BertPooler, BertSelfAttention
 
+from moco_rt import EarlyExitTextClassificationModel, pack
 from moco_rt.architectures import architecture_of
 from moco_rt.architectures.genuine import Watch, check_genuine
 
@@ -99,6 +102,48 @@ def test_an_attention_function_of_the_callers_is_noticed(tiny_bert, one_line_err
     model.set_attn_implementation("mine")
     with one_line_error(ValueError, "one of transformers' own attention functions (got 'mine')"):
         check_genuine(model)
+
+
+@pytest.mark.parametrize("interface", [AttentionInterface, AttentionMaskInterface])
+def test_an_attention_function_under_the_name_of_transformers_own_is_noticed(tiny_bert, one_line_error, interface):
+    model, own = tiny_bert(), interface()["sdpa"]
+    interface.register("sdpa", lambda *arguments, **options: own(*arguments, **options))
+    try:
+        with one_line_error(ValueError, "the attention function 'sdpa' must be transformers' own (got another)"):
+            check_genuine(model)
+    finally:
+        interface.register("sdpa", own)
+    check_genuine(model)
+
+
+def test_an_eager_attention_of_the_callers_is_noticed(tiny_bert, one_line_error, monkeypatch):
+    model = tiny_bert()
+    model.set_attn_implementation("eager")
+    check_genuine(model)
+    monkeypatch.setattr(modeling_bert, "eager_attention_forward", lambda *_, **__: None)
+    with one_line_error(ValueError, "the attention function 'eager' must be transformers' own (got another)"):
+        check_genuine(model)
+
+
+def test_sparse_weights_run_on_the_models_own_modules(tiny_bert, one_line_error):
+    model = tiny_bert()
+    product = layer(model).output.dense
+    product.weight = torch.nn.Parameter(product.weight.detach().to_sparse(), requires_grad=False)
+    with one_line_error(ValueError, "layer.0.output.dense.weight must be dense and in memory (got torch.sparse_coo"):
+        check_genuine(model)
+    ids = torch.ones(1, 4, dtype=torch.long)
+    with torch.no_grad():
+        assert torch.equal(EarlyExitTextClassificationModel(model)(ids, ids).logits, model(ids, ids).logits)
+
+
+def test_weights_that_are_not_in_memory_are_refused(tiny_bert, one_line_error):
+    model = tiny_bert()
+    layer(model).output.dense.to("meta")
+    for refuses in (EarlyExitTextClassificationModel, architecture_of):
+        with one_line_error(ValueError, "output.dense.weight must be in memory (got a weight on the device meta)"):
+            refuses(model)
+    with one_line_error(ValueError, "dense and in memory (got torch.strided on meta)"):
+        pack(model)
 
 
 def test_a_configuration_that_was_edited_since_is_noticed(tiny_bert):

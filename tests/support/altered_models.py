@@ -75,6 +75,8 @@ ALTERED = {
     "a head of two layers": (lambda m: set_many(m, classifier=sequential_head(HIDDEN)), "reference"),
     "a head without bias": (lambda m: set_many(m, classifier=torch.nn.Linear(HIDDEN, 2, bias=False)), "packed"),
     "a product without bias": (lambda m: set_many(layer(m).output.dense, bias=None), "packed"),
+    "positions": (lambda m: set_many(m.bert.embeddings, position_ids=m.bert.embeddings.position_ids.flip(1)), "whole"),
+    "types where none are given": (lambda m: m.bert.embeddings.token_type_ids.fill_(1), "whole"),
     "a weight that is computed": (
         lambda m: torch.nn.utils.parametrizations.weight_norm(layer(m).output.dense),
         "reference",
