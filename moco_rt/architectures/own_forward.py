@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
-import threading
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -39,6 +40,8 @@ class OwnForward:
         self._pad_id: int | None = getattr(model.config, "pad_token_id", None)
         self._reads_padding = getattr(model.config, "summary_type", None) == "last"
         self._tried_width = 0  # up to which padding was seen to change nothing
+        # Of BigBird: the outer ones hand on what they are set to only where they were set to something else before.
+        self._block_sparse = [part for part in model.modules() if hasattr(part, "set_attention_type")]
 
     @property
     def device(self) -> torch.device:
@@ -113,26 +116,18 @@ class OwnForward:
         Logits may be alike whatever is read: of a head that was not trained.
         """
         hidden: list[Tensor] = []
-        mine = threading.get_ident()
 
         def keep(_module: Any, _inputs: Any, output: Any) -> None:
             states = next(iter(output.values())) if isinstance(output, Mapping) else output[0]
-            others = threading.get_ident() != mine
-            if (
-                not others
-                and isinstance(states, Tensor)
-                and states.ndim == 3
-                and states.shape[:2] == inputs["input_ids"].shape
-            ):
+            if isinstance(states, Tensor) and states.ndim == 3 and states.shape[:2] == inputs["input_ids"].shape:
                 hidden[:] = [states[0]]
 
-        base = self._model.base_model
-        handles = [] if base is self._model else [base.register_forward_hook(keep)]
+        before = [part.attention_type for part in self._block_sparse]
         try:
-            return [self._called(inputs), *hidden]
+            return [self._called(inputs, model=_with_hook_on_base(self._model, keep)), *hidden]
         finally:
-            for handle in handles:
-                handle.remove()
+            for part, kind in zip(self._block_sparse, before, strict=True):
+                part.set_attention_type(kind)
 
     def _takes(self, name: str) -> bool:
         """Tell whether the forward takes an argument; one that takes any may hand it on to those of base classes."""
@@ -143,9 +138,14 @@ class OwnForward:
             forwards += [vars(kind)["forward"] for kind in type(self._model).__mro__ if "forward" in vars(kind)]
         return any(name in inspect.signature(forward).parameters for forward in forwards)
 
-    def _called(self, inputs: dict[str, Tensor], refusals: tuple[type[Exception], ...] = _REFUSALS) -> Tensor:
+    def _called(
+        self, inputs: dict[str, Tensor], refusals: tuple[type[Exception], ...] = _REFUSALS, model: Any = None
+    ) -> Tensor:
+        model = self._model if model is None else model
+        for part in self._block_sparse:
+            _set_attention_type(part, self._model.config, next(iter(inputs.values())).shape[1])
         try:
-            output = self._model(**inputs)
+            output = model(**inputs)
             logits = output[0] if isinstance(output, tuple) else output.logits
         except refusals as error:
             if "out of range in self" in str(error):  # torch's words for a token that an embedding does not have
@@ -156,6 +156,28 @@ class OwnForward:
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(f"the model's own forward must return logits of shape {expected} (got {got})")
         return logits
+
+
+def _with_hook_on_base(model: Any, hook: Callable[..., None]) -> Any:
+    """Return a model of the same parts, whose base model has a hook more; the one that is given has none more.
+
+    Where other code looks at the model meanwhile, in another thread, it sees no hook. A model without a base model that
+    can be replaced is returned as it is.
+    """
+    base = model._modules.get(model.base_model_prefix)
+    if base is None:
+        return model
+    copied, copied_base = copy.copy(model), copy.copy(base)
+    copied._modules = {**model._modules, model.base_model_prefix: copied_base}
+    copied_base._forward_hooks = OrderedDict(base._forward_hooks)
+    copied_base.register_forward_hook(hook)
+    return copied
+
+
+def _set_attention_type(part: Any, config: Any, width: int) -> None:
+    """Set the configuration's attention again, which a part of BigBird's gives up for good at a row that is short."""
+    if width > (5 + 2 * config.num_random_blocks) * config.block_size:  # where the configuration's is possible
+        part.set_attention_type(config.attention_type)
 
 
 def padded_on_the_right(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from parity import make_inputs
 from transformers import (
+    BigBirdForSequenceClassification,
     ConvBertForSequenceClassification,
     FNetForSequenceClassification,
     GPT2ForSequenceClassification,
@@ -115,6 +118,47 @@ def test_what_cannot_be_padded_is_run_by_lengths(make):
     fast = EarlyExitTextClassificationModel(model, backend="whole")
     fast._backend._forward._pad_id = -1
     assert_rows_are_answered_as_alone(fast, make_inputs(LENGTHS))
+
+
+def test_a_look_at_padding_leaves_no_hook_on_the_model(make, monkeypatch):
+    """Another thread may look at the model meanwhile."""
+    model = make(MegatronBertForSequenceClassification)
+    fast = EarlyExitTextClassificationModel(model, backend="whole")
+    seen = []
+    called = type(model.bert.encoder).forward
+
+    def forward(self, *inputs, **options):
+        seen.append([part for part in model.modules() if part._forward_hooks])
+        return called(self, *inputs, **options)
+
+    monkeypatch.setattr(type(model.bert.encoder), "forward", forward)
+    fast(**make_inputs([9, 2, 8]))
+    assert seen == [[], [], []]
+
+
+@torch.no_grad()
+def test_bigbird_answers_long_rows_alike_before_and_after_short_ones(make):
+    """Its own forward gives up block-sparse attention for good at the first row that is short."""
+    options = {
+        "max_position_embeddings": 256,
+        "block_size": 4,
+        "num_random_blocks": 1,
+        "attention_type": "block_sparse",
+    }
+    model = make(BigBirdForSequenceClassification, **options)
+    long, short, both = make_inputs([60]), make_inputs([8]), make_inputs([60, 8])
+    expected, given = model(**long).logits, copy.deepcopy(model)
+    full = copy.deepcopy(model)
+    full.bert.set_attention_type("original_full")
+    assert not torch.allclose(full(**long).logits, expected, atol=1e-5)
+    fast = EarlyExitTextClassificationModel(model)
+    for inputs in (short, long, both, long):
+        found = fast(**inputs).logits
+        if inputs is not short:
+            torch.testing.assert_close(found[:1], given(**{name: t[:1] for name, t in inputs.items()}).logits)
+    assert fast._backend._forward._tried_width > 60
+    kinds = [part.attention_type for part in model.modules() if hasattr(part, "attention_type")]
+    assert len(set(kinds)) == 1
 
 
 def test_a_token_that_the_model_does_not_have_is_still_refused_as_such(make):
