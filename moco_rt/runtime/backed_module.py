@@ -161,7 +161,7 @@ class BackedModule(torch.nn.Module):
     def _backend_as_it_must_be(self) -> Backend:
         """Return the backend, chosen anew where the model was changed in ways that it would not honour."""
         backend = self._backend
-        if not backend.is_outdated():
+        if self._stays_whole or not backend.is_outdated():
             return backend
         with self._changing:
             if self._backend.is_outdated():  # another thread may have been here

@@ -18,7 +18,7 @@ from moco_rt.quantization.hf_quantizer import is_int8
 from moco_rt.runtime import packed, reference
 from moco_rt.runtime.checks import ModelInputs
 from moco_rt.runtime.exit_points import ExitPoint
-from moco_rt.runtime.machine import describe_machine
+from moco_rt.runtime.machine import describe_densities, describe_machine
 
 #: The names a caller may ask for.
 BACKENDS = ("auto", "packed", "reference", "whole")
@@ -26,9 +26,6 @@ BACKENDS = ("auto", "packed", "reference", "whole")
 _CPU = torch.device("cpu")
 
 _log = logging.getLogger(__name__)
-
-#: A layer's products, as `TransformerClassifier.densities` tells of them.
-_PRODUCTS = ("queries, keys and values", "attention output", "feed-forward up", "feed-forward down")
 
 
 class Backend(Protocol):
@@ -98,7 +95,7 @@ class PackedBackend:
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("the packed backend runs on\n%s", describe_machine())
         self._warm_up()
-        if _log.isEnabledFor(logging.INFO) and (densities := self._densities()):
+        if _log.isEnabledFor(logging.INFO) and (densities := describe_densities(self._encoder)):
             _log.info("zeros are not multiplied: %s", densities)
 
     def _warm_up(self) -> None:
@@ -108,16 +105,6 @@ class PackedBackend:
             self.run_images({}, torch.zeros(1, *image_size, dtype=torch.float32, device=_CPU))
             return
         self.run({}, ModelInputs(ids := torch.zeros(1, 1, dtype=torch.long, device=_CPU), ids + 1, None))
-
-    def _densities(self) -> str:
-        """Say which share of its weights each product multiplies, over all layers; empty where all multiply all."""
-        of_layers = [self._encoder.densities(layer) for layer in range(self._encoder.num_layers)]
-        each = {
-            name: f"{min(shares):.0%} to {max(shares):.0%}"
-            for name, shares in zip(_PRODUCTS, zip(*of_layers, strict=True), strict=True)
-            if min(shares) < 1
-        }
-        return ", ".join(f"{name} {shares}" for name, shares in each.items())
 
     @property
     def dtype(self) -> torch.dtype:
@@ -157,13 +144,19 @@ class PackedBackend:
 
 
 class ReferenceBackend:
-    """The model's own sub-modules, driven one by one: slow, clear, on every device."""
+    """The model's own sub-modules, driven one by one: slow, clear, on every device.
+
+    Args:
+        model: a Hugging Face classifier.
+        architecture: what drives it.
+        watch: sees changes after which a faster backend may run it; None: it was asked for.
+    """
 
     name = "reference"
 
-    def __init__(self, model: Any, architecture: Architecture):
+    def __init__(self, model: Any, architecture: Architecture, watch: Watch | None = None):
         self.architecture: Architecture | None = architecture
-        self.max_seqlen = architecture.max_seqlen
+        self.max_seqlen, self._of_all = architecture.max_seqlen, watch
         self._driven, self._model = architecture, model
         self._parts = tuple(model.modules())  # walking the tree anew for every batch is a tenth of a small one's time
         self._watch = self._new_watch()
@@ -180,7 +173,7 @@ class ReferenceBackend:
 
     def is_outdated(self) -> bool:
         """Tell whether a module that is passed by got a hook or another method, was replaced or set."""
-        if self._watch.sees_other_parts():
+        if _sees_any_change(self._of_all) or self._watch.sees_other_parts():
             return True
         if not self._watch.sees_change():
             return False
@@ -216,13 +209,14 @@ class WholeBackend:
     Args:
         model: a Hugging Face classifier.
         reason: why no other backend runs it.
+        watch: sees changes after which another backend may run it; None: it was asked for.
     """
 
     name = "whole"
     architecture: Architecture | None = None
 
-    def __init__(self, model: Any, reason: str = "it was asked for"):
-        self.reason = reason
+    def __init__(self, model: Any, reason: str = "it was asked for", watch: Watch | None = None):
+        self.reason, self._watch = reason, watch
         self._model = model
         self._forward = OwnForward(model)
         self.max_seqlen = self._forward.max_seqlen
@@ -238,8 +232,8 @@ class WholeBackend:
         return self._forward.dtype
 
     def is_outdated(self) -> bool:
-        """False: whatever the model does is honoured."""
-        return False
+        """Tell whether the model was changed since it was found that no other backend runs it; all is honoured here."""
+        return _sees_any_change(self._watch)
 
     def run(self, exits: Mapping[str, ExitPoint], inputs: ModelInputs) -> Results:  # noqa: ARG002
         """Call the model's own forward: every row runs to the end."""
@@ -269,13 +263,15 @@ def choose_backend(asked_for: str, model: Any) -> Backend:
     """
     if asked_for == "whole":
         return WholeBackend(model)
+    # Before the model is looked at: a hook that keeps a faster backend away may go meanwhile.
+    watch = Watch(tuple(model.modules()), model.config) if asked_for == "auto" else None
     try:
         architecture = architecture_of(model)
     except ValueError as reason:
         if asked_for != "auto":
             raise
         _log.warning("backend: whole, without exits, because %s", reason)
-        return WholeBackend(model, str(reason))
+        return WholeBackend(model, str(reason), watch)
     if asked_for == "reference":
         return ReferenceBackend(model, architecture)
     try:
@@ -284,7 +280,11 @@ def choose_backend(asked_for: str, model: Any) -> Backend:
         if asked_for == "packed" or is_int8(model):  # whose own modules are far slower than float32's
             raise
         _log.warning("backend: reference, because %s", reason)
-        return ReferenceBackend(model, architecture)
+        return ReferenceBackend(model, architecture, watch)
+
+
+def _sees_any_change(watch: Watch | None) -> bool:
+    return watch is not None and (watch.sees_change() or watch.sees_other_parts())
 
 
 def _of_all_rows(logits: Tensor) -> Results:

@@ -1,4 +1,4 @@
-"""A description of the processor, and of what the extension makes of it."""
+"""A description of the processor, and of what the extension makes of it and of a model."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from pathlib import Path
 
 import torch
 
-from moco_rt._C import can_multiply, cpu_isa, parallel_threads, products_of
+from moco_rt._C import TransformerClassifier, can_multiply, cpu_isa, parallel_threads, products_of
 
 #: Numeric forms that a model may be in, by the dtype of its weights.
 _FORMS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
+
+#: A layer's products, as `TransformerClassifier.densities` tells of them.
+_PRODUCTS = ("queries, keys and values", "attention output", "feed-forward up", "feed-forward down")
 
 
 def describe_machine() -> str:
@@ -29,6 +32,17 @@ def describe_machine() -> str:
         "texts": _texts(),
     }
     return "\n".join(f"{name + ':':<11}{value}" for name, value in lines.items())
+
+
+def describe_densities(encoder: TransformerClassifier) -> str:
+    """Say which share of its weights each product multiplies, over all layers; empty where all multiply all."""
+    of_layers = [encoder.densities(layer) for layer in range(encoder.num_layers)]
+    each = {
+        name: f"{min(shares):.0%} to {max(shares):.0%}"
+        for name, shares in zip(_PRODUCTS, zip(*of_layers, strict=True), strict=True)
+        if min(shares) < 1
+    }
+    return ", ".join(f"{name} {shares}" for name, shares in each.items())
 
 
 def _kernels_of(dtype: torch.dtype) -> str:

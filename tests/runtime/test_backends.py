@@ -242,6 +242,38 @@ def test_a_hook_that_is_gone_again_leaves_the_fast_way(tiny_bert):
     assert torch.equal(fast(**INPUTS).logits, before)
 
 
+@pytest.mark.parametrize(
+    ("part", "meanwhile"), [("", "whole"), ("bert.encoder.layer.0", "whole"), ("classifier", "reference")]
+)
+def test_where_a_hook_is_gone_again_exits_and_kernels_come_back(tiny_bert, part, meanwhile):
+    fast = EarlyExitTextClassificationModel(tiny_bert())
+    fast.add_rule(lambda features: features[:, 0] < torch.inf, 1, "encoder.0.output")
+    before = fast(**INPUTS)
+    assert (before.exit_site >= 0).all()
+    for _ in range(2):
+        handle = fast.model.get_submodule(part).register_forward_hook(lambda *_: None)
+        for _ in range(2):
+            fast(**INPUTS)
+            assert fast.backend == meanwhile
+        handle.remove()
+        after = fast(**INPUTS)
+        assert fast.backend == "packed"
+        assert torch.equal(after.logits, before.logits)
+        assert torch.equal(after.exit_site, before.exit_site)
+
+
+def test_a_model_that_began_whole_or_was_asked_to_run_so_stays_whole(tiny_bert):
+    model = tiny_bert()
+    handle = model.register_forward_hook(lambda *_: None)
+    began, asked_for = EarlyExitTextClassificationModel(model), EarlyExitTextClassificationModel(model, backend="whole")
+    reason = began._backend.reason
+    handle.remove()
+    for fast in (began, asked_for):
+        fast(**INPUTS)
+        assert fast.backend == "whole"
+    assert began._backend.reason == reason
+
+
 @pytest.mark.parametrize("backend", ["packed", "reference"])
 def test_a_hook_that_the_backend_asked_for_cannot_honour_is_refused(tiny_bert, one_line_error, backend):
     fast = EarlyExitTextClassificationModel(tiny_bert(), backend=backend)
