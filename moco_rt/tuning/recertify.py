@@ -22,7 +22,7 @@ from moco_rt.inputs.class_numbers import class_numbers
 from moco_rt.inputs.images import check_column, first_of_equal_images, list_images
 from moco_rt.inputs.texts import Texts, list_texts
 from moco_rt.inputs.tokenization import encode, length_limit
-from moco_rt.policies.fingerprints import check_tokenizer
+from moco_rt.policies.fingerprints import check_image_processor, check_tokenizer
 from moco_rt.policies.policy import CertifiedPath
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.classifiers.comparison import PathScorer
@@ -148,6 +148,9 @@ def _rows(
     """Return the distinct rows as the model takes them, and all of them with their true classes."""
     rows: Sequence[Any]
     if model.takes == IMAGES:
+        if model.image_processor is None:
+            raise ValueError("image_processor must be set on the model (got None)")
+        check_image_processor(model.policy.made_for, model.image_processor)
         rows = list_images(inputs, check_column(columns))
         first = first_of_equal_images(rows, model.config.num_channels)
     else:

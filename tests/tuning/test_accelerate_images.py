@@ -10,7 +10,7 @@ from image_samples import make_image_classifier, make_lit_pictures, train_image_
 from transformers import ViTForImageClassification, ViTImageProcessorPil, pipeline
 
 import moco_rt
-from moco_rt import EarlyExitImageClassificationModel, EarlyExitTextClassificationModel, accelerate, quantize
+from moco_rt import EarlyExitImageClassificationModel, EarlyExitTextClassificationModel, accelerate, quantize, recertify
 from moco_rt.quantization.hf_quantizer import is_int8
 from moco_rt.studies import study
 
@@ -74,6 +74,13 @@ def test_it_saves_with_its_certificate_and_its_processor(fast, lit, tmp_path, on
     other = ViTImageProcessorPil(size={"height": 24, "width": 24}, do_normalize=False)
     with one_line_error(ValueError, "image_processor must be the one that the policy was found with"):
         again.predict(lit[0], image_processor=other)
+    for processor, words in (
+        (other, "image_processor must be the one that the policy"),
+        (None, "must be set on the model"),
+    ):
+        again.image_processor = processor
+        with one_line_error(ValueError, words):
+            recertify(again, lit[0])
 
 
 def test_int8_learns_from_the_images_and_is_certified_against_the_given_model(trained, processor, lit, monkeypatch):
