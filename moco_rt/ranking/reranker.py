@@ -109,7 +109,7 @@ class EarlyExitReranker(EarlyExitTextClassificationModel):
 
     @property
     def prepared_for(self) -> Mapping[str, Any]:
-        """What texts are prepared for: that of its ranking, where it has one."""
+        """The preparation of texts, where there is a ranking that of the ranking."""
         return super().prepared_for if self.ranking is None else preparation(self.ranking.made_for)
 
     def rank_candidates(self, candidates: Candidates) -> Ranked:

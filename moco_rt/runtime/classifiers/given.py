@@ -80,7 +80,7 @@ class WithGiven:
 
     @property
     def prepared_for(self) -> Mapping[str, Any]:
-        """What rows are prepared for: a fingerprint of what does it, and the tokens that texts are truncated to."""
+        """The preparation of rows: a fingerprint of what does it, and how many tokens texts are truncated to."""
         return preparation(self.policy.made_for)
 
     def _share_preparation(self, model: Self) -> None:
