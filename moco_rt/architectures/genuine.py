@@ -126,9 +126,11 @@ class Watch:
             return True
         if list(self._config.values()) == self._values:
             return False
-        before = self._settings
-        self._values, self._settings = self._now_set()
-        return self._settings != before
+        values, settings = self._now_set()
+        if settings != self._settings:  # and stays so, whoever asks: another backend has another watch
+            return True
+        self._values = values
+        return False
 
     def _now_set(self) -> tuple[list[Any], dict[str, Any]]:
         """Return the values of the configuration, and by name those that answers may depend on."""

@@ -137,7 +137,7 @@ def built_as_loaded(model: Any) -> torch.nn.Module:
     """
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]  # as saving writes it
-    loader = AutoModelForImageClassification if takes_images(model) else AutoModelForSequenceClassification
+    loader: Any = AutoModelForImageClassification if takes_images(model) else AutoModelForSequenceClassification
     try:
         with torch.device("meta"):
             built: torch.nn.Module = loader.from_config(config, trust_remote_code=False)

@@ -166,6 +166,15 @@ def check_made_for(made_for: Mapping[str, Any], own: Mapping[str, Any], name: st
             raise ValueError(f"{name} was made for a model with another {field}: {value} (got {found})")
 
 
+def is_made_for(made_for: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
+    """Tell whether a policy was made for a model; for the arguments see `check_made_for`."""
+    try:
+        check_made_for(made_for, own, "the policy")
+    except ValueError:
+        return False
+    return True
+
+
 def _with_problem_type(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return settings with the kind of problem that transformers infers, and sets, when it is first given labels."""
     if config.get("problem_type", "") is not None or "classes" not in config:

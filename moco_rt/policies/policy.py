@@ -135,6 +135,7 @@ class Policy:
             nothing is promised.
         path: the policies that the certificate was looked for along; None: the exits were added by hand.
         made_for: what the certificate rests on, see `fingerprints.run_identity`.
+        is_of_model: False where the model was seen to be another one by now than the certificate is about.
     """
 
     def __init__(self, sites: tuple[str, ...], num_classes: int, hidden_size: int, task: Task = SINGLE_LABEL):
@@ -146,6 +147,7 @@ class Policy:
         self.certificate = None
         self.path: CertifiedPath | None = None
         self.made_for: dict[str, Any] = {}
+        self.is_of_model = True
 
     @property
     def certificate(self) -> Certificate | None:
@@ -175,9 +177,10 @@ class Policy:
     def is_certified(self) -> bool:
         """True where the certificate is about the exits in use: not where some were added or closed by hand since.
 
-        Nor where a step behind the last that was certified is in use; steps before it keep the promise as well.
+        Nor where the model was changed since, or where a step behind the last that was certified is in use; steps
+        before it keep the promise as well.
         """
-        if self.certificate is None:
+        if self.certificate is None or not self.is_of_model:
             return False
         if self.path is None:
             return self.state.exits == self._certified.exits and self.state.closed == self._certified.closed

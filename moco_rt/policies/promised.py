@@ -22,6 +22,9 @@ def describe_promise(policy: Policy) -> str:
     certificate, path, step = policy.certificate, policy.path, policy.step
     if certificate is None:
         return "no certificate"
+    if not policy.is_of_model:
+        said = "the model was changed since it was certified: nothing is promised of it, but of what it was:"
+        return f"{said}\n{certificate.table()}"
     if not policy.is_certified:
         said = "other exits are in use than were certified: nothing is promised of them, but of these:"
         return f"{said}\n{certificate.table()}"

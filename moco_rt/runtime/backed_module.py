@@ -95,6 +95,9 @@ class BackedModule(torch.nn.Module):
             ValueError: it was.
         """
 
+    def _note_change(self) -> None:
+        """Note for what goes with the model that it was changed; here nothing goes with it."""
+
     def __getstate__(self) -> dict[str, Any]:
         """The state without what copies and pickles make anew: the compiled policy, the backend's weights, the lock."""
         return {**self.__dict__, "_compiled": None, "_backend": None, "_changing": None}
@@ -166,6 +169,7 @@ class BackedModule(torch.nn.Module):
         with self._changing:
             if self._backend.is_outdated():  # another thread may have been here
                 self._choose_backend()
+                self._note_change()
             return self._backend
 
 
@@ -178,3 +182,4 @@ def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
 
 def _choose_backend_again(module: BackedModule, _: Any) -> None:
     module._choose_backend()
+    module._note_change()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from parity import make_inputs
 from path_samples import CLASSES, HIDDEN, with_path
 
 from moco_rt import EarlyExitTextClassificationModel, LinearCondition
 from moco_rt.certification.certificate import Certificate, ExitCount
 from moco_rt.policies.conditions import OffRamp
+from moco_rt.policies.fingerprints import model_identity
 from moco_rt.policies.monitor import Monitor
 from moco_rt.policies.policy import Exit, Policy
 from moco_rt.policies.policy_files import JSON, TENSORS, load_policy, save_policy
@@ -45,6 +49,33 @@ def always_first(bound=0.07):
 
 def test_of_the_chosen_step_the_table_is_printed(fast):
     assert describe_promise(fast.policy) == fast.policy.certificate.table()
+
+
+@torch.no_grad()
+def negate(model):
+    model.classifier.weight.neg_()
+
+
+@torch.no_grad()
+def load_negated(model):
+    model.load_state_dict({name: -weight for name, weight in model.state_dict().items()})
+
+
+@pytest.mark.parametrize("change", [negate, load_negated, lambda model: setattr(model.config, "pad_token_id", 3)])
+def test_nothing_is_promised_of_a_model_that_was_changed_since(fast, change):
+    fast.policy.made_for = model_identity(fast.model)
+    inputs = make_inputs([5, 3])
+    before = copy.deepcopy(fast.model.state_dict())
+    fast(**inputs)
+    assert fast.policy.is_certified
+    change(fast.model)
+    fast(**inputs)
+    assert not fast.policy.is_certified
+    said = "the model was changed since it was certified: nothing is promised of it, but of what it was:"
+    assert fast.report().splitlines()[0] == said
+    fast.model.config.pad_token_id = 0
+    fast.load_state_dict({f"model.{name}": weight for name, weight in before.items()})
+    assert fast.policy.is_certified
 
 
 @pytest.mark.parametrize(("step", "differ", "expected"), [(0, 0, "1000.000"), (1, 2, "600.000"), (4, 80, "300.000")])

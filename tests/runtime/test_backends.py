@@ -274,6 +274,14 @@ def test_a_model_that_began_whole_or_was_asked_to_run_so_stays_whole(tiny_bert):
     assert began._backend.reason == reason
 
 
+def test_a_setting_that_was_changed_is_honoured_from_the_next_call_on(tiny_bert):
+    fast = EarlyExitTextClassificationModel(tiny_bert())
+    fast(**INPUTS)
+    fast.model.config.num_attention_heads = 4  # which its modules do not say
+    fast(**INPUTS)
+    assert fast.backend != "packed"
+
+
 @pytest.mark.parametrize("backend", ["packed", "reference"])
 def test_a_hook_that_the_backend_asked_for_cannot_honour_is_refused(tiny_bert, one_line_error, backend):
     fast = EarlyExitTextClassificationModel(tiny_bert(), backend=backend)

@@ -19,7 +19,7 @@ from moco_rt.architectures.sites import exit_sites
 from moco_rt.policies.bag_of_tokens import AnyOffRamp
 from moco_rt.policies.conditions import Condition, LinearCondition
 from moco_rt.policies.findings import SearchReport
-from moco_rt.policies.fingerprints import check_made_for, loading_identity, model_identity, numeric_form
+from moco_rt.policies.fingerprints import check_made_for, is_made_for, loading_identity, model_identity, numeric_form
 from moco_rt.policies.monitor import Alarm, Monitor, watch
 from moco_rt.policies.policy import Exit, Policy, PolicyState
 from moco_rt.policies.promised import describe_promise
@@ -138,6 +138,11 @@ class EarlyExitClassifier(WithGiven, PipelineModel, BackedModule):
         """Refuse exits or a certificate that were made for another model than is described."""
         if self.policy.exits or self.policy.certificate is not None or self.certified_elsewhere:
             check_made_for(self.policy.made_for, own, "the policy")
+
+    def _note_change(self) -> None:
+        """Note whether the model still is the one that is certified."""
+        if self.policy.certificate is not None:
+            self.policy.is_of_model = is_made_for(self.policy.made_for, model_identity(self.model))
 
     @property
     def class_names(self) -> tuple[str, ...]:
