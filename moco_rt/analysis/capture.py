@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import logging
 import tempfile
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from tqdm import tqdm
 
@@ -36,6 +37,7 @@ from moco_rt.architectures.compressed.shortening import leave_out
 from moco_rt.architectures.conversion import to_dtype
 from moco_rt.architectures.device_batch import batch_of
 from moco_rt.architectures.sites import all_sites
+from moco_rt.encoding import Encoded
 from moco_rt.inputs.batching import by_length, pad
 from moco_rt.inputs.images import check_column, process_images, take_images
 from moco_rt.inputs.texts import TextInput, Texts, take_texts
@@ -62,7 +64,10 @@ def capture(
     out: str | Path | None = None,
     columns: str | Sequence[str] | None = None,
 ) -> MLFrame:
-    """Capture features of a model's intermediate representations, with its logits and predictions.
+    """Capture features of a model's intermediate representations, with its logits, its predictions and `row_id`.
+
+    `row_id` is a number that rows of the same tokens, or of the same pixels, share: batches of other texts may give
+    their features other last bits.
 
     Streams to disk chunk by chunk; the rows of the frame are in the order of the texts. Texts are truncated as the
     tokenizer truncates.
@@ -75,7 +80,7 @@ def capture(
         texts: texts, pairs, or rows with named columns, in whatever holds them, see `list_texts`; an iterator is read
             as it is captured, anything else is checked before. For a model that takes them, images, see its `predict`.
         sites: such as `encoder.0.attention`, or the model's own module paths, `bert.encoder.layer.0.attention`;
-            with none the frame has logits and predictions only.
+            with none the frame has logits, predictions and `row_id` only.
         features: `cls` and `mean`, columns (rows, D) float32; `tokens`, a packed column. Columns are named
             `{site}.{feature}`, or `{site}` where `tokens` is the only feature.
         max_length: in tokens; None: what model and tokenizer allow.
@@ -135,14 +140,23 @@ class _Texts:
     max_length: int
     kind = "text"
 
-    def batches(self, texts: list[TextInput]) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-        """Yield the places of a batch's texts, shortest first, their embeddings (rows, S, D) and their mask."""
+    def batches(self, texts: list[TextInput]) -> Iterator[tuple[list[int], list[int], Tensor, Tensor]]:
+        """Yield the places of a batch's texts, shortest first, their ids, embeddings (rows, S, D) and mask."""
         rows = encode(self.tokenizer, texts, self.max_length)
         for places in by_length(rows, _BATCH_ROWS):
+            ids = [_row_id(*_told_apart_by(rows[place])) for place in places]
             inputs = pad(rows.take(np.array(places)), self.architecture.device)
             input_ids, mask = self.architecture.real_tokens(inputs["input_ids"], inputs["attention_mask"])
             hidden = self.architecture.embed(input_ids, inputs.get("token_type_ids"))
-            yield places, hidden, mask
+            yield places, ids, hidden, mask
+
+
+def _told_apart_by(row: Encoded) -> Iterator[ArrayLike]:
+    """Yield the ids of a row, and its types where they are not all 0, as beside rows that have none."""
+    yield row["input_ids"]
+    types = row.get("token_type_ids")
+    if types is not None and np.any(types):
+        yield types
 
 
 @dataclass(frozen=True)
@@ -157,8 +171,8 @@ class _Images:
     def max_length(self) -> int:
         return self.architecture.max_seqlen
 
-    def batches(self, images: list[Any]) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-        """Yield the places of a batch's images, their embeddings (rows, S, D) and a mask of ones."""
+    def batches(self, images: list[Any]) -> Iterator[tuple[list[int], list[int], Tensor, Tensor]]:
+        """Yield the places of a batch's images, their ids, embeddings (rows, S, D) and a mask of ones."""
         size = self.architecture.image_size
         assert size is not None
         for start in range(0, len(images), _BATCH_ROWS):
@@ -168,7 +182,16 @@ class _Images:
                 got = tuple(pixels.shape[1:])
                 raise ValueError(f"image_processor must make images of {size}, as the model takes them (got {got})")
             hidden = self.architecture.embed(pixels.to(self.architecture.device), None)
-            yield places, hidden, hidden.new_ones(hidden.shape[:2], dtype=torch.long)
+            ids = [_row_id(image) for image in pixels.cpu().numpy()]
+            yield places, ids, hidden, hidden.new_ones(hidden.shape[:2], dtype=torch.long)
+
+
+def _row_id(*values: ArrayLike) -> int:
+    """Return a number of 64 bits for what the model is given of a row."""
+    digest = hashlib.blake2b(digest_size=8)
+    for value in values:
+        digest.update(np.ascontiguousarray(value).tobytes())
+    return int.from_bytes(digest.digest(), "little", signed=True)
 
 
 def _capture(
@@ -224,7 +247,9 @@ def _capture_chunk(
 ) -> dict[str, NDArray[Any] | PackedColumn]:
     """Every column of a chunk, in the order of its rows."""
     in_order: dict[str, dict[int, NDArray[np.float32]]] = {}  # column -> row -> its value
-    for places, hidden, mask in encoder.batches(rows):
+    row_ids = np.empty(len(rows), np.int64)
+    for places, ids, hidden, mask in encoder.batches(rows):
+        row_ids[places] = ids
         for name, values in _capture_batch(encoder.architecture, hidden, mask, columns).items():
             in_order.setdefault(name, {}).update(zip(places, values, strict=True))
         bar.update(len(places))
@@ -240,7 +265,7 @@ def _capture_chunk(
             else:
                 chunk[name] = Column.of(np.stack(values), site, feature)
     logits = np.stack(captured["logits"])
-    return chunk | {"logits": logits, "predictions": logits.argmax(axis=1)}
+    return chunk | {"logits": logits, "predictions": logits.argmax(axis=1), "row_id": row_ids}
 
 
 def _capture_batch(

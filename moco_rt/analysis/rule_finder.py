@@ -38,9 +38,11 @@ class AnalyticsEngine:
         site: where the features were taken; a column of an `MLFrame` brings it along.
         feature: which they are, `cls`, `mean`, `flat` or `cls+mean`; likewise. `cls` where nothing says.
         seed: of the split of the rows into a part to fit on and a part to choose thresholds on.
+        row_ids: (rows,) what copies of a row share, `frame["row_id"]` of a capture; None: rows with equal features are
+            copies, though those of copies may differ in their last bits.
 
     Raises:
-        ValueError: array is not 2-D or not finite, or a target has another number of rows.
+        ValueError: array is not 2-D or not finite, or a target, or row_ids, has another number of rows.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class AnalyticsEngine:
         site: str | None = None,
         feature: str | None = None,
         seed: int = 0,
+        row_ids: ArrayLike | None = None,
     ):
         if isinstance(array, PackedColumn):
             raise ValueError(
@@ -77,6 +80,9 @@ class AnalyticsEngine:
                     f"(got {values.shape})"
                 )
         self.seed = seed
+        self.row_ids = None if row_ids is None else np.asarray(row_ids)
+        if self.row_ids is not None and self.row_ids.shape != (rows := self.features.shape[:1]):
+            raise ValueError(f"row_ids must have shape {rows} like the array's rows (got {self.row_ids.shape})")
 
     @classmethod
     def from_2d_embedding(
@@ -86,6 +92,7 @@ class AnalyticsEngine:
         *,
         feature: str | None = None,
         seed: int = 0,
+        row_ids: ArrayLike | None = None,
     ) -> AnalyticsEngine:
         """An engine on one feature of an embedding.
 
@@ -95,6 +102,7 @@ class AnalyticsEngine:
             targets: see `AnalyticsEngine`.
             feature: what to take of each row's tokens: `cls` (default), `mean` or `flat`.
             seed: see `AnalyticsEngine`.
+            row_ids: see `AnalyticsEngine`.
 
         Raises:
             ValueError: another feature of a row's tokens, or `mean` of (rows, S, D), which does not say how many tokens
@@ -103,10 +111,11 @@ class AnalyticsEngine:
         site = getattr(embedding, "site", None)
         if isinstance(embedding, PackedColumn):
             feature = feature or "cls"
-            return cls(_pool_packed(embedding, feature), targets, site=site, feature=feature, seed=seed)
+            pooled = _pool_packed(embedding, feature)
+            return cls(pooled, targets, site=site, feature=feature, seed=seed, row_ids=row_ids)
         array = np.asarray(embedding)
         if array.ndim == 2:
-            return cls(embedding, targets, site=site, feature=feature, seed=seed)
+            return cls(embedding, targets, site=site, feature=feature, seed=seed, row_ids=row_ids)
         if array.ndim != 3:
             raise ValueError(f"embedding must have shape (rows, S, D) or (rows, D) (got {array.shape})")
         feature = feature or "cls"
@@ -114,7 +123,7 @@ class AnalyticsEngine:
         if feature == "mean":
             raise ValueError("the feature mean must know which tokens are real: give a packed column (got an array)")
         pooled = array[:, 0] if feature == "cls" else array.reshape(len(array), -1)
-        return cls(pooled, targets, site=site, feature=feature, seed=seed)
+        return cls(pooled, targets, site=site, feature=feature, seed=seed, row_ids=row_ids)
 
     def compute_linear_sufficient_rule(
         self, target: str, class_value: int, max_error: float = 0.005, confidence: float = 0.95
@@ -123,8 +132,7 @@ class AnalyticsEngine:
 
         The direction is fitted by logistic regression on one half of the rows. The threshold is the Neyman-Pearson
         order statistic on those rows of the other half whose target is another class
-        (`bounds.neyman_pearson_threshold`), and a little above it against rounding. Rows with equal features count
-        once.
+        (`bounds.neyman_pearson_threshold`), and a little above it against rounding. Copies of a row count once.
 
         Args:
             target: name of the target.
@@ -141,7 +149,7 @@ class AnalyticsEngine:
         """
         max_error, confidence = check_share("max_error", max_error), check_share("confidence", confidence)
         # Copies of a row on both sides of the split, or counted as new ones, would promise what nobody has seen.
-        distinct = _first_of_equals(self.features)
+        distinct = _first_of_equals(self.features if self.row_ids is None else self.row_ids)
         features, is_class = self.features[distinct], self._is_class(target, class_value)[distinct]
         order = np.random.default_rng(self.seed).permutation(len(is_class))
         fit_rows, held_out = order[: len(order) // 2], order[len(order) // 2 :]
@@ -246,10 +254,10 @@ def _agreed(what: str, passed: str | None, known: str | None) -> str | None:
     return passed if passed is not None else known
 
 
-def _first_of_equals(features: NDArray[np.float32]) -> NDArray[np.int64]:
+def _first_of_equals(rows: NDArray[Any]) -> NDArray[np.int64]:
     """Return the places of the rows that equal no row before them."""
     seen: dict[bytes, int] = {}
-    for place, row in enumerate(features):
+    for place, row in enumerate(rows):
         seen.setdefault(row.tobytes(), place)
     return np.array(list(seen.values()))
 

@@ -139,7 +139,7 @@ def assert_rows_equal_the_plain_model(frame, model, tokenizer, texts, **options)
     assert len(frame) == len(texts)
     expected = [alone(model, tokenizer, text, **options) for text in texts]
     for name in frame.columns:
-        if name in ("logits", "predictions"):
+        if name in ("logits", "predictions", "row_id"):
             continue
         column = frame[name]
         for i, row in enumerate(expected):
@@ -167,7 +167,12 @@ def assert_rows_equal_the_plain_model(frame, model, tokenizer, texts, **options)
 def test_columns_are_named_as_the_sites_were_asked_for(model, tokenizer, names, features, endings):
     frame = capture(model, tokenizer, ["w1 w2", "w3"], sites=names, features=features)
     kinds = [features] if isinstance(features, str) else features
-    assert frame.columns == [*(name + ending for name in names for ending in endings), "logits", "predictions"]
+    assert frame.columns == [
+        *(name + ending for name in names for ending in endings),
+        "logits",
+        "predictions",
+        "row_id",
+    ]
     for name, site in zip(names, SITES, strict=False):
         for ending, feature in zip(endings, kinds, strict=True):
             column = frame[name + ending]
@@ -187,13 +192,24 @@ def test_module_paths_are_names_of_sites(model, tokenizer, site, path):
 
 def test_one_site_needs_no_list(model, tokenizer):
     frame = capture(model, tokenizer, ["w1"], sites="encoder.0.output")
-    assert frame.columns == ["encoder.0.output.cls", "logits", "predictions"]
+    assert frame.columns == ["encoder.0.output.cls", "logits", "predictions", "row_id"]
 
 
 def test_captured_predictions_are_whole_numbers(model, tokenizer):
     frame = capture(model, tokenizer, ["w1", "w2"], sites="embeddings")
     assert frame["predictions"].dtype == np.int64
     assert frame["logits"].shape == (2, 2)
+
+
+def test_rows_of_the_same_tokens_share_their_id_whatever_their_batch(model, tokenizer):
+    texts = [*sentences(80), "w1 w2", ("w1", "w2"), *sentences(80)[::-1]]
+    ids = capture(model, tokenizer, texts, sites="embeddings")["row_id"]
+    assert ids.dtype == np.int64
+    assert (
+        ids[:80].tolist() == ids[:-81:-1].tolist() == capture(model, tokenizer, texts[:80], sites=[])["row_id"].tolist()
+    )
+    assert ids[80] != ids[81]
+    assert len(np.unique(ids[:80])) > 70
 
 
 # Values

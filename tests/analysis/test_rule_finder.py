@@ -96,6 +96,20 @@ def test_copies_of_rows_count_once(copies):
     np.testing.assert_array_equal(found.condition.weight, alone.condition.weight)
 
 
+def test_copies_whose_features_differ_in_their_last_bits_count_once_by_their_ids(one_line_error):
+    features, labels = gaussians()
+    twice, targets = (
+        np.concatenate([features, np.nextafter(features, np.float32(9))]),
+        {"predictions": np.tile(labels, 2)},
+    )
+    ids = np.tile(np.arange(len(features)), 2)
+    found = AnalyticsEngine(twice, targets, row_ids=ids).compute_linear_sufficient_rule("predictions", 1, 0.02)
+    alone = engine().compute_linear_sufficient_rule("predictions", 1, 0.02)
+    assert found.metadata == alone.metadata
+    with one_line_error(ValueError, f"row_ids must have shape ({len(twice)},) like the array's rows (got (3,))"):
+        AnalyticsEngine(twice, targets, row_ids=ids[:3])
+
+
 @pytest.mark.parametrize("names", [[0, 1, 2], [7, -3, 100], ["negative", "neutral", "positive"]])
 def test_each_of_several_classes_has_its_rule(names):
     features, labels = gaussians(rows=1500, classes=3, distance=5.0)
