@@ -66,7 +66,8 @@ class Served:
 
     Args:
         model: as `load_answering` returns it.
-        max_length: in tokens; None: what policy, model and tokenizer allow.
+        max_length: in tokens; None: what policy, model and tokenizer allow, as it must be of cascades and of rerankers
+            with a policy.
         shadow: a file to which a line is added for each text, of what the policy would have answered; answers are then
             the full model's. None: the policy answers.
 
@@ -75,11 +76,16 @@ class Served:
 
     Raises:
         OSError: the shadow's file cannot be written.
-        ValueError: max_length leaves no room for a text, or there is a shadow where there is nothing to compare.
+        ValueError: max_length leaves no room for a text, or is given for a cascade or a reranker with a policy; or
+            there is a shadow where there is nothing to compare.
     """
 
     def __init__(self, model: Answering, max_length: int | None = None, shadow: Path | None = None):
         self.model = model
+        if self.ranks_early and max_length is not None:
+            raise ValueError(
+                f"max_length must be left to the policy of a reranker, which knows its own (got {max_length})"
+            )
         self.disagreed = 0
         self._max_length = max_length
         several = model.config.problem_type == "multi_label_classification"

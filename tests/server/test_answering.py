@@ -67,6 +67,18 @@ def test_after_an_alarm_nothing_claims_the_certificate(early_reranker):
     assert not served.is_certified
 
 
+def test_a_rerankers_policy_knows_where_texts_are_cut(serve, early_reranker, one_line_error):
+    folder = early_reranker()
+    client = serve(folder)
+    for words, status in ((11, 200), (12, 413)):  # beside the query's two, and the special tokens
+        body = {**QUERY, "texts": ["good " * words], "truncate": False}
+        assert client.post("/rerank", json=body).status_code == status
+    with one_line_error(
+        ValueError, "max_length must be left to the policy of a reranker, which knows its own (got 32)"
+    ):
+        Served(load_answering(folder), 32)
+
+
 def test_without_them_a_query_runs_to_the_end(serve, early_reranker):
     """Texts are cut to what the policy was found with all the same."""
     folder = early_reranker(features=4)
