@@ -109,7 +109,7 @@ class EarlyExitReranker(EarlyExitTextClassificationModel):
 
     @property
     def prepared_for(self) -> Mapping[str, Any]:
-        """The preparation of texts, where there is a ranking that of the ranking."""
+        """The preparation of texts that the ranking was found with; without a ranking, that of the policy."""
         return super().prepared_for if self.ranking is None else preparation(self.ranking.made_for)
 
     def rank_candidates(self, candidates: Candidates) -> Ranked:

@@ -22,6 +22,7 @@ from moco_rt.cascades.cascade import Cascade
 from moco_rt.policies.fingerprints import image_run_identity, run_identity
 from moco_rt.policies.policy import Policy
 from moco_rt.policies.policy_files import save_policy
+from moco_rt.policies.promised import identity_of
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.model import EarlyExitTextClassificationModel
 from moco_rt.runtime.prediction import longest_of
@@ -149,7 +150,8 @@ def describe_run(
             "thresholds": thresholds,
         }
         about |= {f"tier {number} {name}": value for name, value in known.items()}
-    return {**about, "certificate": _certificate_fingerprint(model)}
+    certificate = identity_of(model.certificate) if model.is_certified else None  # by which rows are drawn
+    return {**about, "certificate": certificate}
 
 
 def describe_image_run(model: EarlyExitClassifier, image_processor: Any) -> dict[str, Any]:
@@ -179,13 +181,6 @@ def _by_part(model: EarlyExitClassifier, identity: Mapping[str, Any]) -> dict[st
         for key, part in value.items()
     }
     return {name: value for name, value in about.items() if not isinstance(value, Mapping)} | parts
-
-
-def _certificate_fingerprint(cascade: Cascade) -> str | None:
-    """Sha256 of the certificate about a cascade's ways out, by which rows are drawn to be certified; None: of none."""
-    if cascade.certificate is None or not cascade.is_certified:
-        return None
-    return hashlib.sha256(json.dumps(asdict(cascade.certificate), sort_keys=True).encode()).hexdigest()
 
 
 def _policy_fingerprint(policy: Policy) -> str:
