@@ -12,6 +12,7 @@ from moco_rt.cascades.monitor import CascadeMonitor
 from moco_rt.cascades.tier import Tier
 from moco_rt.certification.certificate import Certificate
 from moco_rt.policies.policy import PolicyState
+from moco_rt.policies.promised import OF_ANOTHER_MODEL
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +78,17 @@ class WithPromise:
 
     @property
     def is_certified(self) -> bool:
-        """True where the certificate is about the ways out in use: no tier was replaced, no exit added or closed."""
+        """True where the certificate is about what runs: no tier was replaced or changed, no exit added or closed."""
         known = self._certified
-        return self.certificate is not None and known is not None and known.same_as(WaysInUse.of(self.tiers))
+        if self.certificate is None or known is None or not self._are_of_models:
+            return False
+        return known.same_as(WaysInUse.of(self.tiers))
+
+    @property
+    def _are_of_models(self) -> bool:
+        """True where no tier's model was seen to be another one by now than its exits were found for."""
+        policies = (getattr(tier.model, "policy", None) for tier in self.tiers)
+        return all(policy is None or policy.is_of_model for policy in policies)
 
     def promised(self) -> str:
         """Return what is promised of the ways out in use, and what was counted of them, as aligned text."""
@@ -87,6 +96,8 @@ class WithPromise:
             return "no certificate"
         if self.is_certified:
             return self.certificate.table()
+        if not self._are_of_models:
+            return f"{OF_ANOTHER_MODEL}\n{self.certificate.table()}"
         said = "other ways out are in use than were certified: nothing is promised of them, but of these:"
         return f"{said}\n{self.certificate.table()}"
 

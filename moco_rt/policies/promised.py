@@ -13,6 +13,9 @@ from moco_rt.certification.certificate import Certificate
 from moco_rt.policies.policy import CertifiedPath, Exit, Policy, PolicyState
 from moco_rt.statistics.bounds import upper_bound
 
+#: What stands above a certificate that is not about the model any more.
+OF_ANOTHER_MODEL = "the model was changed since it was certified: nothing is promised of it, but of what it was:"
+
 
 def describe_promise(policy: Policy) -> str:
     """Return what is promised of the exits in use, and what was counted of them, as aligned text.
@@ -23,8 +26,7 @@ def describe_promise(policy: Policy) -> str:
     if certificate is None:
         return "no certificate"
     if not policy.is_of_model:
-        said = "the model was changed since it was certified: nothing is promised of it, but of what it was:"
-        return f"{said}\n{certificate.table()}"
+        return f"{OF_ANOTHER_MODEL}\n{certificate.table()}"
     if not policy.is_certified:
         said = "other exits are in use than were certified: nothing is promised of them, but of these:"
         return f"{said}\n{certificate.table()}"

@@ -13,8 +13,9 @@ from moco_rt.architectures import Source, find_file
 from moco_rt.architectures.conversion import Dtype
 from moco_rt.encoding import EncodedTexts
 from moco_rt.inputs.tokenization import encode, length_limit
-from moco_rt.policies.fingerprints import check_made_for, check_tokenizer, model_identity
+from moco_rt.policies.fingerprints import check_made_for, check_tokenizer, is_made_for, model_identity
 from moco_rt.policies.monitor import Alarm
+from moco_rt.policies.promised import OF_ANOTHER_MODEL
 from moco_rt.ranking.candidates import Candidates, make_candidates
 from moco_rt.ranking.monitor import RankingMonitor, read_state
 from moco_rt.ranking.policy import JSON, MONITOR, TENSORS, RankingPolicy
@@ -101,6 +102,11 @@ class EarlyExitReranker(EarlyExitTextClassificationModel):
         if ranking is not None:
             check_made_for(ranking.made_for, own, "the ranking")
 
+    def _note_change(self) -> None:
+        super()._note_change()
+        if self.ranking is not None:
+            self.policy.is_of_model = is_made_for(self.ranking.made_for, model_identity(self.model))
+
     @property
     def reads_scores(self) -> bool:
         """True where the policy was found with scores of the search, and needs them."""
@@ -139,8 +145,8 @@ class EarlyExitReranker(EarlyExitTextClassificationModel):
 
     @property
     def is_certified(self) -> bool:
-        """True where a certificate is about what runs: not after an alarm of its monitor."""
-        promised = self.ranking is not None and self.ranking.certificate is not None
+        """True where a certificate is about what runs: not after an alarm of its monitor, nor of a changed model."""
+        promised = self.ranking is not None and self.ranking.certificate is not None and self.policy.is_of_model
         return promised and not (self.watched_by is not None and self.watched_by.alarmed)
 
     def monitor(  # type: ignore[override]  # its unit is the query
@@ -183,6 +189,8 @@ class EarlyExitReranker(EarlyExitTextClassificationModel):
         if self.ranking is None or self.ranking.certificate is None:
             return "no certificate"
         table = self.ranking.certificate.table()
+        if not self.policy.is_of_model:
+            return f"{OF_ANOTHER_MODEL}\n{table}"
         if self.watched_by is not None and self.watched_by.alarmed:
             return f"since the monitor's alarm the model as it was given ranks, and nobody leaves; before:\n{table}"
         return table

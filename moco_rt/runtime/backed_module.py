@@ -15,7 +15,7 @@ from moco_rt.architectures import TEXTS, check_classifier, check_label_names
 from moco_rt.architectures.conversion import Dtype, dtype_to_run_in, to_dtype
 from moco_rt.encoding import EncodedTexts
 from moco_rt.policies.fingerprints import numeric_form
-from moco_rt.runtime.backends import BACKENDS, Backend, choose_backend
+from moco_rt.runtime.backends import BACKENDS, Backend, WholeBackend, choose_backend
 from moco_rt.runtime.checks import ModelInputs
 from moco_rt.runtime.exit_points import ExitPoint
 from moco_rt.runtime.weights import WeightsBefore
@@ -49,7 +49,7 @@ class BackedModule(torch.nn.Module):
         self._asked_for = backend
         self._changing = threading.RLock()  # a backend is not chosen while weights move
         self._backend = choose_backend(backend, self.model)
-        self._stays_whole = self._backend.architecture is None
+        self._whole_because = self._backend.reason if isinstance(self._backend, WholeBackend) else None
         self.max_seqlen = self._backend.max_seqlen
         # Called whether this module is loaded, or one around it.
         self.register_load_state_dict_post_hook(_choose_backend_again)  # type: ignore[no-untyped-call]
@@ -86,7 +86,10 @@ class BackedModule(torch.nn.Module):
     def _choose_backend(self) -> None:
         """Choose for what the model is now; one that began without exits stays so."""
         self._check_form()
-        self._backend = choose_backend("whole" if self._stays_whole else self._asked_for, self.model)
+        if self._whole_because is None:
+            self._backend = choose_backend(self._asked_for, self.model)
+        else:
+            self._backend = WholeBackend(self.model, self._whole_because)
 
     def _check_form(self) -> None:
         """Refuse the model's numeric form where something that goes with the model was made for another; here nothing.
@@ -164,7 +167,7 @@ class BackedModule(torch.nn.Module):
     def _backend_as_it_must_be(self) -> Backend:
         """Return the backend, chosen anew where the model was changed in ways that it would not honour."""
         backend = self._backend
-        if self._stays_whole or not backend.is_outdated():
+        if not backend.is_outdated():
             return backend
         with self._changing:
             if self._backend.is_outdated():  # another thread may have been here

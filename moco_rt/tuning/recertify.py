@@ -22,7 +22,7 @@ from moco_rt.inputs.class_numbers import class_numbers
 from moco_rt.inputs.images import check_column, first_of_equal_images, list_images
 from moco_rt.inputs.texts import Texts, list_texts
 from moco_rt.inputs.tokenization import encode, length_limit
-from moco_rt.policies.fingerprints import check_image_processor, check_tokenizer
+from moco_rt.policies.fingerprints import check_image_processor, check_made_for, check_tokenizer, model_identity
 from moco_rt.policies.policy import CertifiedPath
 from moco_rt.runtime.classifiers.base import EarlyExitClassifier
 from moco_rt.runtime.classifiers.comparison import PathScorer
@@ -54,14 +54,16 @@ def recertify(
 
     Raises:
         TypeError: inputs are of another kind.
-        ValueError: the model has no certified path, or the cascade no certificate; there are no inputs, or they certify
-            no policy of its form; labels are missing or do not fit. The model is then as it was.
+        ValueError: the model has no certified path, or the cascade no certificate; weights or settings were changed
+            since; there are no inputs, or they certify no policy of its form; labels are missing or do not fit. The
+            model is then as it was.
     """
     if isinstance(model, Cascade):
         return recertify_cascade(model, inputs, labels, columns)
     policy, path = model.policy, model.policy.path
     if path is None or policy.certificate is None:
         raise ValueError("model must have a certified path, which accelerate finds (it has none)")
+    check_made_for(policy.made_for, model_identity(model.model), "the policy")
     if labels is not None and not policy.task.has_labels:
         raise ValueError(f"labels must be None for {policy.task} (got labels)")
     promise = promise_of(policy.certificate)

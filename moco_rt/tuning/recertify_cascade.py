@@ -19,6 +19,7 @@ from moco_rt.certification.promises import Outcomes
 from moco_rt.certification.recertification import Recertification, check_rows, promise_of
 from moco_rt.inputs.class_numbers import class_numbers
 from moco_rt.inputs.texts import Texts, list_texts
+from moco_rt.policies.fingerprints import check_made_for, model_identity
 from moco_rt.runtime.outputs import Prediction
 from moco_rt.runtime.prediction import join_parts
 from moco_rt.statistics.bounds import upper_bound
@@ -36,12 +37,15 @@ def recertify_cascade(
     `recertify`.
 
     Raises:
-        ValueError: the cascade has no certificate; there are no inputs, or they do not certify it; labels are missing
-            or do not fit. The cascade is then as it was.
+        ValueError: the cascade has no certificate; models of its tiers were changed since; there are no inputs, or they
+            do not certify it; labels are missing or do not fit. The cascade is then as it was.
     """
     old = cascade.certificate
     if old is None:
         raise ValueError("cascade must have a certificate, which accelerate finds (it has none)")
+    for tier in cascade.tiers:
+        if tier.tokenizer is not None:
+            check_made_for(tier.model.policy.made_for, model_identity(tier.model.model), "the policy")
     if old.max_drop is not None and labels is None:
         raise ValueError("labels must be given: the promise is about accuracy (got None)")
     last = cascade.tiers[-1]

@@ -537,3 +537,25 @@ def test_a_certified_cascade_with_other_weights_is_not_saved(certified, tmp_path
     with one_line_error(ValueError, "the policy was made for a model with another weights"):
         certified.save_pretrained(tmp_path)
     assert Cascade.from_pretrained(tmp_path).certificate == certified.certificate
+
+
+@pytest.mark.parametrize("backend", ["packed", "reference", "whole"])
+@pytest.mark.parametrize("number", [0, 1])
+def test_nothing_is_promised_of_a_cascade_of_which_a_tier_was_changed(certified, number, backend):
+    made_for = [tier.model.policy.made_for for tier in certified.tiers]
+    tiers = []
+    for tier, made in zip(certified.tiers, made_for, strict=True):
+        model = EarlyExitTextClassificationModel(tier.model.model, backend=backend)
+        model.policy = model.policy.without_exits(made)
+        tiers.append(replace(tier, model=model))
+    cascade = Cascade.of(tiers, certified.certificate)
+    texts = make_texts(50)
+    cascade.predict(texts)
+    assert cascade.is_certified
+    for sign in (-1, 1):
+        with torch.no_grad():
+            cascade.tiers[number].model.model.classifier.weight.neg_()
+        cascade.predict(texts)
+        assert cascade.is_certified == (sign == 1)
+        said = "the model was changed since it was certified: nothing is promised of it, but of what it was:"
+        assert (said in cascade.promised()) != cascade.is_certified

@@ -12,7 +12,7 @@ from thread_counts import assert_no_threads_of_torch
 
 from moco_rt import EarlyExitReranker, EarlyExitTextClassificationModel
 from moco_rt.certification.certificate import Certificate
-from moco_rt.policies.fingerprints import run_identity
+from moco_rt.policies.fingerprints import model_identity, run_identity
 from moco_rt.ranking import ranked as ranked_module
 from moco_rt.ranking.candidates import make_candidates
 from moco_rt.ranking.elimination import RankScores
@@ -211,6 +211,24 @@ def test_after_an_alarm_the_model_as_it_was_given_ranks_whose_form_cannot_err(ma
     fast.watched_by.record(50, 50)
     assert fast.rank("good film", documents) == given.rank("good film", documents)
     assert not fast.is_certified
+
+
+@torch.no_grad()
+def test_nothing_is_promised_of_a_reranker_that_was_changed(make):
+    model, documents = make(), make_documents(12)
+    model.ranking = replace(promised(margin=1e3), made_for=model_identity(model.model))
+    model.rank("good film", documents)
+    assert model.is_certified
+    model.model.classifier.weight.neg_()
+    model.rank("good film", documents)
+    assert not model.is_certified
+    table = model.ranking.certificate.table()
+    said = "the model was changed since it was certified: nothing is promised of it, but of what it was:"
+    assert model.report() == f"{said}\n{table}"
+    model.model.classifier.weight.neg_()
+    model.rank("good film", documents)
+    assert model.is_certified
+    assert model.report() == table
 
 
 def test_a_new_monitor_goes_on_from_the_one_before_and_an_alarm_stays_raised(make, tmp_path):

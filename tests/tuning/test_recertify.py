@@ -12,6 +12,7 @@ from path_samples import CLASSES, HIDDEN, STEPS, with_path
 from moco_rt import EarlyExitTextClassificationModel, LinearCondition, cli, recertify
 from moco_rt.certification.certificate import Certificate, ClassPromise
 from moco_rt.certification.policy_path import NOT_TESTED
+from moco_rt.policies.fingerprints import model_identity
 from moco_rt.reports.page import report_page
 from moco_rt.statistics.bounds import fixed_sequence
 from moco_rt.statistics.guarantee import Guarantee
@@ -177,6 +178,17 @@ def test_a_faster_step_than_was_certified_before_is_certified_by_fresh_rows(fast
     assert found.new_step > 1
     assert fast.policy.is_certified
     assert "nothing is promised" not in fast.report()
+
+
+def test_a_model_that_was_changed_is_not_certified_again(fast, one_line_error):
+    fast.policy.made_for = model_identity(fast.model)
+    before, step = fast.policy.certificate, fast.policy.step
+    with torch.no_grad():
+        fast.model.classifier.bias += 1
+    with one_line_error(ValueError, "the policy was made for a model with another weights"):
+        recertify(fast, make_texts(400))
+    assert fast.policy.certificate is before
+    assert fast.policy.step == step
 
 
 def test_exits_are_counted_at_every_step(fast):

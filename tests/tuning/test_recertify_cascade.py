@@ -8,6 +8,7 @@ from tier_samples import count_words, make_texts
 
 from moco_rt import Cascade, EarlyExitTextClassificationModel, recertify
 from moco_rt.certification.certificate import Certificate
+from moco_rt.policies.fingerprints import model_identity
 
 TEXTS = list(dict.fromkeys(make_texts(700)))
 
@@ -44,6 +45,16 @@ def test_the_counts_are_those_of_the_cascade(cascade):
         assert sum(count.wrong for count in found.new.exits) == wrong[early.numpy()].sum()
     assert str(found).startswith("before:\n")
     assert cascade.search_report is None  # it was about other rows
+
+
+def test_a_cascade_of_which_a_tier_was_changed_is_not_certified_again(cascade, one_line_error):
+    middle, before = cascade.tiers[1].model, cascade.certificate
+    middle.policy.made_for = model_identity(middle.model)
+    with torch.no_grad():
+        middle.model.classifier.bias += 1
+    with one_line_error(ValueError, "the policy was made for a model with another weights"):
+        recertify(cascade, TEXTS)
+    assert cascade.certificate is before
 
 
 def test_copies_count_once(cascade):

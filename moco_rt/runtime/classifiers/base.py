@@ -140,8 +140,8 @@ class EarlyExitClassifier(WithGiven, PipelineModel, BackedModule):
             check_made_for(self.policy.made_for, own, "the policy")
 
     def _note_change(self) -> None:
-        """Note whether the model still is the one that is certified."""
-        if self.policy.certificate is not None:
+        """Note whether the model still is the one that its exits, or a certificate, were made for."""
+        if self.policy.made_for:
             self.policy.is_of_model = is_made_for(self.policy.made_for, model_identity(self.model))
 
     @property
