@@ -24,7 +24,7 @@ def check_can_be_saved(model: Any) -> None:
 
     Raises:
         ValueError: it has hooks, methods or parts of its own, another class than is loaded, or weights of other names
-            or shapes than its configuration says.
+            or shapes than its configuration says, or one where that says two.
     """
     try:
         built = built_as_loaded(model)
@@ -33,6 +33,7 @@ def check_can_be_saved(model: Any) -> None:
         if is_covered(model) and not spread:
             check_genuine(model)
         _check_weights(model, built)
+        _check_shared(model, built)
     except ValueError as reason:
         raise ValueError(f"what is saved must be loaded as the same model, but {reason}") from None
 
@@ -70,3 +71,21 @@ def _check_weights(model: torch.nn.Module, built: torch.nn.Module) -> None:
         if found.get(name) != expected.get(name):
             said, got = ("no weight" if name not in shapes else f"shape {shapes[name]}" for shapes in (expected, found))
             raise ValueError(f"{name} must be as the configuration says, {said} (got {got})")
+
+
+def _check_shared(model: torch.nn.Module, built: torch.nn.Module) -> None:
+    """Refuse one weight under several names that a model has not tied which was built anew: files hold weights once."""
+    tied = _shared_names(built)
+    for names in _shared_names(model):
+        if not any(names <= other for other in tied):
+            raise ValueError(
+                f"{' and '.join(sorted(names)[:2])} must be two weights, as the configuration says (got one)"
+            )
+
+
+def _shared_names(model: torch.nn.Module) -> list[set[str]]:
+    """Return the names of each weight that has several."""
+    found: dict[int, set[str]] = {}
+    for name, weight in model.state_dict(keep_vars=True).items():
+        found.setdefault(id(weight), set()).add(name)
+    return [names for names in found.values() if len(names) > 1]

@@ -8,7 +8,12 @@ import transformers
 from altered_models import ALTERED
 from image_samples import make_image_classifier
 from torch.nn.utils import prune
-from transformers import BertForSequenceClassification, ViTForImageClassification
+from transformers import (
+    BartConfig,
+    BartForSequenceClassification,
+    BertForSequenceClassification,
+    ViTForImageClassification,
+)
 
 from moco_rt import EarlyExitTextClassificationModel, accelerate
 from moco_rt.runtime.classifiers.saving import check_can_be_saved
@@ -69,6 +74,19 @@ def test_of_subclasses_those_are_refused_that_replace_a_method(tiny_bert, one_li
     words = "model must be of the class that its configuration is loaded as, BertForSequenceClassification (got "
     with one_line_error(ValueError, REFUSED + words):
         check_can_be_saved(model)
+
+
+def test_layers_that_share_weights_are_refused_unless_the_configuration_says_so(tiny_bert, one_line_error, tmp_path):
+    model = tiny_bert(2)
+    model.bert.encoder.layer[1] = model.bert.encoder.layer[0]
+    fast = EarlyExitTextClassificationModel(model)
+    query = [f"bert.encoder.layer.{number}.attention.self.query.weight" for number in range(2)]
+    with one_line_error(ValueError, f"{REFUSED}{' and '.join(query)} must be two weights"):
+        fast.save_pretrained(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    # Embeddings of these are one weight under three names.
+    sizes = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    check_can_be_saved(BartForSequenceClassification(BartConfig(vocab_size=50, d_model=16, **sizes)))
 
 
 def test_resized_embeddings_are_as_the_configuration_says(tiny_bert):
