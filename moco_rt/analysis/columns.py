@@ -165,6 +165,8 @@ def fitted(
 def _as_column(name: str, values: npt.ArrayLike | PackedColumn) -> Array | PackedColumn:
     """`values` as a frame holds them: a plain copy if 1-D, else a Column or a PackedColumn."""
     column = values if isinstance(values, Column | PackedColumn) else Column.of(values)
+    if isinstance(values, list | tuple) and isinstance(column, Column) and column.dtype.kind == "U":
+        column = Column.of(np.array(values, dtype=object))  # as they are: NumPy has made texts of numbers among them
     array = column.values if isinstance(column, PackedColumn) else column
     if array.ndim > 1 and not array.dtype.hasobject:
         return column

@@ -6,6 +6,7 @@ another LayerNorm epsilon. The same holds, for fewer modules, where sub-modules 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import sys
 import types
@@ -49,7 +50,7 @@ _ATTENTIONS = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", 
 #: Where hooks come from that transformers sets itself, and leaves: they record outputs when a call asks for them.
 _RECORDERS = ("transformers.utils.output_capturing", "transformers.modeling_utils")
 #: What `_built_anew` returned: a search asks a hundred times for the same.
-_BUILT: dict[tuple[Any, ...], torch.nn.Module] = {}
+_BUILT: dict[tuple[Any, ...] | None, torch.nn.Module] = {}
 _MOST_BUILT = 8
 _HOOKS_OF_ALL_MODULES = (torch_modules._global_forward_hooks, torch_modules._global_forward_pre_hooks)
 
@@ -124,10 +125,10 @@ class Watch:
         """Tell whether a module, a weight or a setting of the configuration was replaced."""
         if self._held.replaced():
             return True
-        if list(self._config.values()) == self._values:
+        if _are_equal(list(self._config.values()), self._values):
             return False
         values, settings = self._now_set()
-        if settings != self._settings:  # and stays so, whoever asks: another backend has another watch
+        if not _are_equal(settings, self._settings):  # and stays so, whoever asks: another backend has another watch
             return True
         self._values = values
         return False
@@ -164,7 +165,9 @@ class WeightPlaces:
 def _built_anew(model: Any) -> torch.nn.Module:
     """Return a model of the same class and configuration, without weights: 10 to 25 ms for 12 layers, then kept."""
     config = model.config
-    key = (type(model), config.to_json_string(use_diff=False), getattr(config, "_attn_implementation", None))
+    key = None
+    with contextlib.suppress(TypeError):  # the caller may have put there what is no JSON: then nothing is kept
+        key = (type(model), config.to_json_string(use_diff=False), getattr(config, "_attn_implementation", None))
     if (kept := _BUILT.get(key)) is not None:
         return kept
     try:
@@ -174,10 +177,19 @@ def _built_anew(model: Any) -> torch.nn.Module:
         raise ValueError(
             f"model must be what its class builds from its configuration (got {named_reason(error)})"
         ) from error
-    for oldest in list(_BUILT)[: len(_BUILT) + 1 - _MOST_BUILT]:
-        _BUILT.pop(oldest, None)  # another thread may have been here
-    _BUILT[key] = built
+    if key is not None:
+        for oldest in list(_BUILT)[: len(_BUILT) + 1 - _MOST_BUILT]:
+            _BUILT.pop(oldest, None)  # another thread may have been here
+        _BUILT[key] = built
     return built
+
+
+def _are_equal(one: Any, other: Any) -> bool:
+    """Tell whether two collections are equal; tensors and arrays in them are, where they are the same one."""
+    try:
+        return bool(one == other)
+    except (ValueError, RuntimeError):  # they are compared number by number
+        return False
 
 
 def _submodule(model: torch.nn.Module, path: str) -> torch.nn.Module:

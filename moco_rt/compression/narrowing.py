@@ -194,6 +194,8 @@ def smaller(model: Any, widths: Widths, lengths: Sequence[float] = ()) -> Compre
     base = copy.deepcopy(model.config)
     base.num_hidden_layers = len(widths.heads)  # some may have been taken away since the model was loaded
     config = CompressedConfig(base, widths.heads, widths.neurons, lengths, name_or_path=base.name_or_path)
-    with torch.device(model.device):
+    # What is drawn for its weights, in vain, is not missed by the caller's own draws.
+    device = torch.device(model.device)
+    with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type), device:
         made: CompressedForSequenceClassification = CompressedForSequenceClassification(config).to(model.dtype).eval()
     return made

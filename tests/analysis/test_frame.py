@@ -55,6 +55,13 @@ def test_strings_are_held_as_objects(strings):
     assert column.tolist() == list(strings)
 
 
+def test_in_a_list_of_strings_nan_is_missing_and_numbers_are_refused(one_line_error):
+    assert MLFrame({"text": ["a", float("nan"), None]})["text"].tolist() == ["a", None, None]
+    for mixed in (["a", 1], ("a", True), [1.5, "a"]):
+        with one_line_error(ValueError, "MLFrame: column 'text' must be 1-D booleans, integers, floats or strings"):
+            MLFrame({"text": mixed})
+
+
 def test_setitem_replaces_a_lone_column():
     frame = MLFrame({"x": [1, 2, 3]})
     frame["x"] = [1]

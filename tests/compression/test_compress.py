@@ -83,6 +83,14 @@ def test_half_of_it_nearly_answers_as_the_model_and_nothing_was_changed(taught):
     assert not model.training
 
 
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_the_callers_own_draws_stay_what_they_were(taught, epochs):
+    model, tokenizer, texts = taught
+    before = torch.get_rng_state()
+    compress(model, texts[:50], tokenizer=tokenizer, width=0.5, epochs=epochs)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_what_is_left_learns_the_answers(taught, monkeypatch):
     monkeypatch.setattr(recovery, "_TOKENS", 512)
     model, tokenizer, texts = taught

@@ -282,6 +282,21 @@ def test_a_setting_that_was_changed_is_honoured_from_the_next_call_on(tiny_bert)
     assert fast.backend != "packed"
 
 
+@pytest.mark.parametrize("own", [torch.ones(2), np.ones(2), np.float32(1), {1, 2}])
+def test_what_the_caller_keeps_in_the_configuration_may_be_no_json(tiny_bert, tmp_path, one_line_error, own):
+    model = tiny_bert()
+    expected = EarlyExitTextClassificationModel(model)(**INPUTS).logits
+    model.config.class_weights = own
+    fast = EarlyExitTextClassificationModel(model)
+    for value in (own, copy.deepcopy(own), None, own):
+        model.config.class_weights = value
+        for _ in range(2):
+            assert torch.equal(fast(**INPUTS).logits, expected)
+            assert fast.backend == "packed"
+    with one_line_error(ValueError, "what is saved must be loaded as the same model, but model.config must hold what"):
+        fast.save_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize("backend", ["packed", "reference"])
 def test_a_hook_that_the_backend_asked_for_cannot_honour_is_refused(tiny_bert, one_line_error, backend):
     fast = EarlyExitTextClassificationModel(tiny_bert(), backend=backend)

@@ -12,6 +12,7 @@ from moco_rt.architectures.genuine import check_genuine
 from moco_rt.architectures.hub import built_as_loaded
 from moco_rt.architectures.registry import is_covered
 from moco_rt.quantization.int8_linear import Int8Linear
+from moco_rt.storage.reasons import named_reason
 
 
 def check_can_be_saved(model: Any) -> None:
@@ -24,9 +25,11 @@ def check_can_be_saved(model: Any) -> None:
 
     Raises:
         ValueError: it has hooks, methods or parts of its own, another class than is loaded, or weights of other names
-            or shapes than its configuration says, or one where that says two.
+            or shapes than its configuration says, or one where that says two; or the configuration holds what is no
+            JSON.
     """
     try:
+        _check_config(model.config)
         built = built_as_loaded(model)
         _check_class(model, built)
         spread = any(hasattr(module, "_hf_hook") for module in model.modules())  # over devices, by accelerate's hooks
@@ -44,6 +47,14 @@ def warn_where_it_cannot_be_saved(model: Any) -> None:
         check_can_be_saved(model)
     except ValueError as reason:
         warnings.warn(f"the model can be used, not saved: {reason}", stacklevel=3)
+
+
+def _check_config(config: Any) -> None:
+    """Refuse a configuration with what its file cannot hold."""
+    try:
+        config.to_json_string(use_diff=False)
+    except TypeError as error:
+        raise ValueError(f"model.config must hold what JSON can say (got {named_reason(error)})") from error
 
 
 def _check_class(model: Any, built: torch.nn.Module) -> None:
