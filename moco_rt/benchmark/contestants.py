@@ -20,8 +20,10 @@ _IN_EACH = {
     "bf16": ("compile.bf16", "openvino.bf16"),
     "int8": ("onnxruntime.int8", "openvino.int8", "ctranslate2.int8"),
 }
+#: Ours in int8, which models that run as a whole do not have.
+OUR_INT8 = "moco_rt.int8"
 #: Ours, without exits, by the dtype that they are loaded in.
-OURS = {"moco_rt.fp32": "float32", "moco_rt.bf16": "bfloat16", "moco_rt.int8": "int8"}
+OURS = {"moco_rt.fp32": "float32", "moco_rt.bf16": "bfloat16", OUR_INT8: "int8"}
 #: Ours with the policy that the texts allow.
 WITH_EXITS = "moco_rt with exits"
 

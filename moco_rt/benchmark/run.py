@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from moco_rt.architectures import check_single_label, load_classifier
-from moco_rt.benchmark.contestants import WITH_EXITS, contestants
+from moco_rt.benchmark.contestants import OUR_INT8, WITH_EXITS, contestants
 from moco_rt.benchmark.measure import Task, baseline_seconds, measure
 from moco_rt.benchmark.result import Result
 from moco_rt.cascades.cascade_files import is_cascade
@@ -58,18 +58,18 @@ def benchmark(
 
     Raises:
         OSError: there is no such model.
-        ValueError: there are no texts, or too few for a policy, see `accelerate`; minutes is not at least 0; or the
-            model does not choose one label of several.
+        ValueError: there are less than two texts, or too few for a policy, see `accelerate`; minutes is not at least 0;
+            or the model does not choose one label of several.
         WorkerFailedError: the baseline fails.
     """
     if is_cascade(name):
         raise ValueError(f"model must be one model (got the cascade {name})")
-    if not texts:
-        raise ValueError("texts must hold at least one text (got none)")
+    if len(texts) < 2:
+        raise ValueError(f"texts must hold at least two texts, to prepare and to measure with (got {len(texts)})")
     if not minutes >= 0:
         raise ValueError(f"minutes must be at least 0 (got {minutes})")
     order = np.random.default_rng(seed).permutation(len(texts))
-    cut = int(_FIND_SHARE * len(texts))
+    cut = max(1, int(_FIND_SHARE * len(texts)))
     find, rest = ([texts[place] for place in places] for places in (order[:cut], order[cut:]))
     with tempfile.TemporaryDirectory(prefix="moco_rt-bench-") as made:
         folder = Path(made)
@@ -84,7 +84,7 @@ def benchmark(
             fast.tokenizer = tokenizer
             if fast.backend == "whole":
                 policy = None
-                say(f"no engine with exits: {type(model).__name__} runs as a whole")
+                say(f"no engine with exits, and none of ours in int8: {type(model).__name__} runs as a whole")
             else:
                 say(f"accelerate: finds a policy on {len(find):,} texts")
                 policy = folder / "fast"
@@ -102,6 +102,8 @@ def benchmark(
         engines, missing = contestants()
         if policy is not None:
             engines = [*engines, WITH_EXITS]
+        elif OUR_INT8 in engines:
+            engines.remove(OUR_INT8)
         task = Task(given, rest[:_MOST_ROWS], longest, threads, folder, calibration, policy)
         trial = baseline_seconds(task, _TRIAL_ROWS) / min(_TRIAL_ROWS, len(task.texts))
         rows = _rows_within(60 * minutes, trial, len(task.texts), len(engines))

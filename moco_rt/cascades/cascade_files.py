@@ -75,7 +75,7 @@ def save(
             save_tokenizer(tier.tokenizer, fresh / f"tier-{number}")
             described[number]["ways_out"] = _ways_out_fingerprint(tier, fresh / f"tier-{number}")
         save_file(thresholds, fresh / TENSORS)
-        if monitor is not None:
+        if monitor is not None and certificate is not None:
             (fresh / MONITOR).write_text(json.dumps(monitor.state()) + "\n", encoding="utf-8")
         if report is not None:
             report.save(fresh / FINDINGS)

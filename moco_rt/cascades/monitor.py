@@ -193,12 +193,8 @@ class CascadeMonitor(WithLock):
             return {"rate": self.rate, "delta": self.delta, **counts, "identity": identity_of(self._certificate)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned; of another certificate nothing is taken.
-
-        Raises:
-            ValueError: the state is of another number of ways out.
-        """
-        if not self._is_ours(state):
+        """Go on from what `state` returned; of another certificate, or other ways out, nothing is taken."""
+        if len(state["rows"]) != len(self.ways) or not self._is_ours(state):
             return
         for process, rows, wrong in zip(self.processes, state["rows"], state["wrong"], strict=True):
             process.rows, process.wrong = rows, wrong

@@ -30,7 +30,7 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Return the paths of all images in a folder and in those within it, in the order of their names.
+    """Return the paths of all images in a folder and in those within it, but for hidden ones, in the order of names.
 
     Raises:
         OSError: there is no such folder.
@@ -38,7 +38,9 @@ def find_images(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} must be a folder of images (got none)")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _ENDINGS and path.is_file())
+    images = (path for path in folder.rglob("*") if path.suffix.lower() in _ENDINGS and path.is_file())
+    # A dot hides what programs keep beside them, such as previews.
+    found = sorted(path for path in images if not any(part[0] == "." for part in path.relative_to(folder).parts))
     if not found:
         raise ValueError(f"{folder} must hold images (got no file that ends in {', '.join(_ENDINGS)})")
     return found

@@ -41,13 +41,15 @@ class SharedState:
 
     Raises:
         OSError: the folder cannot be made.
-        ValueError: the model is a cascade, or its policy has no path.
+        ValueError: the model is a cascade, or its policy has no path, or is no step of it.
     """
 
     def __init__(self, folder: Path, model: Answering):
         policy = getattr(model, "policy", None)
         if policy is None or policy.path is None:
             raise ValueError("state needs a model whose policy has a certified path (got none)")
+        if policy.step is None:
+            raise ValueError("state needs a policy that is a step of its path (got one with exits added by hand)")
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._policy = folder, policy
         self._monitor: Monitor | None = getattr(model, "_monitor", None)

@@ -65,7 +65,7 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
         BlockingIOError: another one holds it, and is not waited for.
         FileNotFoundError: it is gone, or another file has taken its place before it was held.
     """
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = _opened(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         try:
@@ -76,3 +76,11 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child of fork may have the descriptor, too
     finally:
         os.close(descriptor)
+
+
+def _opened(path: Path) -> int:
+    """Open what is to be held: network file systems let a file be locked only by who may write it."""
+    if not path.is_dir():
+        with contextlib.suppress(PermissionError):  # another user's
+            return os.open(path, os.O_RDWR)
+    return os.open(path, os.O_RDONLY)

@@ -97,7 +97,7 @@ def _alone(directory: Path) -> Iterator[None]:
 
     def make() -> Path:
         lock = directory / _LOCK
-        os.close(os.open(lock, os.O_CREAT | os.O_RDONLY))
+        os.close(os.open(lock, os.O_CREAT | os.O_RDWR, 0o666))
         return lock
 
     with held(make, wait=True) as lock:

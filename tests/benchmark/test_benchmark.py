@@ -83,23 +83,26 @@ def test_a_model_that_runs_whole_is_measured_without_exits(word_tokenizer, tmp_p
         return {engine: Figures([1.0] * turns, [1.0], np.zeros(len(task.texts), int)) for engine in engines}
 
     monkeypatch.setattr(run_module, "accelerate", None)  # nobody asks
-    monkeypatch.setattr(run_module, "contestants", lambda: (["hf.fp32", "moco_rt.fp32"], {}))
+    monkeypatch.setattr(run_module, "contestants", lambda: (["hf.fp32", "moco_rt.fp32", "moco_rt.int8"], {}))
     monkeypatch.setattr(run_module, "baseline_seconds", lambda *_: 0.01)
     monkeypatch.setattr(run_module, "measure", measured)
     said = []
     result = benchmark(str(tmp_path), ["a film"] * 20, threads=1, say=said.append)
     assert asked == [(None, ["hf.fp32", "moco_rt.fp32"])]
-    assert said[0] == "no engine with exits: FNetForSequenceClassification runs as a whole"
+    assert said[0] == "no engine with exits, and none of ours in int8: FNetForSequenceClassification runs as a whole"
     assert said[1].startswith("measures 2 engines on 6 texts")
     assert "with exits" not in result.table()
 
 
 def test_what_cannot_be_measured_is_refused_first(folder, one_line_error):
-    with one_line_error(ValueError, "texts must hold at least one text (got none)"):
-        benchmark(str(folder), [], threads=1)
+    for few in ([], ["a film"]):
+        with one_line_error(
+            ValueError, f"texts must hold at least two texts, to prepare and to measure with (got {len(few)})"
+        ):
+            benchmark(str(folder), few, threads=1)
     for minutes in (-1.0, float("nan")):
         with one_line_error(ValueError, f"minutes must be at least 0 (got {minutes})"):
-            benchmark(str(folder), ["a film"], threads=1, minutes=minutes)
+            benchmark(str(folder), ["a film"] * 2, threads=1, minutes=minutes)
 
 
 @pytest.mark.parametrize("problem", ["multi_label_classification", "regression"])

@@ -132,6 +132,22 @@ def test_a_cascade_of_version_1_is_still_read(make, tmp_path):
     assert_same_bits(Cascade.from_pretrained(tmp_path).predict(texts), cascade.predict(texts))
 
 
+def test_a_watched_cascade_is_loaded_whatever_was_done_to_it_since(make, tmp_path):
+    cascade = make([0.7, 0.8])
+    cascade.certificate = CERTIFICATE
+    monitor = cascade.monitor(rate=1.0)
+    cascade.predict(make_texts(100))
+    assert sum(process.rows for process in monitor.processes) > 0
+    cascade.tiers[1].model.add_rule(LinearCondition(np.zeros(32), 1.0, 0.0, 0.1), 1, "embeddings")
+    cascade.save_pretrained(tmp_path)
+    loaded = Cascade.from_pretrained(tmp_path)
+    assert len(loaded.watched_by.ways) == len(monitor.ways) + 1
+    assert sum(process.rows for process in loaded.watched_by.processes) == 0  # of other ways nothing is known
+    cascade.certificate = None
+    cascade.save_pretrained(tmp_path)
+    assert Cascade.from_pretrained(tmp_path).watched_by is None
+
+
 # What is refused
 
 

@@ -96,12 +96,13 @@ def test_a_folder_holds_the_images_in_it_and_in_folders_within(tmp_path, one_lin
     with one_line_error(ValueError, f"{tmp_path} must hold images (got no file that ends in .jpg, "):
         find_images(tmp_path)
     names = ["b.png", "a/z.JPG", "a/b/c.webp", "c.png"]
-    for name in names:
+    for name in (*names, "._b.png", ".previews/b.png", "a/.trash/c/d.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
     found = [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)]
     assert found == ["a/b/c.webp", "a/z.JPG", "b.png", "c.png"]
+    assert len(find_images(tmp_path / ".previews")) == 1  # which was asked for
 
 
 def test_a_column_is_one_name(one_line_error):

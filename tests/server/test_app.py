@@ -16,7 +16,7 @@ import torch
 from huggingface_hub import InferenceClient
 from server_samples import metrics_of, running
 
-from moco_rt import EarlyExitReranker, EarlyExitTextClassificationModel
+from moco_rt import EarlyExitReranker, EarlyExitTextClassificationModel, LinearCondition
 from moco_rt.certification.certificate import Certificate
 from moco_rt.server.run import make_worker_app
 from moco_rt.server.settings import Settings
@@ -549,6 +549,12 @@ def test_what_a_server_cannot_share_is_refused(tiny_bert, tmp_path, one_line_err
     plain = EarlyExitTextClassificationModel(tiny_bert())
     with one_line_error(ValueError, "state needs a model whose policy has a certified path (got none)"):
         SharedState(tmp_path, plain)
+    added = EarlyExitTextClassificationModel.from_pretrained(folder)
+    added.add_rule(LinearCondition(np.zeros(added.config.hidden_size), 1.0, 0.0, 0.1), 1, "embeddings")
+    with one_line_error(
+        ValueError, "state needs a policy that is a step of its path (got one with exits added by hand)"
+    ):
+        SharedState(tmp_path, added)
     (tmp_path / "step").write_text("two")
     with one_line_error(ValueError, f"{tmp_path / 'step'} must hold the number of a step (got 'two')"):
         SharedState(tmp_path, EarlyExitTextClassificationModel.from_pretrained(folder)).exchange()

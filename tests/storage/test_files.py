@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
+import stat
 import subprocess
 import sys
 
@@ -168,6 +170,23 @@ def test_a_file_that_took_the_place_of_one_to_be_held_is_not_taken_for_it(tmp_pa
     assert path.exists()
     with locked(path), pytest.raises(BlockingIOError), locked(path):
         raise AssertionError("is held already")
+
+
+def test_files_are_locked_where_only_writers_may_lock_them(tmp_path, monkeypatch):
+    """Network file systems lock ranges of bytes in place of files."""
+    flock = fcntl.flock
+
+    def of_ranges(descriptor, operation):
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        (flock if is_folder else fcntl.lockf)(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", of_ranges)
+    with replacing_folder(tmp_path / "folder") as fresh:
+        (fresh / "file").touch()
+    assert names(tmp_path / "folder") == ["file"]
+    with replacing_file(tmp_path / "file") as fresh:
+        fresh.write_text("new")
+    assert (tmp_path / "file").read_text() == "new"
 
 
 def test_a_lock_that_a_process_that_ended_left_stops_nobody(tmp_path):
