@@ -86,17 +86,6 @@ inline Vec first(Vec v, Tail tail, Vec behind) {
   return lane_numbers() < static_cast<int32_t>(tail.lanes) ? v : behind;
 }
 
-// a * b + c, rounded once: where the processor has no such instruction by way of doubles, which hold the product whole.
-inline __attribute__((always_inline)) Vec multiply_add(Vec a, Vec b, Vec c) {
-#ifdef __FP_FAST_FMAF
-  return a * b + c;
-#else
-  using Doubles = double __attribute__((vector_size(2 * MOCO_VECTOR_BYTES)));
-  const Doubles product = __builtin_convertvector(a, Doubles) * __builtin_convertvector(b, Doubles);
-  return __builtin_convertvector(product + __builtin_convertvector(c, Doubles), Vec);
-#endif
-}
-
 inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
 inline Vec min(Vec a, Vec b) { return a < b ? a : b; }
 

@@ -16,7 +16,7 @@ struct Float32Products {
   using Sum = Vec;
   static constexpr int kRows = kTileRows, kVectors = kTileVectors, kSteps = 1, kFetch = 8;
   static inline __attribute__((always_inline)) void add(Vec& sum, const BitVec* token, const BitVec* weight) {
-    sum = multiply_add((Vec)token[0], (Vec)weight[0], sum);
+    sum += (Vec)token[0] * (Vec)weight[0];
   }
 };
 

@@ -56,7 +56,7 @@ struct FourByFour {
 struct Float32Words {
   using Sum = Vec;
   static inline __attribute__((always_inline)) void add(Vec& sum, BitVec token, BitVec weight) {
-    sum = multiply_add((Vec)token, (Vec)weight, sum);
+    sum += (Vec)token * (Vec)weight;
   }
 };
 struct Int8Words {
