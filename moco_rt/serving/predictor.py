@@ -59,9 +59,7 @@ class Predictor:
         self._directory = Path(directory).absolute()  # other processes may stand in other folders
         self._threads, self._dtype, self._max_length = threads, dtype, max_length
         # Whoever caches answers by what is pickled must not take another model's, such as `datasets`.
-        self._files = sorted(
-            (file.name, (about := file.stat()).st_size, about.st_mtime_ns) for file in self._directory.iterdir()
-        )
+        self._files = _files_of(self._directory)
         self._forget()
 
     def _forget(self) -> None:
@@ -153,3 +151,15 @@ def _column(values: list[Any]) -> Any:
     for place, value in enumerate(values):  # lists stay lists, also where all are as long
         column[place] = value
     return column
+
+
+def _files_of(directory: Path) -> list[tuple[str, int, int]]:
+    """Return path, size and time of the files that a model is loaded from, those of a cascade's tiers, too."""
+    found = []
+    for file in directory.rglob("*"):
+        path = file.relative_to(directory)
+        if any(part.startswith(".") for part in path.parts) or not file.is_file():  # what others write meanwhile
+            continue
+        about = file.stat()
+        found.append((path.as_posix(), about.st_size, about.st_mtime_ns))
+    return sorted(found)

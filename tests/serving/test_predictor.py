@@ -147,11 +147,17 @@ def test_columns_that_only_other_models_add_stay(folder):
 
 def test_what_is_pickled_names_the_files_that_answer(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "copy")
+    shutil.copytree(folder, tmp_path / "copy" / "tier-0")  # as cascades have it
     before = pickle.dumps(Predictor(tmp_path / "copy"))
+    (tmp_path / "copy" / ".#policy.json").symlink_to("nowhere")  # an editor's lock
+    (tmp_path / "copy" / ".saving-lock").touch()
     assert pickle.dumps(Predictor(tmp_path / "copy")) == before
-    with (tmp_path / "copy" / "policy.json").open("a") as file:
-        file.write("\n")
-    assert pickle.dumps(Predictor(tmp_path / "copy")) != before
+    for name in ("policy.json", "tier-0/policy.json"):
+        with (tmp_path / "copy" / name).open("a") as file:
+            file.write("\n")
+        after = pickle.dumps(Predictor(tmp_path / "copy"))
+        assert after != before
+        before = after
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
