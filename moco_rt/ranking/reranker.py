@@ -103,8 +103,9 @@ class EarlyExitReranker(EarlyExitTextClassificationModel):
             check_made_for(ranking.made_for, own, "the ranking")
 
     def _note_change(self) -> None:
-        super()._note_change()
-        if self.ranking is not None:
+        if self.ranking is None:
+            super()._note_change()
+        else:
             self.policy.is_of_model = is_made_for(self.ranking.made_for, model_identity(self.model))
 
     @property
